@@ -1,0 +1,2 @@
+//! The `virtuoso` command.
+fn main() {}
