@@ -82,7 +82,7 @@ pub fn eval(kind: Kind, width: Width, a: u64, b: u64, c: u64) -> Result<u64, Eva
             return Ok(crate::lanes::eval_lanes(kind, bits, a, b, c));
         }
         Kind::Load | Kind::Store | Kind::Tsc | Kind::Rand | Kind::CpuidA | Kind::CpuidB | Kind::CpuidC | Kind::CpuidD
-        | Kind::Rdmsr | Kind::Rdpmc | Kind::In | Kind::ReadDr | Kind::Out | Kind::Wrmsr | Kind::WriteDr
+        | Kind::Rdmsr | Kind::Rdpmc | Kind::In | Kind::ReadDr | Kind::Alloc | Kind::Realloc | Kind::Free | Kind::Out | Kind::Wrmsr | Kind::WriteDr
         | Kind::TlbFlush | Kind::Jump | Kind::BranchIf | Kind::Call | Kind::Ret | Kind::SysEnter | Kind::SysExit
         | Kind::Trap | Kind::Halt | Kind::Unsupported => return Err(EvalError::NotPure),
     };

@@ -8,6 +8,8 @@
 pub mod eval;
 mod lanes;
 pub mod op;
+pub mod program;
 
 pub use eval::{EvalError, eval};
 pub use op::{Arg, Class, Kind, Op, Var, Width};
+pub use program::Program;

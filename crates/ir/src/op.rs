@@ -122,7 +122,7 @@ pub enum Class {
     Store,
     /// Its result comes from the run's environment: clocks, ports, random numbers.
     Nondet,
-    /// Acts on the machine outside registers and memory; defines nothing.
+    /// Acts on the run or on the machine outside registers and memory.
     Effect,
     /// Moves control.
     Control,
@@ -322,6 +322,13 @@ kinds! {
     In "in" Nondet 1,
     /// Debug register a (constant).
     ReadDr "read_dr" Nondet 1,
+
+    /// Allocates a zeroed bytes in the training process's address space; 0 when there is no room.
+    Alloc "alloc" Effect 1,
+    /// Moves the allocation a to a new one of b bytes.
+    Realloc "realloc" Effect 2,
+    /// Frees the allocation a.
+    Free "free" Effect 1,
 
     /// Writes the w bits of b to I/O port a.
     Out "out" Effect 2,

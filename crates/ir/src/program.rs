@@ -1,0 +1,292 @@
+//! Programs: what a slice is turned into.
+//!
+//! A program is a set of functions made of basic blocks of operations. Calls and returns are structural: a call
+//! pushes a frame that remembers where to go on and which registers to give back, a return takes it. What training did not see
+//! is written down as [`Target::Unexplored`], so that a run can say where it left the known paths. Programs know addresses of the
+//! training system, but hold no kernel memory of it: only pages of the training process.
+
+use serde::{Deserialize, Serialize};
+
+use crate::op::{Arg, Op, Var};
+
+/// A function of a program.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct FuncId(pub u32);
+
+/// A block of a function.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct BlockId(pub u32);
+
+/// Where a branch side leads.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Target {
+    /// To a block of the same function.
+    Block(BlockId),
+    /// On as another function in the same frame.
+    Tail(FuncId),
+    /// Back to the caller.
+    Return,
+    /// Into code that no training run executed; the address is where it would have gone.
+    Unexplored(u64),
+}
+
+/// What a call or a computed jump may reach, by the address it computes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Arm<T> {
+    /// The address in the training system.
+    pub value: u64,
+    /// What is there.
+    pub target: T,
+}
+
+/// Whom a call calls.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Callee {
+    /// Always this function.
+    Direct(FuncId),
+    /// The function at the computed address; `None` where the callee has nothing in the slice.
+    Indirect {
+        /// The computed address.
+        value: Arg,
+        /// The trained targets, ascending by address.
+        arms: Vec<Arm<Option<FuncId>>>,
+    },
+}
+
+/// How a block ends.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Terminator {
+    /// Always there.
+    Goto(Target),
+    /// One of two ways.
+    Branch {
+        /// Taken when not 0.
+        cond: Arg,
+        /// Where to when taken.
+        taken: Target,
+        /// Where to otherwise.
+        otherwise: Target,
+    },
+    /// A computed jump among trained targets; any other address is unexplored.
+    Switch {
+        /// The computed address.
+        value: Arg,
+        /// The trained targets, ascending by address.
+        arms: Vec<Arm<Target>>,
+    },
+    /// A call; the frame gives `restore` and the stack pointer back when it ends.
+    Call {
+        /// Whom.
+        callee: Callee,
+        /// Where to go on.
+        then: Target,
+    },
+    /// The end mark: the outputs are ready.
+    End,
+}
+
+/// A basic block.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Block {
+    /// Address of the training system's instruction at which the block begins.
+    pub pc: u64,
+    /// Its operations, none of them control.
+    pub ops: Vec<Op>,
+    /// How it ends.
+    pub term: Terminator,
+    /// Address of the instruction that ends it.
+    pub term_pc: u64,
+}
+
+/// A function.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Function {
+    /// Address of its entry in the training system.
+    pub pc: u64,
+    /// Its name where a symbol was at hand; may be empty.
+    pub name: String,
+    /// Registers that every training run found unchanged after it: a call gives them back.
+    pub preserved: Vec<Var>,
+    /// Its blocks; the first is the entry.
+    pub blocks: Vec<Block>,
+}
+
+/// The element type of an input or output.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Elem {
+    /// Unsigned, this many bytes (1, 2, 4, 8).
+    Unsigned(u8),
+    /// Signed, this many bytes.
+    Signed(u8),
+    /// Characters of a NUL-terminated string; the count is the capacity with the NUL.
+    Char,
+}
+
+impl Elem {
+    /// Bytes of one element.
+    #[must_use]
+    pub const fn size(self) -> u64 {
+        match self {
+            Elem::Unsigned(n) | Elem::Signed(n) => n as u64,
+            Elem::Char => 1,
+        }
+    }
+}
+
+/// How many elements a field has.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Count {
+    /// One value, not an array.
+    One,
+    /// Always this many.
+    Fixed(u64),
+    /// As many as another field says, at most `max`.
+    Field {
+        /// The other field's name.
+        name: String,
+        /// The capacity of the buffer in elements.
+        max: u64,
+    },
+}
+
+impl Count {
+    /// The most elements there can be.
+    #[must_use]
+    pub const fn max(&self) -> u64 {
+        match self {
+            Count::One => 1,
+            Count::Fixed(n) => *n,
+            Count::Field { max, .. } => *max,
+        }
+    }
+}
+
+/// A named input or output of the training program.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Field {
+    /// Its name.
+    pub name: String,
+    /// Its element type.
+    pub elem: Elem,
+    /// How many.
+    pub count: Count,
+    /// Where it lies in the training process.
+    pub addr: u64,
+}
+
+/// A page of the training process.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct UserPage {
+    /// Its page-aligned address in the training process.
+    pub addr: u64,
+    /// What it holds.
+    pub content: PageContent,
+}
+
+/// What a page of the training process holds when a run begins.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum PageContent {
+    /// These 4096 bytes.
+    Bytes(Vec<u8>),
+    /// Zeros.
+    Zero,
+    /// The target's kernel data at this kernel address: a page the kernel shares with its processes.
+    Kernel(u64),
+}
+
+/// A stretch of trusted machine code that the program was made from.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct CodeRange {
+    /// Its address in the training system.
+    pub addr: u64,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A recording that went into a program.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Source {
+    /// The trace file's name without its folder.
+    pub trace: String,
+    /// Instructions traced.
+    pub instructions: u64,
+    /// Instructions left after interrupts, faults and allocators were cut.
+    pub kept: u64,
+    /// Of those, how many belong to the slice.
+    pub in_slice: u64,
+}
+
+/// Where a program comes from and how large it is.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The recordings, in the order they were merged.
+    pub sources: Vec<Source>,
+    /// Distinct machine instructions executed in training.
+    pub static_instructions: u64,
+    /// Of those, how many belong to the slice.
+    pub static_in_slice: u64,
+    /// The name for one-sided branches: `assume`, `guard` or `whole`.
+    pub policy: String,
+}
+
+/// An introspection program.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Program {
+    /// The training program's name.
+    pub name: String,
+    /// Bits of an address in the training process: 32 or 64.
+    pub bits: u8,
+    /// The function that begins at the begin mark.
+    pub entry: FuncId,
+    /// Its functions.
+    pub functions: Vec<Function>,
+    /// Inputs, written before a run.
+    pub inputs: Vec<Field>,
+    /// Outputs, zeroed before a run and read after it.
+    pub outputs: Vec<Field>,
+    /// Registers at the begin mark, by register number.
+    pub registers: Vec<(u16, u64)>,
+    /// Address of the instruction after the begin mark, where a whole run begins.
+    pub begin_pc: u64,
+    /// Pages of the training process.
+    pub pages: Vec<UserPage>,
+    /// First free address in the training process for run-time allocations.
+    pub heap: u64,
+    /// Trainer functions that are replaced in whole runs: address and which.
+    pub summaries: Vec<(u64, Summary)>,
+    /// Kernel code the slice was made from: tells whether a target runs the same kernel.
+    pub code: Vec<CodeRange>,
+    /// Hash of the training system's companion file, which whole runs need.
+    pub system: [u8; 32],
+    /// Addresses of instructions whose subtraction measures time since a counter was stored, in ascending order.
+    pub elapsed: Vec<u64>,
+    /// Where it comes from.
+    pub provenance: Provenance,
+}
+
+/// An allocator function of the training process that runs replace.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Summary {
+    /// `malloc(size)`.
+    Malloc,
+    /// `calloc(count, size)`.
+    Calloc,
+    /// `realloc(old, size)`.
+    Realloc,
+    /// `free(old)`.
+    Free,
+}
+
+impl Summary {
+    /// The summary of a C library's function of this name.
+    #[must_use]
+    pub fn by_symbol(name: &str) -> Option<Summary> {
+        Some(match name {
+            "malloc" => Summary::Malloc,
+            "calloc" => Summary::Calloc,
+            "realloc" => Summary::Realloc,
+            "free" => Summary::Free,
+            _ => return None,
+        })
+    }
+}
