@@ -1,0 +1,266 @@
+//! Captures of a paused guest: an ELF dump, raw RAM, the CPU state, and the truth that holds for exactly that moment.
+//!
+//! The truth is asked for before and after the pause and the capture is repeated when the two differ, because kernel
+//! threads come and go by themselves. Files appear under their names only when complete.
+
+use crate::guest::{Guest, READY};
+use crate::qmp::Qmp;
+use crate::truth::Truth;
+use crate::{Error, Result, layout};
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The files of one capture.
+#[derive(Debug, Clone)]
+pub struct Capture {
+    /// QEMU's ELF dump.
+    pub elf: PathBuf,
+    /// All of RAM from physical address zero on.
+    pub raw: PathBuf,
+    /// The CPU state that belongs to the raw file: its name with `.cpu.json`.
+    pub cpu: PathBuf,
+    /// The truth as JSON.
+    pub truth_file: PathBuf,
+    /// The truth.
+    pub truth: Truth,
+}
+
+/// Where to pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Wherever the guest is.
+    Any,
+    /// In user mode (a guest with `busy`).
+    UserMode,
+    /// In the kernel.
+    KernelMode,
+}
+
+const ATTEMPTS: u32 = 5;
+
+/// Captures a ready target guest under `stem` (`stem.elf`, `stem.raw`, `stem.raw.cpu.json`, `stem.truth.json`). The
+/// guest runs on afterwards.
+pub fn capture(guest: &mut Guest, stem: &Path, moment: Moment) -> Result<Capture> {
+    let files = Capture {
+        elf: with_ending(stem, ".elf"),
+        raw: with_ending(stem, ".raw"),
+        cpu: with_ending(stem, ".raw.cpu.json"),
+        truth_file: with_ending(stem, ".truth.json"),
+        truth: Truth { processes: Vec::new(), modules: Vec::new(), time: 0.0, time_after: None },
+    };
+    let mut qmp = guest.qmp()?;
+    let mut difference = String::new();
+    for _ in 0..ATTEMPTS {
+        let mut truth = ask(guest)?;
+        pause(&mut qmp, moment)?;
+        let written = write(&mut qmp, &files);
+        qmp.cont()?;
+        written?;
+        let later = ask(guest)?;
+        match truth.difference(&later) {
+            Some(text) => difference = text,
+            None => {
+                truth.time_after = Some(later.time);
+                truth.write(&files.truth_file)?;
+                return Ok(Capture { truth, ..files });
+            }
+        }
+    }
+    Err(Error::Unsteady { attempts: ATTEMPTS, difference })
+}
+
+/// Asks a ready target guest for its truth now.
+pub fn ask(guest: &mut Guest) -> Result<Truth> {
+    let from = guest.console().len();
+    guest.send_line("truth")?;
+    guest.wait_for(READY, from, Duration::from_secs(120))?;
+    Truth::parse(&guest.console()[from..])
+}
+
+/// Pauses the guest at the wanted moment.
+fn pause(qmp: &mut Qmp, moment: Moment) -> Result<()> {
+    for _ in 0..200 {
+        qmp.stop()?;
+        let registers = qmp.human("info registers")?;
+        let user = registers.contains("CPL=3");
+        if moment == Moment::Any || user == (moment == Moment::UserMode) {
+            return Ok(());
+        }
+        qmp.cont()?;
+        std::thread::sleep(Duration::from_millis(7));
+    }
+    Err(Error::Qmp(format!("the guest was never found at the moment {moment:?}")))
+}
+
+/// Writes all files of a paused guest.
+fn write(qmp: &mut Qmp, files: &Capture) -> Result<()> {
+    if let Some(parent) = files.elf.parent() {
+        std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
+    }
+    let part = layout::part_name(&files.elf);
+    let written = qmp.dump_guest_memory(&part).and_then(|()| {
+        let cpu = cpu_state(&std::fs::read(&part).map_err(Error::io(&part))?)
+            .map_err(|reason| Error::Dump { path: part.clone(), reason })?;
+        std::fs::rename(&part, &files.elf).map_err(Error::io(&files.elf))?;
+        Ok(cpu)
+    });
+    let cpu = clean_up(written, &part)?;
+    let size = qmp.memory_size()?;
+    let part = layout::part_name(&files.raw);
+    let written = qmp
+        .pmemsave(0, size, &part)
+        .and_then(|()| std::fs::rename(&part, &files.raw).map_err(Error::io(&files.raw)));
+    clean_up(written, &part)?;
+    let text = serde_json::to_vec_pretty(&cpu).map_err(|error| Error::Qmp(error.to_string()))?;
+    layout::write(&files.cpu, &text)
+}
+
+/// Removes an unfinished file when its writing failed.
+fn clean_up<T>(result: Result<T>, part: &Path) -> Result<T> {
+    if result.is_err() {
+        // The first error is the one to report.
+        let _ = std::fs::remove_file(part);
+    }
+    result
+}
+
+fn with_ending(stem: &Path, ending: &str) -> PathBuf {
+    let mut name = stem.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// The CPU states in the `QEMU` notes of an ELF dump, as JSON.
+pub fn cpu_state(elf: &[u8]) -> std::result::Result<Value, String> {
+    const NOTE: u64 = 4;
+    if elf.get(..5) != Some(b"\x7fELF\x02") {
+        return Err("not a 64-bit ELF file".to_owned());
+    }
+    let broken = || "the program headers are cut off".to_owned();
+    let at = number(elf, 32, 8).ok_or_else(broken)?;
+    let (size, count) = (number(elf, 54, 2).ok_or_else(broken)?, number(elf, 56, 2).ok_or_else(broken)?);
+    let mut cpus = Vec::new();
+    for index in 0..count {
+        let header = usize::try_from(at.saturating_add(index * size)).map_err(|_| broken())?;
+        if number(elf, header, 4).ok_or_else(broken)? != NOTE {
+            continue;
+        }
+        let offset = number(elf, header.saturating_add(8), 8).ok_or_else(broken)?;
+        let length = number(elf, header.saturating_add(32), 8).ok_or_else(broken)?;
+        let notes = usize::try_from(offset)
+            .ok()
+            .zip(usize::try_from(length).ok())
+            .and_then(|(from, length)| elf.get(from..from.checked_add(length)?));
+        collect_notes(notes.ok_or("the notes are cut off")?, &mut cpus)?;
+    }
+    if cpus.is_empty() {
+        return Err("no CPU state note of QEMU".to_owned());
+    }
+    Ok(json!({ "cpus": cpus }))
+}
+
+fn collect_notes(notes: &[u8], cpus: &mut Vec<Value>) -> std::result::Result<(), String> {
+    let mut at = 0;
+    while let (Some(name_size), Some(size)) = (number(notes, at, 4), number(notes, at + 4, 4)) {
+        let name_at = at + 12;
+        let data_at = name_at + (name_size as usize).next_multiple_of(4);
+        let data = notes.get(data_at..data_at + size as usize).ok_or("a note is cut off")?;
+        if notes.get(name_at..name_at + 4) == Some(b"QEMU") {
+            cpus.push(cpu(data)?);
+        }
+        at = data_at + (size as usize).next_multiple_of(4);
+    }
+    Ok(())
+}
+
+/// One CPU from QEMU's note, version 1: `version`, `size`, 18 general registers, 10 segments of 24 bytes (selector,
+/// limit, flags, padding, base), CR0-CR4, and the kernel GS base.
+fn cpu(note: &[u8]) -> std::result::Result<Value, String> {
+    const GENERAL: [&str; 18] = [
+        "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+        "rip", "rflags",
+    ];
+    const SEGMENTS: [&str; 10] = ["cs", "ds", "es", "fs", "gs", "ss", "ldt", "tr", "gdt", "idt"];
+    const CONTROL: [&str; 5] = ["cr0", "cr1", "cr2", "cr3", "cr4"];
+    let version = number(note, 0, 4);
+    if version != Some(1) || note.len() < 440 {
+        return Err(format!("a CPU state note of {} bytes and version {version:?}, not 440 and 1", note.len()));
+    }
+    let hex = |at: usize, size: usize| json!(format!("0x{:x}", number(note, at, size).unwrap_or(0)));
+    let mut state = Map::new();
+    let mut at = 8;
+    for name in GENERAL {
+        state.insert(name.to_owned(), hex(at, 8));
+        at += 8;
+    }
+    for name in SEGMENTS {
+        let segment = json!({
+            "selector": hex(at, 4), "limit": hex(at + 4, 4), "flags": hex(at + 8, 4), "base": hex(at + 16, 8),
+        });
+        state.insert(name.to_owned(), segment);
+        at += 24;
+    }
+    for name in CONTROL {
+        if name != "cr1" {
+            state.insert(name.to_owned(), hex(at, 8));
+        }
+        at += 8;
+    }
+    state.insert("kernel_gs_base".to_owned(), hex(at, 8));
+    Ok(Value::Object(state))
+}
+
+/// A little-endian number of `size` bytes, if the bytes are there.
+fn number(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
+    let bytes = bytes.get(at..at.checked_add(size)?)?;
+    Some(bytes.iter().rev().fold(0, |value, &byte| (value << 8) | u64::from(byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dump(note: &[u8]) -> Vec<u8> {
+        let mut elf = vec![0; 64 + 56];
+        elf[..5].copy_from_slice(b"\x7fELF\x02");
+        elf[32..40].copy_from_slice(&64u64.to_le_bytes());
+        elf[54..56].copy_from_slice(&56u16.to_le_bytes());
+        elf[56..58].copy_from_slice(&1u16.to_le_bytes());
+        elf[64..68].copy_from_slice(&4u32.to_le_bytes());
+        elf[72..80].copy_from_slice(&120u64.to_le_bytes());
+        elf[96..104].copy_from_slice(&(20 + note.len() as u64).to_le_bytes());
+        elf.extend(5u32.to_le_bytes());
+        elf.extend((note.len() as u32).to_le_bytes());
+        elf.extend(0u32.to_le_bytes());
+        elf.extend(b"QEMU\0\0\0\0");
+        elf.extend(note);
+        elf
+    }
+
+    #[test]
+    fn the_cpu_state_is_read_from_the_note() {
+        let mut note = vec![0; 440];
+        note[0] = 1;
+        note[8] = 0x2a;
+        note[432..440].copy_from_slice(&0xffff_8880_0000_0000u64.to_le_bytes());
+        let state = cpu_state(&dump(&note)).unwrap();
+        assert_eq!(state["cpus"][0]["rax"], "0x2a");
+        assert_eq!(state["cpus"][0]["kernel_gs_base"], "0xffff888000000000");
+        assert_eq!(state["cpus"][0]["idt"]["base"], "0x0");
+    }
+
+    #[test]
+    fn broken_dumps_are_refused() {
+        let good = dump(&{
+            let mut note = vec![0; 440];
+            note[0] = 1;
+            note
+        });
+        for length in 0..good.len() {
+            assert!(cpu_state(&good[..length]).is_err());
+        }
+        assert!(cpu_state(&dump(&[2; 440])).is_err());
+        assert!(cpu_state(&dump(&[])).is_err());
+    }
+}

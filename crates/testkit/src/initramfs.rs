@@ -1,0 +1,175 @@
+//! Builds the guests' programs and initramfs files, without root.
+//!
+//! An initramfs holds static busybox, our init script, the compiled helpers, the trainers, and the wanted modules of the
+//! kernel package with the order to load them in. Programs are compiled against musl, statically, with symbols (the
+//! slicer finds allocators by them). A program is compiled again only when its source or a header is newer.
+
+use crate::cpio::Archive;
+use crate::kernel::Kernel;
+use crate::{Error, Result, layout};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+/// The two kinds of guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Runs the trainers and powers off.
+    Training,
+    /// Is full of things to find, prints the truth about them and idles.
+    Target,
+}
+
+impl Kind {
+    /// The name used for files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Training => "train",
+            Self::Target => "target",
+        }
+    }
+
+    fn init(self) -> &'static str {
+        match self {
+            Self::Training => "init-train",
+            Self::Target => "init-target",
+        }
+    }
+
+    /// Modules to load; their dependencies come by themselves.
+    fn modules(self) -> &'static [&'static str] {
+        match self {
+            Self::Training => &["loop", "dummy", "mbcache"],
+            Self::Target => &[
+                "loop",
+                "dummy",
+                "crc32c_generic",
+                "ext4",
+                "virtio_net",
+                "vfat",
+                "veth",
+                "tun",
+                "bridge",
+                "overlay",
+                "nls_utf8",
+            ],
+        }
+    }
+}
+
+/// The initramfs of `kind`, built if need be.
+pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
+    let helpers = compile_all(&layout::guests().join("linux"), &layout::build().join("linux"))?;
+    let mut archive = Archive::new();
+    for directory in ["bin", "dev", "lib", "modules", "proc", "root", "sbin", "sys", "tmp", "trainers"] {
+        archive.directory(directory);
+    }
+    archive.character_device("dev/console", 0o600, 5, 1);
+    archive.character_device("dev/null", 0o666, 1, 3);
+    archive.character_device("dev/ttyS0", 0o600, 4, 64);
+    add_busybox(&mut archive)?;
+    let linux = layout::guests().join("linux");
+    add_file(&mut archive, "init", 0o755, &linux.join(kind.init()))?;
+    add_file(&mut archive, "common.sh", 0o644, &linux.join("common.sh"))?;
+    for program in &helpers {
+        add_program(&mut archive, "lib", program)?;
+    }
+    if kind == Kind::Training {
+        for program in trainers()? {
+            add_program(&mut archive, "trainers", &program)?;
+        }
+        add_file(&mut archive, "trainers/args", 0o644, &linux.join("trainers.args"))?;
+    }
+    let mut order = String::new();
+    for module in kernel.modules(kind.modules())? {
+        archive.file(&format!("modules/{}.ko", module.name), 0o644, &module.object);
+        order += &format!("{}.ko\n", module.name);
+    }
+    archive.file("modules/order", 0o644, order.as_bytes());
+    let path = layout::build().join(format!("{}-{}.cpio", kind.name(), kernel.release));
+    layout::write(&path, &archive.finish())?;
+    Ok(path)
+}
+
+/// The trainers, compiled: `.cache/build/trainers/NAME` for each `guests/trainers/NAME.c`.
+pub fn trainers() -> Result<Vec<PathBuf>> {
+    compile_all(&layout::guests().join("trainers"), &layout::build().join("trainers"))
+}
+
+/// Compiles every C file of `sources` into a static program in `products`.
+fn compile_all(sources: &Path, products: &Path) -> Result<Vec<PathBuf>> {
+    let include = layout::guests().join("include");
+    let headers = newest(&include);
+    let mut programs = Vec::new();
+    for source in files(sources) {
+        if source.extension().is_none_or(|ending| ending != "c") {
+            continue;
+        }
+        let product = products.join(source.file_stem().unwrap_or_default());
+        if modified(&product) <= modified(&source).max(headers) {
+            compile(&source, &include, &product)?;
+        }
+        programs.push(product);
+    }
+    Ok(programs)
+}
+
+fn compile(source: &Path, include: &Path, product: &Path) -> Result<()> {
+    if let Some(parent) = product.parent() {
+        std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
+    }
+    let part = layout::part_name(product);
+    let mut command = Command::new("musl-gcc");
+    command.args(["-static", "-O2", "-Wall", "-Wextra", "-I"]).arg(include).arg("-o").arg(&part).arg(source);
+    let output = command.output().map_err(|_| Error::Missing { what: "musl-gcc".to_owned() })?;
+    if !output.status.success() {
+        return Err(Error::Command {
+            program: format!("musl-gcc {}", source.display()),
+            status: output.status.to_string(),
+            output: String::from_utf8_lossy(&output.stderr).into_owned(),
+        });
+    }
+    std::fs::rename(&part, product).map_err(Error::io(product))
+}
+
+fn add_busybox(archive: &mut Archive) -> Result<()> {
+    let missing = || Error::Missing { what: "static busybox".to_owned() };
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"]
+        .into_iter()
+        .find(|path| Path::new(path).is_file())
+        .ok_or_else(missing)?;
+    add_file(archive, "bin/busybox", 0o755, Path::new(busybox))?;
+    let list = Command::new(busybox).arg("--list").output().map_err(Error::io(busybox))?;
+    for applet in String::from_utf8_lossy(&list.stdout).lines() {
+        if applet != "busybox" {
+            archive.symlink(&format!("bin/{applet}"), "busybox");
+        }
+    }
+    Ok(())
+}
+
+fn add_program(archive: &mut Archive, directory: &str, program: &Path) -> Result<()> {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    add_file(archive, &format!("{directory}/{name}"), 0o755, program)
+}
+
+fn add_file(archive: &mut Archive, name: &str, mode: u32, path: &Path) -> Result<()> {
+    archive.file(name, mode, &std::fs::read(path).map_err(Error::io(path))?);
+    Ok(())
+}
+
+/// The files of a directory in the order of their names; none if there is no such directory.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    files
+}
+
+fn newest(directory: &Path) -> Option<SystemTime> {
+    files(directory).iter().filter_map(|path| modified(path)).max()
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata().and_then(|data| data.modified()).ok()
+}

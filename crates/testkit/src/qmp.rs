@@ -1,0 +1,101 @@
+//! A minimal client for QEMU's monitor protocol (QMP) over a Unix socket.
+//!
+//! One command, one answer, events skipped: all that pausing, dumping and ending a guest needs. By hand because the
+//! protocol is lines of JSON.
+
+use crate::{Error, Result};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// A connection to QEMU's monitor.
+#[derive(Debug)]
+pub struct Qmp {
+    stream: UnixStream,
+    lines: BufReader<UnixStream>,
+}
+
+impl Qmp {
+    /// Connects and negotiates capabilities.
+    pub fn connect(socket: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(socket).map_err(Error::io(socket))?;
+        // A dump of a big guest takes a while; a monitor that says nothing for this long is dead.
+        stream.set_read_timeout(Some(Duration::from_secs(120))).map_err(Error::io(socket))?;
+        let reader = stream.try_clone().map_err(Error::io(socket))?;
+        let mut qmp = Self { stream, lines: BufReader::new(reader) };
+        let greeting = qmp.line()?;
+        if greeting.get("QMP").is_none() {
+            return Err(Error::Qmp(format!("expected a greeting, got {greeting}")));
+        }
+        qmp.execute("qmp_capabilities", json!({}))?;
+        Ok(qmp)
+    }
+
+    /// Runs one command and returns its answer.
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        let request = json!({ "execute": command, "arguments": arguments });
+        let lost = |error: std::io::Error| Error::Qmp(format!("`{command}`: {error}"));
+        self.stream.write_all(format!("{request}\n").as_bytes()).map_err(lost)?;
+        loop {
+            let mut answer = self.line()?;
+            if let Some(error) = answer.get("error") {
+                let text = error.get("desc").and_then(Value::as_str).unwrap_or("unknown error");
+                return Err(Error::Qmp(format!("`{command}`: {text}")));
+            }
+            if let Some(value) = answer.get_mut("return") {
+                return Ok(value.take());
+            }
+        }
+    }
+
+    /// Pauses the guest.
+    pub fn stop(&mut self) -> Result<()> {
+        self.execute("stop", json!({})).map(drop)
+    }
+
+    /// Lets the guest run on.
+    pub fn cont(&mut self) -> Result<()> {
+        self.execute("cont", json!({})).map(drop)
+    }
+
+    /// Ends QEMU.
+    pub fn quit(&mut self) -> Result<()> {
+        self.execute("quit", json!({})).map(drop)
+    }
+
+    /// Writes the guest's memory and CPU state as an ELF file addressed by physical address.
+    pub fn dump_guest_memory(&mut self, path: &Path) -> Result<()> {
+        let protocol = format!("file:{}", path.display());
+        self.execute("dump-guest-memory", json!({ "paging": false, "protocol": protocol })).map(drop)
+    }
+
+    /// Writes `size` bytes of guest-physical memory from `address` on.
+    pub fn pmemsave(&mut self, address: u64, size: u64, path: &Path) -> Result<()> {
+        let arguments = json!({ "val": address, "size": size, "filename": path.to_string_lossy() });
+        self.execute("pmemsave", arguments).map(drop)
+    }
+
+    /// Bytes of RAM the guest has.
+    pub fn memory_size(&mut self) -> Result<u64> {
+        let answer = self.execute("query-memory-size-summary", json!({}))?;
+        let size = answer.get("base-memory").and_then(Value::as_u64);
+        size.ok_or_else(|| Error::Qmp(format!("no memory size in {answer}")))
+    }
+
+    /// Runs a command of the human monitor, such as `info registers`, and returns its text.
+    pub fn human(&mut self, command: &str) -> Result<String> {
+        let answer = self.execute("human-monitor-command", json!({ "command-line": command }))?;
+        Ok(answer.as_str().unwrap_or_default().to_owned())
+    }
+
+    fn line(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        let read = self.lines.read_line(&mut line).map_err(|error| Error::Qmp(error.to_string()))?;
+        if read == 0 {
+            return Err(Error::Qmp("QEMU closed the connection".to_owned()));
+        }
+        serde_json::from_str(&line).map_err(|error| Error::Qmp(format!("{error} in {line:?}")))
+    }
+}

@@ -1,0 +1,51 @@
+//! Development tasks: `cargo xtask VERB`.
+//!
+//! One file per verb. This file only parses the command line and prints errors; it keeps no logic, so that every verb
+//! can be read alone.
+
+#![forbid(unsafe_code)]
+
+mod apt;
+mod check;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// What a verb returns: an error is a sentence for the person at the terminal.
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Virtuoso's development tasks")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what is missing, fetch the guest kernel and build the guests
+    Setup,
+    /// Check formatting, lints, documentation and the layout of the workspace
+    Check,
+    /// Set up, then run all tests, including the one that boots real guests
+    Test,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Setup => setup::run(),
+        Verb::Check => check::run(),
+        Verb::Test => test::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

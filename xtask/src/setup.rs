@@ -1,0 +1,204 @@
+//! `cargo xtask setup`: everything the demo and the tests need, on a fresh Debian or Ubuntu machine with Rust.
+//!
+//! Installs what is missing (only then as root), fetches the guest kernel's package into the ignored cache without
+//! installing it, and builds the guests. When all is there it only looks, and is done in about a second. It never
+//! upgrades what is installed and good enough.
+
+use crate::{Outcome, apt, shell};
+use std::path::Path;
+use std::process::Command;
+use testkit::initramfs::{self, Kind};
+use testkit::kernel::{CURRENT, Kernel};
+use testkit::layout;
+
+/// The oldest QEMU whose plugin interface shows the values of memory accesses.
+const QEMU: (u32, u32) = (9, 1);
+
+/// Packages by the program that shows they are there.
+const TOOLS: [(&str, &str); 4] =
+    [("gcc", "gcc"), ("musl-gcc", "musl-tools"), ("cpio", "cpio"), ("busybox", "busybox-static")];
+
+/// Runs the verb.
+pub fn run() -> Outcome {
+    tools()?;
+    qemu()?;
+    let kernel = kernel()?;
+    for kind in [Kind::Training, Kind::Target] {
+        initramfs::build(kind, &kernel)?;
+    }
+    println!("setup: ready (QEMU {}, guest kernel {})", qemu_version().unwrap_or_default(), kernel.release);
+    Ok(())
+}
+
+/// Installs the missing build tools.
+fn tools() -> Outcome {
+    let there = |&(program, package): &(&str, &str)| match package {
+        // A dynamic busybox has the same name.
+        "busybox-static" => apt::installed(package),
+        _ => shell::exists(program),
+    };
+    let missing: Vec<&str> = TOOLS.iter().filter(|tool| !there(tool)).map(|tool| tool.1).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    need_apt(&missing.join(", "))?;
+    println!("setup: installing {}", missing.join(", "));
+    apt::update()?;
+    Ok(apt::install(&missing, None)?)
+}
+
+/// Makes sure that there is a QEMU that is new enough.
+fn qemu() -> Outcome {
+    const PACKAGE: &str = "qemu-system-x86";
+    let wanted = format!("{}.{}", QEMU.0, QEMU.1);
+    let found = qemu_version();
+    if found.as_deref().and_then(version).is_some_and(|found| found >= QEMU) {
+        return Ok(());
+    }
+    match found {
+        Some(old) => println!("setup: QEMU {old} is too old, {wanted} or newer is needed"),
+        None => println!("setup: QEMU {wanted} or newer is needed and not there"),
+    }
+    need_apt(&format!("QEMU {wanted} or newer"))?;
+    apt::update()?;
+    let new_enough = || {
+        let versions = apt::versions(PACKAGE).into_iter();
+        versions.filter(|(text, _)| version(text).is_some_and(|version| version >= QEMU)).map(|(_, place)| place).next()
+    };
+    if new_enough().is_none()
+        && let Some(release) = apt::debian_release()
+    {
+        apt::add_backports(&release)?;
+        apt::update()?;
+    }
+    let Some(place) = new_enough() else {
+        let here = apt::versions(PACKAGE).first().map_or("none at all".to_owned(), |(version, _)| version.clone());
+        return Err(format!(
+            "this system's archive has no {PACKAGE} of {wanted} or newer (the best is {here}); use Debian 12 or newer or \
+             Ubuntu 24.10 or newer, or put a qemu-system-x86_64 of your own first on the PATH"
+        )
+        .into());
+    };
+    // "http://mirror/debian bookworm-backports/main amd64 Packages"
+    let release = place.split_whitespace().nth(1).and_then(|suite| suite.split('/').next()).map(str::to_owned);
+    println!("setup: installing {PACKAGE} from {}", release.as_deref().unwrap_or("the archive"));
+    apt::install(&[PACKAGE], release.as_deref())?;
+    match qemu_version() {
+        Some(now) if version(&now).is_some_and(|now| now >= QEMU) => Ok(()),
+        Some(now) => Err(format!(
+            "{PACKAGE} is installed, but the qemu-system-x86_64 first on the PATH is still {now}: remove that one"
+        )
+        .into()),
+        None => Err(format!("{PACKAGE} is installed, but qemu-system-x86_64 does not start").into()),
+    }
+}
+
+/// The installed QEMU's version, such as `10.0.2`.
+fn qemu_version() -> Option<String> {
+    let text = shell::output("qemu-system-x86_64", &["--version"]).ok()?;
+    text.split_whitespace().skip_while(|word| *word != "version").nth(1).map(str::to_owned)
+}
+
+/// Major and minor number of a version, with or without a Debian epoch.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.rsplit(':').next()?.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// The guest kernel in the cache, fetched if it is not there.
+fn kernel() -> Result<Kernel, Box<dyn std::error::Error>> {
+    if let Ok(kernel) = Kernel::find() {
+        return Ok(kernel);
+    }
+    need_apt("the guest kernel")?;
+    let mut package = kernel_package();
+    if package.is_none() {
+        println!("setup: apt knows no kernel package, refreshing its lists");
+        apt::update()?;
+        package = kernel_package();
+    }
+    let package = package.ok_or(
+        "apt knows neither linux-image-amd64 nor linux-image-generic: the guests need a kernel package, check apt's sources",
+    )?;
+    // Ubuntu keeps the modules in a package of their own.
+    let mut packages = vec![package.clone()];
+    packages.extend(apt::dependencies(&package, "linux-modules-"));
+    let directory = layout::kernels().join(&package);
+    println!("setup: fetching {} into {}", packages.join(" and "), layout::kernels().display());
+    if let Err(error) = fetch(&packages, &directory) {
+        println!("setup: {error}\nsetup: apt's lists may be old, refreshing them");
+        apt::update()?;
+        fetch(&packages, &directory)?;
+    }
+    let kernel = Kernel::in_directory(&directory)?;
+    layout::write(&layout::kernels().join(CURRENT), package.as_bytes())?;
+    Ok(kernel)
+}
+
+/// The package with the kernel to use: Debian's current 6.1 where the archive has one, else the current one.
+fn kernel_package() -> Option<String> {
+    const IMAGE: &str = "linux-image-";
+    let current =
+        ["linux-image-amd64", "linux-image-generic"].iter().find_map(|meta| apt::dependencies(meta, IMAGE).pop());
+    let revision = |name: &str| {
+        let rest = name.strip_prefix("linux-image-6.1.0-")?.strip_suffix("-amd64")?;
+        rest.parse::<u32>().ok()
+    };
+    if current.as_deref().and_then(revision).is_some() {
+        return current;
+    }
+    let known = apt::names("linux-image-6.1.0-").into_iter().filter(|name| !apt::versions(name).is_empty());
+    known.filter_map(|name| Some((revision(&name)?, name))).max().map(|(_, name)| name).or(current)
+}
+
+/// Downloads packages and unpacks them into `directory`, in one step for whoever looks at it.
+fn fetch(packages: &[String], directory: &Path) -> Outcome {
+    let part = layout::part_name(directory);
+    // Left over from an interrupted run with our process number, at most.
+    let _ = std::fs::remove_dir_all(&part);
+    std::fs::create_dir_all(&part)?;
+    let result = packages.iter().try_for_each(|package| -> Outcome {
+        let output = Command::new("apt-get").args(["-q", "-q", "download", package]).current_dir(&part).output()?;
+        if !output.status.success() {
+            return Err(format!("could not fetch {package}: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
+        }
+        Ok(())
+    });
+    let result = result.and_then(|()| {
+        for entry in std::fs::read_dir(&part)?.flatten() {
+            if entry.path().extension().is_some_and(|ending| ending == "deb") {
+                let path = entry.path();
+                shell::output("dpkg-deb", &["-x", &path.to_string_lossy(), &part.to_string_lossy()])?;
+                std::fs::remove_file(&path)?;
+            }
+        }
+        let _ = std::fs::remove_dir_all(directory);
+        Ok(std::fs::rename(&part, directory)?)
+    });
+    if result.is_err() {
+        // Nothing half-written stays; the error itself is what matters.
+        let _ = std::fs::remove_dir_all(&part);
+    }
+    result
+}
+
+fn need_apt(what: &str) -> Result<(), String> {
+    if apt::present() {
+        return Ok(());
+    }
+    Err(format!("{what}: missing, and this system has no apt to get it with; install it by hand (Debian and Ubuntu are what set-up knows)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn versions_of_qemu_and_of_debian_packages() {
+        assert_eq!(version("10.0.2"), Some((10, 0)));
+        assert_eq!(version("1:7.2+dfsg-7+deb12u18"), Some((7, 2)));
+        assert_eq!(version("1:10.0.2+ds-2~bpo12+1"), Some((10, 0)));
+        assert_eq!(version("unknown"), None);
+        assert!(version("9.1.0") >= Some(super::QEMU));
+    }
+}
