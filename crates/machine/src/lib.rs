@@ -3,8 +3,17 @@
 //!
 //! Nothing here executes code or knows of traces, of the IR or of QEMU's plugin interface.
 
+#![deny(unsafe_code)]
+
 pub mod addr;
+mod map;
+pub mod memory;
+pub mod paging;
 pub mod reg;
+pub mod target;
 
 pub use addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+pub use memory::{GuestMemory, MemoryError, Page};
+pub use paging::{PagingMode, Translation, translate};
 pub use reg::{Reg, RegFile};
+pub use target::{Cpu, Target, TargetError, TargetOptions};

@@ -50,6 +50,10 @@ registers! {
     Xmm12Lo "xmm12_lo", Xmm12Hi "xmm12_hi", Xmm13Lo "xmm13_lo", Xmm13Hi "xmm13_hi",
     Xmm14Lo "xmm14_lo", Xmm14Hi "xmm14_hi", Xmm15Lo "xmm15_lo", Xmm15Hi "xmm15_hi",
     Rip "rip",
+    EsLimit "es_limit", CsLimit "cs_limit", SsLimit "ss_limit", DsLimit "ds_limit", FsLimit "fs_limit",
+    GsLimit "gs_limit", LdtrLimit "ldtr_limit", TrLimit "tr_limit",
+    EsFlags "es_flags", CsFlags "cs_flags", SsFlags "ss_flags", DsFlags "ds_flags", FsFlags "fs_flags",
+    GsFlags "gs_flags", LdtrFlags "ldtr_flags", TrFlags "tr_flags",
 }
 
 impl Reg {

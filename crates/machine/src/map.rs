@@ -1,0 +1,35 @@
+//! Read-only mapping of a file: the one place of this crate with `unsafe`.
+//!
+//! A dump has the size of the guest's RAM, so it is mapped and not read: opening costs nothing and only the pages a
+//! run touches are loaded. It deliberately offers no writable mapping: a target is never changed.
+
+#![expect(unsafe_code, reason = "mapping a file cannot be expressed in safe Rust; see the SAFETY comment")]
+
+use std::fs::File;
+use std::io;
+
+use memmap2::Mmap;
+
+/// The bytes of a file, mapped read-only.
+#[derive(Debug)]
+pub(crate) struct FileMap(Mmap);
+
+impl FileMap {
+    /// Maps the whole of `file`, which must be a regular file and not empty.
+    pub(crate) fn new(file: &File) -> io::Result<Self> {
+        // SAFETY: the mapping is private to this type and handed out only as `&[u8]`, and this process never writes
+        // to the file. What Rust cannot see is another process: one that *writes* the file changes bytes under a
+        // shared reference (they are plain bytes, every value is valid, and every number read from them is checked
+        // where it is used; headers are decoded once, at opening), and one that *truncates* it makes a later access
+        // raise SIGBUS, which ends this process without corrupting it. Both need somebody to modify a capture while it
+        // is being analysed, which the documentation of `Target::open` rules out; the alternative, copying a dump
+        // as large as the guest's RAM, is not affordable.
+        unsafe { Mmap::map(file) }.map(Self)
+    }
+}
+
+impl AsRef<[u8]> for FileMap {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}

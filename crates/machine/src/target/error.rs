@@ -1,0 +1,124 @@
+//! Why a target cannot be opened, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::cpu::MAX_CPUS;
+use super::cpu_json::JsonError;
+use super::qemu_note::NoteError;
+use crate::memory::ImageError;
+
+/// A target that cannot be opened; its text names the file, the cause and the next step.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {cause}; {}", path.display(), self.hint())]
+pub struct TargetError {
+    /// The target asked for.
+    pub path: PathBuf,
+    /// What is wrong.
+    pub cause: Box<TargetCause>,
+}
+
+impl TargetError {
+    /// What to do next, in one sentence without a full stop.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        self.cause.hint()
+    }
+}
+
+/// What is wrong with a target.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetCause {
+    /// The operating system refused.
+    #[error("cannot read it: {0}")]
+    Io(io::Error),
+    /// A directory.
+    #[error("it is a directory")]
+    Directory,
+    /// A pipe, socket or device.
+    #[error("it is no regular file")]
+    NotAFile,
+    /// No bytes.
+    #[error("the file is empty")]
+    Empty,
+    /// A known format that is not read.
+    #[error("it is {0}, which is not supported")]
+    Foreign(&'static str),
+    /// Neither an ELF file nor accompanied by processor state.
+    #[error("unknown format: no ELF core, and no processor state at {} that would make it raw RAM", .0.display())]
+    NoCpuFile(PathBuf),
+    /// The file with the processors' state cannot be read.
+    #[error("cannot read the processor state {}: {source}", path.display())]
+    CpuFileIo {
+        /// That file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The file with the processors' state does not hold one.
+    #[error("bad processor state {}: {source}", path.display())]
+    CpuFile {
+        /// That file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: JsonError,
+    },
+    /// The ELF headers are broken or cut off.
+    #[error("broken ELF file: {0}")]
+    Elf(String),
+    /// An ELF file, but not a core of an x86 machine.
+    #[error("it is {0}, not a core of an x86 machine")]
+    NotACore(&'static str),
+    /// No segment holds memory.
+    #[error("the ELF core holds no memory")]
+    NoMemory,
+    /// Segments that make no memory.
+    #[error("{0}")]
+    Image(ImageError),
+    /// A processor's note is broken.
+    #[error("the state of processor {cpu} is unusable: {source}")]
+    Note {
+        /// Its number, from 0.
+        cpu: usize,
+        /// What is wrong.
+        source: NoteError,
+    },
+    /// A capture without processors.
+    #[error("it holds no processor state (no note of type 0 named QEMU)")]
+    NoCpus,
+    /// More processors than any machine has.
+    #[error("it holds the state of more than {MAX_CPUS} processors")]
+    TooManyCpus,
+}
+
+impl TargetCause {
+    /// What to do next.
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Io(error) | Self::CpuFileIo { source: error, .. } => match error.kind() {
+                io::ErrorKind::NotFound => "check the path",
+                io::ErrorKind::PermissionDenied => "make the file readable for this user",
+                _ => "check the file and the disk it is on",
+            },
+            Self::Directory | Self::NotAFile => "give the path of a dump file",
+            Self::Empty => "take the dump again, after making room on the disk",
+            Self::Foreign(_) => "unpack or convert it, or take an ELF core with QEMU's dump-guest-memory",
+            Self::NoCpuFile(_) => {
+                "take an ELF core with QEMU's dump-guest-memory, or name the CPU state of the raw RAM with --cpu-file"
+            }
+            Self::CpuFile { .. } => "write the file in the format that target info --json prints",
+            Self::NotACore(_) => "give a dump taken with QEMU's dump-guest-memory",
+            Self::NoCpus => "take the dump with QEMU's dump-guest-memory, or add the CPU state with --cpu-file",
+            Self::Elf(_) | Self::NoMemory | Self::Image(_) | Self::Note { .. } | Self::TooManyCpus => {
+                "take the dump again, or copy it again if it was copied"
+            }
+        }
+    }
+}
+
+impl TargetCause {
+    /// A file of processor state that could not be read.
+    pub(super) fn cpu_file_io(path: &Path, source: io::Error) -> Self {
+        Self::CpuFileIo { path: path.to_owned(), source }
+    }
+}
