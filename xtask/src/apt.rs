@@ -29,9 +29,8 @@ pub fn install(packages: &[&str], release: Option<&str>) -> Result<(), String> {
     if let Some(release) = release {
         command.args(["-t", release]);
     }
-    shell::show(command.args(packages)).map_err(|error| {
-        format!("{error}\n  could not install {}; apt's own message is above", packages.join(" "))
-    })
+    shell::show(command.args(packages))
+        .map_err(|error| format!("{error}\n  could not install {}; apt's own message is above", packages.join(" ")))
 }
 
 /// The versions of a package that apt knows, with the place each comes from, the best first.
@@ -112,7 +111,9 @@ fn as_root(program: &str) -> Result<Command, String> {
         return Ok(Command::new(program));
     }
     if !shell::exists("sudo") {
-        return Err(format!("`{program}` has to run as root here, and there is no sudo: run `cargo xtask setup` as root"));
+        return Err(format!(
+            "`{program}` has to run as root here, and there is no sudo: run `cargo xtask setup` as root"
+        ));
     }
     let mut command = Command::new("sudo");
     command.arg(program);

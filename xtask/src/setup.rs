@@ -186,7 +186,9 @@ fn need_apt(what: &str) -> Result<(), String> {
     if apt::present() {
         return Ok(());
     }
-    Err(format!("{what}: missing, and this system has no apt to get it with; install it by hand (Debian and Ubuntu are what set-up knows)"))
+    Err(format!(
+        "{what}: missing, and this system has no apt to get it with; install it by hand (Debian and Ubuntu are what set-up knows)"
+    ))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! `cargo xtask test`: set up, then unit and file tests, then the end-to-end test over real guests.
+//! `cargo xtask test`: set up, then unit and file tests, then the tests that boot real guests.
 //!
-//! The end-to-end test is built for release: it slices and runs whole traces.
+//! The latter are built for release: the end-to-end test slices and runs whole traces.
 
 use crate::{Outcome, setup, shell};
 use std::process::Command;
@@ -16,6 +16,8 @@ pub fn run() -> Outcome {
     };
     let runner = if shell::exists("cargo-nextest") { "nextest run" } else { "test" };
     shell::show(&mut cargo(&format!("{runner} --workspace")))?;
-    let mut end_to_end = cargo("test --release -p virtuoso-cli --test e2e");
-    Ok(shell::show(end_to_end.env("VIRTUOSO_E2E", "1"))?)
+    for guests in ["-p virtuoso-testkit --test guests", "-p virtuoso-cli --test e2e"] {
+        shell::show(cargo(&format!("test --release {guests}")).env("VIRTUOSO_E2E", "1"))?;
+    }
+    Ok(())
 }

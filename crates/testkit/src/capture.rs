@@ -108,9 +108,8 @@ fn write(qmp: &mut Qmp, files: &Capture) -> Result<()> {
     let cpu = clean_up(written, &part)?;
     let size = qmp.memory_size()?;
     let part = layout::part_name(&files.raw);
-    let written = qmp
-        .pmemsave(0, size, &part)
-        .and_then(|()| std::fs::rename(&part, &files.raw).map_err(Error::io(&files.raw)));
+    let written =
+        qmp.pmemsave(0, size, &part).and_then(|()| std::fs::rename(&part, &files.raw).map_err(Error::io(&files.raw)));
     clean_up(written, &part)?;
     let text = serde_json::to_vec_pretty(&cpu).map_err(|error| Error::Qmp(error.to_string()))?;
     layout::write(&files.cpu, &text)

@@ -134,10 +134,8 @@ fn compile(source: &Path, include: &Path, product: &Path) -> Result<()> {
 
 fn add_busybox(archive: &mut Archive) -> Result<()> {
     let missing = || Error::Missing { what: "static busybox".to_owned() };
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"]
-        .into_iter()
-        .find(|path| Path::new(path).is_file())
-        .ok_or_else(missing)?;
+    let busybox =
+        ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).is_file()).ok_or_else(missing)?;
     add_file(archive, "bin/busybox", 0o755, Path::new(busybox))?;
     let list = Command::new(busybox).arg("--list").output().map_err(Error::io(busybox))?;
     for applet in String::from_utf8_lossy(&list.stdout).lines() {

@@ -5,6 +5,7 @@
 
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The root of the repository.
 pub fn root() -> PathBuf {
@@ -50,9 +51,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::rename(&part, path).map_err(Error::io(path))
 }
 
-/// A name beside `path` for the unfinished file, unique to this process.
+/// A new name beside `path` for the unfinished file, which nobody else uses.
 pub fn part_name(path: &Path) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".part{}", std::process::id()));
+    name.push(format!(".part{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     PathBuf::from(name)
 }

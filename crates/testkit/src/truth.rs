@@ -28,7 +28,7 @@ pub struct Truth {
 pub struct Proc {
     /// Its PID in the initial namespace.
     pub pid: u32,
-    /// Its name, at most 15 characters.
+    /// Its name, at most 15 characters; for workers of the kernel `/proc` appends what they worked on last.
     pub comm: String,
     /// What `/proc/PID/exe` points to; none for kernel threads and zombies.
     pub exe: Option<String>,
@@ -102,10 +102,12 @@ impl Truth {
         Ok(Self { processes, modules, time, time_after: None })
     }
 
-    /// How `later` differs in what must not change (everything but the time); `None` if it does not.
+    /// How `later` differs in what must not change (everything but the time and what kernel workers work on); `None`
+    /// if it does not.
     pub fn difference(&self, later: &Self) -> Option<String> {
-        let gone = self.processes.iter().find(|process| !later.processes.contains(process));
-        let new = later.processes.iter().find(|process| !self.processes.contains(process));
+        let lacks = |truth: &Self, one: &Proc| !truth.processes.iter().any(|other| other.same(one));
+        let gone = self.processes.iter().find(|process| lacks(later, process));
+        let new = later.processes.iter().find(|process| lacks(self, process));
         match (gone, new) {
             (Some(process), _) => Some(format!("{process:?} has gone")),
             (None, Some(process)) => Some(format!("{process:?} is new")),
@@ -124,6 +126,20 @@ impl Truth {
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_vec_pretty(self).map_err(|error| Error::Truth(error.to_string()))?;
         layout::write(path, &text)
+    }
+}
+
+impl Proc {
+    /// The name the task itself has: for kernel workers without the `-` or `+` and the work queue that `/proc` appends.
+    pub fn task_name(&self) -> &str {
+        match self.comm.find(['-', '+']) {
+            Some(at) if self.exe.is_none() && self.comm.starts_with("kworker/") => &self.comm[..at],
+            _ => &self.comm,
+        }
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        self.pid == other.pid && self.exe == other.exe && self.task_name() == other.task_name()
     }
 }
 
