@@ -40,7 +40,7 @@ impl Segment {
 pub enum ImageError {
     /// A segment lies (partly) behind the end of the bytes.
     #[error(
-        "the RAM at physical {start} needs bytes {offset:#x} to {end:#x} of the file, which ends at {len:#x}: it is truncated"
+        "truncated: the RAM at physical {start} is bytes {offset:#x} to {end:#x} of the file, which ends at {len:#x}"
     )]
     Truncated {
         /// First physical address of the segment.

@@ -1,8 +1,8 @@
 //! Guest-physical memory as everything above it sees it: pages that can be borrowed.
 //!
-//! The unit is a borrowed page and not a copied range, because the engine's TLB keeps the reference for a whole run and then
-//! reads without any call. A back end that has to produce pages (decompress them, copy a torn one) therefore keeps what
-//! it produced for as long as it lives, e.g. in a `OnceLock` per page.
+//! The unit is a borrowed page and not a copied range, because the engine's TLB keeps the reference for a whole run
+//! and then reads without any call. A back end that has to produce pages (decompress them, copy a torn one) therefore
+//! keeps what it produced for as long as it lives, e.g. in a `OnceLock` per page.
 //!
 //! There is deliberately no way to write: changes a run makes live in the engine's overlay.
 

@@ -1,9 +1,9 @@
 //! One page-table entry: what it points at and what it allows.
 //!
 //! Formats are those of SDM vol. 3 section 4.3 (32-bit), 4.4 (PAE) and 4.5 (4- and 5-level). Only bits that are
-//! reserved on *every* processor are refused: the width of physical addresses and of PSE-36 is not in a capture, and an
-//! address too wide for the machine ends in a hole of its memory anyway. The no-execute bit counts as set even where EFER.NXE,
-//! often unknown, would make it reserved.
+//! reserved on *every* processor are refused: the width of physical addresses and of PSE-36 is not in a capture, and
+//! an address too wide for the machine ends in a hole of its memory anyway. The no-execute bit counts as set even
+//! where EFER.NXE, often unknown, would make it reserved.
 
 use super::PagingMode;
 use crate::addr::{PhysAddr, VirtAddr};

@@ -1,8 +1,9 @@
 //! From linear to physical addresses: the page tables of every x86 paging mode.
 //!
 //! It follows Intel SDM vol. 3 chapter 4 ("Paging") for 32-bit, PAE, 4-level and 5-level paging, and trusts nothing:
-//! tables come from a captured or hostile guest. It deliberately does not decide whether an access is *allowed* (CR0.WP, SMEP,
-//! SMAP, protection keys): it reports rights and leaves the policy to the engine. It knows no nested (EPT) paging.
+//! tables come from a captured or hostile guest. It deliberately does not decide whether an access is *allowed*
+//! (CR0.WP, SMEP, SMAP, protection keys): it reports rights and leaves the policy to the engine. It knows no nested
+//! (EPT) paging.
 
 mod entry;
 mod mode;

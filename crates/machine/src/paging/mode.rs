@@ -1,7 +1,8 @@
 //! Which paging mode a processor is in, from its control registers.
 //!
-//! SDM vol. 3 section 4.1.1 defines the mode by CR0.PG, CR4.PAE, EFER.LMA and CR4.LA57. Captures may lack EFER (QEMU's ELF
-//! note does), so long mode is then concluded from what only long mode can hold; see [`PagingMode::from_regs`].
+//! SDM vol. 3 section 4.1.1 defines the mode by CR0.PG, CR4.PAE, EFER.LMA and CR4.LA57. Captures may lack EFER
+//! (QEMU's ELF note does), so long mode is then concluded from what only long mode can hold; see
+//! [`PagingMode::from_regs`].
 
 use std::fmt;
 

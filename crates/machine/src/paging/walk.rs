@@ -2,8 +2,9 @@
 //!
 //! Used to collect the user pages of a process, the supervisor aliases of a physical page, and all supervisor code.
 //! Tables may be cyclic (Windows maps its own tables by one self-reference) or hostile (tables that all point at each
-//! other describe 2^36 pages in 4 KiB): the work is bounded by a budget and not by detecting cycles, for a repeated table is legal. Broken
-//! entries and unreadable tables are skipped and counted, since a capture of a running machine has some.
+//! other describe 2^36 pages in 4 KiB): the work is bounded by a budget and not by detecting cycles, for a repeated
+//! table is legal. Broken entries and unreadable tables are skipped and counted, since a capture of a running machine
+//! has some.
 
 use std::ops::{ControlFlow, RangeInclusive};
 

@@ -1,8 +1,8 @@
 //! A machine to ask: the memory of a captured guest and the state of its processors, read from files.
 //!
 //! The format is found from the content, not from the name. Opening maps the file and decodes headers only: it costs
-//! the number of segments, not the size of the guest. Formats read today: ELF cores of QEMU's `dump-guest-memory` and raw RAM with a
-//! side file for the processors. Targets are never written.
+//! the number of segments, not the size of the guest. Formats read today: ELF cores of QEMU's `dump-guest-memory` and
+//! raw RAM with a side file for the processors. Targets are never written.
 
 mod cpu;
 mod cpu_json;
@@ -46,8 +46,8 @@ pub struct Target {
 impl Target {
     /// Opens a capture for reading.
     ///
-    /// The file must not be modified while the target lives: it is mapped, and a file that another process truncates makes
-    /// the operating system end this one (SIGBUS).
+    /// The file must not be modified while the target lives: it is mapped, and a file that another process truncates
+    /// makes the operating system end this one (SIGBUS).
     pub fn open(path: impl AsRef<Path>, options: &TargetOptions) -> Result<Self, TargetError> {
         let path = path.as_ref();
         open(path, options).map_err(|cause| TargetError { path: path.to_owned(), cause: Box::new(cause) })

@@ -1,8 +1,9 @@
 //! Raw RAM: a file whose byte n is the byte at physical address n, with the processors in a side file.
 //!
-//! That is what QEMU's `pmemsave 0 SIZE` writes, holes included. A memory back-end file is the same only for guests without a hole
-//! below 4 GiB (RAM up to 2 or 3 GiB, depending on the machine type): beyond, addresses shift and an ELF core is needed.
-//! Nothing in the bytes says that they are RAM, so a file is taken for raw RAM only if its processor state is there.
+//! That is what QEMU's `pmemsave 0 SIZE` writes, holes included. A memory back-end file is the same only for guests
+//! without a hole below 4 GiB (RAM up to 2 or 3 GiB, depending on the machine type): beyond, addresses shift and an
+//! ELF core is needed. Nothing in the bytes says that they are RAM, so a file is taken for raw RAM only if its
+//! processor state is there.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
