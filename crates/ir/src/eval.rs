@@ -74,7 +74,6 @@ pub fn eval(kind: Kind, width: Width, a: u64, b: u64, c: u64) -> Result<u64, Eva
         Kind::Crc32c => return Ok(u64::from(crc32c(a as u32, y, bits))),
         Kind::ClmulLo => return Ok(carryless(a, b) as u64),
         Kind::ClmulHi => return Ok((carryless(a, b) >> 64) as u64),
-        Kind::Elapsed => a.wrapping_sub(b),
         Kind::VAdd | Kind::VSub | Kind::VAddSatU | Kind::VSubSatU | Kind::VAddSatS | Kind::VSubSatS | Kind::VCmpEq
         | Kind::VCmpGtS | Kind::VMinU | Kind::VMaxU | Kind::VMinS | Kind::VMaxS | Kind::VShl | Kind::VShr | Kind::VSar
         | Kind::VMul | Kind::VMulHiU | Kind::VMulHiS | Kind::VAvgU | Kind::VMaddS16 | Kind::VSad | Kind::VZipLo

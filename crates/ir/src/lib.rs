@@ -6,10 +6,15 @@
 //! no instruction set and no trace format: registers are numbers whose names the caller supplies.
 
 pub mod eval;
+pub mod file;
 mod lanes;
 pub mod op;
 pub mod program;
+pub mod system;
+pub mod verify;
 
+pub use file::FileError;
+pub use system::System;
 pub use eval::{EvalError, eval};
 pub use op::{Arg, Class, Kind, Op, Var, Width};
 pub use program::Program;

@@ -239,8 +239,6 @@ kinds! {
     ClmulLo "clmul_lo" Pure 2,
     /// Carry-less product, high half.
     ClmulHi "clmul_hi" Pure 2,
-    /// Elapsed count a - b of a counter a that may be unknown: 0 where the environment has no counter.
-    Elapsed "elapsed" Pure 2,
 
     /// Lane-wise a + b; w is the lane, the values are 64 bits wide (so for all `v*` operations).
     VAdd "vadd" Pure 2,

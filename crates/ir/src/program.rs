@@ -78,6 +78,8 @@ pub enum Terminator {
     Call {
         /// Whom.
         callee: Callee,
+        /// Holds the stack pointer that the caller has again when the frame ends.
+        stack: Var,
         /// Where to go on.
         then: Target,
     },
@@ -258,8 +260,9 @@ pub struct Program {
     pub code: Vec<CodeRange>,
     /// Hash of the training system's companion file, which whole runs need.
     pub system: [u8; 32],
-    /// Addresses of instructions whose subtraction measures time since a counter was stored, in ascending order.
-    pub elapsed: Vec<u64>,
+    /// Addresses, in the training system, of cells that hold the time stamp counter as the kernel last read it: the code subtracts
+    /// or compares their value with the counter's. Where a capture has no counter a run takes the largest of them plus one.
+    pub clock: Vec<u64>,
     /// Where it comes from.
     pub provenance: Provenance,
 }
@@ -282,10 +285,10 @@ impl Summary {
     #[must_use]
     pub fn by_symbol(name: &str) -> Option<Summary> {
         Some(match name {
-            "malloc" => Summary::Malloc,
-            "calloc" => Summary::Calloc,
-            "realloc" => Summary::Realloc,
-            "free" => Summary::Free,
+            "malloc" | "__libc_malloc" => Summary::Malloc,
+            "calloc" | "__libc_calloc" => Summary::Calloc,
+            "realloc" | "__libc_realloc" => Summary::Realloc,
+            "free" | "__libc_free" => Summary::Free,
             _ => return None,
         })
     }

@@ -1,1 +1,78 @@
-//! Placeholder until its first commit.
+//! From traces to programs: cut what is not the program's own work, find dependences, slice, merge, write down.
+//!
+//! The stages are modules in this order: [`recording`] (a trace in memory, lifted), [`preprocess`] (interrupts and faults), [`frames`]
+//! (calls), [`preserve`] (registers given back), [`depend`] into [`graph`], [`cfg`] and [`slice`], `live` (what guards are needed for),
+//! `emit`. [`build`] runs them; [`check`] replays a trace against the lifter. How programs are run is no concern of this crate.
+
+#![forbid(unsafe_code)]
+
+pub mod build;
+pub mod cfg;
+pub mod check;
+mod clock;
+pub mod depend;
+mod emit;
+pub mod frames;
+pub mod graph;
+pub mod interrupt;
+mod live;
+pub mod preprocess;
+pub mod preserve;
+pub mod recording;
+pub mod replay;
+pub mod slice;
+mod snapshot;
+pub mod walk;
+
+pub use build::{BuildOptions, Built, build};
+pub use check::{CheckReport, check};
+pub use recording::Recording;
+pub use slice::Policy;
+
+/// Why traces do not become a program.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The trace cannot be read.
+    #[error("the trace cannot be read: {0}")]
+    Trace(#[source] trace::TraceError),
+    /// Bytes of the trace are no instruction.
+    #[error("the trace holds bytes that are no instruction: {0}; record it again, and report this if it stays")]
+    Lift(#[source] lift::LiftError),
+    /// An instruction was executed in a mode that does not exist.
+    #[error("the trace holds an instruction of {0}-bit code")]
+    Mode(u8),
+    /// More than 2^32 steps, accesses or register records.
+    #[error("the trace is too long: mark less work between begin and end")]
+    TooLong,
+    /// An interruption did not return.
+    #[error("the code interrupted at {pc:#x} was never returned to before the end mark; record again")]
+    Interrupted {
+        /// Address of the interrupted instruction.
+        pc: u64,
+    },
+    /// Begin and end mark are in different frames.
+    #[error("the end mark is not in the function that set the begin mark (call depth {depth:+}); put both into one function")]
+    EndFrame {
+        /// How much deeper the end mark is.
+        depth: i64,
+    },
+    /// There is nothing to slice for.
+    #[error("{0}")]
+    NothingToDo(String),
+    /// The traces do not belong together.
+    #[error("{first} and {other} cannot be merged: {why}")]
+    Unlike {
+        /// The first trace.
+        first: String,
+        /// The other one.
+        other: String,
+        /// What differs.
+        why: String,
+    },
+    /// The training system's page tables cannot be used.
+    #[error("the start snapshot's page tables cannot be used: {0}")]
+    Paging(String),
+    /// The result breaks a rule of the program format: our bug.
+    #[error("internal error: the program is malformed ({0})")]
+    Malformed(#[from] ir::verify::VerifyError),
+}

@@ -1,0 +1,69 @@
+//! Executes one operation that does not move control.
+
+use ir::{EvalError, Kind};
+use machine::Reg;
+
+use crate::compact::{Compact, Slots};
+use crate::outcome::Stopped;
+use crate::space::Space;
+use crate::start::Environment;
+
+/// Executes `op`; `at` names the instruction in outcomes.
+#[inline(always)]
+pub(crate) fn execute(op: &Compact, slots: &mut Slots, space: &mut Space<'_>, env: &Environment, at: u64) -> Result<(), Stopped> {
+    let a = slots[op.a as usize];
+    let b = slots[op.b as usize];
+    let mask = op.width.mask();
+    let value = match op.kind {
+        // The most frequent operations first; `ir::eval` defines them, and a test holds these to it.
+        Kind::Mov => a & mask,
+        Kind::Add => a.wrapping_add(b) & mask,
+        Kind::Sub => a.wrapping_sub(b) & mask,
+        Kind::And => a & b & mask,
+        Kind::Load => match space.load(a, op.width.bytes()) {
+            Ok(value) => value,
+            Err(fault) => return Err(Stopped::Unmapped { at, address: a, cause: fault.to_string() }),
+        },
+        Kind::Store => match space.store(a, op.width.bytes(), b) {
+            Ok(()) => return Ok(()),
+            Err(fault) => return Err(Stopped::Unmapped { at, address: a, cause: fault.to_string() }),
+        },
+        _ => match ir::eval(op.kind, op.width, a, b, slots[op.c as usize]) {
+            Ok(value) => value,
+            Err(EvalError::Divide) => return Err(Stopped::Exception { at, vector: 0 }),
+            Err(EvalError::NotPure) => environment(op, a, b, slots, space, env, at)?,
+        },
+    };
+    slots[op.dst as usize] = value;
+    Ok(())
+}
+
+/// What memory and arithmetic cannot answer.
+#[cold]
+fn environment(op: &Compact, a: u64, b: u64, slots: &Slots, space: &mut Space<'_>, env: &Environment, at: u64) -> Result<u64, Stopped> {
+    let device = |what: String| Err(Stopped::NeedsDevice { at, what });
+    match op.kind {
+        Kind::Tsc => Ok(env.tsc.unwrap_or(0)),
+        Kind::Alloc => Ok(space.allocate(a)),
+        Kind::Realloc => {
+            space.reallocate(a, b).map_err(|fault| Stopped::Unmapped { at, address: a, cause: fault.to_string() })
+        }
+        Kind::Free | Kind::TlbFlush => Ok(0),
+        Kind::Rdmsr => match a {
+            // SDM vol. 4 table 2-2.
+            0xc000_0080 => Ok(slots[Reg::Efer.index()]),
+            0xc000_0100 => Ok(slots[Reg::FsBase.index()]),
+            0xc000_0101 => Ok(slots[Reg::GsBase.index()]),
+            0xc000_0102 => Ok(slots[Reg::KernelGsBase.index()]),
+            _ => device(format!("reads the model-specific register {a:#x}")),
+        },
+        Kind::Wrmsr => device(format!("writes the model-specific register {a:#x}")),
+        Kind::In => device(format!("reads the I/O port {a:#x}")),
+        Kind::Out => device(format!("writes the I/O port {a:#x}")),
+        Kind::Rand => device("wants a random number".to_string()),
+        Kind::CpuidA | Kind::CpuidB | Kind::CpuidC | Kind::CpuidD => device(format!("asks cpuid leaf {a:#x}")),
+        Kind::Rdpmc => device("reads a performance counter".to_string()),
+        Kind::ReadDr | Kind::WriteDr => device("uses a debug register".to_string()),
+        kind => device(format!("executes {}", kind.name())),
+    }
+}

@@ -1,0 +1,213 @@
+//! Inputs and outputs: from text into the overlay, from the overlay into values.
+
+use ir::program::{Count, Elem, Field, Program};
+use serde::Serialize;
+
+use crate::space::{Fault, Space};
+
+/// A value of a field.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// An unsigned number.
+    Unsigned(u64),
+    /// A signed number.
+    Signed(i64),
+    /// A string; bytes that are not UTF-8 are replaced.
+    Text(String),
+    /// An array.
+    List(Vec<Value>),
+}
+
+/// Named values in the program's order.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Values(pub Vec<(String, Value)>);
+
+impl Values {
+    /// The value with this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value)
+    }
+
+    /// A number by name, as a signed one.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<i128> {
+        match self.get(name)? {
+            Value::Unsigned(value) => Some(i128::from(*value)),
+            Value::Signed(value) => Some(i128::from(*value)),
+            Value::Text(_) | Value::List(_) => None,
+        }
+    }
+}
+
+impl Serialize for Values {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+/// An input that cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum InputError {
+    /// The program has no such input.
+    #[error("there is no input named {name}; the program's inputs: {known}")]
+    Unknown {
+        /// As given.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// An input was not given.
+    #[error("the input {name} is missing; give --input {name}=VALUE")]
+    Missing {
+        /// Its name.
+        name: String,
+    },
+    /// The text is no value of the input's type.
+    #[error("{text:?} is no value for the input {name}: {why}")]
+    Value {
+        /// The input.
+        name: String,
+        /// As given.
+        text: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// Input bytes by field, in the program's order.
+pub type Inputs = Vec<(Field, Vec<u8>)>;
+
+/// Turns `name=text` pairs into bytes for a program's inputs.
+///
+/// # Errors
+/// [`InputError`] for unknown, missing or unfitting inputs.
+pub fn parse_inputs(program: &Program, given: &[(String, String)]) -> Result<Inputs, InputError> {
+    for (name, _) in given {
+        if !program.inputs.iter().any(|field| field.name == *name) {
+            let known: Vec<&str> = program.inputs.iter().map(|field| field.name.as_str()).collect();
+            let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
+            return Err(InputError::Unknown { name: name.clone(), known });
+        }
+    }
+    program
+        .inputs
+        .iter()
+        .map(|field| {
+            let text = given.iter().rev().find(|(name, _)| *name == field.name).map(|(_, text)| text);
+            let text = text.ok_or_else(|| InputError::Missing { name: field.name.clone() })?;
+            Ok((field.clone(), encode(field, text)?))
+        })
+        .collect()
+}
+
+fn encode(field: &Field, text: &str) -> Result<Vec<u8>, InputError> {
+    let wrong = |why: String| InputError::Value { name: field.name.clone(), text: text.to_string(), why };
+    let max = field.count.max();
+    if field.elem == Elem::Char {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes.push(0);
+        if bytes.len() as u64 > max {
+            return Err(wrong(format!("at most {} bytes fit", max.saturating_sub(1))));
+        }
+        return Ok(bytes);
+    }
+    let parts: Vec<&str> = if field.count == Count::One { vec![text] } else { text.split(',').collect() };
+    if parts.len() as u64 > max {
+        return Err(wrong(format!("at most {max} elements fit")));
+    }
+    let mut bytes = Vec::new();
+    for part in parts {
+        let part = part.trim();
+        let (digits, negative) = part.strip_prefix('-').map_or((part, false), |rest| (rest, true));
+        let value = match digits.strip_prefix("0x") {
+            Some(hex) => u64::from_str_radix(hex, 16),
+            None => digits.parse(),
+        };
+        let value = i128::from(value.map_err(|error| wrong(error.to_string()))?) * if negative { -1 } else { 1 };
+        let bits = 8 * field.elem.size() as u32;
+        let (low, high) = match field.elem {
+            Elem::Signed(_) => (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1),
+            _ => (0, (1i128 << bits) - 1),
+        };
+        if value < low || value > high {
+            return Err(wrong(format!("it must lie between {low} and {high}")));
+        }
+        bytes.extend_from_slice(&(value as u64).to_le_bytes()[..field.elem.size() as usize]);
+    }
+    Ok(bytes)
+}
+
+/// Writes the inputs and zeroes the outputs.
+pub(crate) fn prepare(program: &Program, inputs: &Inputs, space: &mut Space<'_>) -> Result<(), Fault> {
+    for field in &program.outputs {
+        for at in 0..field.count.max() * field.elem.size() {
+            space.store(field.addr + at, 1, 0)?;
+        }
+    }
+    for (field, bytes) in inputs {
+        for (at, &byte) in bytes.iter().enumerate() {
+            space.store(field.addr + at as u64, 1, u64::from(byte))?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the outputs.
+pub(crate) fn collect(program: &Program, space: &mut Space<'_>) -> Result<Values, Fault> {
+    let mut values = Values::default();
+    // Lengths first, for arrays name them.
+    for field in program.outputs.iter().filter(|field| field.count == Count::One) {
+        let value = element(field, field.addr, space)?;
+        values.0.push((field.name.clone(), value));
+    }
+    for field in program.outputs.iter().filter(|field| field.count != Count::One) {
+        let value = if field.elem == Elem::Char { text(field, space)? } else { list(program, field, &values, space)? };
+        values.0.push((field.name.clone(), value));
+    }
+    let order = |name: &str| program.outputs.iter().position(|field| field.name == name);
+    values.0.sort_by_key(|(name, _)| order(name));
+    Ok(values)
+}
+
+fn element(field: &Field, addr: u64, space: &mut Space<'_>) -> Result<Value, Fault> {
+    let size = field.elem.size();
+    let raw = space.load(addr, size)?;
+    Ok(match field.elem {
+        Elem::Signed(_) => {
+            let shift = 64 - 8 * size;
+            Value::Signed((raw << shift).cast_signed() >> shift)
+        }
+        Elem::Unsigned(_) | Elem::Char => Value::Unsigned(raw),
+    })
+}
+
+fn text(field: &Field, space: &mut Space<'_>) -> Result<Value, Fault> {
+    let mut bytes = Vec::new();
+    for at in 0..field.count.max() {
+        match space.load(field.addr + at, 1)? as u8 {
+            0 => break,
+            byte => bytes.push(byte),
+        }
+    }
+    Ok(Value::Text(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn list(program: &Program, field: &Field, values: &Values, space: &mut Space<'_>) -> Result<Value, Fault> {
+    let count = match &field.count {
+        Count::Field { name, max } => {
+            let given = match values.number(name) {
+                Some(number) => number.clamp(0, i128::from(*max)) as u64,
+                None => match program.inputs.iter().find(|input| input.name == *name) {
+                    Some(input) => space.load(input.addr, input.elem.size())?.min(*max),
+                    None => 0,
+                },
+            };
+            given.min(*max)
+        }
+        count => count.max(),
+    };
+    let elements = (0..count).map(|at| element(field, field.addr + at * field.elem.size(), space));
+    Ok(Value::List(elements.collect::<Result<_, _>>()?))
+}

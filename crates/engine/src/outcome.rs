@@ -1,0 +1,97 @@
+//! How a run ends.
+
+use serde::Serialize;
+
+/// A place in the training system's code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Place {
+    /// Address of the instruction in the training system.
+    pub pc: u64,
+}
+
+/// Why a run stopped before it reached the end mark.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, thiserror::Error)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Stopped {
+    /// A branch, call or jump led to code that no training run executed.
+    #[error("unexplored: the instruction at {at:#x} goes to {to:#x}, which no training run did")]
+    Unexplored {
+        /// Address of the deciding instruction.
+        at: u64,
+        /// Where it would go.
+        to: u64,
+    },
+    /// The budget of operations is used up.
+    #[error("out of fuel: {used} operations executed, last at {at:#x}")]
+    OutOfFuel {
+        /// Where it was.
+        at: u64,
+        /// Operations executed.
+        used: u64,
+    },
+    /// An address is not mapped, or its table or frame is not in the target's memory.
+    #[error("unmapped memory: {at:#x} accesses {address:#x}: {cause}")]
+    Unmapped {
+        /// The instruction.
+        at: u64,
+        /// The linear address.
+        address: u64,
+        /// What is wrong there.
+        cause: String,
+    },
+    /// Something only a device or the processor could answer.
+    #[error("needs a device: {at:#x} {what}")]
+    NeedsDevice {
+        /// The instruction.
+        at: u64,
+        /// What it wants.
+        what: String,
+    },
+    /// The code waits for something that never comes to a paused guest.
+    #[error("blocked: the code waits at {at:#x}")]
+    Blocked {
+        /// The instruction.
+        at: u64,
+    },
+    /// The code raised an exception.
+    #[error("exception {vector} at {at:#x}")]
+    Exception {
+        /// The instruction.
+        at: u64,
+        /// The vector (SDM vol. 3 table 6-1).
+        vector: u8,
+    },
+    /// An instruction that the lifter does not model.
+    #[error("unsupported instruction {name} at {at:#x}")]
+    Unsupported {
+        /// Its address.
+        at: u64,
+        /// Its name.
+        name: String,
+    },
+    /// Code outside the trusted copy of the training system.
+    #[error("no trusted code at {to:#x}, reached from {at:#x}")]
+    NoCode {
+        /// The instruction that went there.
+        at: u64,
+        /// The address.
+        to: u64,
+    },
+    /// Memory for the overlay or the call stack ran out.
+    #[error("limit reached at {at:#x}: {what}")]
+    Limit {
+        /// Where it was.
+        at: u64,
+        /// Which limit.
+        what: String,
+    },
+}
+
+/// The result of a run.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Outcome {
+    /// The end mark was reached: the outputs.
+    Answer(crate::fields::Values),
+    /// It was not reached.
+    Stopped(Stopped),
+}

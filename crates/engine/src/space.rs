@@ -1,0 +1,263 @@
+//! The memory a run sees: the trainer's pages, run-time allocations, and the target, all copy-on-write.
+//!
+//! Addresses that the training process used are its own pages, copied from the program. Everything else is translated through the
+//! target's page tables and read from the target; the first write to a target frame copies it. Copies are keyed by frame, so that
+//! two mappings of one frame stay one. User memory of the target is never touched: it belongs to somebody else's address space.
+
+use ir::program::{PageContent, Program};
+use machine::paging::{self, PagingMode};
+use machine::{GuestMemory, VirtAddr};
+use rustc_hash::FxHashMap;
+
+/// Why an access failed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Fault {
+    /// The target's page tables do not map it.
+    #[error("{0}")]
+    Translate(String),
+    /// It is user memory of the target.
+    #[error("it is user memory of the paused process")]
+    User,
+    /// It is mapped read-only.
+    #[error("it is mapped read-only")]
+    ReadOnly,
+    /// The frame is not in the target's memory.
+    #[error("the frame {0:#x} is not in the target's memory")]
+    NoFrame(u64),
+    /// Too many pages were written.
+    #[error("the overlay is full")]
+    Full,
+}
+
+const SLOTS: usize = 1024;
+/// "Not copied".
+const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Copy)]
+struct Entry<'t> {
+    /// Page number plus one; 0 when empty.
+    tag: u64,
+    target: &'t [u8; 4096],
+    /// Index of the copy, or [`NONE`].
+    copy: u32,
+    /// Whether writes may go to the copy.
+    writable: bool,
+}
+
+static ZERO: [u8; 4096] = [0; 4096];
+
+/// The memory of one run.
+pub struct Space<'t> {
+    memory: &'t dyn GuestMemory,
+    mode: PagingMode,
+    root: u64,
+    copies: Vec<Box<[u8; 4096]>>,
+    user: FxHashMap<u64, u32>,
+    aliases: FxHashMap<u64, u64>,
+    frames: FxHashMap<u64, u32>,
+    tlb: Box<[Entry<'t>; SLOTS]>,
+    heap: u64,
+    heap_start: u64,
+    heap_sizes: FxHashMap<u64, u64>,
+    limit: usize,
+}
+
+impl<'t> Space<'t> {
+    /// The memory for a run of `program` over `memory`, whose page tables are at `root`; at most `limit` pages are copied.
+    #[must_use]
+    pub fn new(memory: &'t dyn GuestMemory, mode: PagingMode, root: u64, program: &Program, limit: usize) -> Self {
+        let empty = Entry { tag: 0, target: &ZERO, copy: NONE, writable: false };
+        let mut space = Self {
+            memory,
+            mode,
+            root,
+            copies: Vec::with_capacity(program.pages.len() + 64),
+            user: FxHashMap::default(),
+            aliases: FxHashMap::default(),
+            frames: FxHashMap::default(),
+            tlb: Box::new([empty; SLOTS]),
+            heap: program.heap,
+            heap_start: program.heap,
+            heap_sizes: FxHashMap::default(),
+            limit,
+        };
+        for page in &program.pages {
+            match &page.content {
+                PageContent::Bytes(bytes) => {
+                    let mut copy = Box::new([0; 4096]);
+                    let length = bytes.len().min(4096);
+                    copy[..length].copy_from_slice(&bytes[..length]);
+                    space.user.insert(page.addr, space.copies.len() as u32);
+                    space.copies.push(copy);
+                }
+                PageContent::Zero => {
+                    space.user.insert(page.addr, space.copies.len() as u32);
+                    space.copies.push(Box::new([0; 4096]));
+                }
+                PageContent::Kernel(alias) => {
+                    space.aliases.insert(page.addr, *alias);
+                }
+            }
+        }
+        space
+    }
+
+    /// How many pages were copied or made.
+    #[must_use]
+    pub fn copied(&self) -> usize {
+        self.copies.len()
+    }
+
+    /// Allocates zeroed memory in the training process's address space; 0 when the overlay is full.
+    pub fn allocate(&mut self, size: u64) -> u64 {
+        let start = self.heap;
+        let pages = size.max(1).div_ceil(4096);
+        if pages as usize > self.limit.saturating_sub(self.copies.len()) {
+            return 0;
+        }
+        // Small allocations share a page; 16 bytes is what malloc promises on x86-64.
+        let end = start + size.max(1).next_multiple_of(16);
+        let mut page = start & !4095;
+        while page < end {
+            if !self.user.contains_key(&page) {
+                self.user.insert(page, self.copies.len() as u32);
+                self.copies.push(Box::new([0; 4096]));
+            }
+            page += 4096;
+        }
+        self.heap = end;
+        self.heap_sizes.insert(start, size);
+        start
+    }
+
+    /// Moves an allocation to a larger one.
+    ///
+    /// # Errors
+    /// A fault when the old memory cannot be read.
+    pub fn reallocate(&mut self, old: u64, size: u64) -> Result<u64, Fault> {
+        let new = self.allocate(size);
+        let kept = self.heap_sizes.get(&old).copied().unwrap_or(0).min(size);
+        if new != 0 && old >= self.heap_start {
+            for at in 0..kept {
+                let byte = self.load(old + at, 1)?;
+                self.store(new + at, 1, byte)?;
+            }
+        }
+        Ok(new)
+    }
+
+    /// Whether the address belongs to the training process.
+    #[must_use]
+    pub fn is_user(&self, address: u64) -> bool {
+        self.user.contains_key(&(address & !4095))
+    }
+
+    #[cold]
+    fn fill(&mut self, page: u64, write: bool) -> Result<Entry<'t>, Fault> {
+        let mut entry = Entry { tag: (page >> 12) + 1, target: &ZERO, copy: NONE, writable: true };
+        if let Some(&copy) = self.user.get(&page) {
+            entry.copy = copy;
+        } else {
+            let alias = self.aliases.get(&page).copied();
+            let address = alias.unwrap_or(page);
+            let translation = paging::translate(self.memory, self.mode, self.root, VirtAddr(address))
+                .map_err(|error| Fault::Translate(error.to_string()))?;
+            if translation.user {
+                return Err(Fault::User);
+            }
+            let frame = translation.paddr.page();
+            entry.writable = translation.writable && alias.is_none();
+            if write && !entry.writable {
+                return Err(Fault::ReadOnly);
+            }
+            let copied = self.frames.get(&frame.0).copied();
+            if let Some(copy) = copied {
+                entry.copy = copy;
+            } else {
+                entry.target = self.memory.page(frame).map_err(|_| Fault::NoFrame(frame.0))?;
+                if write {
+                    if self.copies.len() >= self.limit {
+                        return Err(Fault::Full);
+                    }
+                    entry.copy = self.copies.len() as u32;
+                    self.copies.push(Box::new(*entry.target));
+                    self.frames.insert(frame.0, entry.copy);
+                    // Other mappings of the frame must see the copy from now on.
+                    for other in self.tlb.iter_mut() {
+                        if other.copy == NONE && std::ptr::eq(other.target, entry.target) {
+                            other.tag = 0;
+                        }
+                    }
+                }
+            }
+        }
+        self.tlb[(page >> 12) as usize % SLOTS] = entry;
+        Ok(entry)
+    }
+
+    #[inline]
+    fn entry(&mut self, address: u64, write: bool) -> Result<Entry<'t>, Fault> {
+        let number = address >> 12;
+        let entry = self.tlb[number as usize % SLOTS];
+        if entry.tag == number + 1 && !(write && (entry.copy == NONE || !entry.writable)) {
+            return Ok(entry);
+        }
+        self.fill(address & !4095, write)
+    }
+
+    /// Reads 1 to 8 bytes, little endian.
+    ///
+    /// # Errors
+    /// A [`Fault`] naming the cause.
+    #[inline]
+    pub fn load(&mut self, address: u64, size: u64) -> Result<u64, Fault> {
+        let offset = (address & 4095) as usize;
+        if offset + size as usize > 4096 {
+            return self.load_bytes(address, size);
+        }
+        let entry = self.entry(address, false)?;
+        let page = if entry.copy == NONE { entry.target } else { &self.copies[entry.copy as usize] };
+        Ok(match size {
+            8 => u64::from_le_bytes(std::array::from_fn(|at| page[offset + at])),
+            4 => u64::from(u32::from_le_bytes(std::array::from_fn(|at| page[offset + at]))),
+            2 => u64::from(u16::from_le_bytes(std::array::from_fn(|at| page[offset + at]))),
+            _ => u64::from(page[offset]),
+        })
+    }
+
+    #[cold]
+    fn load_bytes(&mut self, address: u64, size: u64) -> Result<u64, Fault> {
+        let mut value = 0;
+        for at in 0..size {
+            value |= self.load(address.wrapping_add(at), 1)? << (8 * at);
+        }
+        Ok(value)
+    }
+
+    /// Writes 1 to 8 bytes, little endian, into the overlay.
+    ///
+    /// # Errors
+    /// A [`Fault`] naming the cause.
+    #[inline]
+    pub fn store(&mut self, address: u64, size: u64, value: u64) -> Result<(), Fault> {
+        let offset = (address & 4095) as usize;
+        if offset + size as usize > 4096 {
+            return self.store_bytes(address, size, value);
+        }
+        let entry = self.entry(address, true)?;
+        let page = &mut self.copies[entry.copy as usize];
+        page[offset..offset + size as usize].copy_from_slice(&value.to_le_bytes()[..size as usize]);
+        Ok(())
+    }
+
+    #[cold]
+    fn store_bytes(&mut self, address: u64, size: u64, value: u64) -> Result<(), Fault> {
+        // Both pages must be writable before either is written.
+        self.entry(address, true)?;
+        self.entry(address.wrapping_add(size - 1), true)?;
+        for at in 0..size {
+            self.store(address.wrapping_add(at), 1, value >> (8 * at) & 0xff)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+//! What a run begins with: registers from training and target, limits, the environment's answers.
+
+use ir::Program;
+use machine::paging::PagingMode;
+use machine::{GuestMemory, Reg, RegFile};
+
+use crate::compact::{Slots, TooLarge};
+use crate::fields::InputError;
+
+/// The most that a run may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Operations.
+    pub fuel: u64,
+    /// Pages copied or allocated.
+    pub pages: usize,
+    /// Nested calls.
+    pub depth: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { fuel: 400_000_000, pages: 65_536, depth: 10_000 }
+    }
+}
+
+/// What only the world outside memory knows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Environment {
+    /// The target's time stamp counter at the pause, where the capture has it.
+    pub tsc: Option<u64>,
+}
+
+/// A target as a run sees it.
+#[derive(Clone, Copy)]
+pub struct Run<'t> {
+    /// Its memory.
+    pub memory: &'t dyn GuestMemory,
+    /// The registers of the CPU whose view is taken.
+    pub regs: &'t RegFile,
+    /// Clocks and the like.
+    pub env: Environment,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// Why a run could not begin. What happens after it began is an [`crate::Outcome`].
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RunError {
+    /// An input is missing, unknown or does not fit its type.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The program does not fit the engine.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// The target's CPU state lacks a register that the run needs.
+    #[error("the target's CPU state has no {0}; give a capture that holds it or a --cpu-file")]
+    NoRegister(&'static str),
+    /// The target's control registers describe no paging mode that is supported.
+    #[error("the target's paging mode is not supported: {0}")]
+    Paging(String),
+    /// The target does not run the kernel the program was made from.
+    #[error("the target runs another kernel: {differing} of {checked} code bytes the program was made from differ or are not there")]
+    OtherKernel {
+        /// Bytes that differ or cannot be read.
+        differing: u64,
+        /// Bytes compared.
+        checked: u64,
+    },
+}
+
+/// Registers whose value at the start is the target's, where it is known: the system's, not the process's.
+const FROM_TARGET: &[Reg] = &[
+    Reg::Cr0, Reg::Cr2, Reg::Cr3, Reg::Cr4, Reg::Cr8, Reg::Efer, Reg::GdtrBase, Reg::GdtrLimit, Reg::IdtrBase, Reg::IdtrLimit,
+    Reg::Ldtr, Reg::LdtrBase, Reg::Tr, Reg::TrBase,
+];
+
+impl<'t> Run<'t> {
+    /// The paging mode and the root of the target's page tables.
+    ///
+    /// # Errors
+    /// [`RunError::NoRegister`], [`RunError::Paging`].
+    pub fn paging(&self) -> Result<(PagingMode, u64), RunError> {
+        let root = self.regs.get(Reg::Cr3).ok_or(RunError::NoRegister("cr3"))?;
+        let mode = PagingMode::from_regs(self.regs).map_err(|error| RunError::Paging(error.to_string()))?;
+        Ok((mode, root))
+    }
+
+    /// The environment of a run: where the capture has no time stamp counter, one just past what the kernel last stored.
+    pub(crate) fn environment(&self, program: &Program, space: &mut crate::Space<'_>) -> Environment {
+        let stored = program.clock.iter().filter_map(|&cell| space.load(cell, 8).ok()).max();
+        Environment { tsc: self.env.tsc.or(stored.map(|value| value.wrapping_add(1))) }
+    }
+
+    /// Fills the registers.
+    pub(crate) fn registers(&self, program: &Program, slots: &mut Slots) -> Result<(), RunError> {
+        for &(reg, value) in &program.registers {
+            slots[reg as usize & 255] = value;
+        }
+        for &reg in FROM_TARGET {
+            if let Some(value) = self.regs.get(reg) {
+                slots[reg.index()] = value;
+            }
+        }
+        if program.bits == 64 {
+            slots[Reg::KernelGsBase.index()] = self.kernel_gs_base()?;
+        }
+        Ok(())
+    }
+
+    /// The kernel's GS base: in `KERNEL_GS_BASE` while the CPU is in user mode, else in `GS` (SDM vol. 2, SWAPGS).
+    fn kernel_gs_base(&self) -> Result<u64, RunError> {
+        let user = self.regs.get(Reg::Cs).unwrap_or(0) & 3 == 3;
+        let (active, swapped) = (self.regs.get(Reg::GsBase), self.regs.get(Reg::KernelGsBase));
+        let value = if user { swapped } else { active };
+        // Between the entry and its SWAPGS a CPU is privileged and still has the process's base: the kernel's is in the upper half.
+        let upper = |value: &u64| value >> 63 == 1;
+        value.filter(upper).or(swapped.filter(upper)).or(active.filter(upper)).ok_or(RunError::NoRegister("kernel GS base"))
+    }
+}
+
+/// Compares the code a program was made from with the target's. Self-patching changes few bytes, another kernel most.
+///
+/// # Errors
+/// [`RunError::OtherKernel`] when more than a tenth differs.
+pub(crate) fn same_kernel(program: &Program, space: &mut crate::Space<'_>) -> Result<(), RunError> {
+    let (mut differing, mut checked) = (0u64, 0u64);
+    for range in &program.code {
+        for (at, &byte) in range.bytes.iter().enumerate() {
+            checked += 1;
+            if space.load(range.addr.wrapping_add(at as u64), 1) != Ok(u64::from(byte)) {
+                differing += 1;
+            }
+        }
+    }
+    if differing * 10 > checked { Err(RunError::OtherKernel { differing, checked }) } else { Ok(()) }
+}

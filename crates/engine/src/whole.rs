@@ -1,0 +1,317 @@
+//! The whole run: the trainer's and the kernel's trusted machine code over the target's memory.
+//!
+//! Code is lifted as it is reached, from the program's own pages and from the training system's companion file, never from the
+//! target. The trainer's allocator functions are replaced, and the run ends at the end mark. There is no device, no
+//! interrupt and no other CPU. An assertion of the kernel (`ud2`) is stepped over as its handler does when it only warns, and reported.
+
+use ir::program::{PageContent, Summary};
+use ir::system::System;
+use ir::{Class, Kind, Program, Var};
+use lift::Mode;
+use machine::Reg;
+use rustc_hash::FxHashMap;
+
+use crate::compact::{Compact, Pool, Slots, TooLarge, slots};
+use crate::exec::execute;
+use crate::fields::{Inputs, collect, prepare};
+use crate::outcome::{Outcome, Stopped};
+use crate::space::Space;
+use crate::start::{Run, RunError, same_kernel};
+
+/// The end marker (docs/markers.md).
+const END_MARK: [u8; 7] = [0x0f, 0x1f, 0x80, 0x02, 0x00, 0x54, 0x56];
+/// Instructions in one block at most.
+const BLOCK_INSNS: usize = 64;
+/// Cached constants past which the cache is dropped.
+const POOL_LIMIT: usize = 60_000;
+
+struct Block {
+    first: u32,
+    last: u32,
+    insns: u32,
+    /// Where control goes when no operation decided.
+    next: u64,
+    end: bool,
+    summary: Option<Summary>,
+}
+
+/// Lifted code, kept from run to run.
+#[derive(Default)]
+struct Cache {
+    blocks: Vec<Block>,
+    index: FxHashMap<u64, u32>,
+    ops: Vec<Compact>,
+    /// Address of the instruction of each operation.
+    pcs: Vec<u64>,
+    pool: Pool,
+}
+
+/// A program made ready for whole runs.
+pub struct WholeProgram<'p> {
+    program: &'p Program,
+    system: &'p System,
+    pages: FxHashMap<u64, &'p [u8]>,
+    summaries: FxHashMap<u64, Summary>,
+    mode: Mode,
+    cache: Cache,
+}
+
+/// What a whole run tells beside its outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WholeReport {
+    /// Machine instructions executed.
+    pub instructions: u64,
+    /// Addresses where the kernel's own assertions fired and were stepped over.
+    pub assertions: Vec<u64>,
+}
+
+impl<'p> WholeProgram<'p> {
+    /// Prepares a program; `system` is the companion file of its training system.
+    #[must_use]
+    pub fn new(program: &'p Program, system: &'p System) -> Self {
+        let pages = program
+            .pages
+            .iter()
+            .filter_map(|page| match &page.content {
+                PageContent::Bytes(bytes) => Some((page.addr, bytes.as_slice())),
+                _ => None,
+            })
+            .collect();
+        Self {
+            program,
+            system,
+            pages,
+            summaries: program.summaries.iter().copied().collect(),
+            mode: if program.bits == 64 { Mode::Bits64 } else { Mode::Bits32 },
+            cache: Cache::default(),
+        }
+    }
+
+    /// Runs over a target.
+    ///
+    /// # Errors
+    /// [`RunError`] when the run cannot begin.
+    pub fn run(&mut self, run: &Run<'_>, inputs: &Inputs) -> Result<(Outcome, WholeReport), RunError> {
+        let (mode, root) = run.paging()?;
+        let mut space = Space::new(run.memory, mode, root, self.program, run.limits.pages);
+        same_kernel(self.program, &mut space)?;
+        let mut report = WholeReport::default();
+        let stopped = match prepare(self.program, inputs, &mut space) {
+            Ok(()) => self.execute(run, &mut space, &mut report)?,
+            Err(fault) => Some(Stopped::Unmapped { at: self.program.begin_pc, address: 0, cause: fault.to_string() }),
+        };
+        let outcome = match stopped {
+            Some(stopped) => Outcome::Stopped(stopped),
+            None => match collect(self.program, &mut space) {
+                Ok(values) => Outcome::Answer(values),
+                Err(fault) => Outcome::Stopped(Stopped::Unmapped { at: 0, address: 0, cause: fault.to_string() }),
+            },
+        };
+        Ok((outcome, report))
+    }
+
+    fn execute(&mut self, run: &Run<'_>, space: &mut Space<'_>, report: &mut WholeReport) -> Result<Option<Stopped>, RunError> {
+        let mut slots = slots();
+        self.cache.pool.fill(&mut slots, 0);
+        run.registers(self.program, &mut slots)?;
+        let env = run.environment(self.program, space);
+        let (mut pc, mut from, mut used) = (self.program.begin_pc, self.program.begin_pc, 0u64);
+        loop {
+            let block = match self.cache.index.get(&pc) {
+                Some(&block) => block,
+                None => match self.lift_block(pc, &mut slots)? {
+                    Some(block) => block,
+                    None => return Ok(Some(Stopped::NoCode { at: from, to: pc })),
+                },
+            };
+            let block = &self.cache.blocks[block as usize];
+            if block.end {
+                return Ok(None);
+            }
+            if let Some(summary) = block.summary {
+                match summarise(summary, &mut slots, space, self.mode) {
+                    Ok(next) => (from, pc) = (pc, next),
+                    Err(fault) => {
+                        return Ok(Some(Stopped::Unmapped { at: pc, address: slots[Reg::Rsp.index()], cause: fault.to_string() }));
+                    }
+                }
+                continue;
+            }
+            used += u64::from(block.last - block.first) + 1;
+            if used > run.limits.fuel {
+                return Ok(Some(Stopped::OutOfFuel { at: pc, used }));
+            }
+            from = pc;
+            pc = block.next;
+            let (first, last) = (block.first as usize, block.last as usize);
+            report.instructions += u64::from(block.insns);
+            for (at, op) in self.cache.ops[first..last].iter().enumerate() {
+                match op.kind {
+                    Kind::BranchIf => {
+                        if slots[op.a as usize] != 0 {
+                            pc = slots[op.b as usize];
+                            break;
+                        }
+                    }
+                    Kind::Jump | Kind::Call | Kind::Ret | Kind::SysEnter | Kind::SysExit => {
+                        pc = slots[op.a as usize];
+                        break;
+                    }
+                    Kind::Trap => {
+                        let vector = slots[op.a as usize] as u8;
+                        let place = self.cache.pcs[first + at];
+                        if vector != 6 || self.pages.contains_key(&(place & !4095)) {
+                            return Ok(Some(Stopped::Exception { at: place, vector }));
+                        }
+                        if report.assertions.len() < 64 {
+                            report.assertions.push(place);
+                        }
+                        pc = slots[op.b as usize];
+                        break;
+                    }
+                    Kind::Halt => return Ok(Some(Stopped::Blocked { at: self.cache.pcs[first + at] })),
+                    Kind::Unsupported => {
+                        let name = lift::mnemonic_name(slots[op.a as usize]);
+                        return Ok(Some(Stopped::Unsupported { at: self.cache.pcs[first + at], name }));
+                    }
+                    _ => {
+                        if let Err(stopped) = execute(op, &mut slots, space, &env, self.cache.pcs[first + at]) {
+                            return Ok(Some(stopped));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Code bytes at an address: 0 to 15, fewer at the end of what is known.
+    fn fetch(&self, pc: u64) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(15);
+        for at in 0..15 {
+            let address = pc.wrapping_add(at);
+            let page = match self.pages.get(&(address & !4095)) {
+                Some(page) => Some(*page),
+                None => self.system.page(address & !4095),
+            };
+            match page.and_then(|page| page.get((address & 4095) as usize)) {
+                Some(&byte) => bytes.push(byte),
+                None => break,
+            }
+        }
+        bytes
+    }
+
+    fn lift_block(&mut self, start: u64, slots: &mut Slots) -> Result<Option<u32>, TooLarge> {
+        if self.cache.pool.values.len() > POOL_LIMIT {
+            self.cache = Cache::default();
+        }
+        let known = self.cache.pool.values.len();
+        let mut insns = Vec::new();
+        let (mut pc, mut end, mut summary) = (start, false, None);
+        loop {
+            if insns.is_empty() {
+                summary = self.summaries.get(&pc).copied();
+            } else if self.summaries.contains_key(&pc) {
+                break;
+            }
+            let bytes = self.fetch(pc);
+            if summary.is_some() {
+                break;
+            }
+            if bytes.starts_with(&END_MARK) {
+                end = insns.is_empty();
+                break;
+            }
+            let Ok(insn) = lift::lift(self.mode, pc, &bytes) else { break };
+            pc = pc.wrapping_add(u64::from(insn.len));
+            let ends = insn.ops.last().is_some_and(|op| op.class() == Class::Control);
+            insns.push(insn);
+            if ends || insns.len() >= BLOCK_INSNS {
+                break;
+            }
+        }
+        if insns.is_empty() && !end && summary.is_none() {
+            return Ok(None);
+        }
+        let first = self.cache.ops.len() as u32;
+        for (insn, keep) in insns.iter().zip(useful(&insns)) {
+            let ops = insn.ops.iter().zip(keep).filter(|(_, keep)| *keep).map(|(op, _)| op);
+            for op in ops {
+                let op = self.cache.pool.op(op)?;
+                self.cache.ops.push(op);
+                self.cache.pcs.push(insn.pc);
+            }
+        }
+        self.cache.pool.fill(slots, known.min(self.cache.pool.values.len()));
+        let block = self.cache.blocks.len() as u32;
+        let last = self.cache.ops.len() as u32;
+        self.cache.blocks.push(Block { first, last, insns: insns.len() as u32, next: pc, end, summary });
+        self.cache.index.insert(start, block);
+        Ok(Some(block))
+    }
+}
+
+/// Which operations of a block matter: results that are overwritten before anything reads them do not. Most flags are such.
+fn useful(insns: &[lift::Insn]) -> Vec<Vec<bool>> {
+    let mut live = [true; 256];
+    let mut kept: Vec<Vec<bool>> = insns
+        .iter()
+        .rev()
+        .map(|insn| {
+            let mut temps = vec![false; 64];
+            let mut keep = vec![true; insn.ops.len()];
+            for (at, op) in insn.ops.iter().enumerate().rev() {
+                if op.class() == Class::Control {
+                    live = [true; 256];
+                }
+                if op.class() == Class::Pure && let Some(var) = op.def() {
+                    let wanted = if var.is_reg() {
+                        std::mem::replace(&mut live[var.0 as usize & 255], false)
+                    } else {
+                        temps.get((var.0 - Var::FIRST_TEMP) as usize).copied().unwrap_or(true)
+                    };
+                    // A division may fault; its result is not all it does.
+                    let faults = matches!(op.kind, Kind::DivU | Kind::DivS | Kind::RemU | Kind::RemS);
+                    if !wanted && !faults {
+                        keep[at] = false;
+                        continue;
+                    }
+                }
+                for var in op.uses() {
+                    if var.is_reg() {
+                        live[var.0 as usize & 255] = true;
+                    } else {
+                        let temp = (var.0 - Var::FIRST_TEMP) as usize;
+                        if temps.len() <= temp {
+                            temps.resize(temp + 1, true);
+                        }
+                        temps[temp] = true;
+                    }
+                }
+            }
+            keep
+        })
+        .collect();
+    kept.reverse();
+    kept
+}
+
+/// Replaces an allocator function: does its work and returns to its caller (System V AMD64 ABI 3.2; cdecl in 32-bit code).
+fn summarise(summary: Summary, slots: &mut Slots, space: &mut Space<'_>, mode: Mode) -> Result<u64, crate::Fault> {
+    let word = u64::from(mode.bits()) / 8;
+    let rsp = slots[Reg::Rsp.index()];
+    let back = space.load(rsp, word)?;
+    let args = if mode == Mode::Bits64 {
+        [slots[Reg::Rdi.index()], slots[Reg::Rsi.index()]]
+    } else {
+        [space.load(rsp + word, word)?, space.load(rsp + 2 * word, word)?]
+    };
+    slots[Reg::Rax.index()] = match summary {
+        Summary::Malloc => space.allocate(args[0]),
+        Summary::Calloc => args[0].checked_mul(args[1]).map_or(0, |size| space.allocate(size)),
+        Summary::Realloc => space.reallocate(args[0], args[1])?,
+        Summary::Free => slots[Reg::Rax.index()],
+    };
+    slots[Reg::Rsp.index()] = rsp.wrapping_add(word);
+    Ok(back)
+}

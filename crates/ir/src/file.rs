@@ -1,0 +1,107 @@
+//! The container of program and companion files: magic, version, checksum, compressed body.
+//!
+//! ```text
+//! 0   8  magic
+//! 8   4  version, little endian
+//! 12 32  SHA-256 of the rest
+//! 44  8  length of the body before compression
+//! 52  .. zstd frame of the postcard-encoded body
+//! ```
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use crate::program::Program;
+use crate::verify;
+
+/// Version of both formats.
+pub const VERSION: u32 = 1;
+const HEADER: usize = 52;
+const MAGIC: &[u8; 8] = b"VIRTPROG";
+/// The largest program accepted, uncompressed: a program holds the pages of one process.
+const MAX_BYTES: usize = 256 << 20;
+
+/// Why a file cannot be read or written.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum FileError {
+    /// It is something else.
+    #[error("this is no Virtuoso {what}")]
+    Foreign {
+        /// What was expected.
+        what: &'static str,
+    },
+    /// It was written by another version.
+    #[error("the {what} has format version {version}, this build reads {VERSION}; build it again from its traces")]
+    Version {
+        /// What was expected.
+        what: &'static str,
+        /// The file's version.
+        version: u32,
+    },
+    /// It is cut off or changed.
+    #[error("the {what} is damaged ({why}); build it again from its traces")]
+    Damaged {
+        /// What was expected.
+        what: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+pub(crate) fn encode<T: Serialize>(magic: &[u8; 8], value: &T) -> Result<Vec<u8>, FileError> {
+    let damaged = |why: String| FileError::Damaged { what: "value", why };
+    let body = postcard::to_stdvec(value).map_err(|error| damaged(error.to_string()))?;
+    let packed = zstd::bulk::compress(&body, 9).map_err(|error| damaged(error.to_string()))?;
+    let mut rest = (body.len() as u64).to_le_bytes().to_vec();
+    rest.extend_from_slice(&packed);
+    let mut bytes = magic.to_vec();
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&Sha256::digest(&rest));
+    bytes.extend_from_slice(&rest);
+    Ok(bytes)
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(magic: &[u8; 8], what: &'static str, bytes: &[u8], max: usize) -> Result<T, FileError> {
+    let damaged = |why: &str| FileError::Damaged { what, why: why.to_string() };
+    if bytes.len() < 8 || &bytes[..8] != magic {
+        return Err(FileError::Foreign { what });
+    }
+    if bytes.len() < HEADER {
+        return Err(damaged("it is cut off"));
+    }
+    let version = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+    if version != VERSION {
+        return Err(FileError::Version { what, version });
+    }
+    if Sha256::digest(&bytes[44..])[..] != bytes[12..44] {
+        return Err(damaged("its checksum is wrong"));
+    }
+    let length: [u8; 8] = std::array::from_fn(|at| bytes[44 + at]);
+    let length = usize::try_from(u64::from_le_bytes(length)).unwrap_or(usize::MAX);
+    if length > max {
+        return Err(damaged("it claims to be too large"));
+    }
+    let body = zstd::bulk::decompress(&bytes[HEADER..], length).map_err(|_| damaged("it does not decompress"))?;
+    postcard::from_bytes(&body).map_err(|_| damaged("its content is malformed"))
+}
+
+impl Program {
+    /// The program file's bytes; the same program always gives the same bytes.
+    ///
+    /// # Errors
+    /// [`FileError`] when it cannot be encoded.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FileError> {
+        encode(MAGIC, self)
+    }
+
+    /// Reads and verifies a program file's bytes.
+    ///
+    /// # Errors
+    /// [`FileError`] for anything but a whole, undamaged, well-formed program.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FileError> {
+        let program: Self = decode(MAGIC, "program file", bytes, MAX_BYTES)?;
+        verify::verify(&program).map_err(|error| FileError::Damaged { what: "program file", why: error.to_string() })?;
+        Ok(program)
+    }
+}

@@ -1,0 +1,77 @@
+//! Companion files: the trusted code of a training system, kept once for all programs trained on it.
+//!
+//! Pages that the training system's page tables map executable for the supervisor, by address. A slice needs none of them; a whole
+//! run takes all its kernel code from here.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::file::{self, FileError};
+
+/// The trusted code of a training system.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct System {
+    pages: BTreeMap<u64, Vec<u8>>,
+}
+
+const MAGIC: &[u8; 8] = b"VIRTSYS\0";
+/// The largest companion file accepted, uncompressed: far more than any kernel's text.
+const MAX_BYTES: usize = 1 << 30;
+
+impl System {
+    /// Adds a page.
+    pub fn insert(&mut self, addr: u64, bytes: &[u8; 4096]) {
+        self.pages.insert(addr, bytes.to_vec());
+    }
+
+    /// The page at a page-aligned address.
+    #[must_use]
+    pub fn page(&self, addr: u64) -> Option<&[u8]> {
+        self.pages.get(&addr).map(Vec::as_slice)
+    }
+
+    /// How many pages there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Whether there is no code at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// SHA-256 over addresses and bytes: what programs name it by.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        use sha2::Digest;
+        let mut hasher = sha2::Sha256::new();
+        for (addr, bytes) in &self.pages {
+            hasher.update(addr.to_le_bytes());
+            hasher.update(bytes);
+        }
+        hasher.finalize().into()
+    }
+
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// [`FileError`] when it cannot be encoded.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FileError> {
+        file::encode(MAGIC, self)
+    }
+
+    /// Reads a file's bytes.
+    ///
+    /// # Errors
+    /// [`FileError`] for anything but a whole, undamaged companion file.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FileError> {
+        let system: Self = file::decode(MAGIC, "companion file", bytes, MAX_BYTES)?;
+        if system.pages.iter().any(|(addr, page)| addr % 4096 != 0 || page.len() != 4096) {
+            return Err(FileError::Damaged { what: "companion file", why: "a page has the wrong size or address".into() });
+        }
+        Ok(system)
+    }
+}

@@ -1,0 +1,156 @@
+//! The verifier: what every program must satisfy.
+//!
+//! * The entry function, and every function and block a terminator names, exists; every function has a block.
+//! * Operations inside blocks move no control and have a destination exactly when their kind defines something.
+//! * Register numbers are below 256, temporaries below [`MAX_TEMPS`], widths are at least a byte for memory operations.
+//! * Arms of computed jumps and calls ascend by address without repetition.
+//! * Pages are page-aligned, at most 4096 bytes and given once; addresses of summaries and of clock cells ascend.
+//! * A field's elements have 1, 2, 4 or 8 bytes, its buffer at most [`MAX_FIELD`] bytes.
+
+use crate::op::{Class, Kind, Op, Var};
+use crate::program::{Callee, Elem, Function, PageContent, Program, Target, Terminator};
+
+/// Temporaries of one instruction, and a few for the program's own use.
+pub const MAX_TEMPS: u16 = 2048;
+/// Bytes of the largest field.
+pub const MAX_FIELD: u64 = 16 << 20;
+
+/// A rule a program breaks.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("function {function}, block {block}: {rule}")]
+pub struct VerifyError {
+    /// Number of the function.
+    pub function: usize,
+    /// Number of the block.
+    pub block: usize,
+    /// The rule.
+    pub rule: String,
+}
+
+/// Verifies a program.
+///
+/// # Errors
+/// The first rule found broken.
+pub fn verify(program: &Program) -> Result<(), VerifyError> {
+    let whole = |rule: &str| VerifyError { function: 0, block: 0, rule: rule.to_string() };
+    if program.entry.0 as usize >= program.functions.len() {
+        return Err(whole("the entry function does not exist"));
+    }
+    if program.bits != 32 && program.bits != 64 {
+        return Err(whole("addresses have neither 32 nor 64 bits"));
+    }
+    for (number, function) in program.functions.iter().enumerate() {
+        verify_function(program, number, function)?;
+    }
+    if program.registers.iter().any(|(reg, _)| *reg >= Var::FIRST_TEMP) {
+        return Err(whole("a start value belongs to no register"));
+    }
+    for page in &program.pages {
+        let size = matches!(&page.content, PageContent::Bytes(bytes) if bytes.len() != 4096);
+        if page.addr % 4096 != 0 || size {
+            return Err(whole("a page has the wrong size or address"));
+        }
+    }
+    if !ascends(program.pages.iter().map(|page| page.addr))
+        || !ascends(program.clock.iter().copied())
+        || !ascends(program.summaries.iter().map(|summary| summary.0))
+    {
+        return Err(whole("pages, summaries or clock cells do not ascend"));
+    }
+    for field in program.inputs.iter().chain(&program.outputs) {
+        let size = field.elem.size();
+        let sized = matches!(field.elem, Elem::Char) || matches!(size, 1 | 2 | 4 | 8);
+        if !sized || field.count.max().checked_mul(size).is_none_or(|bytes| bytes > MAX_FIELD) {
+            return Err(whole("a field has an impossible size"));
+        }
+    }
+    Ok(())
+}
+
+fn ascends(mut values: impl Iterator<Item = u64>) -> bool {
+    let Some(mut last) = values.next() else { return true };
+    values.all(|value| {
+        let ok = last < value;
+        last = value;
+        ok
+    })
+}
+
+fn verify_function(program: &Program, number: usize, function: &Function) -> Result<(), VerifyError> {
+    let fail = |block: usize, rule: &str| Err(VerifyError { function: number, block, rule: rule.to_string() });
+    if function.blocks.is_empty() {
+        return fail(0, "the function has no block");
+    }
+    if function.preserved.iter().any(|var| !var.is_reg()) {
+        return fail(0, "a preserved variable is no register");
+    }
+    for (at, block) in function.blocks.iter().enumerate() {
+        for op in &block.ops {
+            if let Some(rule) = broken(op) {
+                return fail(at, rule);
+            }
+        }
+        let target = |target: &Target| match target {
+            Target::Block(id) => (id.0 as usize) < function.blocks.len(),
+            Target::Tail(func) => (func.0 as usize) < program.functions.len(),
+            Target::Return | Target::Unexplored(_) => true,
+        };
+        let known = match &block.term {
+            Terminator::Goto(to) => target(to),
+            Terminator::Branch { cond, taken, otherwise } => arg(cond) && target(taken) && target(otherwise),
+            Terminator::Switch { value, arms } => {
+                arg(value) && ascends(arms.iter().map(|arm| arm.value)) && arms.iter().all(|arm| target(&arm.target))
+            }
+            Terminator::Call { callee, stack, then } => {
+                let func = |func: &crate::program::FuncId| (func.0 as usize) < program.functions.len();
+                var(*stack)
+                    && target(then)
+                    && match callee {
+                        Callee::Direct(callee) => func(callee),
+                        Callee::Indirect { value, arms } => {
+                            arg(value)
+                                && ascends(arms.iter().map(|arm| arm.value))
+                                && arms.iter().filter_map(|arm| arm.target.as_ref()).all(func)
+                        }
+                    }
+            }
+            Terminator::End => true,
+        };
+        if !known {
+            return fail(at, "the terminator names something that does not exist, or its arms do not ascend");
+        }
+    }
+    Ok(())
+}
+
+fn var(var: Var) -> bool {
+    var.is_reg() || (var.is_temp() && var.0 - Var::FIRST_TEMP < MAX_TEMPS)
+}
+
+fn arg(arg: &crate::op::Arg) -> bool {
+    match arg {
+        crate::op::Arg::Var(it) => var(*it),
+        crate::op::Arg::Const(_) => true,
+    }
+}
+
+/// The rule an operation breaks, if any.
+#[must_use]
+pub fn broken(op: &Op) -> Option<&'static str> {
+    let defines = match op.class() {
+        Class::Pure | Class::Load | Class::Nondet => true,
+        Class::Store => false,
+        Class::Effect => matches!(op.kind, Kind::Alloc | Kind::Realloc),
+        Class::Control => return Some("a control operation stands inside a block"),
+    };
+    if defines != op.def().is_some() {
+        return Some("an operation lacks a destination or has one it must not have");
+    }
+    if op.def().is_some_and(|it| !var(it)) || !op.args.iter().all(arg) {
+        return Some("a variable's number is too large");
+    }
+    if matches!(op.class(), Class::Load | Class::Store) && op.width.bits() < 8 {
+        return Some("a memory operation is narrower than a byte");
+    }
+    None
+}

@@ -1,0 +1,394 @@
+//! A function's control-flow graph: executed sites, and the code that no run executed.
+//!
+//! Whether a branch that was only ever seen going one way matters is decided on the static graph: the unseen side is
+//! disassembled from the start snapshot until it meets executed code again or leaves the function. What is computed (jump tables,
+//! tail calls through pointers) may also go to places unknown, which counts as leaving.
+
+use ir::{Arg, Class, Kind};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::frames::Functions;
+use crate::graph::Graph;
+use crate::preserve::RegSet;
+use crate::recording::Code;
+
+/// Gives the instruction at an address of the training system's code, lifted.
+pub trait CodeSource {
+    /// The instruction there, in the given mode; `None` if there is no code.
+    fn insn(&self, mode: lift::Mode, pc: u64) -> Option<lift::Insn>;
+}
+
+/// A node of the graph.
+#[derive(Clone, Debug)]
+pub enum Node {
+    /// An executed site.
+    Site(u32),
+    /// An instruction that was not executed in this function, with the registers it defines.
+    Unseen {
+        /// Registers it (or the function it calls) may define.
+        defines: RegSet,
+    },
+    /// The function's end.
+    Exit,
+}
+
+/// The graph of one function.
+pub struct Cfg {
+    /// Nodes; the first is the entry if the function has one, [`Cfg::EXIT`] is the end.
+    pub nodes: Vec<Node>,
+    /// Successors by node.
+    pub next: Vec<Vec<u32>>,
+    /// Immediate post-dominator by node.
+    pub ipdom: Vec<u32>,
+    /// Node of each site.
+    pub node_of: FxHashMap<u32, u32>,
+    /// For each site the branch sites it is control dependent on.
+    pub controls: FxHashMap<u32, Vec<u32>>,
+}
+
+/// The most unseen instructions looked at in one function; past it the unseen side counts as leaving the function.
+const MAX_UNSEEN: usize = 20_000;
+
+/// Registers a called function may change when nothing is known of it. Callees of unseen code are not looked into: what they
+/// define and the caller then uses must be a result, for a compiler keeps nothing else in registers that a call may change.
+fn call_results() -> RegSet {
+    let mut set = RegSet::default();
+    set.insert(ir::Var(machine::Reg::Rax as u16));
+    set.insert(ir::Var(machine::Reg::Rdx as u16));
+    set
+}
+
+struct Builder<'b> {
+    graph: &'b Graph,
+    code: &'b [Code],
+    functions: &'b Functions,
+    source: Option<&'b dyn CodeSource>,
+    entry: u64,
+    mode: lift::Mode,
+    by_pc: FxHashMap<u64, u32>,
+    unseen: FxHashMap<u64, u32>,
+    queue: Vec<(u32, u64)>,
+    cfg: Cfg,
+}
+
+impl Cfg {
+    /// The node of the function's end.
+    pub const EXIT: u32 = 0;
+
+    /// Builds the graph of a function. Without a `source` only what was executed is in it.
+    #[must_use]
+    pub fn build(graph: &Graph, code: &[Code], functions: &Functions, source: Option<&dyn CodeSource>, func: u32) -> Cfg {
+        let sites = &graph.functions[func as usize].sites;
+        let mut cfg = Cfg {
+            nodes: vec![Node::Exit],
+            next: vec![Vec::new()],
+            ipdom: Vec::new(),
+            node_of: FxHashMap::default(),
+            controls: FxHashMap::default(),
+        };
+        let mut by_pc = FxHashMap::default();
+        let mut mode = lift::Mode::Bits64;
+        for &site in sites {
+            cfg.node_of.insert(site, cfg.nodes.len() as u32);
+            if let Some(code) = code.get(graph.sites[site as usize].code as usize) {
+                by_pc.insert(code.insn.pc, cfg.nodes.len() as u32);
+                mode = code.mode;
+            }
+            cfg.nodes.push(Node::Site(site));
+            cfg.next.push(Vec::new());
+        }
+        let entry = functions.keys.get(func as usize).map_or(0, |key| key.entry);
+        let mut builder =
+            Builder { graph, code, functions, source, entry, mode, by_pc, unseen: FxHashMap::default(), queue: Vec::new(), cfg };
+        for &site in sites {
+            builder.site(site);
+        }
+        while let Some((node, pc)) = builder.queue.pop() {
+            builder.unseen_insn(node, pc);
+        }
+        let mut cfg = builder.cfg;
+        cfg.post_dominators();
+        cfg.control_dependence();
+        cfg
+    }
+
+    fn link(&mut self, from: u32, to: u32) {
+        let next = &mut self.next[from as usize];
+        if !next.contains(&to) {
+            next.push(to);
+        }
+    }
+
+    /// Cooper, Harvey, Kennedy, "A Simple, Fast Dominance Algorithm" (2001), on the reversed graph.
+    fn post_dominators(&mut self) {
+        let count = self.nodes.len();
+        let mut previous: Vec<Vec<u32>> = vec![Vec::new(); count];
+        for (from, next) in self.next.iter().enumerate() {
+            for &to in next {
+                previous[to as usize].push(from as u32);
+            }
+        }
+        let mut order = Vec::with_capacity(count);
+        let mut seen = vec![false; count];
+        let visit = |root: u32, seen: &mut Vec<bool>, order: &mut Vec<u32>| {
+            let mut stack = vec![(root, 0)];
+            seen[root as usize] = true;
+            while let Some((node, at)) = stack.last_mut() {
+                if let Some(&before) = previous[*node as usize].get(*at) {
+                    *at += 1;
+                    if !seen[before as usize] {
+                        seen[before as usize] = true;
+                        stack.push((before, 0));
+                    }
+                } else {
+                    order.push(*node);
+                    stack.pop();
+                }
+            }
+        };
+        // Endless loops: a node that cannot reach the end is given an edge to it.
+        let mut endless = Vec::new();
+        let mut ignored = Vec::new();
+        visit(Self::EXIT, &mut seen, &mut ignored);
+        for node in (1..count as u32).rev() {
+            if !seen[node as usize] {
+                endless.push(node);
+                visit(node, &mut seen, &mut ignored);
+            }
+        }
+        for &node in &endless {
+            self.next[node as usize].push(Self::EXIT);
+            previous[Self::EXIT as usize].push(node);
+        }
+        seen.fill(false);
+        let mut stack = vec![(Self::EXIT, 0)];
+        seen[Self::EXIT as usize] = true;
+        while let Some((node, at)) = stack.last_mut() {
+            if let Some(&before) = previous[*node as usize].get(*at) {
+                *at += 1;
+                if !seen[before as usize] {
+                    seen[before as usize] = true;
+                    stack.push((before, 0));
+                }
+            } else {
+                order.push(*node);
+                stack.pop();
+            }
+        }
+        let mut rank = vec![0u32; count];
+        for (at, &node) in order.iter().enumerate() {
+            rank[node as usize] = at as u32;
+        }
+        const NONE: u32 = u32::MAX;
+        let mut ipdom = vec![NONE; count];
+        ipdom[Self::EXIT as usize] = Self::EXIT;
+        loop {
+            let mut changed = false;
+            for &node in order.iter().rev() {
+                if node == Self::EXIT {
+                    continue;
+                }
+                let mut new = NONE;
+                for &next in &self.next[node as usize] {
+                    if ipdom[next as usize] == NONE {
+                        continue;
+                    }
+                    new = if new == NONE { next } else { meet(&ipdom, &rank, new, next) };
+                }
+                if new != NONE && ipdom[node as usize] != new {
+                    ipdom[node as usize] = new;
+                    changed = true;
+                }
+            }
+            if !changed {
+                break;
+            }
+        }
+        for dominator in &mut ipdom {
+            if *dominator == NONE {
+                *dominator = Self::EXIT;
+            }
+        }
+        self.ipdom = ipdom;
+    }
+
+    /// Ferrante, Ottenstein, Warren, "The Program Dependence Graph" (1987), section 3.1.
+    fn control_dependence(&mut self) {
+        for branch in 1..self.nodes.len() as u32 {
+            let Node::Site(branch_site) = self.nodes[branch as usize] else { continue };
+            if self.next[branch as usize].len() < 2 {
+                continue;
+            }
+            for &next in &self.next[branch as usize] {
+                let mut node = next;
+                let mut steps = 0;
+                while node != self.ipdom[branch as usize] && node != Self::EXIT && steps <= self.nodes.len() {
+                    if let Node::Site(site) = self.nodes[node as usize] {
+                        let controls = self.controls.entry(site).or_default();
+                        if controls.last() != Some(&branch_site) {
+                            controls.push(branch_site);
+                        }
+                    }
+                    node = self.ipdom[node as usize];
+                    steps += 1;
+                }
+            }
+        }
+    }
+
+    /// From a branch's side: the registers that unseen code may define before it meets executed sites or the end, and where.
+    #[must_use]
+    pub fn unseen_region(&self, from: u32) -> Option<(RegSet, Vec<u32>)> {
+        let mut defines = RegSet::default();
+        let (mut meets, mut stack, mut seen) = (Vec::new(), vec![from], FxHashSet::default());
+        while let Some(node) = stack.pop() {
+            if !seen.insert(node) {
+                continue;
+            }
+            match &self.nodes[node as usize] {
+                Node::Unseen { defines: defined } => {
+                    defines.union(defined);
+                    stack.extend(&self.next[node as usize]);
+                }
+                Node::Site(_) | Node::Exit => meets.push(node),
+            }
+        }
+        matches!(self.nodes[from as usize], Node::Unseen { .. }).then_some((defines, meets))
+    }
+}
+
+fn meet(ipdom: &[u32], rank: &[u32], a: u32, b: u32) -> u32 {
+    let (mut a, mut b) = (a, b);
+    while a != b {
+        while rank[a as usize] < rank[b as usize] {
+            a = ipdom[a as usize];
+        }
+        while rank[b as usize] < rank[a as usize] {
+            b = ipdom[b as usize];
+        }
+    }
+    a
+}
+
+impl Builder<'_> {
+    fn site(&mut self, site: u32) {
+        let node = self.cfg.node_of[&site];
+        let flow = &self.graph.flow[site as usize];
+        let Some(code) = self.code.get(self.graph.sites[site as usize].code as usize) else {
+            self.cfg.link(node, Cfg::EXIT);
+            return;
+        };
+        let insn = &code.insn;
+        let mut observed: FxHashSet<u64> = FxHashSet::default();
+        for &next in &flow.next {
+            let to = self.cfg.node_of[&next];
+            self.cfg.link(node, to);
+            if let Some(code) = self.code.get(self.graph.sites[next as usize].code as usize) {
+                observed.insert(code.insn.pc);
+            }
+        }
+        for &(target, _) in &flow.tails {
+            observed.insert(target);
+            self.cfg.link(node, Cfg::EXIT);
+        }
+        if flow.returns || self.graph.end_site == Some(site) {
+            self.cfg.link(node, Cfg::EXIT);
+            return;
+        }
+        if self.source.is_none() {
+            if self.cfg.next[node as usize].is_empty() {
+                self.cfg.link(node, Cfg::EXIT);
+            }
+            return;
+        }
+        let pseudo = self.functions.is_pseudo_call(insn.pc);
+        self.successors(node, insn, pseudo, &observed);
+    }
+
+    /// Links what the instruction itself says can follow, apart from what was observed.
+    fn successors(&mut self, node: u32, insn: &lift::Insn, pseudo: bool, observed: &FxHashSet<u64>) {
+        let fallthrough = insn.pc.wrapping_add(u64::from(insn.len));
+        let mut falls = true;
+        for op in &insn.ops {
+            if op.class() != Class::Control {
+                continue;
+            }
+            match (op.kind, op.args[0], op.args[1]) {
+                (Kind::BranchIf, Arg::Const(0), _) => {}
+                (Kind::BranchIf, _, Arg::Const(target)) => {
+                    if !observed.contains(&target) {
+                        self.goto(node, target);
+                    }
+                }
+                (Kind::Call, target, _) if pseudo => {
+                    falls = false;
+                    match target {
+                        Arg::Const(target) if !observed.contains(&target) => self.goto(node, target),
+                        Arg::Const(_) => {}
+                        Arg::Var(_) => self.cfg.link(node, Cfg::EXIT),
+                    }
+                }
+                (Kind::Call | Kind::SysEnter | Kind::Halt, ..) => {}
+                (Kind::Jump, Arg::Const(target), _) => {
+                    falls = false;
+                    if !observed.contains(&target) {
+                        self.goto(node, target);
+                    }
+                }
+                _ => {
+                    falls = false;
+                    self.cfg.link(node, Cfg::EXIT);
+                }
+            }
+        }
+        if falls && !observed.contains(&fallthrough) {
+            self.goto(node, fallthrough);
+        }
+    }
+
+    fn goto(&mut self, from: u32, pc: u64) {
+        if self.functions.is_entry(pc) && pc != self.entry {
+            self.cfg.link(from, Cfg::EXIT);
+            return;
+        }
+        if let Some(&to) = self.by_pc.get(&pc).or_else(|| self.unseen.get(&pc)) {
+            self.cfg.link(from, to);
+            return;
+        }
+        if self.unseen.len() >= MAX_UNSEEN {
+            self.cfg.link(from, Cfg::EXIT);
+            return;
+        }
+        let to = self.cfg.nodes.len() as u32;
+        self.cfg.nodes.push(Node::Unseen { defines: RegSet::default() });
+        self.cfg.next.push(Vec::new());
+        self.unseen.insert(pc, to);
+        self.cfg.link(from, to);
+        self.queue.push((to, pc));
+    }
+
+    fn unseen_insn(&mut self, node: u32, pc: u64) {
+        let insn = self.source.and_then(|source| source.insn(self.mode, pc));
+        let Some(insn) = insn else {
+            self.cfg.link(node, Cfg::EXIT);
+            return;
+        };
+        let mut defines = RegSet::default();
+        for op in &insn.ops {
+            if let Some(var) = op.def().filter(|var| var.is_reg()) {
+                defines.insert(var);
+            }
+            if matches!(op.kind, Kind::Call | Kind::SysEnter) {
+                // A call gives the stack pointer back, whatever its own push did to it.
+                defines = call_results();
+            }
+        }
+        // Compiled code joins other code with the same stack pointer.
+        defines.remove(crate::graph::RSP);
+        self.cfg.nodes[node as usize] = Node::Unseen { defines };
+        self.successors(node, &insn, false, &FxHashSet::default());
+        if self.cfg.next[node as usize].is_empty() {
+            self.cfg.link(node, Cfg::EXIT);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Rebuilds call frames with a shadow stack keyed by the return slot's address.
+//!
+//! A call opens a frame; the return that consumes its slot and goes to its return address closes it. `syscall` .. `sysret` is a
+//! frame like any other. A `ret` that goes elsewhere is a computed jump (retpolines), and a call whose slot no return takes
+//! is a plain jump that pushes. A jump to a function's entry goes on in the same frame as that function. Thunks that
+//! end in such a computed jump are told apart by who calls them, so that all indirect calls do not become one.
+
+use ir::Kind;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::preprocess::Kept;
+use crate::recording::Recording;
+use crate::Error;
+
+/// What a step does to the frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Move {
+    /// Stays in the function.
+    Stay,
+    /// Opens a frame of this function.
+    Call(u32),
+    /// Goes on as this function in the same frame.
+    Tail(u32),
+    /// Closes this many frames.
+    Return(u32),
+}
+
+/// A function as frames know it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FuncKey {
+    /// Address of its entry.
+    pub entry: u64,
+    /// For thunks the call or jump that reached it, else 0.
+    pub via: u64,
+}
+
+/// What all recordings together say about functions.
+#[derive(Default)]
+pub struct Functions {
+    index: FxHashMap<FuncKey, u32>,
+    /// The functions by number.
+    pub keys: Vec<FuncKey>,
+    entries: FxHashSet<u64>,
+    thunks: FxHashSet<u64>,
+    pseudo: FxHashSet<u64>,
+}
+
+/// The frames of one recording, by kept step.
+#[derive(Default)]
+pub struct Path {
+    /// The function each step belongs to.
+    pub func: Vec<u32>,
+    /// What each step does.
+    pub moves: Vec<Move>,
+}
+
+struct Frame {
+    func: u32,
+    slot: u64,
+    return_pc: u64,
+    call_pc: u64,
+    system: bool,
+}
+
+impl Functions {
+    /// The number of a function.
+    fn intern(&mut self, entry: u64, from: u64) -> u32 {
+        let key = FuncKey { entry, via: if self.thunks.contains(&entry) { from } else { 0 } };
+        *self.index.entry(key).or_insert_with(|| {
+            self.keys.push(key);
+            (self.keys.len() - 1) as u32
+        })
+    }
+
+    /// Whether this address is a function's entry.
+    #[must_use]
+    pub fn is_entry(&self, pc: u64) -> bool {
+        self.entries.contains(&pc)
+    }
+
+    /// Whether the call at this address only pushes and jumps.
+    #[must_use]
+    pub fn is_pseudo_call(&self, pc: u64) -> bool {
+        self.pseudo.contains(&pc)
+    }
+
+    /// Learns entries, thunks and pseudo calls from all recordings until nothing new is found.
+    pub fn learn(&mut self, recordings: &[(&Recording, &Kept)]) {
+        for _ in 0..8 {
+            let before = (self.entries.len(), self.thunks.len(), self.pseudo.len());
+            self.entries.retain(|_| false);
+            for (recording, kept) in recordings {
+                self.walk(recording, kept, true);
+            }
+            if before == (self.entries.len(), self.thunks.len(), self.pseudo.len()) {
+                break;
+            }
+        }
+        self.index.clear();
+        self.keys.clear();
+    }
+
+    /// The frames of a recording.
+    ///
+    /// # Errors
+    /// [`Error::EndFrame`] when the end mark lies outside the function that set the begin mark.
+    pub fn path(&mut self, recording: &Recording, kept: &Kept) -> Result<Path, Error> {
+        let (path, depth) = self.walk(recording, kept, false);
+        if depth != 1 || path.func.len() != kept.steps.len() {
+            return Err(Error::EndFrame { depth: depth as i64 - 1 });
+        }
+        Ok(path)
+    }
+
+    fn walk(&mut self, recording: &Recording, kept: &Kept, learning: bool) -> (Path, usize) {
+        let mut path = Path::default();
+        let Some(&first) = kept.steps.first() else { return (path, 1) };
+        let base = self.intern(recording.pc(first as usize), 0);
+        let mut stack = vec![Frame { func: base, slot: u64::MAX, return_pc: u64::MAX, call_pc: 0, system: false }];
+        for (&step, ended) in kept.steps.iter().zip(&kept.ended) {
+            let code = recording.code_of(step as usize);
+            let pc = code.insn.pc;
+            let fallthrough = pc.wrapping_add(u64::from(code.insn.len));
+            let Some(top) = stack.last() else { break };
+            path.func.push(top.func);
+            let mut step_move = Move::Stay;
+            let mut jump = false;
+            match ended.control {
+                Some(Kind::Call) if !self.pseudo.contains(&pc) => {
+                    if learning {
+                        self.entries.insert(ended.next);
+                    }
+                    let func = self.intern(ended.next, pc);
+                    stack.push(Frame { func, slot: ended.slot, return_pc: fallthrough, call_pc: pc, system: false });
+                    step_move = Move::Call(func);
+                }
+                Some(Kind::SysEnter) => {
+                    if learning {
+                        self.entries.insert(ended.next);
+                    }
+                    let func = self.intern(ended.next, pc);
+                    stack.push(Frame { func, slot: u64::MAX, return_pc: fallthrough, call_pc: pc, system: true });
+                    step_move = Move::Call(func);
+                }
+                Some(Kind::Ret) => {
+                    let reach = stack.iter().rev().take_while(|frame| !frame.system).count();
+                    let at = (stack.len() - reach..stack.len()).rev().find(|&at| stack[at].slot == ended.slot);
+                    match at {
+                        Some(at) => {
+                            let matched = stack[at].return_pc == ended.next;
+                            if learning {
+                                let skipped = if matched { at + 1 } else { at };
+                                for frame in &stack[skipped..] {
+                                    self.pseudo.insert(frame.call_pc);
+                                }
+                            }
+                            let pops = stack.len() - at;
+                            stack.truncate(at);
+                            step_move = if matched { Move::Return(pops as u32) } else { Move::Stay };
+                        }
+                        None => {
+                            jump = true;
+                            if learning {
+                                self.entries.insert(ended.next);
+                                self.thunks.insert(self.keys[top.func as usize].entry);
+                            }
+                        }
+                    }
+                }
+                Some(Kind::SysExit) => {
+                    let at = stack.iter().rposition(|frame| frame.system);
+                    match at {
+                        Some(at) if stack[at].return_pc == ended.next => {
+                            step_move = Move::Return((stack.len() - at) as u32);
+                            stack.truncate(at);
+                        }
+                        _ => jump = true,
+                    }
+                }
+                Some(Kind::Jump | Kind::Call) => jump = true,
+                Some(Kind::BranchIf) => jump = ended.next != fallthrough,
+                _ => {}
+            }
+            if jump && let Some(top) = stack.last_mut() {
+                let own = self.keys[top.func as usize].entry;
+                if self.entries.contains(&ended.next) && ended.next != own && ended.next != pc {
+                    let func = self.intern(ended.next, pc);
+                    top.func = func;
+                    step_move = Move::Tail(func);
+                }
+            }
+            path.moves.push(step_move);
+        }
+        (path, stack.len())
+    }
+}

@@ -1,0 +1,150 @@
+//! The static dependence graph of all recordings together.
+//!
+//! A *site* is an instruction in a function; its operations have consecutive numbers. An edge says that in some recording an
+//! instance of one operation used what an instance of the other defined. Because a slice is closed (when an operation is in, all its
+//! instances are), reachability over these edges is the closed dynamic slice: no dynamic graph needs to be kept.
+
+use ir::Var;
+use machine::Reg;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::preserve::RegSet;
+
+/// "No operation": the value was there at the begin mark.
+pub const INITIAL: u32 = u32::MAX;
+
+/// An instruction in a function.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// The function.
+    pub func: u32,
+    /// The instruction in the code table.
+    pub code: u32,
+    /// Number of its first operation.
+    pub first_op: u32,
+    /// How many operations it has.
+    pub ops: u32,
+}
+
+/// What was seen of a site's control flow.
+#[derive(Clone, Default, Debug)]
+pub struct Flow {
+    /// Sites that followed in the same frame.
+    pub next: Vec<u32>,
+    /// Functions that the frame went on as, by address.
+    pub tails: Vec<(u64, u32)>,
+    /// Functions that were called, by address.
+    pub calls: Vec<(u64, u32)>,
+    /// Whether it ended the frame.
+    pub returns: bool,
+}
+
+/// A function's part of the graph.
+#[derive(Clone, Default, Debug)]
+pub struct Function {
+    /// Its first site; `None` for a summarised function without one.
+    pub entry: Option<u32>,
+    /// Its sites in order of discovery.
+    pub sites: Vec<u32>,
+    /// Control operations that enter it: calls and tail jumps.
+    pub creators: FxHashSet<u32>,
+    /// What it preserves.
+    pub preserved: RegSet,
+}
+
+/// The graph.
+#[derive(Default)]
+pub struct Graph {
+    /// Sites by number.
+    pub sites: Vec<Site>,
+    index: FxHashMap<(u32, u32), u32>,
+    /// Site of each operation.
+    pub op_site: Vec<u32>,
+    edges: FxHashSet<u64>,
+    /// Flow by site.
+    pub flow: Vec<Flow>,
+    /// Functions by number.
+    pub functions: Vec<Function>,
+    /// Registers whose value at the begin mark an operation uses.
+    pub initial_regs: FxHashSet<(u32, u16)>,
+    /// Kept instances of each site, over all recordings.
+    pub instances: Vec<u64>,
+    /// The end mark's site.
+    pub end_site: Option<u32>,
+    /// Linear address of each load's last instance.
+    pub addresses: FxHashMap<u32, u64>,
+    /// Operations that defined outputs.
+    pub criteria: FxHashSet<u32>,
+}
+
+impl Graph {
+    /// The site of an instruction in a function, made when new.
+    pub fn site(&mut self, func: u32, code: u32, ops: usize) -> u32 {
+        if let Some(&site) = self.index.get(&(func, code)) {
+            return site;
+        }
+        let site = self.sites.len() as u32;
+        let first_op = self.op_site.len() as u32;
+        self.sites.push(Site { func, code, first_op, ops: ops as u32 });
+        self.op_site.resize(self.op_site.len() + ops, site);
+        self.flow.push(Flow::default());
+        self.instances.push(0);
+        self.index.insert((func, code), site);
+        let function = &mut self.functions[func as usize];
+        function.entry.get_or_insert(site);
+        function.sites.push(site);
+        site
+    }
+
+    /// The site of an instruction in a function, if it was executed there.
+    #[must_use]
+    pub fn find(&self, func: u32, code: u32) -> Option<u32> {
+        self.index.get(&(func, code)).copied()
+    }
+
+    /// Adds "`user` uses what `definer` defines".
+    #[inline]
+    pub fn edge(&mut self, user: u32, definer: u32) {
+        if definer != INITIAL {
+            self.edges.insert(u64::from(user) << 32 | u64::from(definer));
+        }
+    }
+
+    /// All edges by user: offsets and definers.
+    #[must_use]
+    pub fn adjacency(&self) -> Adjacency {
+        let mut edges: Vec<u64> = self.edges.iter().copied().collect();
+        edges.sort_unstable();
+        let mut start = vec![0u32; self.op_site.len() + 1];
+        for edge in &edges {
+            start[(edge >> 32) as usize + 1] += 1;
+        }
+        for at in 1..start.len() {
+            start[at] += start[at - 1];
+        }
+        Adjacency { start, definers: edges.iter().map(|&edge| edge as u32).collect() }
+    }
+
+    /// Number of edges.
+    #[must_use]
+    pub fn edge_count(&self) -> usize {
+        self.edges.len()
+    }
+}
+
+/// Edges in compressed rows.
+pub struct Adjacency {
+    start: Vec<u32>,
+    definers: Vec<u32>,
+}
+
+impl Adjacency {
+    /// What an operation depends on.
+    #[must_use]
+    pub fn of(&self, op: u32) -> &[u32] {
+        &self.definers[self.start[op as usize] as usize..self.start[op as usize + 1] as usize]
+    }
+}
+
+/// The stack pointer as the IR names it.
+pub const RSP: Var = Var(Reg::Rsp as u16);

@@ -1,0 +1,160 @@
+//! A trace in memory, lifted: what every later stage walks over.
+//!
+//! Events are flattened into arrays indexed by step, so that the stages can go over a recording several times without
+//! decoding it again. Lifting happens once for each distinct instruction.
+
+use machine::{PhysAddr, Reg, RegFile, VirtAddr};
+use rustc_hash::FxHashMap;
+use trace::{Event, Trace};
+
+use crate::Error;
+
+/// One executed instruction (for `rep` string instructions: one or more iterations).
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Index into [`Recording::code`].
+    pub code: u32,
+    /// First of its accesses in [`Recording::accesses`]; they end where the next step's begin.
+    pub access: u32,
+    /// End of the register changes known before it in [`Recording::regs`]; they begin where the previous step's end.
+    pub regs: u32,
+}
+
+/// A memory access.
+#[derive(Clone, Copy, Debug)]
+pub struct Access {
+    /// Linear address.
+    pub vaddr: VirtAddr,
+    /// Physical address of its first byte.
+    pub paddr: PhysAddr,
+    /// The bytes, little endian.
+    pub value: u128,
+    /// Number of bytes.
+    pub size: u8,
+    /// Whether it wrote.
+    pub store: bool,
+    /// Whether it went to a device.
+    pub io: bool,
+}
+
+/// A distinct instruction.
+#[derive(Clone, Debug)]
+pub struct Code {
+    /// Its lifted form.
+    pub insn: lift::Insn,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// 16, 32 or 64.
+    pub mode: lift::Mode,
+}
+
+/// A lifted trace.
+pub struct Recording {
+    /// The trace file's name.
+    pub name: String,
+    /// The trace it came from: header, registers, start snapshot.
+    pub trace: Trace,
+    /// Distinct instructions.
+    pub code: Vec<Code>,
+    /// What was executed, in order.
+    pub steps: Vec<Step>,
+    /// All accesses, in order.
+    pub accesses: Vec<Access>,
+    /// All register changes, in order.
+    pub regs: Vec<(Reg, u64)>,
+}
+
+impl Recording {
+    /// Reads a trace and lifts its instructions.
+    ///
+    /// # Errors
+    /// [`Error::Trace`] for a damaged trace, [`Error::Lift`] for bytes that are no instruction.
+    pub fn load(name: &str, trace: Trace) -> Result<Self, Error> {
+        let mut code = Vec::with_capacity(trace.insns().len());
+        for insn in trace.insns() {
+            let mode = lift::Mode::from_bits(u32::from(insn.mode_bits)).ok_or(Error::Mode(insn.mode_bits))?;
+            let lifted = lift::lift(mode, insn.pc.0, &insn.bytes).map_err(Error::Lift)?;
+            code.push(Code { insn: lifted, bytes: insn.bytes.to_vec(), mode });
+        }
+        let (mut steps, mut accesses, mut regs) = (Vec::new(), Vec::new(), Vec::new());
+        trace
+            .for_each_event(&mut |event| match event {
+                Event::Regs(changed) => regs.extend_from_slice(changed),
+                Event::Insn(id) => steps.push(Step {
+                    code: id.0,
+                    access: u32::try_from(accesses.len()).unwrap_or(u32::MAX),
+                    regs: u32::try_from(regs.len()).unwrap_or(u32::MAX),
+                }),
+                Event::Access(access) => accesses.push(Access {
+                    vaddr: access.vaddr,
+                    paddr: access.paddr,
+                    value: access.value,
+                    size: access.size,
+                    store: access.store,
+                    io: access.io,
+                }),
+            })
+            .map_err(Error::Trace)?;
+        if accesses.len() >= u32::MAX as usize || regs.len() >= u32::MAX as usize || steps.len() >= u32::MAX as usize {
+            return Err(Error::TooLong);
+        }
+        Ok(Self { name: name.to_string(), trace, code, steps, accesses, regs })
+    }
+
+    /// The accesses of a step.
+    #[must_use]
+    pub fn accesses_of(&self, step: usize) -> &[Access] {
+        let start = self.steps[step].access as usize;
+        let end = self.steps.get(step + 1).map_or(self.accesses.len(), |next| next.access as usize);
+        &self.accesses[start..end]
+    }
+
+    /// The registers that changed since the previous step's record, read just before this step.
+    #[must_use]
+    pub fn regs_before(&self, step: usize) -> &[(Reg, u64)] {
+        let start = if step == 0 { 0 } else { self.steps[step - 1].regs as usize };
+        &self.regs[start..self.steps[step].regs as usize]
+    }
+
+    /// The instruction a step executes.
+    #[must_use]
+    pub fn code_of(&self, step: usize) -> &Code {
+        &self.code[self.steps[step].code as usize]
+    }
+
+    /// The address of a step's instruction.
+    #[must_use]
+    pub fn pc(&self, step: usize) -> u64 {
+        self.code_of(step).insn.pc
+    }
+
+    /// Registers at the begin mark.
+    #[must_use]
+    pub fn begin_regs(&self) -> &RegFile {
+        self.trace.begin_regs()
+    }
+}
+
+/// Gives instructions that several recordings share (same address, bytes and mode) one number.
+#[derive(Default)]
+pub struct CodeTable {
+    index: FxHashMap<(u64, Vec<u8>), u32>,
+    /// The instructions by number.
+    pub code: Vec<Code>,
+}
+
+impl CodeTable {
+    /// The numbers of a recording's instructions, in their order there.
+    pub fn intern(&mut self, recording: &Recording) -> Vec<u32> {
+        recording
+            .code
+            .iter()
+            .map(|code| {
+                *self.index.entry((code.insn.pc, code.bytes.clone())).or_insert_with(|| {
+                    self.code.push(code.clone());
+                    u32::try_from(self.code.len() - 1).unwrap_or(u32::MAX)
+                })
+            })
+            .collect()
+    }
+}

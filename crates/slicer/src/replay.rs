@@ -1,0 +1,333 @@
+//! Replays a recording through the lifted operations.
+//!
+//! Loads take their values from the recorded accesses, everything else is computed, so a replay knows the value, the
+//! address and the next instruction of every step without a memory. It is both the check of the lifter (stores, next addresses and registers
+//! are compared with the recording) and the walk that the analyses observe.
+
+use ir::{Arg, Class, Kind, Op};
+use machine::Reg;
+
+use crate::recording::{Access, Recording};
+
+/// A memory operand as the recording saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct MemRef {
+    /// Linear address.
+    pub vaddr: u64,
+    /// Physical address of the first byte.
+    pub paddr: u64,
+    /// Physical address of the byte on the next page, where the operand crosses into one.
+    pub second_page: u64,
+    /// Bytes.
+    pub size: u8,
+    /// Whether it went to a device.
+    pub io: bool,
+}
+
+impl MemRef {
+    /// Physical address of its n-th byte.
+    #[must_use]
+    pub fn byte(&self, n: u64) -> u64 {
+        let left = 4096 - (self.vaddr & 4095);
+        if n < left { self.paddr + n } else { self.second_page + (n - left) }
+    }
+}
+
+/// Sees every operation of a replay, in order.
+pub trait Observer {
+    /// `index` counts the operations of the instruction; `value` is the result, or what was stored.
+    fn op(&mut self, index: usize, op: &Op, value: u64, mem: Option<MemRef>);
+}
+
+/// An observer that looks at nothing.
+pub struct Blind;
+
+impl Observer for Blind {
+    fn op(&mut self, _: usize, _: &Op, _: u64, _: Option<MemRef>) {}
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// The control operation that decided, if one did.
+    pub control: Option<Kind>,
+    /// Where it leads.
+    pub next: u64,
+    /// False when an operand had no recorded access: the instruction did not finish.
+    pub complete: bool,
+    /// The first memory operand: for a call the return slot, for a return the slot it consumed.
+    pub slot: u64,
+}
+
+/// A way in which the recording and the lifted operations disagree.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Mismatch {
+    /// Nothing was recorded for a load.
+    NoLoad {
+        /// Its address.
+        vaddr: u64,
+    },
+    /// A store differs or was not recorded.
+    Store {
+        /// Its address.
+        vaddr: u64,
+        /// Computed value.
+        computed: u64,
+        /// Recorded value.
+        recorded: Option<u64>,
+    },
+    /// A recorded store that no operation made.
+    ExtraStore {
+        /// Its address.
+        vaddr: u64,
+    },
+    /// A register differs.
+    Register {
+        /// Which.
+        reg: Reg,
+        /// Computed value.
+        computed: u64,
+        /// Recorded value.
+        recorded: u64,
+    },
+    /// The instruction is not modelled.
+    Unsupported {
+        /// The lifter's number of it.
+        id: u64,
+    },
+}
+
+/// The state of a replay.
+pub struct Replay<'r> {
+    recording: &'r Recording,
+    /// Register values.
+    pub regs: [u64; 256],
+    temps: Vec<u64>,
+    used: Vec<bool>,
+    cursor: usize,
+    /// Disagreements of the current step.
+    pub mismatches: Vec<Mismatch>,
+    /// Whether registers may differ from the recording without being wrong: after a start, an interrupt or a nondeterministic instruction.
+    loose: bool,
+    known: [bool; 256],
+}
+
+impl<'r> Replay<'r> {
+    /// A replay about to execute the recording's first step.
+    #[must_use]
+    pub fn new(recording: &'r Recording) -> Self {
+        let mut regs = [0; 256];
+        let mut known = [false; 256];
+        for (reg, value) in recording.begin_regs().known() {
+            regs[reg.index()] = value;
+            known[reg.index()] = true;
+        }
+        Self { recording, regs, temps: Vec::new(), used: Vec::new(), cursor: 0, mismatches: Vec::new(), loose: true, known }
+    }
+
+    /// Takes over the registers recorded before `step`; differences are mismatches unless something undetermined happened.
+    pub fn adopt(&mut self, step: usize) {
+        for &(reg, recorded) in self.recording.regs_before(step) {
+            let at = reg.index();
+            if self.regs[at] != recorded && !self.loose && self.known[at] {
+                self.mismatches.push(Mismatch::Register { reg, computed: self.regs[at], recorded });
+            }
+            self.regs[at] = recorded;
+            self.known[at] = true;
+        }
+        if step == 0 || self.recording.steps[step].regs != self.recording.steps[step - 1].regs {
+            self.loose = false;
+        }
+    }
+
+    /// An interrupt or fault was delivered before the next step: flags as an interrupt gate leaves them, registers as recorded
+    /// (SDM vol. 3 section 6.12.1.3).
+    pub fn interrupted(&mut self) {
+        for reg in [Reg::If, Reg::Tf, Reg::Nt] {
+            self.regs[reg.index()] = 0;
+        }
+        self.loose = true;
+    }
+
+    /// The value of an operand.
+    fn arg(&self, arg: Arg) -> u64 {
+        match arg {
+            Arg::Const(value) => value,
+            Arg::Var(var) if var.is_reg() => self.regs[var.0 as usize & 255],
+            Arg::Var(var) => self.temps.get((var.0 - ir::Var::FIRST_TEMP) as usize).copied().unwrap_or(0),
+        }
+    }
+
+    fn set(&mut self, op: &Op, value: u64) {
+        let Some(var) = op.def() else { return };
+        if var.is_reg() {
+            self.regs[var.0 as usize & 255] = value;
+        } else {
+            let at = (var.0 - ir::Var::FIRST_TEMP) as usize;
+            if self.temps.len() <= at {
+                self.temps.resize(at + 1, 0);
+            }
+            self.temps[at] = value;
+        }
+    }
+
+    /// Finds the recorded access that covers `size` bytes at `vaddr` and was not consumed yet.
+    fn find(&mut self, accesses: &[Access], store: bool, vaddr: u64, size: u64) -> Option<(MemRef, u64)> {
+        while self.cursor < accesses.len() && self.used[self.cursor] {
+            self.cursor += 1;
+        }
+        let mask = if size == 8 { u64::MAX } else { (1 << (8 * size)) - 1 };
+        for at in self.cursor..accesses.len() {
+            let access = &accesses[at];
+            if self.used[at] || access.store != store {
+                continue;
+            }
+            let offset = vaddr.wrapping_sub(access.vaddr.0);
+            let length = u64::from(access.size);
+            if offset < length && offset + size <= length {
+                if offset + size == length {
+                    self.used[at] = true;
+                }
+                let value = (access.value >> (8 * offset)) as u64 & mask;
+                return Some((self.mem_ref(access, offset, vaddr, size), value));
+            }
+            if offset == 0 && length < size {
+                return self.gather(accesses, at, store, vaddr, size);
+            }
+        }
+        None
+    }
+
+    /// Puts an operand together from several smaller accesses in a row.
+    fn gather(&mut self, accesses: &[Access], first: usize, store: bool, vaddr: u64, size: u64) -> Option<(MemRef, u64)> {
+        let (mut value, mut have, mut at) = (0u64, 0u64, first);
+        let mut mem = self.mem_ref(&accesses[first], 0, vaddr, size);
+        while have < size {
+            let access = accesses.get(at)?;
+            if access.store == store && !self.used[at] {
+                if access.vaddr.0 != vaddr.wrapping_add(have) || have + u64::from(access.size) > size {
+                    return None;
+                }
+                value |= (access.value as u64) << (8 * have);
+                if access.vaddr.page().0 != vaddr & !4095 {
+                    mem.second_page = access.paddr.page().0;
+                }
+                have += u64::from(access.size);
+                self.used[at] = true;
+            }
+            at += 1;
+        }
+        Some((mem, value))
+    }
+
+    fn mem_ref(&self, access: &Access, offset: u64, vaddr: u64, size: u64) -> MemRef {
+        // An access that crosses into another page is recorded with the physical address of its first byte only. The
+        // frame of the second page is not known then; consecutive frames are assumed, which is right for kernel mappings.
+        let paddr = access.paddr.0 + offset;
+        MemRef { vaddr, paddr, second_page: (access.paddr.0 & !4095) + 4096, size: size as u8, io: access.io }
+    }
+
+    /// Executes one step.
+    pub fn step(&mut self, step: usize, observer: &mut impl Observer) -> Ended {
+        let recording = self.recording;
+        let code = recording.code_of(step);
+        let accesses = recording.accesses_of(step);
+        self.mismatches.clear();
+        self.adopt(step);
+        self.cursor = 0;
+        self.used.clear();
+        self.used.resize(accesses.len(), false);
+        let mut slot = None;
+        loop {
+            let ended = self.iteration(code, accesses, &mut slot, observer);
+            let left = self.used.iter().any(|used| !used);
+            if !(ended.complete && left && ended.next == code.insn.pc && ended.control == Some(Kind::BranchIf)) {
+                if ended.complete {
+                    self.report_extra_stores(accesses);
+                }
+                return ended;
+            }
+        }
+    }
+
+    fn report_extra_stores(&mut self, accesses: &[Access]) {
+        for (access, used) in accesses.iter().zip(&self.used) {
+            if access.store && !used {
+                self.mismatches.push(Mismatch::ExtraStore { vaddr: access.vaddr.0 });
+            }
+        }
+    }
+
+    fn iteration(&mut self, code: &crate::recording::Code, accesses: &[Access], slot: &mut Option<u64>, observer: &mut impl Observer) -> Ended {
+        let fallthrough = code.insn.pc.wrapping_add(u64::from(code.insn.len));
+        let mut ended = Ended { control: None, next: fallthrough, complete: true, slot: 0 };
+        for (index, op) in code.insn.ops.iter().enumerate() {
+            let [a, b, c] = op.args.map(|arg| self.arg(arg));
+            match op.class() {
+                Class::Pure => match ir::eval(op.kind, op.width, a, b, c) {
+                    Ok(value) => {
+                        self.set(op, value);
+                        observer.op(index, op, value, None);
+                    }
+                    Err(_) => {
+                        ended.complete = false;
+                        break;
+                    }
+                },
+                Class::Load => {
+                    slot.get_or_insert(a);
+                    let Some((mem, value)) = self.find(accesses, false, a, op.width.bytes()) else {
+                        self.mismatches.push(Mismatch::NoLoad { vaddr: a });
+                        ended.complete = false;
+                        break;
+                    };
+                    self.set(op, value);
+                    observer.op(index, op, value, Some(mem));
+                }
+                Class::Store => {
+                    *slot = Some(a);
+                    let value = b & op.width.mask();
+                    let found = self.find(accesses, true, a, op.width.bytes());
+                    if found.map(|found| found.1) != Some(value) {
+                        self.mismatches.push(Mismatch::Store { vaddr: a, computed: value, recorded: found.map(|found| found.1) });
+                    }
+                    let Some((mem, recorded)) = found else {
+                        ended.complete = false;
+                        break;
+                    };
+                    observer.op(index, op, recorded, Some(mem));
+                }
+                Class::Nondet => {
+                    self.loose = true;
+                    if let Some(var) = op.def().filter(|var| var.is_reg()) {
+                        self.known[var.0 as usize & 255] = false;
+                    }
+                    self.set(op, 0);
+                    observer.op(index, op, 0, None);
+                }
+                Class::Effect => observer.op(index, op, 0, None),
+                Class::Control => {
+                    let (kind, next) = match op.kind {
+                        Kind::BranchIf => (Kind::BranchIf, if a != 0 { b } else { fallthrough }),
+                        Kind::Unsupported => {
+                            self.mismatches.push(Mismatch::Unsupported { id: a });
+                            self.loose = true;
+                            (Kind::Unsupported, fallthrough)
+                        }
+                        Kind::Halt => (Kind::Halt, fallthrough),
+                        Kind::Trap => (Kind::Trap, b),
+                        kind => (kind, a),
+                    };
+                    observer.op(index, op, next, None);
+                    ended.control = Some(kind);
+                    ended.next = next;
+                    if kind != Kind::BranchIf || a != 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        ended.slot = slot.unwrap_or(0);
+        ended
+    }
+}

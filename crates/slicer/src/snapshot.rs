@@ -1,0 +1,188 @@
+//! The training system at the begin mark: its memory, its address space, its code.
+
+use std::ops::{ControlFlow, Range};
+use std::sync::OnceLock;
+
+use ir::System;
+use machine::paging::{self, DEFAULT_WALK_LIMIT, Mapping, PagingMode};
+use machine::{GuestMemory, MemoryError, Page, PhysAddr, Reg, VirtAddr};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::Error;
+use crate::cfg::CodeSource;
+use crate::recording::Recording;
+
+/// A start snapshot as guest memory; pages are decompressed when first read.
+pub(crate) struct SnapshotMemory<'t> {
+    snapshot: &'t trace::Snapshot,
+    ranges: Vec<Range<PhysAddr>>,
+    pages: FxHashMap<u64, OnceLock<Option<Box<Page>>>>,
+}
+
+impl<'t> SnapshotMemory<'t> {
+    fn new(recording: &'t Recording) -> Self {
+        let ranges: Vec<Range<PhysAddr>> =
+            recording.trace.header().ram_ranges.iter().map(|range| range.start..range.start.add(range.size)).collect();
+        let addresses = ranges.iter().flat_map(|range| (range.start.0..range.end.0).step_by(4096));
+        let pages = addresses.map(|addr| (addr, OnceLock::new())).collect();
+        Self { snapshot: recording.trace.snapshot(), ranges, pages }
+    }
+}
+
+impl GuestMemory for SnapshotMemory<'_> {
+    fn page(&self, addr: PhysAddr) -> Result<&Page, MemoryError> {
+        let page = addr.page();
+        let cell = self.pages.get(&page.0).ok_or(MemoryError::Hole(addr))?;
+        let load = || self.snapshot.page(page).ok().flatten().map(|bytes| Box::new(*bytes));
+        cell.get_or_init(load).as_deref().ok_or(MemoryError::Absent(addr))
+    }
+
+    fn ranges(&self) -> Vec<Range<PhysAddr>> {
+        self.ranges.clone()
+    }
+}
+
+/// The address space at the begin mark.
+pub(crate) struct AddressSpace<'t> {
+    pub memory: SnapshotMemory<'t>,
+    mode: PagingMode,
+    user_root: u64,
+    kernel_root: u64,
+    /// User pages by address: their frames.
+    pub user: FxHashMap<u64, u64>,
+    /// User pages that the kernel shares with its processes: their kernel addresses.
+    pub shared: FxHashMap<u64, u64>,
+    user_half: u64,
+}
+
+impl<'t> AddressSpace<'t> {
+    /// Reads the page tables of a recording's start snapshot.
+    pub fn new(recording: &'t Recording) -> Result<Self, Error> {
+        let memory = SnapshotMemory::new(recording);
+        let regs = recording.begin_regs();
+        let mode = PagingMode::from_regs(regs).map_err(|error| Error::Paging(error.to_string()))?;
+        let user_root = regs.get_or_zero(Reg::Cr3);
+        let begin = recording.steps.first().map_or(0, |_| recording.pc(0));
+        let entry = (0..recording.steps.len()).map(|step| recording.pc(step)).find(|pc| (pc ^ begin) >> (mode_bits(mode) - 1) & 1 == 1);
+        // With page-table isolation the process's own tables lack the kernel: its other tables are loaded at the entry.
+        let maps = |root: u64| {
+            entry.is_none_or(|pc| paging::translate(&memory, mode, root, VirtAddr(pc)).is_ok_and(|found| !found.user))
+        };
+        let roots = recording.regs.iter().filter(|(reg, _)| *reg == Reg::Cr3).map(|&(_, value)| value);
+        let mut kernel_root = user_root;
+        for root in std::iter::once(user_root).chain(roots) {
+            if maps(root) {
+                kernel_root = root;
+                break;
+            }
+        }
+        let mut space = Self {
+            memory,
+            mode,
+            user_root,
+            kernel_root,
+            user: FxHashMap::default(),
+            shared: FxHashMap::default(),
+            user_half: begin >> (mode_bits(mode) - 1) & 1,
+        };
+        space.collect(entry.unwrap_or(u64::MAX));
+        Ok(space)
+    }
+
+    fn walk(&self, root: u64, visit: &mut dyn FnMut(&Mapping)) {
+        let all = VirtAddr(0)..=VirtAddr(u64::MAX);
+        paging::walk(&self.memory, self.mode, root, all, DEFAULT_WALK_LIMIT, &mut |mapping| {
+            visit(mapping);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// Collects user pages, and finds those that are windows onto kernel data: read-only for the process, and mapped for the
+    /// kernel in two ways at least (every frame has one in a kernel that maps all memory). Of these the nearest to the kernel's code is its own.
+    fn collect(&mut self, kernel_code: u64) {
+        let (mut user, mut windows, mut supervisor) = (FxHashMap::default(), Vec::new(), Vec::new());
+        self.walk(self.user_root, &mut |mapping| {
+            if !mapping.user {
+                return;
+            }
+            for at in (0..mapping.size).step_by(4096) {
+                user.insert(mapping.vaddr.0 + at, mapping.paddr.0 + at);
+                if !mapping.writable && !mapping.executable {
+                    windows.push((mapping.vaddr.0 + at, mapping.paddr.0 + at));
+                }
+            }
+        });
+        self.walk(self.kernel_root, &mut |mapping| {
+            if !mapping.user {
+                supervisor.push((mapping.paddr.0, mapping.size, mapping.vaddr.0));
+            }
+        });
+        for (page, frame) in windows {
+            let aliases: Vec<u64> = supervisor
+                .iter()
+                .filter(|(paddr, size, _)| frame.wrapping_sub(*paddr) < *size)
+                .map(|(paddr, _, vaddr)| vaddr + (frame - paddr))
+                .collect();
+            if aliases.len() >= 2
+                && let Some(&alias) = aliases.iter().min_by_key(|alias| alias.abs_diff(kernel_code))
+            {
+                self.shared.insert(page, alias);
+            }
+        }
+        self.user = user;
+    }
+
+    /// Whether an address belongs to the process: mapped for it, or else in its half of the address space.
+    pub fn is_user(&self, page: u64) -> bool {
+        self.user.contains_key(&page) || page >> (mode_bits(self.mode) - 1) & 1 == self.user_half
+    }
+
+    /// The user pages present at the begin mark.
+    pub fn begin_pages(&self) -> FxHashSet<u64> {
+        self.user.keys().copied().collect()
+    }
+
+    /// Bytes at a linear address, as far as they are mapped.
+    pub fn read(&self, address: u64, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count);
+        for at in 0..count as u64 {
+            let address = VirtAddr(address.wrapping_add(at));
+            let found = paging::translate(&self.memory, self.mode, self.user_root, address)
+                .or_else(|_| paging::translate(&self.memory, self.mode, self.kernel_root, address));
+            match found.ok().and_then(|found| self.memory.read_u8(found.paddr).ok()) {
+                Some(byte) => bytes.push(byte),
+                None => break,
+            }
+        }
+        bytes
+    }
+
+    /// The trusted code of the system: pages executable for the supervisor.
+    pub fn system(&self) -> System {
+        let mut system = System::default();
+        self.walk(self.kernel_root, &mut |mapping| {
+            if mapping.user || !mapping.executable || mapping.size > 64 << 20 {
+                return;
+            }
+            for at in (0..mapping.size).step_by(4096) {
+                if let Ok(page) = self.memory.page(mapping.paddr.add(at))
+                    && *page != [0; 4096]
+                {
+                    system.insert(mapping.vaddr.0 + at, page);
+                }
+            }
+        });
+        system
+    }
+}
+
+impl CodeSource for AddressSpace<'_> {
+    fn insn(&self, mode: lift::Mode, pc: u64) -> Option<lift::Insn> {
+        lift::lift(mode, pc, &self.read(pc, 15)).ok()
+    }
+}
+
+/// Bits of a linear address.
+fn mode_bits(mode: PagingMode) -> u32 {
+    if mode.linear_bits() > 32 { 64 } else { 32 }
+}
