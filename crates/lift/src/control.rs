@@ -54,7 +54,7 @@ fn relative(b: &Builder) -> Lifted<u64> {
         OpKind::NearBranch64 => target,
         OpKind::NearBranch32 => target & 0xffff_ffff,
         OpKind::NearBranch16 => {
-            let distance = (target as u16).wrapping_sub(b.next as u16).cast_signed();
+            let distance = (target as u16).wrapping_sub(b.next as u16) as i16;
             b.next.wrapping_add_signed(i64::from(distance)) & 0xffff_ffff
         }
         _ => return None,
