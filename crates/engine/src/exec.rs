@@ -10,7 +10,13 @@ use crate::start::Environment;
 
 /// Executes `op`; `at` names the instruction in outcomes.
 #[inline(always)]
-pub(crate) fn execute(op: &Compact, slots: &mut Slots, space: &mut Space<'_>, env: &Environment, at: u64) -> Result<(), Stopped> {
+pub(crate) fn execute(
+    op: &Compact,
+    slots: &mut Slots,
+    space: &mut Space<'_>,
+    env: &Environment,
+    at: u64,
+) -> Result<(), Stopped> {
     let a = slots[op.a as usize];
     let b = slots[op.b as usize];
     let mask = op.width.mask();
@@ -40,7 +46,15 @@ pub(crate) fn execute(op: &Compact, slots: &mut Slots, space: &mut Space<'_>, en
 
 /// What memory and arithmetic cannot answer.
 #[cold]
-fn environment(op: &Compact, a: u64, b: u64, slots: &Slots, space: &mut Space<'_>, env: &Environment, at: u64) -> Result<u64, Stopped> {
+fn environment(
+    op: &Compact,
+    a: u64,
+    b: u64,
+    slots: &Slots,
+    space: &mut Space<'_>,
+    env: &Environment,
+    at: u64,
+) -> Result<u64, Stopped> {
     let device = |what: String| Err(Stopped::NeedsDevice { at, what });
     match op.kind {
         Kind::Tsc => Ok(env.tsc.unwrap_or(0)),

@@ -1,7 +1,7 @@
 //! Runs a program: the slice.
 
-use ir::program::{Callee, Target, Terminator};
 use ir::Program;
+use ir::program::{Callee, Target, Terminator};
 use machine::Reg;
 
 use crate::compact::{Compact, Pool, TooLarge, slots};
@@ -69,7 +69,8 @@ impl<'p> SliceProgram<'p> {
             first_block.push(count);
             count += function.blocks.len() as u32;
         }
-        let mut ready = Self { program, ops: Vec::new(), blocks: Vec::new(), functions: Vec::new(), pool: Pool::default() };
+        let mut ready =
+            Self { program, ops: Vec::new(), blocks: Vec::new(), functions: Vec::new(), pool: Pool::default() };
         for (number, function) in program.functions.iter().enumerate() {
             let base = first_block[number];
             let go = |target: Target| match target {
@@ -132,7 +133,13 @@ impl<'p> SliceProgram<'p> {
         Ok((outcome, used))
     }
 
-    fn execute(&self, run: &Run<'_>, inputs: &Inputs, space: &mut Space<'_>, used: &mut u64) -> Result<Result<(), Stopped>, RunError> {
+    fn execute(
+        &self,
+        run: &Run<'_>,
+        inputs: &Inputs,
+        space: &mut Space<'_>,
+        used: &mut u64,
+    ) -> Result<Result<(), Stopped>, RunError> {
         let mut slots = slots();
         self.pool.fill(&mut slots, 0);
         run.registers(self.program, &mut slots)?;
@@ -158,7 +165,13 @@ impl<'p> SliceProgram<'p> {
             let mut call = None;
             let mut go = match &block.end {
                 End::Goto(go) => *go,
-                End::Branch { cond, taken, otherwise } => if slots[*cond as usize] != 0 { *taken } else { *otherwise },
+                End::Branch { cond, taken, otherwise } => {
+                    if slots[*cond as usize] != 0 {
+                        *taken
+                    } else {
+                        *otherwise
+                    }
+                }
                 End::Switch { value, arms } => {
                     let value = slots[*value as usize];
                     arms.iter().find(|arm| arm.0 == value).map_or(Go::Unexplored(value), |arm| arm.1)

@@ -60,7 +60,9 @@ pub enum RunError {
     #[error("the target's paging mode is not supported: {0}")]
     Paging(String),
     /// The target does not run the kernel the program was made from.
-    #[error("the target runs another kernel: {differing} of {checked} code bytes the program was made from differ or are not there")]
+    #[error(
+        "the target runs another kernel: {differing} of {checked} code bytes the program was made from differ or are not there"
+    )]
     OtherKernel {
         /// Bytes that differ or cannot be read.
         differing: u64,
@@ -71,8 +73,20 @@ pub enum RunError {
 
 /// Registers whose value at the start is the target's, where it is known: the system's, not the process's.
 const FROM_TARGET: &[Reg] = &[
-    Reg::Cr0, Reg::Cr2, Reg::Cr3, Reg::Cr4, Reg::Cr8, Reg::Efer, Reg::GdtrBase, Reg::GdtrLimit, Reg::IdtrBase, Reg::IdtrLimit,
-    Reg::Ldtr, Reg::LdtrBase, Reg::Tr, Reg::TrBase,
+    Reg::Cr0,
+    Reg::Cr2,
+    Reg::Cr3,
+    Reg::Cr4,
+    Reg::Cr8,
+    Reg::Efer,
+    Reg::GdtrBase,
+    Reg::GdtrLimit,
+    Reg::IdtrBase,
+    Reg::IdtrLimit,
+    Reg::Ldtr,
+    Reg::LdtrBase,
+    Reg::Tr,
+    Reg::TrBase,
 ];
 
 impl<'t> Run<'t> {
@@ -115,7 +129,11 @@ impl<'t> Run<'t> {
         let value = if user { swapped } else { active };
         // Between the entry and its SWAPGS a CPU is privileged and still has the process's base: the kernel's is in the upper half.
         let upper = |value: &u64| value >> 63 == 1;
-        value.filter(upper).or(swapped.filter(upper)).or(active.filter(upper)).ok_or(RunError::NoRegister("kernel GS base"))
+        value
+            .filter(upper)
+            .or(swapped.filter(upper))
+            .or(active.filter(upper))
+            .ok_or(RunError::NoRegister("kernel GS base"))
     }
 }
 

@@ -110,7 +110,12 @@ impl<'p> WholeProgram<'p> {
         Ok((outcome, report))
     }
 
-    fn execute(&mut self, run: &Run<'_>, space: &mut Space<'_>, report: &mut WholeReport) -> Result<Option<Stopped>, RunError> {
+    fn execute(
+        &mut self,
+        run: &Run<'_>,
+        space: &mut Space<'_>,
+        report: &mut WholeReport,
+    ) -> Result<Option<Stopped>, RunError> {
         let mut slots = slots();
         self.cache.pool.fill(&mut slots, 0);
         run.registers(self.program, &mut slots)?;
@@ -132,7 +137,11 @@ impl<'p> WholeProgram<'p> {
                 match summarise(summary, &mut slots, space, self.mode) {
                     Ok(next) => (from, pc) = (pc, next),
                     Err(fault) => {
-                        return Ok(Some(Stopped::Unmapped { at: pc, address: slots[Reg::Rsp.index()], cause: fault.to_string() }));
+                        return Ok(Some(Stopped::Unmapped {
+                            at: pc,
+                            address: slots[Reg::Rsp.index()],
+                            cause: fault.to_string(),
+                        }));
                     }
                 }
                 continue;
@@ -264,7 +273,9 @@ fn useful(insns: &[lift::Insn]) -> Vec<Vec<bool>> {
                 if op.class() == Class::Control {
                     live = [true; 256];
                 }
-                if op.class() == Class::Pure && let Some(var) = op.def() {
+                if op.class() == Class::Pure
+                    && let Some(var) = op.def()
+                {
                     let wanted = if var.is_reg() {
                         std::mem::replace(&mut live[var.0 as usize & 255], false)
                     } else {

@@ -34,14 +34,26 @@ pub fn eval(kind: Kind, width: Width, a: u64, b: u64, c: u64) -> Result<u64, Eva
         Kind::Xor => a ^ b,
         Kind::Not => !a,
         Kind::Neg => a.wrapping_neg(),
-        Kind::Shl => if b >= u64::from(bits) { 0 } else { x << b },
-        Kind::Shr => if b >= u64::from(bits) { 0 } else { x >> b },
+        Kind::Shl => {
+            if b >= u64::from(bits) {
+                0
+            } else {
+                x << b
+            }
+        }
+        Kind::Shr => {
+            if b >= u64::from(bits) {
+                0
+            } else {
+                x >> b
+            }
+        }
         Kind::Sar => (signed(x, bits) >> b.min(63)) as u64,
         Kind::Rol => rotate_left(x, b, bits),
         Kind::Ror => rotate_left(x, u64::from(bits) - b % u64::from(bits), bits),
         Kind::Mul => a.wrapping_mul(b),
-        Kind::MulHiU => (u128::from(x) * u128::from(y) >> bits) as u64,
-        Kind::MulHiS => (i128::from(signed(x, bits)) * i128::from(signed(y, bits)) >> bits) as u64,
+        Kind::MulHiU => ((u128::from(x) * u128::from(y)) >> bits) as u64,
+        Kind::MulHiS => ((i128::from(signed(x, bits)) * i128::from(signed(y, bits))) >> bits) as u64,
         Kind::DivU => divide_unsigned(x, y, c & mask, bits)?.0,
         Kind::RemU => divide_unsigned(x, y, c & mask, bits)?.1,
         Kind::DivS => divide_signed(x, y, c & mask, bits)?.0,
@@ -55,7 +67,7 @@ pub fn eval(kind: Kind, width: Width, a: u64, b: u64, c: u64) -> Result<u64, Eva
         Kind::Eq => return Ok(u64::from(x == y)),
         Kind::LtU => return Ok(u64::from(x < y)),
         Kind::LtS => return Ok(u64::from(signed(x, bits) < signed(y, bits))),
-        Kind::CarryAdd => return Ok((u128::from(x) + u128::from(y) + u128::from(c & 1) >> bits) as u64),
+        Kind::CarryAdd => return Ok(((u128::from(x) + u128::from(y) + u128::from(c & 1)) >> bits) as u64),
         Kind::OverflowAdd => {
             let sum = x.wrapping_add(y).wrapping_add(c & 1);
             return Ok(u64::from((x ^ sum) & (y ^ sum) & width.sign_bit() != 0));
@@ -65,8 +77,14 @@ pub fn eval(kind: Kind, width: Width, a: u64, b: u64, c: u64) -> Result<u64, Eva
             let difference = x.wrapping_sub(y).wrapping_sub(c & 1);
             return Ok(u64::from((x ^ y) & (x ^ difference) & width.sign_bit() != 0));
         }
-        Kind::Parity => return Ok(u64::from((a as u8).count_ones() % 2 == 0)),
-        Kind::Select => if a != 0 { b } else { c },
+        Kind::Parity => return Ok(u64::from((a as u8).count_ones().is_multiple_of(2))),
+        Kind::Select => {
+            if a != 0 {
+                b
+            } else {
+                c
+            }
+        }
         Kind::Clz => u64::from(x.leading_zeros() - (64 - bits)),
         Kind::Ctz => u64::from(x.trailing_zeros().min(bits)),
         Kind::Popcnt => u64::from(x.count_ones()),
@@ -74,16 +92,63 @@ pub fn eval(kind: Kind, width: Width, a: u64, b: u64, c: u64) -> Result<u64, Eva
         Kind::Crc32c => return Ok(u64::from(crc32c(a as u32, y, bits))),
         Kind::ClmulLo => return Ok(carryless(a, b) as u64),
         Kind::ClmulHi => return Ok((carryless(a, b) >> 64) as u64),
-        Kind::VAdd | Kind::VSub | Kind::VAddSatU | Kind::VSubSatU | Kind::VAddSatS | Kind::VSubSatS | Kind::VCmpEq
-        | Kind::VCmpGtS | Kind::VMinU | Kind::VMaxU | Kind::VMinS | Kind::VMaxS | Kind::VShl | Kind::VShr | Kind::VSar
-        | Kind::VMul | Kind::VMulHiU | Kind::VMulHiS | Kind::VAvgU | Kind::VMaddS16 | Kind::VSad | Kind::VZipLo
-        | Kind::VZipHi | Kind::VPackS | Kind::VPackU | Kind::VMovMask | Kind::VShuffle => {
+        Kind::VAdd
+        | Kind::VSub
+        | Kind::VAddSatU
+        | Kind::VSubSatU
+        | Kind::VAddSatS
+        | Kind::VSubSatS
+        | Kind::VCmpEq
+        | Kind::VCmpGtS
+        | Kind::VMinU
+        | Kind::VMaxU
+        | Kind::VMinS
+        | Kind::VMaxS
+        | Kind::VShl
+        | Kind::VShr
+        | Kind::VSar
+        | Kind::VMul
+        | Kind::VMulHiU
+        | Kind::VMulHiS
+        | Kind::VAvgU
+        | Kind::VMaddS16
+        | Kind::VSad
+        | Kind::VZipLo
+        | Kind::VZipHi
+        | Kind::VPackS
+        | Kind::VPackU
+        | Kind::VMovMask
+        | Kind::VShuffle => {
             return Ok(crate::lanes::eval_lanes(kind, bits, a, b, c));
         }
-        Kind::Load | Kind::Store | Kind::Tsc | Kind::Rand | Kind::CpuidA | Kind::CpuidB | Kind::CpuidC | Kind::CpuidD
-        | Kind::Rdmsr | Kind::Rdpmc | Kind::In | Kind::ReadDr | Kind::Alloc | Kind::Realloc | Kind::Free | Kind::Out | Kind::Wrmsr | Kind::WriteDr
-        | Kind::TlbFlush | Kind::Jump | Kind::BranchIf | Kind::Call | Kind::Ret | Kind::SysEnter | Kind::SysExit
-        | Kind::Trap | Kind::Halt | Kind::Unsupported => return Err(EvalError::NotPure),
+        Kind::Load
+        | Kind::Store
+        | Kind::Tsc
+        | Kind::Rand
+        | Kind::CpuidA
+        | Kind::CpuidB
+        | Kind::CpuidC
+        | Kind::CpuidD
+        | Kind::Rdmsr
+        | Kind::Rdpmc
+        | Kind::In
+        | Kind::ReadDr
+        | Kind::Alloc
+        | Kind::Realloc
+        | Kind::Free
+        | Kind::Out
+        | Kind::Wrmsr
+        | Kind::WriteDr
+        | Kind::TlbFlush
+        | Kind::Jump
+        | Kind::BranchIf
+        | Kind::Call
+        | Kind::Ret
+        | Kind::SysEnter
+        | Kind::SysExit
+        | Kind::Trap
+        | Kind::Halt
+        | Kind::Unsupported => return Err(EvalError::NotPure),
     };
     Ok(result & mask)
 }

@@ -62,7 +62,12 @@ pub(crate) fn encode<T: Serialize>(magic: &[u8; 8], value: &T) -> Result<Vec<u8>
     Ok(bytes)
 }
 
-pub(crate) fn decode<T: DeserializeOwned>(magic: &[u8; 8], what: &'static str, bytes: &[u8], max: usize) -> Result<T, FileError> {
+pub(crate) fn decode<T: DeserializeOwned>(
+    magic: &[u8; 8],
+    what: &'static str,
+    bytes: &[u8],
+    max: usize,
+) -> Result<T, FileError> {
     let damaged = |why: &str| FileError::Damaged { what, why: why.to_string() };
     if bytes.len() < 8 || &bytes[..8] != magic {
         return Err(FileError::Foreign { what });
@@ -101,7 +106,8 @@ impl Program {
     /// [`FileError`] for anything but a whole, undamaged, well-formed program.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FileError> {
         let program: Self = decode(MAGIC, "program file", bytes, MAX_BYTES)?;
-        verify::verify(&program).map_err(|error| FileError::Damaged { what: "program file", why: error.to_string() })?;
+        verify::verify(&program)
+            .map_err(|error| FileError::Damaged { what: "program file", why: error.to_string() })?;
         Ok(program)
     }
 }

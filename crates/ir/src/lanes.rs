@@ -34,8 +34,8 @@ pub(crate) fn eval_lanes(kind: Kind, bits: u32, a: u64, b: u64, c: u64) -> u64 {
         Kind::VShr => each(&|x, _| x >> b),
         Kind::VSar => each(&|x, _| (s(x) >> b.min(63)).cast_unsigned()),
         Kind::VMul => each(&|x, y| x.wrapping_mul(y)),
-        Kind::VMulHiU => each(&|x, y| (u128::from(x) * u128::from(y) >> bits) as u64),
-        Kind::VMulHiS => each(&|x, y| (i128::from(s(x)) * i128::from(s(y)) >> bits) as u64),
+        Kind::VMulHiU => each(&|x, y| ((u128::from(x) * u128::from(y)) >> bits) as u64),
+        Kind::VMulHiS => each(&|x, y| ((i128::from(s(x)) * i128::from(s(y))) >> bits) as u64),
         Kind::VAvgU => each(&|x, y| (u128::from(x) + u128::from(y)).div_ceil(2) as u64),
         Kind::VMaddS16 => (0..2).fold(0, |all, lane| {
             let product = |at: u32| signed(a >> at, 16) * signed(b >> at, 16);
@@ -53,7 +53,11 @@ pub(crate) fn eval_lanes(kind: Kind, bits: u32, a: u64, b: u64, c: u64) -> u64 {
         }
         Kind::VPackS | Kind::VPackU => {
             let half = bits / 2;
-            let (low, high) = if kind == Kind::VPackS { (-(1i64 << (half - 1)), (1i64 << (half - 1)) - 1) } else { (0, (1i64 << half) - 1) };
+            let (low, high) = if kind == Kind::VPackS {
+                (-(1i64 << (half - 1)), (1i64 << (half - 1)) - 1)
+            } else {
+                (0, (1i64 << half) - 1)
+            };
             (0..64 / bits).fold(0, |all, lane| {
                 let value = s(a >> (lane * bits)).clamp(low, high).cast_unsigned() & (mask >> half);
                 all | value << (lane * half)

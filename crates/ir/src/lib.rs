@@ -13,8 +13,8 @@ pub mod program;
 pub mod system;
 pub mod verify;
 
-pub use file::FileError;
-pub use system::System;
 pub use eval::{EvalError, eval};
+pub use file::FileError;
 pub use op::{Arg, Class, Kind, Op, Var, Width};
 pub use program::Program;
+pub use system::System;

@@ -70,7 +70,10 @@ impl System {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FileError> {
         let system: Self = file::decode(MAGIC, "companion file", bytes, MAX_BYTES)?;
         if system.pages.iter().any(|(addr, page)| addr % 4096 != 0 || page.len() != 4096) {
-            return Err(FileError::Damaged { what: "companion file", why: "a page has the wrong size or address".into() });
+            return Err(FileError::Damaged {
+                what: "companion file",
+                why: "a page has the wrong size or address".into(),
+            });
         }
         Ok(system)
     }

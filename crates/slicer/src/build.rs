@@ -61,7 +61,8 @@ pub fn build(recordings: &[Recording], options: &BuildOptions) -> Result<Built, 
     let mut functions = Functions::default();
     let pairs: Vec<(&Recording, &Kept)> = recordings.iter().zip(&kept).collect();
     functions.learn(&pairs);
-    let paths: Vec<Path> = pairs.iter().map(|(recording, kept)| functions.path(recording, kept)).collect::<Result<_, _>>()?;
+    let paths: Vec<Path> =
+        pairs.iter().map(|(recording, kept)| functions.path(recording, kept)).collect::<Result<_, _>>()?;
 
     let width = if first.trace.header().mode_bits == 64 { Width::B64 } else { Width::B32 };
     let mut preserve = Preserve::new(functions.keys.len(), width);
@@ -93,12 +94,16 @@ pub fn build(recordings: &[Recording], options: &BuildOptions) -> Result<Built, 
 
     let slice = slice(&graph, &table.code, &functions, &space, options.policy);
     let entry = paths[0].func[0];
-    let emit = Emit { graph: &graph, code: &table.code, functions: &functions, slice: &slice, summaries: &options.summaries };
+    let emit =
+        Emit { graph: &graph, code: &table.code, functions: &functions, slice: &slice, summaries: &options.summaries };
     let emitted = emit.emit(entry);
     let system = space.system();
-    let late = |kept: &Kept| -> Vec<(u64, Vec<u8>)> { kept.late_pages.iter().map(|(&addr, page)| (addr, page.to_vec())).collect() };
+    let late = |kept: &Kept| -> Vec<(u64, Vec<u8>)> {
+        kept.late_pages.iter().map(|(&addr, page)| (addr, page.to_vec())).collect()
+    };
     let pages = user_pages(first, &space, &late(&kept[0]));
-    let mut summaries: Vec<(u64, Summary)> = options.summaries.iter().map(|(&addr, &summary)| (addr, summary)).collect();
+    let mut summaries: Vec<(u64, Summary)> =
+        options.summaries.iter().map(|(&addr, &summary)| (addr, summary)).collect();
     summaries.sort_unstable_by_key(|summary| summary.0);
     let program = Program {
         name: first.trace.header().program.clone(),
@@ -130,7 +135,8 @@ fn alike(first: &Recording, other: &Recording) -> Result<(), Error> {
     } else if a.variables != b.variables {
         "their inputs and outputs differ; record both with the same trainer binary".to_string()
     } else if start(first) != start(other) {
-        "their begin marks lie at different addresses; record both with the same trainer binary, without randomisation".to_string()
+        "their begin marks lie at different addresses; record both with the same trainer binary, without randomisation"
+            .to_string()
     } else {
         return Ok(());
     };

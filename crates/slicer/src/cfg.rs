@@ -77,7 +77,13 @@ impl Cfg {
 
     /// Builds the graph of a function. Without a `source` only what was executed is in it.
     #[must_use]
-    pub fn build(graph: &Graph, code: &[Code], functions: &Functions, source: Option<&dyn CodeSource>, func: u32) -> Cfg {
+    pub fn build(
+        graph: &Graph,
+        code: &[Code],
+        functions: &Functions,
+        source: Option<&dyn CodeSource>,
+        func: u32,
+    ) -> Cfg {
         let sites = &graph.functions[func as usize].sites;
         let mut cfg = Cfg {
             nodes: vec![Node::Exit],
@@ -98,8 +104,18 @@ impl Cfg {
             cfg.next.push(Vec::new());
         }
         let entry = functions.keys.get(func as usize).map_or(0, |key| key.entry);
-        let mut builder =
-            Builder { graph, code, functions, source, entry, mode, by_pc, unseen: FxHashMap::default(), queue: Vec::new(), cfg };
+        let mut builder = Builder {
+            graph,
+            code,
+            functions,
+            source,
+            entry,
+            mode,
+            by_pc,
+            unseen: FxHashMap::default(),
+            queue: Vec::new(),
+            cfg,
+        };
         for &site in sites {
             builder.site(site);
         }

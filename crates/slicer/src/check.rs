@@ -58,7 +58,8 @@ pub fn check(recording: &Recording) -> CheckReport {
     let rsp = Reg::Rsp.index();
     for step in 0..recording.steps.len() {
         if let Some((ended, own)) = last.take() {
-            let diverted = interruptions.before(step - 1, recording.pc(step - 1), &ended, recording.pc(step), replay.regs[rsp]);
+            let diverted =
+                interruptions.before(step - 1, recording.pc(step - 1), &ended, recording.pc(step), replay.regs[rsp]);
             if diverted {
                 report.interruptions += 1;
                 replay.interrupted();
@@ -69,7 +70,8 @@ pub fn check(recording: &Recording) -> CheckReport {
         report.instructions += 1;
         let found = std::mem::take(&mut replay.mismatches);
         // Register differences belong to the instructions since the last record, not to this one.
-        let (registers, own): (Vec<_>, Vec<_>) = found.into_iter().partition(|it| matches!(it, Mismatch::Register { .. }));
+        let (registers, own): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|it| matches!(it, Mismatch::Register { .. }));
         for it in &registers {
             report.disagree(recording, step, format!("before it: {it:x?}"));
         }

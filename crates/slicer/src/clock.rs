@@ -38,7 +38,8 @@ pub(crate) fn cells(graph: &Graph, code: &[Code], shared: &FxHashMap<u64, u64>) 
             continue;
         }
         for (mine, other) in [(0, 1), (1, 0)] {
-            let is_counter = definers(&adjacency, &op, number, it, mine).iter().any(|definer| counter.contains(definer));
+            let is_counter =
+                definers(&adjacency, &op, number, it, mine).iter().any(|definer| counter.contains(definer));
             if !is_counter {
                 continue;
             }
@@ -66,5 +67,10 @@ pub(crate) fn cells(graph: &Graph, code: &[Code], shared: &FxHashMap<u64, u64>) 
 /// What defines one operand of an operation.
 fn definers(adjacency: &Adjacency, op: &dyn Fn(u32) -> Option<Op>, number: u32, it: Op, operand: usize) -> Vec<u32> {
     let Some(var) = operand_var(it.args[operand]) else { return Vec::new() };
-    adjacency.of(number).iter().copied().filter(|&definer| op(definer).is_some_and(|it| it.def() == Some(var))).collect()
+    adjacency
+        .of(number)
+        .iter()
+        .copied()
+        .filter(|&definer| op(definer).is_some_and(|it| it.def() == Some(var)))
+        .collect()
 }

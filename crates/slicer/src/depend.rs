@@ -222,7 +222,8 @@ impl Visitor for Depend<'_> {
                 next.push(self.site);
             }
         }
-        let control = code.insn.ops.iter().rposition(|op| op.class() == Class::Control).map(|at| site.first_op + at as u32);
+        let control =
+            code.insn.ops.iter().rposition(|op| op.class() == Class::Control).map(|at| site.first_op + at as u32);
         match step_move {
             Move::Stay => {}
             Move::Call(func) => {

@@ -52,7 +52,10 @@ impl Emit<'_> {
     pub fn emit(&self, entry: u32) -> Emitted {
         let mut ids = FxHashMap::default();
         let order: Vec<u32> = std::iter::once(entry)
-            .chain((0..self.graph.functions.len() as u32).filter(|&func| func != entry && self.slice.functions[func as usize]))
+            .chain(
+                (0..self.graph.functions.len() as u32)
+                    .filter(|&func| func != entry && self.slice.functions[func as usize]),
+            )
             .collect();
         for (at, &func) in order.iter().enumerate() {
             ids.insert(func, FuncId(at as u32));
@@ -61,7 +64,8 @@ impl Emit<'_> {
             .iter()
             .map(|&func| {
                 let key = self.functions.keys[func as usize];
-                let preserved = self.graph.functions[func as usize].preserved.iter().filter(|var| *var != RSP).collect();
+                let preserved =
+                    self.graph.functions[func as usize].preserved.iter().filter(|var| *var != RSP).collect();
                 let blocks = match self.summaries.get(&key.entry) {
                     Some(&summary) if func != entry => vec![Block {
                         pc: key.entry,
@@ -81,8 +85,14 @@ impl Emit<'_> {
 
     fn blocks(&self, func: u32, ids: &FxHashMap<u32, FuncId>) -> Vec<Block> {
         let Some(cfg) = &self.slice.cfgs[func as usize] else { return Vec::new() };
-        let mut body =
-            Body { emit: self, cfg, ids, block_of: FxHashMap::default(), by_pc: FxHashMap::default(), blocks: vec![None] };
+        let mut body = Body {
+            emit: self,
+            cfg,
+            ids,
+            block_of: FxHashMap::default(),
+            by_pc: FxHashMap::default(),
+            blocks: vec![None],
+        };
         let info = &self.graph.functions[func as usize];
         for &site in &info.sites {
             if let Some(code) = self.code.get(self.graph.sites[site as usize].code as usize) {
@@ -185,12 +195,16 @@ impl Body<'_> {
                 continue;
             }
             let decides_more = index < last;
-            if op.kind == Kind::BranchIf && included && let Arg::Const(target) = op.args[1] {
+            if op.kind == Kind::BranchIf
+                && included
+                && let Arg::Const(target) = op.args[1]
+            {
                 let taken = self.side(site, target);
                 let rest = BlockId(self.blocks.len() as u32);
                 let otherwise = if decides_more { Target::Block(rest) } else { self.side(site, fallthrough) };
                 let term = Terminator::Branch { cond: op.args[0], taken, otherwise };
-                self.blocks[at.0 as usize] = Some(Block { pc: insn.pc, ops: std::mem::take(&mut ops), term, term_pc: insn.pc });
+                self.blocks[at.0 as usize] =
+                    Some(Block { pc: insn.pc, ops: std::mem::take(&mut ops), term, term_pc: insn.pc });
                 if !decides_more {
                     return;
                 }
@@ -240,9 +254,12 @@ impl Body<'_> {
                 };
                 // The frame gives the stack pointer back as it was before the call: the call's own push must not be in it.
                 let code = &self.emit.code[graph.sites[site as usize].code as usize];
-                let pushes = code.insn.ops.iter().enumerate().any(|(index, op)| {
-                    op.def() == Some(RSP) && self.emit.slice.ops[first_op as usize + index]
-                });
+                let pushes = code
+                    .insn
+                    .ops
+                    .iter()
+                    .enumerate()
+                    .any(|(index, op)| op.def() == Some(RSP) && self.emit.slice.ops[first_op as usize + index]);
                 if pushes {
                     ops.insert(0, Op::new(Kind::Mov, ir::Width::B64, SAVED_STACK, &[RSP.into()]));
                     return Terminator::Call { callee, stack: SAVED_STACK, then };
@@ -252,7 +269,9 @@ impl Body<'_> {
             Kind::Ret | Kind::SysExit if flow.returns && flow.next.is_empty() && flow.tails.is_empty() => {
                 Terminator::Goto(Target::Return)
             }
-            _ if included && matches!(op.args[0], Arg::Var(_)) => Terminator::Switch { value: op.args[0], arms: self.arms(site) },
+            _ if included && matches!(op.args[0], Arg::Var(_)) => {
+                Terminator::Switch { value: op.args[0], arms: self.arms(site) }
+            }
             _ => Terminator::Goto(self.onward(site)),
         }
     }

@@ -8,9 +8,9 @@
 use ir::Kind;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::Error;
 use crate::preprocess::Kept;
 use crate::recording::Recording;
-use crate::Error;
 
 /// What a step does to the frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

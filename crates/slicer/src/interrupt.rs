@@ -51,7 +51,8 @@ impl Interruptions {
         if ended.control != Some(Kind::SysExit) {
             return None;
         }
-        let at = self.open.iter().rposition(|open| open.rsp == rsp && (ended.next == open.next || ended.next == open.pc))?;
+        let at =
+            self.open.iter().rposition(|open| open.rsp == rsp && (ended.next == open.next || ended.next == open.pc))?;
         let open = self.open[at];
         self.open.truncate(at);
         Some(Closed { outermost: at == 0, fault: !open.complete || ended.next != open.next })

@@ -51,7 +51,9 @@ pub enum Error {
         pc: u64,
     },
     /// Begin and end mark are in different frames.
-    #[error("the end mark is not in the function that set the begin mark (call depth {depth:+}); put both into one function")]
+    #[error(
+        "the end mark is not in the function that set the begin mark (call depth {depth:+}); put both into one function"
+    )]
     EndFrame {
         /// How much deeper the end mark is.
         depth: i64,

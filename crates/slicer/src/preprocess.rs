@@ -11,10 +11,10 @@
 use machine::{PhysAddr, Reg};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::Error;
 use crate::interrupt::Interruptions;
 use crate::recording::Recording;
 use crate::replay::{Blind, Ended, Replay};
-use crate::Error;
 
 /// A recording without its interruptions.
 pub struct Kept {
@@ -39,7 +39,7 @@ impl Frames<'_> {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 let page = self.recording.trace.snapshot().page(PhysAddr(paddr)).map_err(Error::Trace)?;
-                Ok(entry.insert(Box::new(page.map_or([0; 4096], |page| *page))))
+                Ok(entry.insert(Box::new(page.unwrap_or([0; 4096]))))
             }
         }
     }
@@ -49,7 +49,11 @@ impl Frames<'_> {
 ///
 /// # Errors
 /// [`Error::Interrupted`] when a handler never returns to where it interrupted.
-pub fn preprocess(recording: &Recording, begin_pages: &FxHashSet<u64>, is_user: &dyn Fn(u64) -> bool) -> Result<Kept, Error> {
+pub fn preprocess(
+    recording: &Recording,
+    begin_pages: &FxHashSet<u64>,
+    is_user: &dyn Fn(u64) -> bool,
+) -> Result<Kept, Error> {
     let mut replay = Replay::new(recording);
     let mut kept = Kept { steps: Vec::new(), ended: Vec::new(), late_pages: FxHashMap::default() };
     let mut frames = Frames { recording, pages: FxHashMap::default() };

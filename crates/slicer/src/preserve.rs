@@ -121,7 +121,11 @@ impl Preserve {
 
     fn origin(&self, arg: ir::Arg) -> Option<u32> {
         let ir::Arg::Var(var) = arg else { return None };
-        if var.is_reg() { Some(self.origins[var.0 as usize & 255]) } else { self.temps.get((var.0 - Var::FIRST_TEMP) as usize).copied() }
+        if var.is_reg() {
+            Some(self.origins[var.0 as usize & 255])
+        } else {
+            self.temps.get((var.0 - Var::FIRST_TEMP) as usize).copied()
+        }
     }
 
     fn define(&mut self, var: Var, origin: u32) {
@@ -151,7 +155,9 @@ impl Visitor for Preserve {
             Kind::Load => aligned.and_then(|mem| self.memory.get(&mem.paddr).copied()),
             _ => None,
         };
-        if op.kind == Kind::Store && let Some(mem) = mem {
+        if op.kind == Kind::Store
+            && let Some(mem) = mem
+        {
             for at in (mem.paddr & !7..mem.paddr + u64::from(mem.size)).step_by(4) {
                 self.memory.remove(&at);
             }
@@ -159,7 +165,9 @@ impl Visitor for Preserve {
             if let (Some(mem), Some(origin)) = (aligned, stored) {
                 self.memory.insert(mem.paddr, origin);
             }
-        } else if op.kind == Kind::Load && let (Some(mem), Some(var)) = (aligned, op.def()) {
+        } else if op.kind == Kind::Load
+            && let (Some(mem), Some(var)) = (aligned, op.def())
+        {
             // A first load gives the cell an origin, so that what is saved elsewhere and brought back is recognised.
             let origin = match origin {
                 Some(origin) => origin,
@@ -195,7 +203,11 @@ impl Visitor for Preserve {
                         }
                     }
                     let rsp = Var(Reg::Rsp as u16);
-                    if self.rsp == frame.rsp { same.insert(rsp) } else { same.remove(rsp) }
+                    if self.rsp == frame.rsp {
+                        same.insert(rsp)
+                    } else {
+                        same.remove(rsp)
+                    }
                     let slot = &mut self.preserved[frame.func as usize];
                     let mut both = slot.unwrap_or(RegSet::ALL);
                     for (mine, theirs) in both.0.iter_mut().zip(same.0) {

@@ -73,26 +73,29 @@ impl Recording {
         let mut code = Vec::with_capacity(trace.insns().len());
         for insn in trace.insns() {
             let mode = lift::Mode::from_bits(u32::from(insn.mode_bits)).ok_or(Error::Mode(insn.mode_bits))?;
-            let lifted = lift::lift(mode, insn.pc.0, &insn.bytes).map_err(Error::Lift)?;
-            code.push(Code { insn: lifted, bytes: insn.bytes.to_vec(), mode });
+            let lifted = lift::lift(mode, insn.pc.0, insn.bytes()).map_err(Error::Lift)?;
+            code.push(Code { insn: lifted, bytes: insn.bytes().to_vec(), mode });
         }
         let (mut steps, mut accesses, mut regs) = (Vec::new(), Vec::new(), Vec::new());
         trace
-            .for_each_event(&mut |event| match event {
-                Event::Regs(changed) => regs.extend_from_slice(changed),
-                Event::Insn(id) => steps.push(Step {
-                    code: id.0,
-                    access: u32::try_from(accesses.len()).unwrap_or(u32::MAX),
-                    regs: u32::try_from(regs.len()).unwrap_or(u32::MAX),
-                }),
-                Event::Access(access) => accesses.push(Access {
-                    vaddr: access.vaddr,
-                    paddr: access.paddr,
-                    value: access.value,
-                    size: access.size,
-                    store: access.store,
-                    io: access.io,
-                }),
+            .for_each_event(|event| {
+                match event {
+                    Event::Regs(changed) => regs.extend_from_slice(changed),
+                    Event::Insn(id) => steps.push(Step {
+                        code: id.0,
+                        access: u32::try_from(accesses.len()).unwrap_or(u32::MAX),
+                        regs: u32::try_from(regs.len()).unwrap_or(u32::MAX),
+                    }),
+                    Event::Access(access) => accesses.push(Access {
+                        vaddr: access.vaddr,
+                        paddr: access.paddr,
+                        value: access.value,
+                        size: access.size,
+                        store: access.store,
+                        io: access.io,
+                    }),
+                }
+                Ok(())
             })
             .map_err(Error::Trace)?;
         if accesses.len() >= u32::MAX as usize || regs.len() >= u32::MAX as usize || steps.len() >= u32::MAX as usize {

@@ -122,7 +122,16 @@ impl<'r> Replay<'r> {
             regs[reg.index()] = value;
             known[reg.index()] = true;
         }
-        Self { recording, regs, temps: Vec::new(), used: Vec::new(), cursor: 0, mismatches: Vec::new(), loose: true, known }
+        Self {
+            recording,
+            regs,
+            temps: Vec::new(),
+            used: Vec::new(),
+            cursor: 0,
+            mismatches: Vec::new(),
+            loose: true,
+            known,
+        }
     }
 
     /// Takes over the registers recorded before `step`; differences are mismatches unless something undetermined happened.
@@ -199,7 +208,14 @@ impl<'r> Replay<'r> {
     }
 
     /// Puts an operand together from several smaller accesses in a row.
-    fn gather(&mut self, accesses: &[Access], first: usize, store: bool, vaddr: u64, size: u64) -> Option<(MemRef, u64)> {
+    fn gather(
+        &mut self,
+        accesses: &[Access],
+        first: usize,
+        store: bool,
+        vaddr: u64,
+        size: u64,
+    ) -> Option<(MemRef, u64)> {
         let (mut value, mut have, mut at) = (0u64, 0u64, first);
         let mut mem = self.mem_ref(&accesses[first], 0, vaddr, size);
         while have < size {
@@ -258,7 +274,13 @@ impl<'r> Replay<'r> {
         }
     }
 
-    fn iteration(&mut self, code: &crate::recording::Code, accesses: &[Access], slot: &mut Option<u64>, observer: &mut impl Observer) -> Ended {
+    fn iteration(
+        &mut self,
+        code: &crate::recording::Code,
+        accesses: &[Access],
+        slot: &mut Option<u64>,
+        observer: &mut impl Observer,
+    ) -> Ended {
         let fallthrough = code.insn.pc.wrapping_add(u64::from(code.insn.len));
         let mut ended = Ended { control: None, next: fallthrough, complete: true, slot: 0 };
         for (index, op) in code.insn.ops.iter().enumerate() {
@@ -289,7 +311,11 @@ impl<'r> Replay<'r> {
                     let value = b & op.width.mask();
                     let found = self.find(accesses, true, a, op.width.bytes());
                     if found.map(|found| found.1) != Some(value) {
-                        self.mismatches.push(Mismatch::Store { vaddr: a, computed: value, recorded: found.map(|found| found.1) });
+                        self.mismatches.push(Mismatch::Store {
+                            vaddr: a,
+                            computed: value,
+                            recorded: found.map(|found| found.1),
+                        });
                     }
                     let Some((mem, recorded)) = found else {
                         ended.complete = false;

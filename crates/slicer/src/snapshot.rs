@@ -33,7 +33,7 @@ impl GuestMemory for SnapshotMemory<'_> {
     fn page(&self, addr: PhysAddr) -> Result<&Page, MemoryError> {
         let page = addr.page();
         let cell = self.pages.get(&page.0).ok_or(MemoryError::Hole(addr))?;
-        let load = || self.snapshot.page(page).ok().flatten().map(|bytes| Box::new(*bytes));
+        let load = || self.snapshot.page(page).ok().flatten().map(Box::new);
         cell.get_or_init(load).as_deref().ok_or(MemoryError::Absent(addr))
     }
 
@@ -63,7 +63,9 @@ impl<'t> AddressSpace<'t> {
         let mode = PagingMode::from_regs(regs).map_err(|error| Error::Paging(error.to_string()))?;
         let user_root = regs.get_or_zero(Reg::Cr3);
         let begin = recording.steps.first().map_or(0, |_| recording.pc(0));
-        let entry = (0..recording.steps.len()).map(|step| recording.pc(step)).find(|pc| (pc ^ begin) >> (mode_bits(mode) - 1) & 1 == 1);
+        let entry = (0..recording.steps.len())
+            .map(|step| recording.pc(step))
+            .find(|pc| (pc ^ begin) >> (mode_bits(mode) - 1) & 1 == 1);
         // With page-table isolation the process's own tables lack the kernel: its other tables are loaded at the entry.
         let maps = |root: u64| {
             entry.is_none_or(|pc| paging::translate(&memory, mode, root, VirtAddr(pc)).is_ok_and(|found| !found.user))
