@@ -1,0 +1,31 @@
+/* The executable of a process: getpsfile PID. */
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "virtuoso.h"
+
+static char path[256];
+
+int main(int argc, char **argv)
+{
+    uint32_t pid = argc > 1 ? strtoul(argv[1], NULL, 10) : 1;
+    int32_t rc = 0;
+
+    virtuoso_input("pid:u32", &pid);
+    virtuoso_output("rc:i32", &rc);
+    virtuoso_output("path:cstr[256]", path);
+    virtuoso_begin("getpsfile");
+    char link[32];
+    snprintf(link, sizeof link, "/proc/%u/exe", pid);
+    /* rc: the path's length, or the negative error: a kernel thread has no executable (-ENOENT). */
+    rc = readlink(link, path, sizeof path - 1);
+    if (rc < 0)
+        rc = -errno;
+    virtuoso_end();
+
+    printf("pid %u rc %d path %s\n", pid, rc, path);
+    return 0;
+}

@@ -1,0 +1,39 @@
+/* All PIDs. */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "virtuoso.h"
+
+static uint32_t pids[4096];
+
+int main(void)
+{
+    uint32_t count = 0;
+    int32_t rc = 0;
+
+    virtuoso_output("rc:i32", &rc);
+    virtuoso_output("count:u32", &count);
+    virtuoso_output("pids:u32[count<=4096]", pids);
+    virtuoso_begin("pslist");
+    DIR *dir = opendir("/proc");
+    if (dir) {
+        struct dirent *entry;
+        while ((entry = readdir(dir)) && count < 4096)
+            if (isdigit((unsigned char)entry->d_name[0]))
+                pids[count++] = strtoul(entry->d_name, NULL, 10);
+        closedir(dir);
+    } else {
+        rc = -errno;
+    }
+    virtuoso_end();
+
+    printf("rc %d count %u:", rc, count);
+    for (uint32_t i = 0; i < count; i++)
+        printf(" %u", pids[i]);
+    printf("\n");
+    return 0;
+}
