@@ -7,6 +7,7 @@
 
 mod apt;
 mod check;
+mod demo;
 mod setup;
 mod shell;
 mod test;
@@ -29,6 +30,8 @@ struct Arguments {
 enum Verb {
     /// Install what is missing, fetch the guest kernel and build the guests
     Setup,
+    /// Record, build and run all six programs and compare their answers with the truth in another guest
+    Demo(demo::Arguments),
     /// Check formatting, lints, documentation and the layout of the workspace
     Check,
     /// Set up, then run all tests, including the one that boots real guests
@@ -38,6 +41,7 @@ enum Verb {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Setup => setup::run(),
+        Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Check => check::run(),
         Verb::Test => test::run(),
     };

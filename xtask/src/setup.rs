@@ -15,14 +15,15 @@ use testkit::layout;
 const QEMU: (u32, u32) = (9, 1);
 
 /// Packages by the program that shows they are there.
-const TOOLS: [(&str, &str); 4] =
-    [("gcc", "gcc"), ("musl-gcc", "musl-tools"), ("cpio", "cpio"), ("busybox", "busybox-static")];
+const TOOLS: [(&str, &str); 5] =
+    [("gcc", "gcc"), ("musl-gcc", "musl-tools"), ("cpio", "cpio"), ("busybox", "busybox-static"), ("xz", "xz-utils")];
 
 /// Runs the verb.
 pub fn run() -> Outcome {
     tools()?;
     qemu()?;
     let kernel = kernel()?;
+    kernel.unpacked()?;
     for kind in [Kind::Training, Kind::Target] {
         initramfs::build(kind, &kernel)?;
     }
@@ -154,8 +155,6 @@ fn kernel_package() -> Option<String> {
 /// Downloads packages and unpacks them into `directory`, in one step for whoever looks at it.
 fn fetch(packages: &[String], directory: &Path) -> Outcome {
     let part = layout::part_name(directory);
-    // Left over from an interrupted run with our process number, at most.
-    let _ = std::fs::remove_dir_all(&part);
     std::fs::create_dir_all(&part)?;
     let result = packages.iter().try_for_each(|package| -> Outcome {
         let output = Command::new("apt-get").args(["-q", "-q", "download", package]).current_dir(&part).output()?;
@@ -172,6 +171,7 @@ fn fetch(packages: &[String], directory: &Path) -> Outcome {
                 std::fs::remove_file(&path)?;
             }
         }
+        // An unfinished one from elsewhere; if it stays, the renaming says so.
         let _ = std::fs::remove_dir_all(directory);
         Ok(std::fs::rename(&part, directory)?)
     });

@@ -75,6 +75,16 @@ pub enum Error {
         /// What differed the last time.
         difference: String,
     },
+    /// The command under test failed.
+    #[error("virtuoso {command} ended with {code}: {messages}")]
+    Tool {
+        /// The first words of its command line.
+        command: String,
+        /// Its exit code.
+        code: i32,
+        /// What it said.
+        messages: String,
+    },
 }
 
 impl Error {
