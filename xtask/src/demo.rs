@@ -1,0 +1,105 @@
+//! `cargo xtask demo`: the main job from end to end, on two different guests.
+//!
+//! One training guest is recorded, six programs are built, and each answers questions about another guest's dump. The truth it is
+//! compared with was printed inside that guest.
+
+use crate::{Outcome, setup, shell};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+use testkit::capture::{Moment, capture};
+use testkit::guest::{Target, Training, boot_target, run_file};
+use testkit::layout;
+use testkit::pipeline::{PROGRAMS, Row, Tool, program_of};
+
+/// Options of the demonstration.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Print one JSON object a program instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Do not run everything a second time both ways
+    #[arg(long)]
+    no_verify: bool,
+}
+
+/// Builds the command and the recorder and says where the command is.
+pub fn tool() -> Result<Tool, Box<dyn std::error::Error>> {
+    let mut build = Command::new("cargo");
+    build.args(["build", "--release", "-p", "virtuoso-cli", "-p", "virtuoso-recorder"]).current_dir(layout::root());
+    shell::show(&mut build)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| layout::root().join("target"), PathBuf::from);
+    Ok(Tool { virtuoso: target.join("release/virtuoso") })
+}
+
+/// Runs the verb.
+pub fn run(arguments: &Arguments) -> Outcome {
+    setup::run()?;
+    let tool = tool()?;
+    let say = |text: &str| {
+        if !arguments.json {
+            println!("demo: {text}");
+        }
+    };
+    let directory = layout::run().join("demo");
+    say("recording six trainers in one training guest");
+    let traces = tool.record(&Training::default(), &directory)?;
+    let mut instructions = 0;
+    for trace in &traces {
+        let words = ["trace", "check", "--json"].iter().map(Into::into).chain([trace.into()]).collect::<Vec<_>>();
+        let checked = tool.json(&words)?;
+        instructions += checked["instructions"].as_u64().unwrap_or(0);
+    }
+    say(&format!("{} traces, {instructions} instructions, all replayed by the lifter", traces.len()));
+    say("building six programs");
+    let mut built = Vec::new();
+    for program in PROGRAMS {
+        let mine: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
+        let file = directory.join(format!("{program}.prog"));
+        built.push((program, file.clone(), tool.build(program, &mine, &file)?));
+    }
+    say("booting the target guest: other processes, modules, namespaces and clock");
+    let mut guest = boot_target(&Target::default(), Duration::from_secs(300))?;
+    let capture = capture(&mut guest, &run_file("demo-target")?, Moment::KernelMode)?;
+    drop(guest);
+    say(&format!("asking about {}", capture.elf.display()));
+    let rows: Vec<Row> = built
+        .iter()
+        .map(|(program, file, built)| tool.ask(program, file, &capture, 0, built, !arguments.no_verify))
+        .collect();
+    for row in &rows {
+        if arguments.json {
+            println!("{}", serde_json::to_string(row)?);
+        }
+    }
+    if !arguments.json {
+        print_table(&rows);
+    }
+    let wrong: Vec<&str> = rows.iter().filter(|row| !row.equals_truth).map(|row| row.program.as_str()).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(format!("not the truth, or no agreement of both ways: {}", wrong.join(", ")).into()) }
+}
+
+fn print_table(rows: &[Row]) {
+    println!();
+    println!(
+        "{:<11} {:<44} {:>7} {:>7} {:>7} {:>9} {:>7} {:>8}",
+        "program", "answer (the first)", "truth", "slice", "whole", "traced", "slice", "ms"
+    );
+    for row in rows {
+        let answer: String = row.answer.chars().take(44).collect();
+        println!(
+            "{:<11} {:<44} {:>7} {:>7} {:>7} {:>9} {:>7} {:>8.2}",
+            row.program,
+            answer,
+            if row.equals_truth { format!("{}/{}", row.right, row.asked) } else { format!("NO {}/{}", row.right, row.asked) },
+            row.by_slice,
+            row.by_whole,
+            row.traced,
+            row.slice,
+            row.milliseconds
+        );
+        for problem in row.problems.iter().take(3) {
+            println!("            {problem}");
+        }
+    }
+}
