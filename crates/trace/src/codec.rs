@@ -199,6 +199,9 @@ impl BlockEncoder {
             flags |= ACCESS_NEW_PAGE;
             put(&mut self.pages, ppage.rotate_right(PAGE_BITS));
         }
+        if access.crosses_page() {
+            put(&mut self.pages, access.next_page.map_or(0, |page| (page.0 >> PAGE_BITS) + 1));
+        }
         if access.store {
             flags |= ACCESS_STORE;
         }
@@ -390,14 +393,19 @@ impl BlockDecoder {
                     if size > 8 {
                         wide |= u128::from(value((slot + 8) % VALUES)?) << 64;
                     }
-                    let access = Access {
+                    let mut access = Access {
                         store: payload & ACCESS_STORE != 0,
                         vaddr: VirtAddr(addr),
                         paddr: PhysAddr(ppage.wrapping_add(addr & 0xfff)),
+                        next_page: None,
                         size,
                         value: wide,
                         io: payload & ACCESS_IO != 0,
                     };
+                    if access.crosses_page() {
+                        let number = pages.number().ok_or_else(ends)?;
+                        access.next_page = number.checked_sub(1).map(|page| PhysAddr(page << PAGE_BITS));
+                    }
                     set(&mut event, &mut list, Event::Access(access));
                     visit(&event).map_err(DecodeStop::Visitor)?;
                 }

@@ -60,15 +60,38 @@ pub struct Access {
     pub store: bool,
     /// Linear address of the first byte.
     pub vaddr: VirtAddr,
-    /// Physical address of the first byte. Where the access crosses a page, only its first page's translation is
-    /// recorded.
+    /// Physical address of the first byte.
     pub paddr: PhysAddr,
+    /// Where the access crosses a page: the physical address of the second page, if it is known.
+    pub next_page: Option<PhysAddr>,
     /// Bytes: 1, 2, 4, 8 or 16 (others are representable).
     pub size: u8,
     /// The bytes read or written, little-endian, zero-extended.
     pub value: u128,
     /// A device answered, not RAM.
     pub io: bool,
+}
+
+impl Access {
+    /// Whether it reaches into a second page.
+    #[must_use]
+    pub const fn crosses_page(&self) -> bool {
+        self.vaddr.offset() + self.size as u64 > machine::PAGE_SIZE
+    }
+
+    /// Physical address of byte `n` of the access; `None` where the second page is unknown.
+    #[must_use]
+    pub const fn byte_addr(&self, n: u8) -> Option<PhysAddr> {
+        let offset = self.vaddr.offset() + n as u64;
+        if offset < machine::PAGE_SIZE {
+            Some(self.paddr.add(n as u64))
+        } else {
+            match self.next_page {
+                Some(page) => Some(page.add(offset - machine::PAGE_SIZE)),
+                None => None,
+            }
+        }
+    }
 }
 
 /// One event of the stream, in execution order.

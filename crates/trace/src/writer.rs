@@ -173,6 +173,9 @@ impl TraceWriter {
 
     /// The last instruction accessed memory.
     pub fn access(&mut self, access: &Access) -> Result<(), TraceError> {
+        if access.next_page.is_some_and(|page| page.offset() != 0 || !access.crosses_page()) {
+            return Err(TraceError::Unrecordable(format!("a second page for the access at {}", access.vaddr)));
+        }
         self.summary.accesses += 1;
         self.encoder.access(access);
         self.close_full_block()

@@ -74,18 +74,24 @@ fn sample_events(writer: &mut TraceWriter, count: usize) -> Vec<Event> {
                 (Reg::Cr3, n),
                 (Reg::Xmm15Hi, 1 << 63),
             ]),
-            2 | 3 => Event::Access(Access {
-                store: n & 64 != 0,
-                vaddr: VirtAddr(0xffff_8880_0000_0000 + n % 0x1_0000),
-                paddr: PhysAddr(0x1000 * (n % 16) + n % 0x1_0000 % 0x1000),
-                size: 1 << (n >> 8 & 3),
-                value: u128::from(numbers.next() & 0xff),
-                io: n & 128 != 0,
-            }),
+            2 | 3 => {
+                let mut access = Access {
+                    store: n & 64 != 0,
+                    vaddr: VirtAddr(0xffff_8880_0000_0000 + n % 0x1_0000),
+                    paddr: PhysAddr(0x1000 * (n % 16) + n % 0x1_0000 % 0x1000),
+                    next_page: None,
+                    size: 1 << (n >> 8 & 3),
+                    value: u128::from(numbers.next() & 0xff),
+                    io: n & 128 != 0,
+                };
+                access.next_page = access.crosses_page().then_some(PhysAddr(0x7000)).filter(|_| n & 256 != 0);
+                Event::Access(access)
+            }
             4 => Event::Access(Access {
                 store: false,
                 vaddr: VirtAddr(u64::MAX - 15),
                 paddr: PhysAddr(0xffc_0000_0ff0),
+                next_page: None,
                 size: if n & 64 != 0 { 16 } else { 10 },
                 value: u128::MAX - u128::from(n),
                 io: true,
@@ -234,6 +240,22 @@ fn a_file_appears_only_when_it_is_finished() {
 }
 
 #[test]
+fn bytes_of_an_access_that_crosses_a_page() {
+    let mut access = Access {
+        store: false,
+        vaddr: VirtAddr(0x4ffe),
+        paddr: PhysAddr(0x8ffe),
+        next_page: Some(PhysAddr(0x2000)),
+        size: 4,
+        value: 0,
+        io: false,
+    };
+    assert_eq!([0, 1, 2, 3].map(|n| access.byte_addr(n).unwrap().0), [0x8ffe, 0x8fff, 0x2000, 0x2001]);
+    access.next_page = None;
+    assert_eq!(access.byte_addr(2), None);
+}
+
+#[test]
 fn what_the_format_cannot_hold_is_refused() {
     let mut writer = TraceWriter::in_memory(header(), begin_regs()).unwrap();
     assert!(writer.insn(InsnId(0)).is_err());
@@ -268,6 +290,7 @@ fn decoding_speed() {
                 store: n & 8 != 0,
                 vaddr: VirtAddr(0xffff_8000 + n),
                 paddr: PhysAddr(0x8000 + n),
+                next_page: None,
                 size: 8,
                 value: u128::from(n),
                 io: false,
