@@ -216,6 +216,7 @@ fn exchange_add(b: &mut Builder) -> Lifted {
 }
 
 /// The destination is written in either case (SDM vol. 2, CMPXCHG); the accumulator only on failure.
+/// A 32-bit register destination is zero-extended even then, as in QEMU; some processors keep its upper half.
 fn compare_exchange(b: &mut Builder) -> Lifted {
     let width = b.width(0)?;
     let old = b.read_exact(0, width)?;

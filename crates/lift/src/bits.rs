@@ -1,7 +1,7 @@
 //! Bit tests, bit scans, BMI, CRC.
 //!
 //! Bit tests change CF only. `bsf` and `bsr` of 0 keep the destination, which the manual calls undefined and every
-//! processor does (Linux relies on it). Undefined flags are QEMU's: bit scans like a logical operation on the
+//! processor does (Linux relies on it); its upper half is cleared as in QEMU, which some processors keep. Undefined flags are QEMU's: bit scans like a logical operation on the
 //! source, `lzcnt`, `tzcnt` and BMI with AF = PF = 0. `pdep` and `pext` are not modelled.
 
 use iced_x86::Mnemonic;

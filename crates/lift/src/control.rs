@@ -144,7 +144,8 @@ fn looping(b: &mut Builder, zero: Option<bool>) -> Lifted {
         Register::RCX => Some(Width::B64),
         _ => None,
     });
-    let width = width.max()?;
+    // A 32-bit counter also appears as the 64-bit register it clears the upper half of.
+    let width = width.min()?;
     let left = b.bump(Reg::Rcx, width, width.mask());
     let mut again = b.nonzero(width, left);
     if let Some(zero) = zero {
