@@ -11,6 +11,7 @@ mod lanes;
 pub mod op;
 pub mod program;
 pub mod system;
+pub mod text;
 pub mod verify;
 
 pub use eval::{EvalError, eval};

@@ -1,0 +1,64 @@
+//! What header lines are made of: fields, summaries, bytes in hexadecimal.
+
+use super::cursor::Cursor;
+use super::error::{ParseError, Problem, excerpt};
+use super::names::numbered;
+use super::print_program::summary_name;
+use crate::program::{Count, Elem, Field, Summary};
+
+/// `"name" u32[field "count" max 64] @0x1000`.
+pub(super) fn field(cursor: &mut Cursor<'_>) -> Result<Field, ParseError> {
+    let name = cursor.string()?;
+    let elem = elem(cursor)?;
+    let count = if !cursor.eat("[") {
+        Count::One
+    } else {
+        let count = if cursor.peek() == "field" {
+            cursor.keyword("field")?;
+            let name = cursor.string()?;
+            cursor.keyword("max")?;
+            Count::Field { name, max: cursor.number()? }
+        } else {
+            Count::Fixed(cursor.number()?)
+        };
+        cursor.mark("]")?;
+        count
+    };
+    cursor.mark("@")?;
+    Ok(Field { name, elem, count, addr: cursor.number()? })
+}
+
+fn elem(cursor: &mut Cursor<'_>) -> Result<Elem, ParseError> {
+    const WHAT: &str = "an element type: u8, u16, u32, u64, i8, i16, i32, i64 or char";
+    let start = *cursor;
+    let word = cursor.word(WHAT)?;
+    if word == "char" {
+        return Ok(Elem::Char);
+    }
+    let bytes = |prefix| {
+        let bits = numbered(word, prefix).filter(|bits| bits % 8 == 0)?;
+        u8::try_from(bits / 8).ok()
+    };
+    bytes("u").map(Elem::Unsigned).or_else(|| bytes("i").map(Elem::Signed)).ok_or_else(|| start.expected(WHAT))
+}
+
+/// The name of a summary.
+pub(super) fn summary(cursor: &mut Cursor<'_>) -> Result<Summary, ParseError> {
+    const WHAT: &str = "malloc, calloc, realloc or free";
+    let start = *cursor;
+    let word = cursor.word(WHAT)?;
+    let all = [Summary::Malloc, Summary::Calloc, Summary::Realloc, Summary::Free];
+    all.into_iter().find(|summary| summary_name(*summary) == word).ok_or_else(|| start.expected(WHAT))
+}
+
+/// Bytes in hexadecimal, two digits each.
+pub(super) fn hex(cursor: &mut Cursor<'_>) -> Result<Vec<u8>, ParseError> {
+    let word = cursor.word("bytes in hexadecimal")?;
+    let wrong = || cursor.error(Problem::Number(excerpt(word)));
+    let digit = |c: u8| char::from(c).to_digit(16).ok_or_else(wrong);
+    let (pairs, rest) = word.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(wrong());
+    }
+    pairs.iter().map(|&[high, low]| Ok((digit(high)? << 4 | digit(low)?) as u8)).collect()
+}

@@ -1,0 +1,143 @@
+//! Functions and whole programs as text.
+
+use std::fmt::Write;
+
+use super::ROW;
+use super::names::print_var;
+use super::print::{print_op, print_terminator};
+use crate::program::{Count, Elem, Field, FuncId, Function, PageContent, Program, Summary};
+
+/// A function and its blocks; `id` is its number in its program.
+#[must_use]
+pub fn print_function(id: FuncId, function: &Function, names: &[&str]) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_function(&mut text, id, function, names);
+    text
+}
+
+/// A whole program; [`super::parse_program`] reads it back.
+#[must_use]
+pub fn print_program(program: &Program, names: &[&str]) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_program(&mut text, program, names);
+    text
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.escape_default())
+}
+
+fn write_program(out: &mut String, program: &Program, names: &[&str]) -> std::fmt::Result {
+    writeln!(out, "program {}", quoted(&program.name))?;
+    writeln!(out, "bits {}", program.bits)?;
+    writeln!(out, "entry f{}", program.entry.0)?;
+    writeln!(out, "begin {:#x}", program.begin_pc)?;
+    writeln!(out, "heap {:#x}", program.heap)?;
+    out.push_str("system ");
+    write_hex(out, &program.system)?;
+    let from = &program.provenance;
+    writeln!(out, "\npolicy {}", quoted(&from.policy))?;
+    writeln!(out, "static {} {}", from.static_instructions, from.static_in_slice)?;
+    for source in &from.sources {
+        let name = quoted(&source.trace);
+        writeln!(out, "source {name} {} {} {}", source.instructions, source.kept, source.in_slice)?;
+    }
+    for field in &program.inputs {
+        writeln!(out, "input {}", print_field(field))?;
+    }
+    for field in &program.outputs {
+        writeln!(out, "output {}", print_field(field))?;
+    }
+    for (reg, value) in &program.registers {
+        writeln!(out, "register {} {value:#x}", print_var(crate::Var(*reg), names))?;
+    }
+    for (addr, summary) in &program.summaries {
+        writeln!(out, "summary {addr:#x} {}", summary_name(*summary))?;
+    }
+    for addr in &program.clock {
+        writeln!(out, "clock {addr:#x}")?;
+    }
+    for page in &program.pages {
+        write!(out, "page {:#x} ", page.addr)?;
+        match &page.content {
+            PageContent::Zero => out.push_str("zero\n"),
+            PageContent::Kernel(addr) => writeln!(out, "kernel {addr:#x}")?,
+            PageContent::Bytes(bytes) => write_bytes(out, bytes)?,
+        }
+    }
+    for range in &program.code {
+        write!(out, "code {:#x} ", range.addr)?;
+        write_bytes(out, &range.bytes)?;
+    }
+    for (number, function) in program.functions.iter().enumerate() {
+        out.push('\n');
+        write_function(out, FuncId(number as u32), function, names)?;
+    }
+    Ok(())
+}
+
+fn write_function(out: &mut String, id: FuncId, function: &Function, names: &[&str]) -> std::fmt::Result {
+    write!(out, "function f{} {:#x} {}", id.0, function.pc, quoted(&function.name))?;
+    if !function.preserved.is_empty() {
+        let vars: Vec<String> = function.preserved.iter().map(|var| print_var(*var, names)).collect();
+        write!(out, " preserved({})", vars.join(", "))?;
+    }
+    out.push_str(" {\n");
+    for (number, block) in function.blocks.iter().enumerate() {
+        write!(out, "b{number} @{:#x}", block.pc)?;
+        if block.term_pc != block.pc {
+            write!(out, " - {:#x}", block.term_pc)?;
+        }
+        out.push_str(":\n");
+        for op in &block.ops {
+            writeln!(out, "  {}", print_op(op, names))?;
+        }
+        writeln!(out, "  {}", print_terminator(&block.term, names))?;
+    }
+    out.push_str("}\n");
+    Ok(())
+}
+
+fn print_field(field: &Field) -> String {
+    let elem = match field.elem {
+        Elem::Unsigned(bytes) => format!("u{}", u32::from(bytes) * 8),
+        Elem::Signed(bytes) => format!("i{}", u32::from(bytes) * 8),
+        Elem::Char => "char".to_string(),
+    };
+    let count = match &field.count {
+        Count::One => String::new(),
+        Count::Fixed(count) => format!("[{count}]"),
+        Count::Field { name, max } => format!("[field {} max {max}]", quoted(name)),
+    };
+    format!("{} {elem}{count} @{:#x}", quoted(&field.name), field.addr)
+}
+
+/// The word for a summary.
+pub(super) const fn summary_name(summary: Summary) -> &'static str {
+    match summary {
+        Summary::Malloc => "malloc",
+        Summary::Calloc => "calloc",
+        Summary::Realloc => "realloc",
+        Summary::Free => "free",
+    }
+}
+
+/// Bytes in rows; rows of zeros are left out.
+fn write_bytes(out: &mut String, bytes: &[u8]) -> std::fmt::Result {
+    writeln!(out, "bytes {} {{", bytes.len())?;
+    for (number, row) in bytes.chunks(ROW).enumerate() {
+        if row.iter().any(|byte| *byte != 0) {
+            write!(out, "  {:#x}: ", number * ROW)?;
+            write_hex(out, row)?;
+            out.push('\n');
+        }
+    }
+    out.push_str("}\n");
+    Ok(())
+}
+
+fn write_hex(out: &mut String, bytes: &[u8]) -> std::fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+}
