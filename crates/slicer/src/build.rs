@@ -233,7 +233,6 @@ fn kernel_code(graph: &Graph, table: &CodeTable, slice: &Slice, space: &AddressS
     ranges
 }
 
-#[expect(clippy::too_many_arguments, reason = "it only counts what the stages made")]
 fn provenance(
     pairs: &[(&Recording, &Kept)],
     numbers: &[Vec<u32>],

@@ -3,9 +3,9 @@
 //! Events are flattened into arrays indexed by step, so that the stages can go over a recording several times without
 //! decoding it again. Lifting happens once for each distinct instruction.
 
-use machine::{PhysAddr, Reg, RegFile, VirtAddr};
+use machine::{Reg, RegFile};
 use rustc_hash::FxHashMap;
-use trace::{Event, Trace};
+use trace::{Access, Event, Trace};
 
 use crate::Error;
 
@@ -18,23 +18,6 @@ pub struct Step {
     pub access: u32,
     /// End of the register changes known before it in [`Recording::regs`]; they begin where the previous step's end.
     pub regs: u32,
-}
-
-/// A memory access.
-#[derive(Clone, Copy, Debug)]
-pub struct Access {
-    /// Linear address.
-    pub vaddr: VirtAddr,
-    /// Physical address of its first byte.
-    pub paddr: PhysAddr,
-    /// The bytes, little endian.
-    pub value: u128,
-    /// Number of bytes.
-    pub size: u8,
-    /// Whether it wrote.
-    pub store: bool,
-    /// Whether it went to a device.
-    pub io: bool,
 }
 
 /// A distinct instruction.
@@ -86,14 +69,7 @@ impl Recording {
                         access: u32::try_from(accesses.len()).unwrap_or(u32::MAX),
                         regs: u32::try_from(regs.len()).unwrap_or(u32::MAX),
                     }),
-                    Event::Access(access) => accesses.push(Access {
-                        vaddr: access.vaddr,
-                        paddr: access.paddr,
-                        value: access.value,
-                        size: access.size,
-                        store: access.store,
-                        io: access.io,
-                    }),
+Event::Access(access) => accesses.push(*access),
                 }
                 Ok(())
             })

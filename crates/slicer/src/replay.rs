@@ -7,7 +7,9 @@
 use ir::{Arg, Class, Kind, Op};
 use machine::Reg;
 
-use crate::recording::{Access, Recording};
+use trace::Access;
+
+use crate::recording::Recording;
 
 /// A memory operand as the recording saw it.
 #[derive(Clone, Copy, Debug)]
@@ -237,10 +239,10 @@ impl<'r> Replay<'r> {
     }
 
     fn mem_ref(&self, access: &Access, offset: u64, vaddr: u64, size: u64) -> MemRef {
-        // An access that crosses into another page is recorded with the physical address of its first byte only. The
-        // frame of the second page is not known then; consecutive frames are assumed, which is right for kernel mappings.
-        let paddr = access.paddr.0 + offset;
-        MemRef { vaddr, paddr, second_page: (access.paddr.0 & !4095) + 4096, size: size as u8, io: access.io }
+        // The second page's frame is missing where nothing else touched it; the next frame is then assumed, which is right for
+        // memory the kernel maps linearly.
+        let second_page = access.next_page.map_or((access.paddr.0 & !4095) + 4096, |page| page.0);
+        MemRef { vaddr, paddr: access.paddr.0 + offset, second_page, size: size as u8, io: access.io }
     }
 
     /// Executes one step.
