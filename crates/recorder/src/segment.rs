@@ -1,0 +1,60 @@
+//! Code size and segment bases from descriptors (Intel SDM vol. 3 section 3.4.5).
+
+/// `EFER.LMA`: long mode is active.
+pub const EFER_LMA: u64 = 1 << 10;
+/// `CR0.PE`: protected mode.
+pub const CR0_PE: u64 = 1;
+/// `EFLAGS.VM`: virtual-8086 mode.
+pub const FLAGS_VM: u64 = 1 << 17;
+
+/// An eight-byte descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Descriptor(pub u64);
+
+impl Descriptor {
+    /// The base address of a code or data segment.
+    pub const fn base(self) -> u64 {
+        self.0 >> 16 & 0xff_ffff | (self.0 >> 56 & 0xff) << 24
+    }
+
+    const fn long(self) -> bool {
+        self.0 >> 53 & 1 != 0
+    }
+
+    const fn default_32(self) -> bool {
+        self.0 >> 54 & 1 != 0
+    }
+
+    /// Code size of a code segment.
+    pub const fn code_bits(self, long_mode: bool) -> u8 {
+        if long_mode && self.long() {
+            64
+        } else if self.default_32() {
+            32
+        } else {
+            16
+        }
+    }
+}
+
+/// Where a selector's descriptor lies in the global table; `None` for null selectors and the local table.
+pub const fn gdt_offset(selector: u64) -> Option<u64> {
+    if selector & 4 != 0 || selector & 0xfff8 == 0 { None } else { Some(selector & 0xfff8) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_of_linux() {
+        // __KERNEL_CS, __USER32_CS and a 16-bit code segment.
+        assert_eq!(Descriptor(0x00af_9b00_0000_ffff).code_bits(true), 64);
+        assert_eq!(Descriptor(0x00cf_fb00_0000_ffff).code_bits(true), 32);
+        assert_eq!(Descriptor(0x00af_9b00_0000_ffff).code_bits(false), 16);
+        assert_eq!(Descriptor(0x000f_9b00_0000_ffff).code_bits(false), 16);
+        assert_eq!(Descriptor(0x12cf_9234_5678_ffff).base(), 0x1234_5678);
+        assert_eq!(gdt_offset(0x33), Some(0x30));
+        assert_eq!((gdt_offset(0x37), gdt_offset(3)), (None, None));
+    }
+}
