@@ -147,8 +147,9 @@ impl<'a> Builder<'a> {
         self.flags.push(Op::new(Kind::Mov, Width::B1, var(flag), &[value.into()]));
     }
 
-    /// Assigns a whole register; the value is reduced to `width` bits.
+    /// Assigns a whole register; the value is reduced to `width` bits. An earlier assignment is dropped.
     pub(crate) fn set(&mut self, reg: Reg, width: Width, value: impl Into<Arg>) {
+        self.writes.retain(|op| op.dst != var(reg));
         self.writes.push(Op::new(Kind::Mov, width, var(reg), &[value.into()]));
     }
 

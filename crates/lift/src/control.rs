@@ -66,7 +66,7 @@ pub(crate) fn code_address(b: &mut Builder, width: Width, offset: Arg) -> Arg {
     if b.mode == Mode::Bits64 {
         return if width == Width::B64 { offset } else { b.narrow(width, offset) };
     }
-    let offset = b.narrow(width, offset);
+    let offset = if width < Width::B32 { b.narrow(width, offset) } else { offset };
     b.add(Width::B32, offset, arg(Reg::CsBase))
 }
 

@@ -143,8 +143,8 @@ impl Builder<'_> {
         let constant = constant & width.mask();
         Some(match sum {
             None => Arg::Const(constant),
-            // Reduces a bare register to the address width.
-            Some(sum) if constant == 0 && width != Width::B64 => self.narrow(width, sum),
+            // Reduces a bare register to the address width, unless the linear addition will.
+            Some(sum) if constant == 0 && width < self.linear_width() => self.narrow(width, sum),
             Some(sum) => self.add(width, sum, constant),
         })
     }

@@ -108,7 +108,7 @@ fn load_code_segment(b: &mut Builder, selector: Arg, width: Width, offset: Arg) 
     let base = base_of(b, selector);
     b.set(Reg::Cs, Width::B16, selector);
     b.set(Reg::CsBase, Width::B64, base);
-    let offset = b.narrow(width, offset);
+    let offset = if width < Width::B32 { b.narrow(width, offset) } else { offset };
     b.add(Width::B32, offset, base)
 }
 

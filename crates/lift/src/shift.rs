@@ -83,6 +83,9 @@ fn shift(b: &mut Builder, kind: Kind) -> Lifted {
     let width = b.width(0)?;
     let count = count(b, 1, width)?;
     let x = b.read(0, width)?;
+    if count == Arg::Const(0) {
+        return b.write(0, width, x);
+    }
     let result = b.op(kind, width, &[x, count]);
     // One step before the end; a count of 0 makes this 255, whose value is not used.
     let before = b.sub(Width::B8, count, 1);
@@ -120,6 +123,9 @@ fn rotate_carry(b: &mut Builder, left: bool) -> Lifted {
         count = b.op(Kind::RemU, Width::B8, &[Arg::Const(0), count, Arg::Const(bits + 1)]);
     }
     let x = b.read(0, width)?;
+    if count == Arg::Const(0) {
+        return b.write(0, width, x);
+    }
     let less = b.sub(Width::B8, count, 1);
     let rest = b.sub(Width::B8, bits, count);
     let rest_and_one = b.sub(Width::B8, bits + 1, count);

@@ -54,7 +54,7 @@ fn address_width(b: &Builder) -> Lifted<Width> {
 
 fn pointer(b: &mut Builder, reg: Reg, width: Width) -> Lifted<Arg> {
     let segment = if reg == Reg::Rsi { b.insn.memory_segment() } else { Register::ES };
-    let offset = if width == Width::B64 { arg(reg) } else { b.narrow(width, arg(reg)) };
+    let offset = if width >= b.linear_width() { arg(reg) } else { b.narrow(width, arg(reg)) };
     b.linear(segment, offset)
 }
 
