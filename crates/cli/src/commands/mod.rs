@@ -1,0 +1,58 @@
+//! The verbs, one module each.
+
+mod build;
+mod explain;
+mod run;
+mod target;
+mod trace;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit;
+use crate::failure::Failure;
+use crate::output::Progress;
+
+/// Asks a paused machine what runs in it, with programs extracted from the system's own code.
+#[derive(Parser, Debug)]
+#[command(name = "virtuoso", version, propagate_version = true, after_long_help = exit::help())]
+pub struct Cli {
+    /// No progress display and no remarks
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    #[command(subcommand)]
+    Trace(trace::Verb),
+    Build(build::BuildArgs),
+    Run(run::RunArgs),
+    Explain(explain::ExplainArgs),
+    #[command(subcommand)]
+    Target(target::Verb),
+}
+
+/// What every verb gets from the common options.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// Whether to leave out remarks.
+    pub quiet: bool,
+    /// Progress display.
+    pub progress: Progress,
+}
+
+impl Cli {
+    /// Runs the verb.
+    pub fn run(&self) -> Result<(), Failure> {
+        let context = Context { quiet: self.quiet, progress: Progress::new(self.quiet) };
+        match &self.verb {
+            Verb::Trace(verb) => verb.run(context),
+            Verb::Build(args) => args.run(context),
+            Verb::Run(args) => args.run(context),
+            Verb::Explain(args) => args.run(),
+            Verb::Target(verb) => verb.run(),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `virtuoso run`: asks a target, by the slice, by the whole run, or by both.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use engine::{Environment, Limits, Outcome, Run, RunError, SliceProgram, WholeProgram, parse_inputs};
+use ir::Program;
+use machine::{Cpu, Target};
+
+use crate::commands::{Context, target};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::report::{Attempt, Report};
+use crate::statistics::companion_name;
+use crate::{exit, files, format, output};
+
+/// Run a program over a paused machine and print its answer
+///
+/// By default the slice runs; where it meets code that training did not see, the whole run answers (the trainer's and the
+/// kernel's trusted code over the target's memory), and a remark says so. The target is never written, and no code is ever taken from it.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  virtuoso run pslist.prog guest.elf
+  virtuoso run getpsfile.prog guest.elf --input pid=1 --json
+  virtuoso run lsmod.prog guest.raw --cpu-file guest.cpu.json --verify", after_long_help = format!("Examples:
+  virtuoso run pslist.prog guest.elf
+  virtuoso run getpsfile.prog guest.elf --input pid=1 --json
+  virtuoso run lsmod.prog guest.raw --cpu-file guest.cpu.json --verify
+
+{}", exit::help()))]
+pub struct RunArgs {
+    /// The program, made by `virtuoso build`
+    program: PathBuf,
+    /// A dump of a paused guest
+    target: PathBuf,
+    /// Value of an input; lists are separated by commas
+    #[arg(short, long = "input", value_name = "NAME=VALUE", value_parser = parse_input)]
+    inputs: Vec<(String, String)>,
+    /// Only the slice: where it stops there is no answer
+    #[arg(long, group = "mode")]
+    slice: bool,
+    /// Only the whole run
+    #[arg(long, group = "mode")]
+    whole: bool,
+    /// Both, and compare
+    #[arg(long, group = "mode")]
+    verify: bool,
+    /// The processor whose view is taken, counted from 0
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    cpu: usize,
+    /// Processor state as JSON; default for raw RAM: TARGET.cpu.json
+    #[arg(long, value_name = "FILE")]
+    cpu_file: Option<PathBuf>,
+    /// The target's time stamp counter at the pause, where it is known
+    #[arg(long, value_name = "N", value_parser = format::parse_number)]
+    tsc: Option<u64>,
+    /// Operations a run may execute
+    #[arg(long, value_name = "N", value_parser = format::parse_number)]
+    fuel: Option<u64>,
+    /// The training system's companion file; default: the one beside the program that it names by hash
+    #[arg(long, value_name = "FILE")]
+    system: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Print the times taken on standard error
+    #[arg(long)]
+    time: bool,
+}
+
+fn parse_input(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("give the input as NAME=VALUE, for example pid=1")?;
+    Ok((name.to_string(), value.to_string()))
+}
+
+impl RunArgs {
+    /// Runs the verb.
+    pub fn run(&self, context: Context) -> Result<(), Failure> {
+        let begin = Instant::now();
+        let program = files::program(&self.program)?;
+        let inputs = parse_inputs(&program, &self.inputs).map_err(|error| Failure::file(&self.program, error))?;
+        let target = target::open(&self.target, self.cpu_file.as_ref())?;
+        let cpu = self.cpu(&target)?;
+        let mut limits = Limits::default();
+        if let Some(fuel) = self.fuel {
+            limits.fuel = fuel;
+        }
+        let run = Run { memory: &*target.mem, regs: &cpu.regs, env: Environment { tsc: self.tsc }, limits };
+        let mut report = Report::new(&program.name, &self.target, begin.elapsed());
+
+        if !self.whole {
+            let begin = Instant::now();
+            let slice = SliceProgram::new(&program).map_err(|error| self.failure(&error.into()))?;
+            let (outcome, operations) = slice.run(&run, &inputs).map_err(|error| self.failure(&error))?;
+            report.slice = Some(Attempt { outcome, steps: operations, time: begin.elapsed() });
+        }
+        if self.whole || self.verify || (!self.slice && !report.slice_answers()) {
+            let system = self.companion(&program, &report)?;
+            let begin = Instant::now();
+            let mut whole = WholeProgram::new(&program, &system);
+            let (outcome, told) = context
+                .progress
+                .during("whole run", || whole.run(&run, &inputs))
+                .map_err(|error| self.failure(&error))?;
+            report.assertions = told.assertions;
+            report.whole = Some(Attempt { outcome, steps: told.instructions, time: begin.elapsed() });
+        }
+        self.finish(&report, context)
+    }
+
+    fn cpu<'t>(&self, target: &'t Target) -> Result<&'t Cpu, Failure> {
+        target.cpus.get(self.cpu).ok_or_else(|| {
+            let last = target.cpus.len().saturating_sub(1);
+            Failure::file(&self.target, format!("it has no processor {}; give --cpu 0 to {last}", self.cpu))
+        })
+    }
+
+    /// The companion file, with an error that says why it is needed.
+    fn companion(&self, program: &Program, report: &Report<'_>) -> Result<ir::System, Failure> {
+        let name = companion_name(&program.system);
+        let path = self.system.clone().unwrap_or_else(|| self.program.with_file_name(&name));
+        if self.system.is_none() && !path.exists() {
+            let why = match report.slice.as_ref().map(|attempt| &attempt.outcome) {
+                Some(Outcome::Stopped(stopped)) => format!("the slice stopped ({stopped}), and the whole run"),
+                _ => "the whole run".to_string(),
+            };
+            return Err(Failure::input(format!(
+                "{why} needs the training system's companion file {}, which is not there; copy it beside the program or name it with --system",
+                path.display()
+            )));
+        }
+        let system = files::system(&path)?;
+        if system.hash() != program.system {
+            return Err(Failure::file(
+                &path,
+                format!("it belongs to another training system; the program needs {name}"),
+            ));
+        }
+        Ok(system)
+    }
+
+    fn failure(&self, error: &RunError) -> Failure {
+        match error {
+            RunError::OtherKernel { .. } => Failure::new(
+                Exit::OtherKernel,
+                format!("{}: {error}; train on the target's kernel and build the program again", self.target.display()),
+            ),
+            RunError::TooLarge(_) => {
+                Failure::file(&self.program, format!("{error}; mark less work between begin and end"))
+            }
+            RunError::Input(_) => Failure::file(&self.program, error),
+            error => Failure::file(&self.target, error),
+        }
+    }
+
+    fn finish(&self, report: &Report<'_>, context: Context) -> Result<(), Failure> {
+        if self.time {
+            output::note(&report.times());
+        }
+        if self.json {
+            output::json(&report.json(self.verify))?;
+        } else {
+            report.print(self.verify)?;
+        }
+        if !context.quiet {
+            for remark in report.remarks(self.verify) {
+                output::note(&remark);
+            }
+        }
+        match report.exit(self.verify) {
+            Exit::Done => Ok(()),
+            exit => match report.failure() {
+                Some(text) => Err(Failure::new(exit, text)),
+                None => Err(Failure::quiet(exit)),
+            },
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Exit codes: the one table that the code, `--help` and `docs/exit-codes.md` share.
+
+use engine::Stopped;
+
+macro_rules! exits {
+    ($($(#[$doc:meta])* $name:ident $code:literal $text:literal,)*) => {
+        /// How the command ends.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Exit { $($(#[$doc])* $name,)* }
+
+        impl Exit {
+            /// Every exit, ascending by code.
+            const ALL: &'static [Exit] = &[$(Exit::$name,)*];
+
+            /// The process's exit code.
+            #[must_use]
+            pub const fn code(self) -> u8 {
+                match self { $(Exit::$name => $code,)* }
+            }
+
+            /// What it means, in one line.
+            const fn meaning(self) -> &'static str {
+                match self { $(Exit::$name => $text,)* }
+            }
+        }
+    };
+}
+
+exits! {
+    /// Success.
+    Done 0 "done; for `run`: the answer is printed",
+    /// A file or a value that cannot be used.
+    Input 1 "bad input: a file or a value that cannot be used",
+    /// The command line is malformed (clap's own code).
+    Usage 2 "bad usage: unknown or missing command-line arguments",
+    /// See [`Stopped::Unexplored`].
+    Unexplored 10 "the run left the code that training executed, and no whole run was allowed",
+    /// See [`Stopped::OutOfFuel`].
+    OutOfFuel 11 "the run used up its budget of operations (--fuel)",
+    /// See [`Stopped::Unmapped`].
+    Unmapped 12 "the run touched memory that the target does not map or hold",
+    /// See [`Stopped::NeedsDevice`].
+    NeedsDevice 13 "the run needs a device or a processor feature that no dump can answer",
+    /// See [`Stopped::Blocked`].
+    Blocked 14 "the run waits for something that never comes to a paused guest",
+    /// See [`Stopped::Exception`].
+    Exception 15 "the run raised a processor exception",
+    /// See [`Stopped::Unsupported`].
+    Unsupported 16 "the run met an instruction that is not modelled",
+    /// See [`Stopped::NoCode`].
+    NoCode 17 "the run reached code of which training kept no trusted copy",
+    /// See [`Stopped::Limit`].
+    Limit 18 "the run reached a limit on memory or on nested calls",
+    /// The target is another system.
+    OtherKernel 20 "the target runs another kernel than the program was made from",
+    /// `run --verify` found a difference.
+    Differ 21 "`run --verify`: slice and whole run give different answers",
+    /// `trace check` found a disagreement.
+    Disagree 22 "`trace check`: an instruction does what the lifter does not expect",
+    /// A bug of ours.
+    Internal 70 "internal error: a bug in Virtuoso, please report it",
+    /// The reader of the output went away.
+    BrokenPipe 141 "the reader of the output went away (as after SIGPIPE)",
+}
+
+impl Exit {
+    /// The exit of a run that stopped.
+    #[must_use]
+    pub const fn of(stopped: &Stopped) -> Exit {
+        match stopped {
+            Stopped::Unexplored { .. } => Exit::Unexplored,
+            Stopped::OutOfFuel { .. } => Exit::OutOfFuel,
+            Stopped::Unmapped { .. } => Exit::Unmapped,
+            Stopped::NeedsDevice { .. } => Exit::NeedsDevice,
+            Stopped::Blocked { .. } => Exit::Blocked,
+            Stopped::Exception { .. } => Exit::Exception,
+            Stopped::Unsupported { .. } => Exit::Unsupported,
+            Stopped::NoCode { .. } => Exit::NoCode,
+            Stopped::Limit { .. } => Exit::Limit,
+        }
+    }
+}
+
+/// The table as `--help` prints it.
+#[must_use]
+pub fn help() -> String {
+    let mut text = String::from("Exit codes:\n");
+    for exit in Exit::ALL {
+        text.push_str(&format!("  {:>3}  {}\n", exit.code(), exit.meaning()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_ascend() {
+        assert!(Exit::ALL.windows(2).all(|pair| pair[0].code() < pair[1].code()));
+    }
+
+    #[test]
+    fn the_documentation_has_the_same_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/exit-codes.md");
+        let text = std::fs::read_to_string(path).expect("docs/exit-codes.md");
+        let rows: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Code")).collect();
+        let expected: Vec<String> =
+            Exit::ALL.iter().map(|exit| format!("| {} | {} |", exit.code(), exit.meaning())).collect();
+        assert_eq!(rows, expected);
+    }
+}

@@ -1,0 +1,95 @@
+//! How large a program is.
+
+use ir::Program;
+use ir::program::{Callee, Function, PageContent, Target, Terminator};
+use serde::Serialize;
+
+use crate::format;
+
+/// Counts over functions.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Basic blocks.
+    pub blocks: usize,
+    /// Operations in them.
+    pub operations: usize,
+    /// Conditional branches of which training saw one side only.
+    pub guards: usize,
+    /// Sides of branches and jumps that lead to code no training run executed.
+    pub unexplored: usize,
+    /// Computed jumps and calls, which accept trained targets only.
+    pub computed: usize,
+}
+
+impl Counts {
+    /// A function's counts.
+    #[must_use]
+    pub fn of(function: &Function) -> Self {
+        let mut counts = Self { blocks: function.blocks.len(), ..Self::default() };
+        for block in &function.blocks {
+            counts.operations += block.ops.len();
+            counts.guards += usize::from(format::is_guard(&block.term));
+            let (targets, computed) = targets(&block.term);
+            counts.computed += usize::from(computed);
+            counts.unexplored += targets.iter().filter(|target| matches!(target, Target::Unexplored(_))).count();
+        }
+        counts
+    }
+
+    /// A program's counts.
+    #[must_use]
+    pub fn total(program: &Program) -> Self {
+        program.functions.iter().map(Self::of).fold(Self::default(), |sum, it| Self {
+            blocks: sum.blocks + it.blocks,
+            operations: sum.operations + it.operations,
+            guards: sum.guards + it.guards,
+            unexplored: sum.unexplored + it.unexplored,
+            computed: sum.computed + it.computed,
+        })
+    }
+}
+
+/// Where a block may lead, and whether that is computed.
+fn targets(term: &Terminator) -> (Vec<Target>, bool) {
+    match term {
+        Terminator::Goto(target) => (vec![*target], false),
+        Terminator::Branch { taken, otherwise, .. } => (vec![*taken, *otherwise], false),
+        Terminator::Switch { arms, .. } => (arms.iter().map(|arm| arm.target).collect(), true),
+        Terminator::Call { callee, then, .. } => (vec![*then], matches!(callee, Callee::Indirect { .. })),
+        Terminator::End => (Vec::new(), false),
+    }
+}
+
+/// Pages of the training process by what they hold.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Serialize)]
+pub struct Pages {
+    /// With bytes of the training process.
+    pub bytes: usize,
+    /// Zeroed.
+    pub zero: usize,
+    /// The target kernel's own, through its address for them.
+    pub kernel: usize,
+}
+
+impl Pages {
+    /// A program's pages.
+    #[must_use]
+    pub fn of(program: &Program) -> Self {
+        let mut pages = Self::default();
+        for page in &program.pages {
+            match page.content {
+                PageContent::Bytes(_) => pages.bytes += 1,
+                PageContent::Zero => pages.zero += 1,
+                PageContent::Kernel(_) => pages.kernel += 1,
+            }
+        }
+        pages
+    }
+}
+
+/// The name of the companion file of a training system: the first half of a hash says enough.
+#[must_use]
+pub fn companion_name(hash: &[u8; 32]) -> String {
+    let hex: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{hex}.system")
+}

@@ -1,0 +1,88 @@
+//! The trainer's executable: where it was loaded, which of its functions are allocators.
+
+use std::path::Path;
+
+use ir::program::Summary;
+use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+use rustc_hash::FxHashMap;
+
+use crate::failure::Failure;
+use crate::files;
+use crate::symbols::Symbols;
+
+/// The begin mark (docs/markers.md).
+const BEGIN_MARK: [u8; 7] = [0x0f, 0x1f, 0x80, 0x01, 0x00, 0x54, 0x56];
+
+/// What the trainer's executable tells.
+pub struct Trainer {
+    /// Allocator functions by address in the training process.
+    pub summaries: FxHashMap<u64, Summary>,
+    /// All its functions' names.
+    pub symbols: Symbols,
+}
+
+impl Trainer {
+    /// Reads a trainer's executable; `begin` is the address after the begin mark in the recording.
+    pub fn read(path: &Path, begin: u64) -> Result<Self, Failure> {
+        let bytes = files::read(path, "trainer's ELF executable")?;
+        if !bytes.starts_with(b"\x7fELF") {
+            return Err(Failure::file(path, "it is no ELF file; give the trainer's executable"));
+        }
+        let elf = object::File::parse(bytes.as_slice())
+            .map_err(|error| Failure::file(path, format!("broken ELF file: {error}; give the trainer's executable")))?;
+        let bias = bias(path, &elf, begin)?;
+        let mut symbols = Symbols::default();
+        symbols.add_elf(&elf, bias);
+        let summaries = elf
+            .symbols()
+            .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition() && symbol.address() != 0)
+            .filter_map(|symbol| Some((symbol.address().wrapping_add(bias), Summary::by_symbol(symbol.name().ok()?)?)))
+            .collect();
+        Ok(Self { summaries, symbols })
+    }
+}
+
+/// How far above its own addresses the executable was loaded: told by where its begin mark lies and where it ran.
+fn bias(path: &Path, elf: &object::File<'_>, begin: u64) -> Result<u64, Failure> {
+    let begin_mark = begin.wrapping_sub(BEGIN_MARK.len() as u64);
+    let mut biases: Vec<u64> = elf
+        .sections()
+        .flat_map(|section| {
+            let data = section.data().unwrap_or_default();
+            marks(data).map(|at| begin_mark.wrapping_sub(section.address().wrapping_add(at as u64))).collect::<Vec<_>>()
+        })
+        .filter(|bias| bias % 4096 == 0)
+        .collect();
+    biases.dedup();
+    match biases.as_slice() {
+        _ if biases.contains(&0) => Ok(0),
+        [bias] if elf.kind() == object::ObjectKind::Dynamic => Ok(*bias),
+        [] => Err(Failure::file(
+            path,
+            format!(
+                "it has no begin mark that could be the recording's at {begin_mark:#x}; give the executable that was recorded"
+            ),
+        )),
+        _ => Err(Failure::file(
+            path,
+            "where it was loaded cannot be told from its marks; link the trainer with -no-pie and record it again",
+        )),
+    }
+}
+
+/// Offsets of begin marks.
+fn marks(code: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    code.windows(BEGIN_MARK.len()).enumerate().filter(|(_, window)| *window == BEGIN_MARK).map(|(at, _)| at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_found() {
+        let code = [0x90, 0x0f, 0x1f, 0x80, 0x01, 0x00, 0x54, 0x56, 0xc3];
+        assert_eq!(marks(&code).collect::<Vec<_>>(), [1]);
+        assert_eq!(marks(&code[..7]).count(), 0);
+    }
+}
