@@ -111,11 +111,8 @@ fn add(b: &mut Builder, carry: Arg) -> Lifted {
 
 fn sub(b: &mut Builder, borrow: Arg, keep: bool) -> Lifted {
     let width = b.width(0)?;
-    let (x, y) = if b.same_register(0, 1) {
-        (Arg::Const(0), Arg::Const(0))
-    } else {
-        (b.read(0, width)?, b.read(1, width)?)
-    };
+    let (x, y) =
+        if b.same_register(0, 1) { (Arg::Const(0), Arg::Const(0)) } else { (b.read(0, width)?, b.read(1, width)?) };
     let mut difference = b.sub(width, x, y);
     if borrow != Arg::Const(0) {
         difference = b.sub(width, difference, borrow);

@@ -3,8 +3,8 @@
 //! Where the manual leaves a flag undefined, it gets what QEMU's TCG computes (`target/i386/tcg/cc_helper_template.h`),
 //! so that replaying a QEMU trace agrees. Only changed flags are assigned.
 
-use ir::{Arg, Kind, Width};
 use iced_x86::ConditionCode;
+use ir::{Arg, Kind, Width};
 use machine::reg::{RFLAGS_FIELDS, Reg};
 
 use crate::builder::{Builder, arg};

@@ -16,7 +16,9 @@ pub(crate) fn lift(b: &mut Builder) -> Option<Lifted> {
     Some(match b.insn.mnemonic() {
         M::Fnop | M::Wait => Some(()),
         M::Fninit => {
-            for (reg, value) in [(Reg::Fcw, 0x37f), (Reg::Fsw, 0), (Reg::Ftw, 0), (Reg::Fop, 0), (Reg::Fip, 0), (Reg::Fdp, 0)] {
+            for (reg, value) in
+                [(Reg::Fcw, 0x37f), (Reg::Fsw, 0), (Reg::Ftw, 0), (Reg::Fop, 0), (Reg::Fip, 0), (Reg::Fdp, 0)]
+            {
                 b.set(reg, Width::B64, value);
             }
             Some(())

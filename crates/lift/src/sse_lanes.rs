@@ -194,8 +194,7 @@ fn shift_bytes(b: &mut Builder, left: bool) -> Lifted {
     let count = b.immediate(1)?.min(16);
     let [low, high] = b.read_halves(0)?;
     let zero = Arg::Const(0);
-    let halves =
-        if left { window(b, &[zero, zero, low, high], 16 - count) } else { window(b, &[low, high], count) };
+    let halves = if left { window(b, &[zero, zero, low, high], 16 - count) } else { window(b, &[low, high], count) };
     b.write_halves(0, halves)
 }
 
@@ -210,9 +209,8 @@ fn mask(b: &mut Builder, lane: Width) -> Lifted {
 /// 64-bit products of the even doublewords.
 fn multiply_even(b: &mut Builder, signed: bool) -> Lifted {
     halfwise(b, |b, x, y| {
-        let [x, y] = [x, y].map(|value| {
-            if signed { b.sext(Width::B64, value, 32) } else { b.narrow(Width::B32, value) }
-        });
+        let [x, y] =
+            [x, y].map(|value| if signed { b.sext(Width::B64, value, 32) } else { b.narrow(Width::B32, value) });
         b.mul(Width::B64, x, y)
     })
 }

@@ -13,8 +13,17 @@ use crate::operands::{gpr, xmm};
 pub(crate) fn lift(b: &mut Builder) -> Option<Lifted> {
     use Mnemonic as M;
     Some(match b.insn.mnemonic() {
-        M::Movups | M::Movaps | M::Movupd | M::Movapd | M::Movdqu | M::Movdqa | M::Lddqu | M::Movntdq | M::Movntdqa
-        | M::Movntps | M::Movntpd => {
+        M::Movups
+        | M::Movaps
+        | M::Movupd
+        | M::Movapd
+        | M::Movdqu
+        | M::Movdqa
+        | M::Lddqu
+        | M::Movntdq
+        | M::Movntdqa
+        | M::Movntps
+        | M::Movntpd => {
             let value = b.read_halves(1);
             value.and_then(|value| b.write_halves(0, value))
         }

@@ -16,9 +16,29 @@ use crate::operands::segment;
 pub(crate) fn lift(b: &mut Builder) -> Option<Lifted> {
     use Mnemonic as M;
     Some(match b.insn.mnemonic() {
-        M::Nop | M::Reservednop | M::Pause | M::Endbr32 | M::Endbr64 | M::Lfence | M::Mfence | M::Sfence | M::Clflush
-        | M::Clflushopt | M::Clwb | M::Cldemote | M::Wbinvd | M::Wbnoinvd | M::Invd | M::Serialize | M::Prefetch
-        | M::Prefetchw | M::Prefetchwt1 | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchnta => Some(()),
+        M::Nop
+        | M::Reservednop
+        | M::Pause
+        | M::Endbr32
+        | M::Endbr64
+        | M::Lfence
+        | M::Mfence
+        | M::Sfence
+        | M::Clflush
+        | M::Clflushopt
+        | M::Clwb
+        | M::Cldemote
+        | M::Wbinvd
+        | M::Wbnoinvd
+        | M::Invd
+        | M::Serialize
+        | M::Prefetch
+        | M::Prefetchw
+        | M::Prefetchwt1
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2
+        | M::Prefetchnta => Some(()),
         M::Syscall => syscall(b),
         M::Sysret | M::Sysretq => sysret(b),
         M::Sysenter => sysenter(b),
@@ -231,7 +251,8 @@ fn random(b: &mut Builder) -> Lifted {
 
 fn cpuid(b: &mut Builder) -> Lifted {
     let (leaf, subleaf) = (arg(Reg::Rax), arg(Reg::Rcx));
-    let results = [(Reg::Rax, Kind::CpuidA), (Reg::Rbx, Kind::CpuidB), (Reg::Rcx, Kind::CpuidC), (Reg::Rdx, Kind::CpuidD)];
+    let results =
+        [(Reg::Rax, Kind::CpuidA), (Reg::Rbx, Kind::CpuidB), (Reg::Rcx, Kind::CpuidC), (Reg::Rdx, Kind::CpuidD)];
     for (reg, kind) in results {
         let value = b.op(kind, Width::B32, &[leaf, subleaf]);
         b.set(reg, Width::B32, value);

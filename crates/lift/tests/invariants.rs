@@ -117,7 +117,8 @@ fn all_modes(pc: u64, bytes: &[u8]) -> usize {
 #[test]
 fn every_opcode() {
     let mut random = Random(77);
-    let prefixes: [&[u8]; 9] = [&[], &[0x66], &[0x67], &[0xf2], &[0xf3], &[0x48], &[0x64], &[0x66, 0x48], &[0xf3, 0x48]];
+    let prefixes: [&[u8]; 9] =
+        [&[], &[0x66], &[0x67], &[0xf2], &[0xf3], &[0x48], &[0x64], &[0x66, 0x48], &[0xf3, 0x48]];
     let maps: [&[u8]; 4] = [&[], &[0x0f], &[0x0f, 0x38], &[0x0f, 0x3a]];
     let mut lifted = 0;
     for prefix in prefixes {

@@ -12,7 +12,8 @@ fn listing(case: &str) -> String {
     let mut words = case.split_whitespace();
     let bits = words.next().and_then(|word| word.parse().ok()).expect("bits");
     let mode = lift::Mode::from_bits(bits).expect("16, 32 or 64");
-    let pc = words.next().and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok()).expect("address");
+    let pc =
+        words.next().and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok()).expect("address");
     let bytes = parse_hex(&words.collect::<String>());
     let mut text = format!("{case}\n    {}\n", lift::disassemble(mode, pc, &bytes));
     match lift::lift(mode, pc, &bytes) {
@@ -30,7 +31,8 @@ fn listing(case: &str) -> String {
 #[test]
 fn match_the_files() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files");
-    let mut paths: Vec<_> = std::fs::read_dir(folder).expect("folder").map(|entry| entry.expect("entry").path()).collect();
+    let mut paths: Vec<_> =
+        std::fs::read_dir(folder).expect("folder").map(|entry| entry.expect("entry").path()).collect();
     paths.sort();
     assert!(!paths.is_empty());
     for path in paths {

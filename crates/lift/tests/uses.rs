@@ -43,7 +43,8 @@ fn agrees_with_iced() {
     for (bytes, comment) in table() {
         let insn = Decoder::with_ip(64, &bytes, 0x1000, DecoderOptions::NONE).decode();
         let lifted = lift::lift(lift::Mode::Bits64, 0x1000, &bytes).expect("decodes");
-        let uses: BTreeSet<Var> = lifted.ops.iter().flat_map(|op| op.uses().collect::<Vec<_>>()).filter(|v| v.is_reg()).collect();
+        let uses: BTreeSet<Var> =
+            lifted.ops.iter().flat_map(|op| op.uses().collect::<Vec<_>>()).filter(|v| v.is_reg()).collect();
         let defs: BTreeSet<Var> = lifted.ops.iter().filter_map(|op| op.def()).filter(|v| v.is_reg()).collect();
         let (mut reads, mut writes, mut may_write, mut may_read) =
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
