@@ -6,7 +6,7 @@ use crate::op::Kind;
 /// Evaluates a lane-wise operation; `bits` is the lane.
 pub(crate) fn eval_lanes(kind: Kind, bits: u32, a: u64, b: u64, c: u64) -> u64 {
     let mask = u64::MAX >> (64 - bits);
-    let limit = 1i64 << (bits.min(63) - u32::from(bits < 64));
+    let limit = 1i128 << (bits - 1);
     let each = |f: &dyn Fn(u64, u64) -> u64| {
         (0..64 / bits).fold(0, |all, lane| {
             let at = lane * bits;
@@ -14,14 +14,15 @@ pub(crate) fn eval_lanes(kind: Kind, bits: u32, a: u64, b: u64, c: u64) -> u64 {
         })
     };
     let s = |value: u64| signed(value, bits);
-    let saturate = |value: i64| value.clamp(-limit, limit - 1).cast_unsigned();
+    let wide = |value: u64| i128::from(signed(value, bits));
+    let saturate = |value: i128| value.clamp(-limit, limit - 1) as u64;
     match kind {
         Kind::VAdd => each(&|x, y| x.wrapping_add(y)),
         Kind::VSub => each(&|x, y| x.wrapping_sub(y)),
         Kind::VAddSatU => each(&|x, y| x.saturating_add(y).min(mask)),
         Kind::VSubSatU => each(&|x, y| x.saturating_sub(y)),
-        Kind::VAddSatS => each(&|x, y| saturate(s(x).saturating_add(s(y)))),
-        Kind::VSubSatS => each(&|x, y| saturate(s(x).saturating_sub(s(y)))),
+        Kind::VAddSatS => each(&|x, y| saturate(wide(x) + wide(y))),
+        Kind::VSubSatS => each(&|x, y| saturate(wide(x) - wide(y))),
         Kind::VCmpEq => each(&|x, y| if x == y { mask } else { 0 }),
         Kind::VCmpGtS => each(&|x, y| if s(x) > s(y) { mask } else { 0 }),
         Kind::VMinU => each(&|x, y| x.min(y)),
@@ -47,10 +48,12 @@ pub(crate) fn eval_lanes(kind: Kind, bits: u32, a: u64, b: u64, c: u64) -> u64 {
             let from = if kind == Kind::VZipHi { 32 } else { 0 };
             (0..32 / bits.min(32)).fold(0, |all, lane| {
                 let at = lane * bits;
-                let pair = (a >> (from + at) & mask) | (b >> (from + at) & mask) << bits;
+                let pair = (a >> (from + at) & mask) | (b >> (from + at) & mask).checked_shl(bits).unwrap_or(0);
                 all | pair << (2 * at)
             })
         }
+        // The verifier refuses these; they must not panic before it does.
+        Kind::VPackS | Kind::VPackU if bits < 8 => 0,
         Kind::VPackS | Kind::VPackU => {
             let half = bits / 2;
             let (low, high) = if kind == Kind::VPackS {

@@ -3,11 +3,12 @@
 //! * The entry function, and every function and block a terminator names, exists; every function has a block.
 //! * Operations inside blocks move no control and have a destination exactly when their kind defines something.
 //! * Register numbers are below 256, temporaries below [`MAX_TEMPS`], widths are at least a byte for memory operations.
+//! * Places of operands that an operation does not take hold 0; interleaved lanes have at most 32 bits, narrowed ones at least 8.
 //! * Arms of computed jumps and calls ascend by address without repetition.
 //! * Pages are page-aligned, at most 4096 bytes and given once; addresses of summaries and of clock cells ascend.
 //! * A field's elements have 1, 2, 4 or 8 bytes, its buffer at most [`MAX_FIELD`] bytes.
 
-use crate::op::{Class, Kind, Op, Var};
+use crate::op::{Class, Kind, Op, Var, Width};
 use crate::program::{Callee, Elem, Function, PageContent, Program, Target, Terminator};
 
 /// Temporaries of one instruction, and a few for the program's own use.
@@ -151,6 +152,14 @@ pub fn broken(op: &Op) -> Option<&'static str> {
     }
     if matches!(op.class(), Class::Load | Class::Store) && op.width.bits() < 8 {
         return Some("a memory operation is narrower than a byte");
+    }
+    if op.args[op.kind.arity()..].iter().any(|arg| *arg != crate::op::Arg::Const(0)) {
+        return Some("an operand stands beyond those the operation takes");
+    }
+    if matches!(op.kind, Kind::VZipLo | Kind::VZipHi) && op.width == Width::B64
+        || matches!(op.kind, Kind::VPackS | Kind::VPackU) && op.width == Width::B1
+    {
+        return Some("the lanes are too wide to interleave or too narrow to halve");
     }
     None
 }

@@ -59,8 +59,7 @@ mod tests {
 
     #[test]
     fn every_variable_has_a_name_that_reads_back() {
-        let tables: [&[&str]; 4] =
-            [&[], &["rax", "rcx"], &["t0", "7", "", "a b", "x", "x", "%3", "if"], &["r"; 300]];
+        let tables: [&[&str]; 4] = [&[], &["rax", "rcx"], &["t0", "7", "", "a b", "x", "x", "%3", "if"], &["r"; 300]];
         for names in tables {
             for number in 0..=u16::MAX {
                 let text = print_var(Var(number), names);

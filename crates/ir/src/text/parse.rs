@@ -40,7 +40,11 @@ pub fn parse_program(text: &str, names: &[&str]) -> Result<Program, ParseError> 
     while let Some(cursor) = parser.next() {
         parser.item(cursor, &mut program)?;
     }
-    if parser.seen.contains(&"program") { Ok(program) } else { Err(parser.ends("nothing: no line `program`")) }
+    if parser.seen.contains(&"program") {
+        Ok(program)
+    } else {
+        Err(parser.ends("the header, without a line `program`"))
+    }
 }
 
 struct Parser<'a> {

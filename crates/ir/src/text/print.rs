@@ -39,7 +39,9 @@ pub fn print_terminator(term: &Terminator, names: &[&str]) -> String {
             let callee = match callee {
                 Callee::Direct(func) => format!("f{}", func.0),
                 Callee::Indirect { value, arms } => {
-                    let func = |func: &Option<_>| func.map_or("-".to_string(), |func: crate::program::FuncId| format!("f{}", func.0));
+                    let func = |func: &Option<_>| {
+                        func.map_or("-".to_string(), |func: crate::program::FuncId| format!("f{}", func.0))
+                    };
                     format!("{} {}", print_arg(value, names), print_arms(arms, func))
                 }
             };
