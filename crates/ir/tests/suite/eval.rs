@@ -264,7 +264,7 @@ fn division_faults() {
         // The smallest number by -1, and the largest quotients that still fit.
         assert_eq!(eval(Kind::DivS, width, max, sign, max), Err(EvalError::Divide));
         assert_eq!(eval(Kind::DivS, width, max, sign, 1), Ok(sign));
-        assert_eq!(eval(Kind::DivS, width, 0, sign - 1, max), Ok(sign + 1 & max));
+        assert_eq!(eval(Kind::DivS, width, 0, sign - 1, max), Ok((sign + 1) & max));
         assert_eq!(eval(Kind::DivS, width, sign, 0, max), Err(EvalError::Divide));
     }
 }
