@@ -10,9 +10,9 @@ use trace::{Access, Direction, InsnId, MAX_INSN_BYTES};
 use crate::config::Config;
 use crate::qemu::{self, Block, CbFlags, Info, MemInfo, Memory, PluginId, Registers, Target, Tb};
 use crate::ram::Ram;
-use crate::recognise::{self, Load, Mark, Operand};
+use crate::recognise::{self, Load, Mark, Operand, Touches};
 use crate::segment::{CR0_PE, Descriptor, EFER_LMA, FLAGS_VM, gdt_offset};
-use crate::session::{BLOCK_REGS, Refusal, Session};
+use crate::session::{BLOCK_REGS, Refusal, SYSTEM_REGS, Session, VECTOR_REGS};
 use crate::system::SystemRegs;
 
 /// QEMU checks that it offers this version of the interface.
@@ -23,6 +23,15 @@ pub static qemu_plugin_version: c_int = qemu::API_VERSION;
 const MAX_STRING: usize = 256;
 /// System flags that QEMU keeps in the register itself: TF, IF, IOPL, NT, AC, ID.
 const READABLE_FLAGS: &[Reg] = &[Reg::Tf, Reg::If, Reg::Iopl, Reg::Nt, Reg::Ac, Reg::Id];
+
+/// Where CR2 lies in [`BLOCK_REGS`].
+const CR2_INDEX: usize = {
+    let mut index = 0;
+    while BLOCK_REGS[index].index() != Reg::Cr2.index() {
+        index += 1;
+    }
+    index
+};
 
 /// The recorded vCPU plus one; 0: not recording. Callbacks look here before they take the lock.
 static RECORDED: AtomicU32 = AtomicU32::new(0);
@@ -38,6 +47,11 @@ struct State {
     ram: Option<Ram>,
     /// Code size of the running block.
     mode_bits: u8,
+    /// What may have changed since the last block's start besides the general registers.
+    pending: Touches,
+    /// CS at the last block's start; an interrupt changes it without an instruction.
+    last_cs: u64,
+    values: Vec<(usize, u64)>,
     /// The last code segment looked up: GDT base, selector, whether long mode is active; and its code size.
     code_segment: Option<((u64, u64, bool), u8)>,
 }
@@ -52,6 +66,11 @@ struct Site {
     load: Option<Load>,
     /// Recording's number in the high half, the instruction's number there in the low one.
     id: AtomicU64,
+}
+
+/// What a block's start needs.
+struct BlockSite {
+    touches: Touches,
 }
 
 impl Site {
@@ -108,6 +127,9 @@ pub unsafe extern "C" fn qemu_plugin_install(
                 system: Vec::new(),
                 ram: None,
                 mode_bits: 64,
+                pending: Touches::ALL,
+                last_cs: 0,
+                values: Vec::with_capacity(BLOCK_REGS.len()),
                 code_segment: None,
             });
             qemu::register(id, on_vcpu_init, on_translate, on_exit);
@@ -140,7 +162,13 @@ extern "C" fn on_translate(_id: PluginId, tb: *mut Tb) {
     let block = unsafe { Block::new(tb) };
     let mut armed = ARMED.load(Ordering::SeqCst) != 0;
     if armed {
-        block.on_exec(on_block);
+        let mut touches = Touches::default();
+        for insn in block.insns() {
+            let mut bytes = [0; MAX_INSN_BYTES];
+            let len = insn.bytes(&mut bytes);
+            touches = touches.or(recognise::touches(bytes.get(..len).unwrap_or(&[])));
+        }
+        block.on_exec(on_block, Box::leak(Box::new(BlockSite { touches })));
     }
     for insn in block.insns() {
         let mut bytes = [0; MAX_INSN_BYTES];
@@ -188,8 +216,10 @@ fn step(vcpu: c_uint, action: impl FnOnce(&mut State) -> Result<(), Refusal>) {
     }
 }
 
-extern "C" fn on_block(vcpu: c_uint, _data: *mut c_void) {
-    step(vcpu, |state| state.block(vcpu));
+extern "C" fn on_block(vcpu: c_uint, data: *mut c_void) {
+    // SAFETY: registered with a block site, which is never freed and only read.
+    let site = unsafe { &*data.cast::<BlockSite>() };
+    step(vcpu, |state| state.block(vcpu, site.touches));
 }
 
 extern "C" fn on_insn(vcpu: c_uint, data: *mut c_void) {
@@ -304,26 +334,11 @@ impl State {
 
     /// A few registers of the running vCPU, in the order asked for; 0 where QEMU has none.
     fn peek<const N: usize>(&self, wanted: [Reg; N]) -> [u64; N] {
-        let mut out = [0; N];
-        if let Some(registers) = &self.registers {
-            registers.read(
-                |target| wanted.iter().any(|&reg| target == Target::One(reg)),
-                |target, low, _| {
-                    if let Some(index) = wanted.iter().position(|&reg| target == Target::One(reg)) {
-                        out[index] = low;
-                    }
-                },
-            );
-        }
-        out
+        wanted.map(|reg| self.registers.as_ref().and_then(|registers| registers.value(reg)).unwrap_or(0))
     }
 
     fn flags(&self) -> u64 {
-        let mut flags = 0;
-        if let Some(registers) = &self.registers {
-            registers.read(|target| target == Target::Flags, |_, low, _| flags = low);
-        }
-        flags
+        self.registers.as_ref().and_then(Registers::flags).unwrap_or(0)
     }
 
     /// Everything known about the running vCPU.
@@ -331,19 +346,16 @@ impl State {
         let mut regs = RegFile::new();
         let mut flags = 0;
         let registers = self.registers.as_ref().ok_or_else(|| Refusal::new("registers", "no vCPU was announced"))?;
-        registers.read(
-            |_| true,
-            |target, low, high| match target {
-                Target::One(reg) => regs.set(reg, low),
-                Target::Two(reg) | Target::Extended(reg) => {
-                    regs.set(reg, low);
-                    if let Some(next) = Reg::from_index(reg.index() + 1) {
-                        regs.set(next, if matches!(target, Target::Extended(_)) { high & 0xffff } else { high });
-                    }
+        registers.read_all(|target, low, high| match target {
+            Target::One(reg) => regs.set(reg, low),
+            Target::Two(reg) | Target::Extended(reg) => {
+                regs.set(reg, low);
+                if let Some(next) = Reg::from_index(reg.index() + 1) {
+                    regs.set(next, if matches!(target, Target::Extended(_)) { high & 0xffff } else { high });
                 }
-                Target::Flags => flags = low,
-            },
-        );
+            }
+            Target::Flags => flags = low,
+        });
         let mut split = RegFile::new();
         split.set_rflags(flags);
         for &reg in READABLE_FLAGS {
@@ -398,37 +410,44 @@ impl State {
         }
     }
 
-    fn block(&mut self, vcpu: c_uint) -> Result<(), Refusal> {
-        self.mode_bits = self.find_mode(vcpu)?;
-        let mut values = [None; BLOCK_REGS.len()];
-        let mut put = |reg: Reg, value| {
-            if let Some(index) = BLOCK_REGS.iter().position(|&own| own == reg) {
-                values[index] = Some(value);
+    /// A block starts. General registers, CS and CR2 may always have changed; the others only if the blocks before say so
+    /// or if CS shows that an interrupt came.
+    fn block(&mut self, vcpu: c_uint, touches: Touches) -> Result<(), Refusal> {
+        let Some(registers) = &self.registers else { return Ok(()) };
+        let cs = registers.value(Reg::Cs).unwrap_or(0);
+        let system = self.pending.system || cs != self.last_cs;
+        let vector = self.pending.vector;
+        self.values.clear();
+        let put = |values: &mut Vec<(usize, u64)>, index: usize| {
+            values.extend(registers.value(BLOCK_REGS[index]).map(|value| (index, value)));
+        };
+        (0..SYSTEM_REGS.start).for_each(|index| put(&mut self.values, index));
+        if system {
+            for index in SYSTEM_REGS {
+                if BLOCK_REGS[index] == Reg::Cpl {
+                    let protected = registers.value(Reg::Cr0).unwrap_or(0) & CR0_PE != 0;
+                    self.values.push((index, if protected { cs & 3 } else { 0 }));
+                } else {
+                    put(&mut self.values, index);
+                }
             }
-        };
-        if let Some(registers) = &self.registers {
-            registers.read(
-                |target| !matches!(target, Target::Extended(_) | Target::Flags),
-                |target, low, high| match target {
-                    Target::One(reg) => put(reg, low),
-                    Target::Two(reg) => {
-                        put(reg, low);
-                        if let Some(next) = Reg::from_index(reg.index() + 1) {
-                            put(next, high);
-                        }
-                    }
-                    Target::Extended(_) | Target::Flags => {}
-                },
-            );
+        } else {
+            put(&mut self.values, CR2_INDEX);
         }
-        let at = |values: &[Option<u64>], reg: Reg| {
-            BLOCK_REGS.iter().position(|&own| own == reg).and_then(|index| values[index]).unwrap_or(0)
-        };
-        let cpl = if at(&values, Reg::Cr0) & CR0_PE == 0 { 0 } else { at(&values, Reg::Cs) & 3 };
-        if let Some(index) = BLOCK_REGS.iter().position(|&own| own == Reg::Cpl) {
-            values[index] = Some(cpl);
+        if vector {
+            put(&mut self.values, VECTOR_REGS.start);
+            for index in (VECTOR_REGS.start + 1..VECTOR_REGS.end).step_by(2) {
+                if let Some((low, high)) = registers.pair(BLOCK_REGS[index]) {
+                    self.values.extend([(index, low), (index + 1, high)]);
+                }
+            }
         }
-        self.session.block(&values)
+        self.last_cs = cs;
+        self.pending = touches;
+        if system {
+            self.mode_bits = self.find_mode(vcpu)?;
+        }
+        self.session.block(&self.values)
     }
 
     fn insn(&mut self, site: &Site) -> Result<(), Refusal> {
@@ -485,6 +504,7 @@ impl State {
                     ram.copy().map_err(|error| Refusal::new("ram", format!("cannot read the guest's memory: {error}")))
                 };
                 self.session.begin(vcpu, &name, rsi, mode_bits, regs, copy)?;
+                self.pending = Touches::ALL;
                 Ok(Switch::On)
             }
             Mark::End => {

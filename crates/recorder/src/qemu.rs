@@ -147,9 +147,10 @@ impl Block {
     }
 
     /// Calls `cb` each time the block starts.
-    pub fn on_exec(&self, cb: VcpuUdataCb) {
-        // SAFETY: the block is being translated (see `new`).
-        unsafe { qemu_plugin_register_vcpu_tb_exec_cb(self.0, cb, CbFlags::ReadRegs, std::ptr::null_mut()) }
+    pub fn on_exec<T: Sync>(&self, cb: VcpuUdataCb, data: &'static T) {
+        let data = std::ptr::from_ref(data).cast_mut().cast();
+        // SAFETY: the block is being translated (see `new`); the data is never freed and callbacks only read it.
+        unsafe { qemu_plugin_register_vcpu_tb_exec_cb(self.0, cb, CbFlags::ReadRegs, data) }
     }
 
     /// The block's instructions.
@@ -265,6 +266,8 @@ pub enum Target {
 /// The registers QEMU shows, found by name once, and a buffer to read them into.
 pub struct Registers {
     known: Vec<Known>,
+    /// Index into `known` by register number; a pair is found under its lower half.
+    by_reg: Vec<Option<usize>>,
     buffer: *mut GByteArray,
 }
 
@@ -295,30 +298,60 @@ impl Registers {
             }
             g_byte_array_new()
         };
-        Self { known, buffer }
+        let mut by_reg = vec![None; Reg::COUNT];
+        for (index, known) in known.iter().enumerate() {
+            if let Target::One(reg) | Target::Two(reg) | Target::Extended(reg) = known.target {
+                by_reg[reg.index()] = Some(index);
+            }
+        }
+        Self { known, by_reg, buffer }
     }
 
-    /// Whether every register in the list can be read.
+    /// The first register of the list that cannot be read.
     pub fn missing(&self, wanted: &[Reg]) -> Option<Reg> {
-        wanted.iter().copied().find(|&reg| !self.known.iter().any(|known| known.target.covers(reg)))
+        wanted.iter().copied().find(|reg| self.by_reg[reg.index()].is_none())
     }
 
-    /// Calls `visit` with each register that satisfies the filter, and its low and high 64 bits.
-    pub fn read(&self, filter: impl Fn(Target) -> bool, mut visit: impl FnMut(Target, u64, u64)) {
-        for known in self.known.iter().filter(|known| filter(known.target)) {
-            // SAFETY: called inside a callback that may read registers; QEMU appends to the buffer, which is emptied
-            // before, and the slice ends before the buffer is used again.
-            let bytes = unsafe {
-                g_byte_array_set_size(self.buffer, 0);
-                if qemu_plugin_read_register(known.handle, self.buffer) <= 0 {
-                    continue;
-                }
-                std::slice::from_raw_parts((*self.buffer).data, (*self.buffer).len as usize)
-            };
-            let half = |from: usize| {
-                bytes.iter().skip(from).take(8).rev().fold(0, |word: u64, &byte| word << 8 | u64::from(byte))
-            };
-            visit(known.target, half(0), half(8));
+    /// The low and the high 64 bits of a register as QEMU keeps it: for the second half of a register pair, the pair's.
+    fn read_handle(&self, handle: *mut Register) -> Option<(u64, u64)> {
+        // SAFETY: called inside a callback that may read registers; QEMU appends to the buffer, which is emptied before, and
+        // the slice ends before the buffer is used again.
+        let bytes = unsafe {
+            g_byte_array_set_size(self.buffer, 0);
+            if qemu_plugin_read_register(handle, self.buffer) <= 0 {
+                return None;
+            }
+            std::slice::from_raw_parts((*self.buffer).data, (*self.buffer).len as usize)
+        };
+        if let Some(word) = bytes.first_chunk() {
+            let high = bytes[8..].iter().take(8).rev().fold(0, |word: u64, &byte| word << 8 | u64::from(byte));
+            return Some((u64::from_le_bytes(*word), high));
+        }
+        Some((bytes.iter().rev().fold(0, |word: u64, &byte| word << 8 | u64::from(byte)), 0))
+    }
+
+    /// The value of a register, except the upper halves of pairs.
+    pub fn value(&self, reg: Reg) -> Option<u64> {
+        self.pair(reg).map(|(low, _)| low)
+    }
+
+    /// Both halves of the register whose lower half this is.
+    pub fn pair(&self, reg: Reg) -> Option<(u64, u64)> {
+        self.by_reg[reg.index()].and_then(|index| self.read_handle(self.known[index].handle))
+    }
+
+    /// `EFLAGS`, of which the arithmetic flags and DF are not usable.
+    pub fn flags(&self) -> Option<u64> {
+        let known = self.known.iter().find(|known| known.target == Target::Flags)?;
+        self.read_handle(known.handle).map(|(low, _)| low)
+    }
+
+    /// Calls `visit` with every register, its low and its high 64 bits.
+    pub fn read_all(&self, mut visit: impl FnMut(Target, u64, u64)) {
+        for known in &self.known {
+            if let Some((low, high)) = self.read_handle(known.handle) {
+                visit(known.target, low, high);
+            }
         }
     }
 }
@@ -328,17 +361,6 @@ impl Drop for Registers {
         // SAFETY: the buffer came from g_byte_array_new and is freed once.
         unsafe {
             g_byte_array_free(self.buffer, 1);
-        }
-    }
-}
-
-impl Target {
-    /// Whether this register holds (a part of) that one.
-    pub fn covers(self, reg: Reg) -> bool {
-        match self {
-            Self::One(own) => own == reg || own == Reg::Cs && reg == Reg::Cpl,
-            Self::Two(own) | Self::Extended(own) => reg.index() == own.index() || reg.index() == own.index() + 1,
-            Self::Flags => reg == Reg::If,
         }
     }
 }

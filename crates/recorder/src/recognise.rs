@@ -75,6 +75,59 @@ pub fn load(bytes: &[u8]) -> Option<Load> {
     }
 }
 
+/// Which registers a block may change besides the general ones.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Touches {
+    /// XMM registers and MXCSR.
+    pub vector: bool,
+    /// Segments, their bases and control registers.
+    pub system: bool,
+}
+
+impl Touches {
+    /// Both.
+    pub const ALL: Self = Self { vector: true, system: true };
+
+    /// What either of the two may change.
+    pub const fn or(self, other: Self) -> Self {
+        Self { vector: self.vector || other.vector, system: self.system || other.system }
+    }
+}
+
+/// Which registers an instruction may change; rather too many than too few. Right in every code size.
+pub fn touches(bytes: &[u8]) -> Touches {
+    const NONE: Touches = Touches { vector: false, system: false };
+    const VECTOR: Touches = Touches { vector: true, system: false };
+    const SYSTEM: Touches = Touches { vector: false, system: true };
+    let mut rest = bytes;
+    while let [0x66 | 0x67 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0xf0 | 0xf2 | 0xf3, tail @ ..] = rest {
+        rest = tail;
+    }
+    if let [0x40..=0x4f, tail @ ..] = rest {
+        rest = tail;
+    }
+    match rest {
+        [0x0f, opcode, ..] => match opcode {
+            // Descriptor tables, swapgs; syscall, sysret, clts; mov to control registers; wrmsr, sysenter, sysexit; pop fs/gs; lss.
+            0x00 | 0x01 | 0x05..=0x09 | 0x20..=0x23 | 0x30 | 0x34 | 0x35 | 0xa1 | 0xa9 | 0xaa | 0xb2 | 0xb4 | 0xb5 => {
+                SYSTEM
+            }
+            // ud2, prefetch, nop, rdtsc, rdmsr, rdpmc, cmovcc, jcc, setcc, bit and double shifts, imul, cmpxchg, movzx, xadd, movnti, bswap.
+            0x0b | 0x0d | 0x18..=0x1f | 0x31..=0x33 | 0x40..=0x4f | 0x80..=0xa0 | 0xa2..=0xa5 | 0xa8 => NONE,
+            0xab..=0xad | 0xaf..=0xb1 | 0xb3 | 0xb6..=0xc1 | 0xc3 | 0xc7..=0xcf => NONE,
+            // fxrstor, ldmxcsr, but also wrfsbase.
+            0xae => Touches::ALL,
+            _ => VECTOR,
+        },
+        // VEX and EVEX, or les, lds and bound.
+        [0xc4 | 0xc5 | 0x62, ..] => Touches::ALL,
+        // Moves and pops to segments, far transfers, interrupts and returns from them.
+        [0x07 | 0x17 | 0x1f | 0x8e | 0x9a | 0xca..=0xcf | 0xea | 0xf1, ..] => SYSTEM,
+        [0xff, modrm, ..] if matches!(modrm >> 3 & 7, 3 | 5) => SYSTEM,
+        _ => NONE,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +139,30 @@ mod tests {
         assert_eq!(mark(&[0x0f, 0x1f, 0x80, 5, 0, 0x54, 0x56]), None);
         assert_eq!(mark(&[0x0f, 0x1f, 0x80, 1, 0, 0x54]), None);
         assert_eq!(mark(&[0x0f, 0x1f, 0x80, 0, 0, 0, 0]), None);
+    }
+
+    #[test]
+    fn touched_registers() {
+        let kind = |bytes: &[u8]| (touches(bytes).vector, touches(bytes).system);
+        for plain in
+            [&[0x48, 0x89, 0xd8][..], &[0x0f, 0x84, 0, 0, 0, 0], &[0xf3, 0x48, 0xab], &[0x90], &[0x40], &[], &[0x66]]
+        {
+            assert_eq!(kind(plain), (false, false), "{plain:x?}");
+        }
+        for vector in [&[0x66, 0x0f, 0xef, 0xc0][..], &[0xf3, 0x41, 0x0f, 0x6f, 0x07], &[0x0f, 0x28, 0xc1]] {
+            assert_eq!(kind(vector), (true, false), "{vector:x?}");
+        }
+        for system in [
+            &[0x0f, 0x01, 0xf8][..],
+            &[0x0f, 0x22, 0xd8],
+            &[0x48, 0xcf],
+            &[0x48, 0x0f, 0x07],
+            &[0x8e, 0xd8],
+            &[0xff, 0x2b],
+        ] {
+            assert_eq!(kind(system), (false, true), "{system:x?}");
+        }
+        assert_eq!(kind(&[0xf3, 0x0f, 0xae, 0xd0]), (true, true));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -19,7 +20,7 @@ const MAX_INSTRUCTIONS: u64 = 1 << 30;
 /// Most declarations of one program.
 const MAX_VARIABLES: usize = 256;
 
-/// Registers read at each block's start.
+/// Registers read at each block's start: the general ones, then system registers, then vector registers.
 pub const BLOCK_REGS: [Reg; 64] = {
     let mut regs = [Reg::Cs; 64];
     let mut i = 0;
@@ -44,8 +45,8 @@ pub const BLOCK_REGS: [Reg; 64] = {
         Reg::Cr3,
         Reg::Cr4,
         Reg::Efer,
-        Reg::Mxcsr,
         Reg::Cpl,
+        Reg::Mxcsr,
     ];
     let mut i = 0;
     while i < others.len() {
@@ -54,6 +55,11 @@ pub const BLOCK_REGS: [Reg; 64] = {
     }
     regs
 };
+
+/// Where the system registers lie in [`BLOCK_REGS`].
+pub const SYSTEM_REGS: Range<usize> = 16..31;
+/// Where MXCSR and the vector registers lie in [`BLOCK_REGS`].
+pub const VECTOR_REGS: Range<usize> = 31..64;
 
 /// Why a mark was refused or a recording given up. The first word goes into the status file for programs.
 #[derive(Debug)]
@@ -274,16 +280,15 @@ impl Session {
         Ok(true)
     }
 
-    /// A block begins with these registers ([`BLOCK_REGS`], in order).
-    pub fn block(&mut self, values: &[Option<u64>; BLOCK_REGS.len()]) -> Result<(), Refusal> {
+    /// A block begins with these registers: indices into [`BLOCK_REGS`], ascending, and values. Registers left out are
+    /// known not to have changed.
+    pub fn block(&mut self, values: &[(usize, u64)]) -> Result<(), Refusal> {
         let Some(recording) = &mut self.recording else { return Ok(()) };
         recording.changed.clear();
-        for ((last, value), reg) in recording.last.iter_mut().zip(values).zip(BLOCK_REGS) {
-            if let Some(value) = value
-                && *last != Some(*value)
-            {
-                *last = Some(*value);
-                recording.changed.push((reg, *value));
+        for &(index, value) in values {
+            if recording.last[index] != Some(value) {
+                recording.last[index] = Some(value);
+                recording.changed.push((BLOCK_REGS[index], value));
             }
         }
         Ok(recording.writer.regs(&recording.changed)?)
@@ -396,6 +401,18 @@ mod tests {
     }
 
     #[test]
+    fn register_groups() {
+        assert_eq!(BLOCK_REGS[SYSTEM_REGS.start], Reg::Es);
+        assert_eq!(BLOCK_REGS[SYSTEM_REGS.end - 1], Reg::Cpl);
+        assert_eq!(BLOCK_REGS[VECTOR_REGS.start], Reg::Mxcsr);
+        assert_eq!(BLOCK_REGS[VECTOR_REGS.start + 1], Reg::Xmm0Lo);
+        let mut sorted = BLOCK_REGS.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(sorted.len(), BLOCK_REGS.len());
+    }
+
+    #[test]
     fn records_twice() {
         let (mut session, out) = session("twice");
         for number in 1..=2 {
@@ -405,11 +422,8 @@ mod tests {
             begin(&mut session, "two", 0x1003).unwrap();
             let id = session.insn_id(0x100, 64, &[0x90]).unwrap().unwrap();
             session.insn(id).unwrap();
-            let mut values = [None; BLOCK_REGS.len()];
-            values[0] = Some(5);
-            values[1] = Some(6);
-            session.block(&values).unwrap();
-            session.block(&values).unwrap();
+            session.block(&[(0, 5), (1, 6)]).unwrap();
+            session.block(&[(0, 5), (1, 6)]).unwrap();
             assert!(!session.end(0, regs(0x2000)).unwrap());
             assert!(session.end(0, regs(0x1000)).unwrap());
             let trace = trace::Trace::open(out.join(format!("two-{number:04}.trace"))).unwrap();

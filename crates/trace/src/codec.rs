@@ -229,17 +229,21 @@ impl BlockEncoder {
     pub fn regs(&mut self, changed: &[(Reg, u64)]) {
         self.events += 1;
         self.flush_run();
-        let gprs =
-            changed.iter().filter(|(reg, _)| reg.index() < GPRS).fold(0, |mask, (reg, _)| mask | 1 << reg.index());
-        let others = changed.iter().filter(|(reg, _)| reg.index() >= GPRS).count();
+        let general = |&&(reg, _): &&(Reg, u64)| reg.index() < GPRS;
+        let gprs = changed.iter().filter(general).fold(0, |mask, (reg, _)| mask | 1 << reg.index());
+        let others = changed.len() - changed.iter().filter(general).count();
         self.ops.push(TAG_REGS | (others.min(usize::from(LONG_RUN)) as u8) << 2);
         if others >= usize::from(LONG_RUN) {
             put(&mut self.ops, (others - usize::from(LONG_RUN)) as u64);
         }
         put(&mut self.regs, gprs);
-        for index in 0..GPRS {
-            if let Some(&(_, value)) = changed.iter().find(|(reg, _)| reg.index() == index) {
-                self.reg_value(index, value);
+        if changed.is_sorted_by_key(|&(reg, _)| reg.index().min(GPRS)) {
+            changed.iter().filter(general).for_each(|&(reg, value)| self.reg_value(reg.index(), value));
+        } else {
+            for index in 0..GPRS {
+                if let Some(&(_, value)) = changed.iter().find(|(reg, _)| reg.index() == index) {
+                    self.reg_value(index, value);
+                }
             }
         }
         for &(reg, value) in changed.iter().filter(|(reg, _)| reg.index() >= GPRS) {
