@@ -1,7 +1,8 @@
 //! Values and programs as people read them.
 
 use engine::Value;
-use ir::program::{Callee, Count, Elem, Field, Function, Target, Terminator};
+use ir::program::{Callee, Count, Elem, Field, FuncId, Function, Target, Terminator};
+use ir::text::{print_op, print_terminator};
 use ir::{Arg, Kind, Op, Var};
 use machine::Reg;
 
@@ -76,69 +77,62 @@ pub fn field(field: &Field) -> String {
     format!("{}:{elem}{count}", field.name)
 }
 
-/// A register's or temporary's name.
+/// A register's name.
 #[must_use]
-pub fn var(var: Var) -> String {
-    if var.is_temp() {
-        return format!("t{}", var.0 - Var::FIRST_TEMP);
-    }
-    Reg::from_index(var.0.into()).map_or_else(|| format!("r#{}", var.0), |reg| reg.name().to_string())
+pub fn register(var: Var) -> &'static str {
+    Reg::from_index(var.0.into()).map_or("?", Reg::name)
 }
 
-fn arg(arg: Arg) -> String {
-    match arg {
-        Arg::Var(it) => var(it),
-        Arg::Const(value @ 0..10) => value.to_string(),
-        Arg::Const(value) => format!("{value:#x}"),
-    }
-}
-
-/// An operation: `t0 = add.64 rsp, 8`.
+/// An operation: `t0 = add.64 rsp, 0x8`; an instruction that is not modelled with its name.
 #[must_use]
 pub fn op(op: &Op) -> String {
-    let args: Vec<String> = op.args().iter().map(|&it| arg(it)).collect();
-    let (name, bits) = (op.kind.name(), op.width.bits());
-    let right = format!("{name}.{bits} {}", args.join(", "));
-    let note = match (op.kind, op.args[0]) {
-        (Kind::Unsupported, Arg::Const(id)) => format!("  ; {}", lift::mnemonic_name(id)),
-        _ => String::new(),
-    };
-    let left = op.def().map(|dst| format!("{} = ", var(dst))).unwrap_or_default();
-    format!("{left}{}{note}", right.trim_end())
+    let text = print_op(op, Reg::NAMES);
+    match (op.kind, op.args[0]) {
+        (Kind::Unsupported, Arg::Const(id)) => format!("{text}  ; {}", lift::mnemonic_name(id)),
+        _ => text,
+    }
 }
 
-/// A block's end, with functions by number and name.
+/// A block's end; guards are marked, called functions named.
 #[must_use]
 pub fn terminator(term: &Terminator, functions: &[Function]) -> String {
-    let function = |id: ir::program::FuncId| match functions.get(id.0 as usize) {
-        Some(function) if !function.name.is_empty() => format!("#{} {}", id.0, function.name),
-        _ => format!("#{}", id.0),
+    let mut notes: Vec<&str> = called(term)
+        .filter_map(|id| functions.get(id.0 as usize))
+        .map(|function| function.name.as_str())
+        .filter(|name| !name.is_empty())
+        .collect();
+    if is_guard(term) {
+        notes.insert(0, "guard");
+    }
+    let text = print_terminator(term, Reg::NAMES);
+    if notes.is_empty() { text } else { format!("{text}  ; {}", notes.join(", ")) }
+}
+
+/// The functions a block's end names.
+fn called(term: &Terminator) -> impl Iterator<Item = FuncId> + '_ {
+    let callees: Vec<FuncId> = match term {
+        Terminator::Call { callee: Callee::Direct(id), .. } => vec![*id],
+        Terminator::Call { callee: Callee::Indirect { arms, .. }, .. } => {
+            arms.iter().filter_map(|arm| arm.target).collect()
+        }
+        _ => Vec::new(),
     };
-    let target = |target: Target| match target {
-        Target::Block(id) => format!("block {}", id.0),
-        Target::Tail(id) => format!("function {}", function(id)),
-        Target::Return => "return".to_string(),
-        Target::Unexplored(pc) => format!("UNEXPLORED {pc:#x}"),
-    };
+    let tails = targets(term).into_iter().filter_map(|target| match target {
+        Target::Tail(id) => Some(id),
+        _ => None,
+    });
+    callees.into_iter().chain(tails)
+}
+
+/// Where a block may lead, its callees left out.
+#[must_use]
+pub fn targets(term: &Terminator) -> Vec<Target> {
     match term {
-        Terminator::Goto(to) => format!("goto {}", target(*to)),
-        Terminator::Branch { cond, taken, otherwise } => {
-            let guard = if is_guard(term) { "guard" } else { "branch" };
-            format!("{guard} {} ? {} : {}", arg(*cond), target(*taken), target(*otherwise))
-        }
-        Terminator::Switch { value, arms } => {
-            let arms: Vec<String> = arms.iter().map(|it| format!("{:#x} -> {}", it.value, target(it.target))).collect();
-            format!("switch {} {{ {}; else UNEXPLORED }}", arg(*value), arms.join("; "))
-        }
-        Terminator::Call { callee: Callee::Direct(id), then, .. } => {
-            format!("call {}, then {}", function(*id), target(*then))
-        }
-        Terminator::Call { callee: Callee::Indirect { value, arms }, then, .. } => {
-            let name = |id: Option<ir::program::FuncId>| id.map_or_else(|| "nothing".to_string(), function);
-            let arms: Vec<String> = arms.iter().map(|it| format!("{:#x} -> {}", it.value, name(it.target))).collect();
-            format!("call {} {{ {}; else UNEXPLORED }}, then {}", arg(*value), arms.join("; "), target(*then))
-        }
-        Terminator::End => "end".to_string(),
+        Terminator::Goto(target) => vec![*target],
+        Terminator::Branch { taken, otherwise, .. } => vec![*taken, *otherwise],
+        Terminator::Switch { arms, .. } => arms.iter().map(|arm| arm.target).collect(),
+        Terminator::Call { then, .. } => vec![*then],
+        Terminator::End => Vec::new(),
     }
 }
 
@@ -161,7 +155,6 @@ pub fn parse_number(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ir::Width;
 
     #[test]
     fn lists_fold() {
@@ -180,10 +173,15 @@ mod tests {
     }
 
     #[test]
-    fn operations() {
-        let add = Op::new(Kind::Add, Width::B64, Var::temp(0), &[Var(4).into(), 16.into()]);
-        assert_eq!(op(&add), "t0 = add.64 rsp, 0x10");
-        assert_eq!(op(&Op::new(Kind::Tsc, Width::B64, Var(0), &[])), "rax = tsc.64");
+    fn ends_name_functions_and_guards() {
+        let function = Function { pc: 0, name: "idr_find".into(), preserved: Vec::new(), blocks: Vec::new() };
+        let call = Terminator::Call { callee: Callee::Direct(FuncId(0)), stack: Var(4), then: Target::Return };
+        assert!(terminator(&call, std::slice::from_ref(&function)).ends_with("; idr_find"));
+        let cond = Arg::Const(1);
+        let guard = Terminator::Branch { cond, taken: Target::Unexplored(16), otherwise: Target::Tail(FuncId(0)) };
+        assert!(terminator(&guard, &[function]).ends_with("; guard, idr_find"));
+        assert!(is_guard(&guard));
+        assert!(!is_guard(&Terminator::Branch { cond, taken: Target::Return, otherwise: Target::Return }));
     }
 
     #[test]

@@ -29,9 +29,12 @@ impl Counts {
         for block in &function.blocks {
             counts.operations += block.ops.len();
             counts.guards += usize::from(format::is_guard(&block.term));
-            let (targets, computed) = targets(&block.term);
-            counts.computed += usize::from(computed);
-            counts.unexplored += targets.iter().filter(|target| matches!(target, Target::Unexplored(_))).count();
+            counts.computed += usize::from(matches!(
+                block.term,
+                Terminator::Switch { .. } | Terminator::Call { callee: Callee::Indirect { .. }, .. }
+            ));
+            counts.unexplored +=
+                format::targets(&block.term).iter().filter(|target| matches!(target, Target::Unexplored(_))).count();
         }
         counts
     }
@@ -46,17 +49,6 @@ impl Counts {
             unexplored: sum.unexplored + it.unexplored,
             computed: sum.computed + it.computed,
         })
-    }
-}
-
-/// Where a block may lead, and whether that is computed.
-fn targets(term: &Terminator) -> (Vec<Target>, bool) {
-    match term {
-        Terminator::Goto(target) => (vec![*target], false),
-        Terminator::Branch { taken, otherwise, .. } => (vec![*taken, *otherwise], false),
-        Terminator::Switch { arms, .. } => (arms.iter().map(|arm| arm.target).collect(), true),
-        Terminator::Call { callee, then, .. } => (vec![*then], matches!(callee, Callee::Indirect { .. })),
-        Terminator::End => (Vec::new(), false),
     }
 }
 

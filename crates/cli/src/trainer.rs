@@ -17,6 +17,8 @@ const BEGIN_MARK: [u8; 7] = [0x0f, 0x1f, 0x80, 0x01, 0x00, 0x54, 0x56];
 pub struct Trainer {
     /// Allocator functions by address in the training process.
     pub summaries: FxHashMap<u64, Summary>,
+    /// Why there may be allocators that its symbols do not show.
+    pub no_summaries: Option<&'static str>,
     /// All its functions' names.
     pub symbols: Symbols,
 }
@@ -33,12 +35,21 @@ impl Trainer {
         let bias = bias(path, &elf, begin)?;
         let mut symbols = Symbols::default();
         symbols.add_elf(&elf, bias);
-        let summaries = elf
+        let summaries: FxHashMap<u64, Summary> = elf
             .symbols()
             .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition() && symbol.address() != 0)
             .filter_map(|symbol| Some((symbol.address().wrapping_add(bias), Summary::by_symbol(symbol.name().ok()?)?)))
             .collect();
-        Ok(Self { summaries, symbols })
+        let imported = |symbol: object::Symbol<'_, '_>| {
+            symbol.is_undefined() && symbol.name().is_ok_and(|name| Summary::by_symbol(name).is_some())
+        };
+        let no_summaries = match () {
+            () if !summaries.is_empty() => None,
+            () if elf.dynamic_symbols().any(imported) => Some("its malloc lies in a shared library"),
+            () if elf.symbols().next().is_none() => Some("it has no symbols that would name malloc"),
+            () => None,
+        };
+        Ok(Self { summaries, no_summaries, symbols })
     }
 }
 

@@ -84,7 +84,10 @@ impl BuildArgs {
         if let Some(trainer) = &trainer {
             options.summaries.clone_from(&trainer.summaries);
         }
-        let built = context.progress.during("slicing", || slicer::build(&recordings, &options)).map_err(failure)?;
+        let built = context
+            .progress
+            .during("slicing", || slicer::build(&recordings, &options))
+            .map_err(|error| self.failure(error))?;
         let (mut program, system) = (built.program, built.system);
         for symbols in symbols.iter().chain(trainer.as_ref().map(|trainer| &trainer.symbols)) {
             symbols.name_functions(&mut program);
@@ -101,11 +104,9 @@ impl BuildArgs {
     fn trainer(&self, recordings: &[Recording], context: Context) -> Result<Option<Trainer>, Failure> {
         let (Some(path), Some(first)) = (&self.elf, recordings.first()) else { return Ok(None) };
         let trainer = Trainer::read(path, first.begin_regs().get_or_zero(Reg::Rip))?;
-        if trainer.summaries.is_empty() && !context.quiet {
-            output::note(&format!(
-                "{}: no malloc, calloc, realloc or free in its symbols; its allocations run as ordinary code (link statically and do not strip it)",
-                path.display()
-            ));
+        if let (Some(why), false) = (trainer.no_summaries, context.quiet) {
+            let what = "its allocations run as ordinary code; link it statically and do not strip it";
+            output::note(&format!("{}: {why}, so {what}", path.display()));
         }
         Ok(Some(trainer))
     }
@@ -133,6 +134,20 @@ impl BuildArgs {
             return Err(failure);
         }
         Ok(companion)
+    }
+
+    /// What stops a build, with the trace's name where there is only one.
+    fn failure(&self, error: slicer::Error) -> Failure {
+        let next = match error {
+            slicer::Error::Malformed(_) => return internal(error),
+            slicer::Error::Paging(_) => "; record it again with `virtuoso record`",
+            slicer::Error::NothingToDo(_) => "; check the trainer's marks and declared outputs, and record it again",
+            _ => "",
+        };
+        match self.traces.as_slice() {
+            [only] => Failure::file(only, format!("{error}{next}")),
+            _ => Failure::input(format!("{error}{next}")),
+        }
     }
 
     fn print(&self, program: &Program, bytes: usize, companion: &Path) -> Result<(), Failure> {
@@ -189,13 +204,6 @@ impl BuildArgs {
             "functions": program.functions.len(),
             "counts": Counts::total(program),
         }))
-    }
-}
-
-fn failure(error: slicer::Error) -> Failure {
-    match error {
-        slicer::Error::Malformed(_) => internal(error),
-        error => Failure::input(error),
     }
 }
 

@@ -26,12 +26,15 @@ use crate::{files, format, output};
 pub struct ExplainArgs {
     /// The program, made by `virtuoso build`
     program: PathBuf,
-    /// Only this function, whole: its name, its address (0x...) or its number (#N)
+    /// Only this function, whole: its name, its address (0x...) or its number (fN)
     #[arg(long, value_name = "FUNCTION")]
     function: Option<String>,
     /// All functions, whole
     #[arg(long)]
     full: bool,
+    /// Everything in the text form that can be read back (docs/format-program.md), pages included
+    #[arg(long, conflicts_with_all = ["function", "full", "json"])]
+    text: bool,
     /// System.map or ELF file that names functions
     #[arg(long, value_name = "FILE")]
     symbols: Option<PathBuf>,
@@ -47,11 +50,16 @@ impl ExplainArgs {
         if let Some(path) = &self.symbols {
             Symbols::read(path)?.name_functions(&mut program);
         }
+        let mut out = output::stdout();
+        if self.text {
+            out.write_all(ir::text::print_program(&program, machine::Reg::NAMES).as_bytes())?;
+            return Ok(out.flush()?);
+        }
         let chosen = self.chosen(&program)?;
         if self.json {
+            drop(out);
             return output::json(&self.object(&program, &chosen));
         }
-        let mut out = output::stdout();
         if self.function.is_none() {
             print_header(&mut out, &program)?;
             print_table(&mut out, &program)?;
@@ -68,7 +76,7 @@ impl ExplainArgs {
     fn chosen(&self, program: &Program) -> Result<Vec<usize>, Failure> {
         let Some(wanted) = &self.function else { return Ok((0..program.functions.len()).collect()) };
         let address = wanted.strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
-        let number = wanted.strip_prefix('#').and_then(|number| number.parse().ok());
+        let number = wanted.strip_prefix('f').and_then(|number| number.parse().ok());
         let matches = |(at, function): &(usize, &Function)| {
             function.name == *wanted || Some(function.pc) == address || Some(*at) == number
         };
@@ -110,7 +118,7 @@ impl ExplainArgs {
 
 fn function_json(program: &Program, number: usize, listed: bool) -> Json {
     let function = &program.functions[number];
-    let preserved: Vec<String> = function.preserved.iter().map(|&var| format::var(var)).collect();
+    let preserved: Vec<&str> = function.preserved.iter().map(|&var| format::register(var)).collect();
     let mut object = json!({
         "number": number,
         "address": function.pc,
@@ -193,7 +201,7 @@ fn print_table(out: &mut impl Write, program: &Program) -> Result<(), Failure> {
         let it = Counts::of(function);
         let line = format!(
             "{:>5}  {:#018x} {:>6} {:>6} {:>6} {:>10}  {}",
-            format!("#{number}"),
+            format!("f{number}"),
             function.pc,
             it.blocks,
             it.operations,
@@ -210,17 +218,17 @@ fn print_function(out: &mut impl Write, program: &Program, number: usize) -> Res
     let function = &program.functions[number];
     let entry = if program.entry.0 as usize == number { ", the entry" } else { "" };
     let name = if function.name.is_empty() { String::new() } else { format!(" {}", function.name) };
-    writeln!(out, "\nfunction #{number} {:#x}{name}{entry}", function.pc)?;
+    writeln!(out, "\nfunction f{number} {:#x}{name}{entry}", function.pc)?;
     if !function.preserved.is_empty() {
-        let preserved: Vec<String> = function.preserved.iter().map(|&var| format::var(var)).collect();
+        let preserved: Vec<&str> = function.preserved.iter().map(|&var| format::register(var)).collect();
         writeln!(out, "  gives back {}", preserved.join(" "))?;
     }
     for (at, block) in function.blocks.iter().enumerate() {
-        writeln!(out, "  block {at} at {:#x}", block.pc)?;
+        writeln!(out, "  b{at} at {:#x}", block.pc)?;
         for op in &block.ops {
             writeln!(out, "    {}", format::op(op))?;
         }
-        writeln!(out, "    {}  ; {:#x}", format::terminator(&block.term, &program.functions), block.term_pc)?;
+        writeln!(out, "    {}", format::terminator(&block.term, &program.functions))?;
     }
     Ok(())
 }

@@ -50,7 +50,7 @@ impl CheckArgs {
 
 /// Rounded down, so that 100 % means all.
 fn percent(report: &CheckReport) -> String {
-    let hundredths = report.agreed * 10_000 / report.instructions.max(1);
+    let hundredths = (report.agreed * 10_000).checked_div(report.instructions).unwrap_or(10_000);
     match (hundredths / 100, hundredths % 100) {
         (whole, 0) => whole.to_string(),
         (whole, part) => format!("{whole}.{part:02}"),
@@ -73,21 +73,22 @@ fn print(path: &Path, recording: &Recording, report: &CheckReport) -> Result<(),
         percent(report),
         report.interruptions
     )?;
+    let mut seen = Vec::new();
     for it in &report.disagreements {
+        if seen.contains(&it.pc) {
+            continue;
+        }
+        seen.push(it.pc);
+        let steps: Vec<String> =
+            report.disagreements.iter().filter(|other| other.pc == it.pc).map(|other| other.step.to_string()).collect();
         let code = recording.code_of(it.step);
         let bits = match code.mode {
             Mode::Bits64 => String::new(),
             mode => format!(" ({}-bit)", mode.bits()),
         };
-        writeln!(
-            out,
-            "  instruction {} at {:#x}{bits}: {}  {}",
-            it.step,
-            it.pc,
-            format::hex(&it.bytes),
-            disassembly(recording, it.step)
-        )?;
+        writeln!(out, "  {:#x}{bits}: {}  {}", it.pc, format::hex(&it.bytes), disassembly(recording, it.step))?;
         writeln!(out, "      {}", it.what)?;
+        writeln!(out, "      instruction {}", steps.join(" "))?;
     }
     let unlisted = (report.instructions - report.agreed).saturating_sub(report.disagreements.len() as u64);
     if unlisted > 0 {

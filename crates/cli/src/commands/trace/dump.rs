@@ -81,5 +81,6 @@ fn instruction(number: u64, insn: &StaticInsn) -> String {
 fn access(it: &Access) -> String {
     let kind = if it.store { "store" } else { "load " };
     let device = if it.io { " device" } else { "" };
-    format!("{kind} {} {:#x} (physical {:#x}{device}) = {:#x}", it.size, it.vaddr.0, it.paddr.0, it.value)
+    let next = it.next_page.map(|page| format!(" and {:#x}", page.0)).unwrap_or_default();
+    format!("{kind} {} {:#x} (physical {:#x}{next}{device}) = {:#x}", it.size, it.vaddr.0, it.paddr.0, it.value)
 }

@@ -1,0 +1,293 @@
+//! The command as a user meets it: answers, and what happens on bad input. No test needs QEMU.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+use support::{Folder, Slice, companion, companion_name, program, target, trace};
+
+/// A folder with a program `p.prog` and a target.
+fn ready(test: &str, slice: &Slice) -> Folder {
+    let folder = Folder::new(test);
+    folder.file("p.prog", program(slice).to_bytes().expect("it encodes"));
+    target(&folder);
+    folder
+}
+
+#[test]
+fn a_slice_answers() {
+    let folder = ready("slice", &Slice::Right);
+    let ended = folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=41"]);
+    assert_eq!((ended.out().as_str(), ended.err().as_str(), ended.code()), ("next = 42\n", "", 0));
+}
+
+#[test]
+fn json_has_all_fields() {
+    let folder = ready("json", &Slice::Right);
+    let ended = folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=0x10", "--json"]);
+    let object: serde_json::Value = serde_json::from_str(&ended.out()).expect("JSON");
+    assert_eq!(object["by"], "slice");
+    assert_eq!(object["outcome"], "answer");
+    assert_eq!(object["slice_outcome"], "answer");
+    assert_eq!(object["outputs"]["next"], 17);
+    assert_eq!(object["program"], "next");
+    assert_eq!(object["target"], "guest.raw");
+    assert!(object["milliseconds"].is_number() && object["operations"].is_number());
+    assert!(object["instructions"].is_null());
+    assert_eq!(object["assertions"], serde_json::json!([]));
+}
+
+#[test]
+fn the_whole_run_answers_where_the_slice_stops() {
+    let folder = ready("fallback", &Slice::Unexplored);
+    folder.file(&companion_name(), companion());
+    let ended = folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=41"]);
+    assert_eq!((ended.out().as_str(), ended.code()), ("next = 42\n", 0), "{}", ended.err());
+    assert!(
+        ended.err().contains("unexplored") && ended.err().contains("the answer is the whole run's"),
+        "{}",
+        ended.err()
+    );
+    let ended = folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=41", "--json", "--quiet"]);
+    let object: serde_json::Value = serde_json::from_str(&ended.out()).expect("JSON");
+    assert_eq!((&object["by"], &object["slice_outcome"]), (&"whole".into(), &"unexplored".into()));
+    assert_eq!(ended.err(), "");
+    folder
+        .virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=41", "--slice"])
+        .fails(10, &["0x1234", "without --slice"]);
+}
+
+#[test]
+fn verify_compares() {
+    let folder = ready("verify", &Slice::Right);
+    folder.file(&companion_name(), companion());
+    let ended = folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=1", "--verify"]);
+    assert_eq!((ended.out().as_str(), ended.code()), ("next = 2\n", 0), "{}", ended.err());
+    assert!(ended.err().contains("agree"), "{}", ended.err());
+
+    folder.file("p.prog", program(&Slice::Wrong).to_bytes().expect("it encodes"));
+    let ended = folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=1", "--verify"]);
+    assert_eq!(ended.code(), 21);
+    assert_eq!(ended.out(), "by slice:\nnext = 3\nby whole run:\nnext = 2\n");
+    assert!(ended.err().contains("differ in: next"), "{}", ended.err());
+
+    folder.file("p.prog", program(&Slice::Unexplored).to_bytes().expect("it encodes"));
+    let ended = folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=1", "--verify"]);
+    assert_eq!((ended.out().as_str(), ended.code()), ("next = 2\n", 0), "{}", ended.err());
+}
+
+#[test]
+fn a_missing_companion_is_named_when_it_is_needed() {
+    let folder = ready("companion", &Slice::Unexplored);
+    let run = ["run", "p.prog", "guest.raw", "--input", "n=1"];
+    folder.virtuoso(&run).fails(1, &[&companion_name(), "unexplored", "--system"]);
+    folder.file(&companion_name(), "something else");
+    folder.virtuoso(&run).fails(1, &[&companion_name(), "no Virtuoso companion file"]);
+    let mut other = ir::System::default();
+    other.insert(0x1000, &[1; 4096]);
+    folder.file("other.system", other.to_bytes().expect("it encodes"));
+    let run = ["run", "p.prog", "guest.raw", "--input", "n=1", "--system", "other.system"];
+    folder.virtuoso(&run).fails(1, &["other.system", "another training system", &companion_name()]);
+}
+
+#[test]
+fn fuel_runs_out() {
+    let folder = ready("fuel", &Slice::Right);
+    folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=1", "--slice", "--fuel", "1"]).fails(11, &["fuel"]);
+}
+
+#[test]
+fn another_kernel_is_told_apart() {
+    let folder = ready("kernel", &Slice::Right);
+    let mut program = program(&Slice::Right);
+    program.code.push(ir::program::CodeRange { addr: 0x100, bytes: vec![0xcc; 64] });
+    folder.file("p.prog", program.to_bytes().expect("it encodes"));
+    folder
+        .virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=1"])
+        .fails(20, &["guest.raw", "another kernel", "train on"]);
+}
+
+#[test]
+fn bad_inputs_are_named() {
+    let folder = ready("inputs", &Slice::Right);
+    folder.virtuoso(&["run", "p.prog", "guest.raw"]).fails(1, &["input n is missing", "--input n="]);
+    folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "pid=1"]).fails(1, &["no input named pid", "inputs: n"]);
+    folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=ten"]).fails(1, &["n", "ten"]);
+    folder
+        .virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=1", "--cpu", "3"])
+        .fails(1, &["no processor 3", "--cpu 0"]);
+    assert_eq!(folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n"]).code(), 2);
+    assert_eq!(folder.virtuoso(&["run", "p.prog", "guest.raw", "--slice", "--whole"]).code(), 2);
+}
+
+#[test]
+fn bad_programs_are_told_apart() {
+    let folder = ready("programs", &Slice::Right);
+    let whole = program(&Slice::Right).to_bytes().expect("it encodes");
+    folder.file("empty.prog", "");
+    folder.file("cut.prog", &whole[..whole.len() - 5]);
+    folder.file("head.prog", &whole[..20]);
+    folder.file("foreign.prog", "#!/bin/sh\n");
+    let mut changed = whole;
+    changed[8] = 99;
+    folder.file("version.prog", &changed);
+    let cases = [
+        ("empty.prog", "empty"),
+        ("cut.prog", "damaged"),
+        ("head.prog", "damaged"),
+        ("foreign.prog", "no Virtuoso program file"),
+        ("version.prog", "version 99"),
+        ("missing.prog", "check the path"),
+        (".", "directory"),
+    ];
+    for (name, says) in cases {
+        folder.virtuoso(&["run", name, "guest.raw"]).fails(1, &[name, says]);
+        folder.virtuoso(&["explain", name]).fails(1, &[name, says]);
+    }
+}
+
+#[test]
+fn bad_targets_are_told_apart() {
+    let folder = ready("targets", &Slice::Right);
+    folder.file("empty.elf", "");
+    folder.file("cut.elf", b"\x7fELF\x02\x01\x01");
+    folder.file("foreign.elf", "hello");
+    for (name, says) in [
+        ("empty.elf", "empty"),
+        ("cut.elf", "broken ELF"),
+        ("foreign.elf", "unknown format"),
+        ("missing.elf", "check the path"),
+        (".", "directory"),
+    ] {
+        folder.virtuoso(&["run", "p.prog", name, "--input", "n=1"]).fails(1, &[name, says]);
+        folder.virtuoso(&["target", "info", name]).fails(1, &[name, says]);
+    }
+}
+
+#[test]
+fn bad_traces_are_told_apart_and_nothing_is_written() {
+    let folder = Folder::new("traces");
+    let whole = trace(7);
+    folder.file("empty.trace", "");
+    folder.file("cut.trace", &whole[..whole.len() - 5]);
+    folder.file("head.trace", &whole[..10]);
+    folder.file("foreign.trace", "hello");
+    let before = folder.names();
+    for (name, says) in [
+        ("empty.trace", "empty"),
+        ("cut.trace", "truncated"),
+        ("head.trace", "truncated"),
+        ("foreign.trace", "not a Virtuoso trace"),
+        ("missing.trace", "check the path"),
+        (".", "directory"),
+    ] {
+        for verb in ["info", "dump", "check"] {
+            folder.virtuoso(&["trace", verb, name]).fails(1, &[name, says]);
+        }
+        folder.virtuoso(&["build", name, "-o", "out.prog"]).fails(1, &[name, says]);
+    }
+    assert_eq!(folder.names(), before);
+}
+
+#[test]
+fn traces_are_shown_and_checked() {
+    let folder = Folder::new("trace");
+    folder.file("good.trace", trace(7));
+    folder.file("bad.trace", trace(8));
+    let info = folder.virtuoso(&["trace", "info", "good.trace"]);
+    assert!(info.out().contains("next:u32") && info.out().contains("1 executed"), "{}", info.out());
+    let dump = folder.virtuoso(&["trace", "dump", "good.trace"]);
+    assert!(dump.out().contains("mov %eax,0x2004") && dump.out().contains("store 4 0x2004"), "{}", dump.out());
+    let check = folder.virtuoso(&["trace", "check", "good.trace"]);
+    assert!(check.out().contains("1 of 1 instructions replayed (100 %)"), "{}", check.out());
+    assert_eq!(check.code(), 0);
+    let check = folder.virtuoso(&["trace", "check", "good.trace", "bad.trace"]);
+    assert!(check.out().contains("0 of 1 instructions replayed (0 %)"), "{}", check.out());
+    assert!(check.out().contains("a3 04 20 00 00  mov %eax,0x2004"), "{}", check.out());
+    assert_eq!(check.code(), 22);
+}
+
+#[test]
+fn outputs_never_replace_inputs() {
+    let folder = Folder::new("clobber");
+    let path = folder.file("a.trace", trace(7));
+    folder.virtuoso(&["build", "a.trace", "-o", "./a.trace"]).fails(1, &["a.trace", "overwritten"]);
+    assert_eq!(std::fs::read(path).expect("it is there"), trace(7));
+    folder.virtuoso(&["build", "a.trace", "-o", "no/such/folder/p.prog"]).fails(1, &["folder"]);
+    assert_eq!(folder.names(), ["a.trace"]);
+}
+
+#[test]
+fn foreign_executables_and_symbols_are_refused() {
+    let folder = Folder::new("elf");
+    folder.file("a.trace", trace(7));
+    folder.file("text", "hello\n");
+    folder.file("cut", b"\x7fELF\x02\x01\x01");
+    folder.virtuoso(&["build", "a.trace", "-o", "p.prog", "--elf", "text"]).fails(1, &["text", "no ELF file"]);
+    folder.virtuoso(&["build", "a.trace", "-o", "p.prog", "--elf", "cut"]).fails(1, &["cut", "broken ELF"]);
+    folder
+        .virtuoso(&["build", "a.trace", "-o", "p.prog", "--elf", env!("CARGO_BIN_EXE_virtuoso")])
+        .fails(1, &["begin mark"]);
+    folder
+        .virtuoso(&["build", "a.trace", "-o", "p.prog", "--symbols", "text"])
+        .fails(1, &["text", "names no functions"]);
+    assert_eq!(folder.names(), ["a.trace", "cut", "text"]);
+}
+
+#[test]
+fn programs_are_explained() {
+    let folder = ready("explain", &Slice::Unexplored);
+    let ended = folder.virtuoso(&["explain", "p.prog"]);
+    assert!(ended.out().contains("program next (32-bit)") && ended.out().contains("start"), "{}", ended.out());
+    let ended = folder.virtuoso(&["explain", "p.prog", "--function", "start"]);
+    assert!(ended.out().contains("unexplored 0x1234") && ended.out().contains("add.32"), "{}", ended.out());
+    folder.virtuoso(&["explain", "p.prog", "--function", "0x9"]).fails(1, &["no function 0x9"]);
+    let ended = folder.virtuoso(&["explain", "p.prog", "--json", "--full"]);
+    let object: serde_json::Value = serde_json::from_str(&ended.out()).expect("JSON");
+    assert_eq!(object["functions"][0]["counts"]["unexplored"], 1);
+    let ended = folder.virtuoso(&["explain", "p.prog", "--text"]);
+    let parsed = ir::text::parse_program(&ended.out(), machine::Reg::NAMES).expect("it parses");
+    assert_eq!(parsed, program(&Slice::Unexplored));
+}
+
+#[test]
+fn a_closed_pipe_is_quiet() {
+    let folder = Folder::new("pipe");
+    let mut long = program(&Slice::Right);
+    // More than a pipe holds, so that the command writes after its reader is gone.
+    let block = long.functions[0].blocks[0].clone();
+    long.functions[0].blocks.extend(std::iter::repeat_n(block, 5000));
+    folder.file("long.prog", long.to_bytes().expect("it encodes"));
+    let ended = folder.virtuoso_unread(&["explain", "long.prog", "--full"]);
+    assert_eq!((ended.code(), ended.err().as_str()), (141, ""));
+}
+
+#[test]
+fn processor_state_round_trips() {
+    let folder = ready("cpus", &Slice::Right);
+    let ended = folder.virtuoso(&["target", "info", "guest.raw", "--json"]);
+    folder.file("cpus.json", ended.out());
+    let again = folder.virtuoso(&["target", "info", "guest.raw", "--cpu-file", "cpus.json", "--json"]);
+    assert_eq!(again.out(), ended.out());
+    let ended = folder.virtuoso(&["target", "info", "guest.raw"]);
+    assert!(ended.out().contains("raw, 8192 bytes of RAM") && ended.out().contains("paging off"), "{}", ended.out());
+}
+
+#[test]
+fn every_verb_has_help_with_examples() {
+    let folder = Folder::new("help");
+    let verbs: &[&[&str]] = &[
+        &["build"],
+        &["run"],
+        &["explain"],
+        &["trace", "info"],
+        &["trace", "dump"],
+        &["trace", "check"],
+        &["target", "info"],
+    ];
+    for verb in verbs {
+        let ended = folder.virtuoso(&[verb, &["--help"][..]].concat());
+        assert!(ended.code() == 0 && ended.out().contains("Examples:"), "{verb:?}: {}", ended.out());
+    }
+    assert!(folder.virtuoso(&["--help"]).out().contains("Exit codes:"));
+}
