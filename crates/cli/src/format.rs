@@ -1,5 +1,7 @@
 //! Values and programs as people read them.
 
+use std::borrow::Cow;
+
 use engine::Value;
 use ir::program::{Callee, Count, Elem, Field, FuncId, Function, Target, Terminator};
 use ir::text::{print_op, print_terminator};
@@ -44,6 +46,15 @@ fn fold(items: &[String], indent: usize) -> String {
     text
 }
 
+/// Text from a file, without the control characters that a terminal would obey.
+#[must_use]
+pub fn plain(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
 /// Bytes with a unit.
 #[must_use]
 pub fn size(bytes: u64) -> String {
@@ -74,7 +85,7 @@ pub fn field(field: &Field) -> String {
         Count::Fixed(count) => format!("[{count}]"),
         Count::Field { name, max } => format!("[{name}<={max}]"),
     };
-    format!("{}:{elem}{count}", field.name)
+    plain(&format!("{}:{elem}{count}", field.name)).into_owned()
 }
 
 /// A register's name.
@@ -96,13 +107,13 @@ pub fn op(op: &Op) -> String {
 /// A block's end; guards are marked, called functions named.
 #[must_use]
 pub fn terminator(term: &Terminator, functions: &[Function]) -> String {
-    let mut notes: Vec<&str> = called(term)
+    let mut notes: Vec<Cow<'_, str>> = called(term)
         .filter_map(|id| functions.get(id.0 as usize))
-        .map(|function| function.name.as_str())
+        .map(|function| plain(&function.name))
         .filter(|name| !name.is_empty())
         .collect();
     if is_guard(term) {
-        notes.insert(0, "guard");
+        notes.insert(0, "guard".into());
     }
     let text = print_terminator(term, Reg::NAMES);
     if notes.is_empty() { text } else { format!("{text}  ; {}", notes.join(", ")) }
@@ -182,6 +193,12 @@ mod tests {
         assert!(terminator(&guard, &[function]).ends_with("; guard, idr_find"));
         assert!(is_guard(&guard));
         assert!(!is_guard(&Terminator::Branch { cond, taken: Target::Return, otherwise: Target::Return }));
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(plain("a b"), "a b");
+        assert_eq!(plain("a\x1b[31m"), "a\\u{1b}[31m");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::format;
 
 /// Buffered standard output; call `flush` at the end, so that errors are seen.
 #[must_use]
@@ -23,9 +24,9 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// A remark on standard error that is not an error; a closed standard error is no reason to fail.
+/// A line on standard error; a closed standard error is no reason to fail.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "virtuoso: {text}");
+    let _ = writeln!(io::stderr(), "virtuoso: {}", format::plain(text));
 }
 
 /// Tells on a terminal what is being done; prints nothing elsewhere.

@@ -203,7 +203,7 @@ fn milliseconds(time: Duration) -> f64 {
 
 fn print_values(out: &mut impl Write, values: &Values) -> std::io::Result<()> {
     for (name, value) in &values.0 {
-        writeln!(out, "{name} = {}", format::value(value, name.len() + 3))?;
+        writeln!(out, "{} = {}", format::plain(name), format::value(value, name.len() + 3))?;
     }
     Ok(())
 }

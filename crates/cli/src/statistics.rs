@@ -1,8 +1,9 @@
 //! How large a program is.
 
 use ir::Program;
-use ir::program::{Callee, Function, PageContent, Target, Terminator};
+use ir::program::{Callee, Function, PageContent, Source, Target, Terminator};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::format;
 
@@ -77,6 +78,25 @@ impl Pages {
         }
         pages
     }
+}
+
+/// The recordings of a program as JSON.
+#[must_use]
+pub fn sources_json(program: &Program) -> Vec<Value> {
+    let source = |it: &Source| json!({"trace": it.trace, "instructions": it.instructions, "kept": it.kept, "in_slice": it.in_slice});
+    program.provenance.sources.iter().map(source).collect()
+}
+
+/// A recording of a program as a line.
+#[must_use]
+pub fn source_line(source: &Source) -> String {
+    format!(
+        "{}: {} instructions traced, {} kept, {} in the slice",
+        format::plain(&source.trace),
+        source.instructions,
+        source.kept,
+        source.in_slice
+    )
 }
 
 /// The name of the companion file of a training system: the first half of a hash says enough.

@@ -12,10 +12,10 @@ use slicer::{BuildOptions, Policy, Recording};
 use crate::commands::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::statistics::{Counts, companion_name};
+use crate::statistics::{Counts, companion_name, source_line, sources_json};
 use crate::symbols::Symbols;
 use crate::trainer::Trainer;
-use crate::{files, output};
+use crate::{files, format, output};
 
 /// Turn recordings of one training program into an introspection program
 ///
@@ -157,15 +157,11 @@ impl BuildArgs {
             out,
             "{}: program {} ({bytes} bytes), companion {}",
             self.output.display(),
-            program.name,
+            format::plain(&program.name),
             companion.display()
         )?;
         for source in &from.sources {
-            writeln!(
-                out,
-                "  {}: {} instructions traced, {} kept, {} in the slice",
-                source.trace, source.instructions, source.kept, source.in_slice
-            )?;
+            writeln!(out, "  {}", source_line(source))?;
         }
         writeln!(
             out,
@@ -187,18 +183,16 @@ impl BuildArgs {
 
     fn print_json(&self, program: &Program, bytes: usize, companion: &Path) -> Result<(), Failure> {
         let from = &program.provenance;
-        let sources: Vec<_> = from
-            .sources
-            .iter()
-            .map(|it| json!({"trace": it.trace, "instructions": it.instructions, "kept": it.kept, "in_slice": it.in_slice}))
-            .collect();
         output::json(&json!({
             "program": program.name,
             "file": self.output.display().to_string(),
             "companion": companion.display().to_string(),
             "bytes": bytes,
             "policy": from.policy,
-            "sources": sources,
+            "sources": sources_json(program),
+            "instructions": from.sources.iter().map(|it| it.instructions).sum::<u64>(),
+            "kept": from.sources.iter().map(|it| it.kept).sum::<u64>(),
+            "in_slice": from.sources.iter().map(|it| it.in_slice).sum::<u64>(),
             "static_instructions": from.static_instructions,
             "static_in_slice": from.static_in_slice,
             "functions": program.functions.len(),

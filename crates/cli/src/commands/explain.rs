@@ -9,7 +9,7 @@ use ir::program::{Field, Function};
 use serde_json::{Value as Json, json};
 
 use crate::failure::Failure;
-use crate::statistics::{Counts, Pages, companion_name};
+use crate::statistics::{Counts, Pages, companion_name, source_line, sources_json};
 use crate::symbols::Symbols;
 use crate::{files, format, output};
 
@@ -90,11 +90,6 @@ impl ExplainArgs {
 
     fn object(&self, program: &Program, chosen: &[usize]) -> Json {
         let from = &program.provenance;
-        let sources: Vec<Json> = from
-            .sources
-            .iter()
-            .map(|it| json!({"trace": it.trace, "instructions": it.instructions, "kept": it.kept, "in_slice": it.in_slice}))
-            .collect();
         let listed = self.full || self.function.is_some();
         let functions: Vec<Json> = chosen.iter().map(|&number| function_json(program, number, listed)).collect();
         let fields = |fields: &[Field]| fields.iter().map(format::field).collect::<Vec<_>>();
@@ -104,7 +99,7 @@ impl ExplainArgs {
             "inputs": fields(&program.inputs),
             "outputs": fields(&program.outputs),
             "policy": from.policy,
-            "sources": sources,
+            "sources": sources_json(program),
             "static_instructions": from.static_instructions,
             "static_in_slice": from.static_in_slice,
             "companion": companion_name(&program.system),
@@ -141,18 +136,14 @@ fn function_json(program: &Program, number: usize, listed: bool) -> Json {
 
 fn print_header(out: &mut impl Write, program: &Program) -> Result<(), Failure> {
     let (from, counts, pages) = (&program.provenance, Counts::total(program), Pages::of(program));
-    writeln!(out, "program {} ({}-bit)", program.name, program.bits)?;
+    writeln!(out, "program {} ({}-bit)", format::plain(&program.name), program.bits)?;
     for (label, fields) in [("input", &program.inputs), ("output", &program.outputs)] {
         for field in fields {
             writeln!(out, "  {label:<10} {} at {:#x}", format::field(field), field.addr)?;
         }
     }
     for it in &from.sources {
-        writeln!(
-            out,
-            "  made from  {}: {} instructions traced, {} kept, {} in the slice",
-            it.trace, it.instructions, it.kept, it.in_slice
-        )?;
+        writeln!(out, "  made from  {}", source_line(it))?;
     }
     writeln!(
         out,
@@ -207,7 +198,7 @@ fn print_table(out: &mut impl Write, program: &Program) -> Result<(), Failure> {
             it.operations,
             it.guards,
             it.unexplored,
-            function.name
+            format::plain(&function.name)
         );
         writeln!(out, "{}", line.trim_end())?;
     }
@@ -217,7 +208,7 @@ fn print_table(out: &mut impl Write, program: &Program) -> Result<(), Failure> {
 fn print_function(out: &mut impl Write, program: &Program, number: usize) -> Result<(), Failure> {
     let function = &program.functions[number];
     let entry = if program.entry.0 as usize == number { ", the entry" } else { "" };
-    let name = if function.name.is_empty() { String::new() } else { format!(" {}", function.name) };
+    let name = if function.name.is_empty() { String::new() } else { format!(" {}", format::plain(&function.name)) };
     writeln!(out, "\nfunction f{number} {:#x}{name}{entry}", function.pc)?;
     if !function.preserved.is_empty() {
         let preserved: Vec<&str> = function.preserved.iter().map(|&var| format::register(var)).collect();

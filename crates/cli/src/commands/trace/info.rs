@@ -9,6 +9,7 @@ use serde_json::json;
 use trace::{Direction, Length, Trace, VarType, Variable};
 
 use crate::failure::Failure;
+use crate::format::plain;
 use crate::{files, format, output};
 
 /// Print what was recorded, how much, and how large it is
@@ -67,12 +68,18 @@ fn print(path: &Path, trace: &Trace) -> Result<(), Failure> {
     let (raw, stored) = per_instruction(trace);
     let snapshot = trace.snapshot();
     let mut out = output::stdout();
-    writeln!(out, "{}: {} ({})", path.display(), header.program, format::size(sizes.file))?;
-    writeln!(out, "  recorded by    {} in {}, {}", header.producer, header.emulator, header.arch)?;
+    writeln!(out, "{}: {} ({})", path.display(), plain(&header.program), format::size(sizes.file))?;
+    writeln!(
+        out,
+        "  recorded by    {} in {}, {}",
+        plain(&header.producer),
+        plain(&header.emulator),
+        plain(&header.arch)
+    )?;
     writeln!(out, "  processor      {} of {}, {}-bit code", header.vcpu, header.vcpus, header.mode_bits)?;
     writeln!(out, "  begin          {:#x}", trace.begin_regs().get_or_zero(Reg::Rip))?;
     for variable in &header.variables {
-        writeln!(out, "  {:<14} {} at {:#x}", direction(variable), spec(variable), variable.addr.0)?;
+        writeln!(out, "  {:<14} {} at {:#x}", direction(variable), plain(&spec(variable)), variable.addr.0)?;
     }
     writeln!(out, "  instructions   {} executed, {} distinct", end.instructions, trace.insns().len())?;
     writeln!(out, "  accesses       {}", end.accesses)?;
