@@ -77,9 +77,13 @@ fn image(b: &mut Builder, save: bool) -> Lifted {
     }
     for (at, width, reg) in fields {
         let address = b.advance(start, at);
+        // QEMU keeps no last instruction and operand: it saves zeros for their addresses, leaves the opcode's place alone, restores none.
+        let unkept = matches!(reg, Reg::Fop | Reg::Fip | Reg::Fdp);
         if save {
-            b.store(width, address, arg(reg));
-        } else {
+            if reg != Reg::Fop {
+                b.store(width, address, if unkept { Arg::Const(0) } else { arg(reg) });
+            }
+        } else if !unkept {
             let value = b.load(width, address);
             let value = if reg == Reg::Ftw { b.narrow(Width::B8, value) } else { value };
             b.set(reg, Width::B64, value);

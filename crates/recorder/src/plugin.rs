@@ -170,10 +170,15 @@ extern "C" fn on_translate(_id: PluginId, tb: *mut Tb) {
         }
         block.on_exec(on_block, Box::leak(Box::new(BlockSite { touches })));
     }
+    let mut refresh = false;
     for insn in block.insns() {
         let mut bytes = [0; MAX_INSN_BYTES];
         let len = insn.bytes(&mut bytes);
         let Some(code) = bytes.get(..len) else { continue };
+        if std::mem::take(&mut refresh) && armed {
+            insn.on_exec(on_block, CbFlags::ReadRegs, Box::leak(Box::new(BlockSite { touches: Touches::default() })));
+        }
+        refresh = recognise::undetermined(code);
         let (mark, load) = (recognise::mark(code), recognise::load(code));
         if !armed && mark.is_none() && load.is_none() {
             continue;

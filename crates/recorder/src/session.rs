@@ -191,15 +191,14 @@ impl Session {
         check_lengths(name, &variables)?;
         let header = self.header(vcpu, name, abi, mode_bits, variables);
         let ram = ram()?;
-        let count = self.counts.entry(name.to_owned()).or_default();
-        *count += 1;
-        let path = self.config.out.join(format!("{name}-{count:04}.trace"));
+        let file = self.free_name(name);
+        let path = self.config.out.join(&file);
         let mut last = [None; BLOCK_REGS.len()];
         for (last, &reg) in last.iter_mut().zip(&BLOCK_REGS) {
             *last = regs.get(reg);
         }
         let writer = TraceWriter::create(&path, header, regs)?;
-        self.status.put(&Status::Begin { program: name });
+        self.status.put(&Status::Begin { program: name, file: &file });
         self.serial += 1;
         self.recording = Some(Recording {
             writer,
@@ -213,6 +212,18 @@ impl Session {
             changed: Vec::new(),
         });
         Ok(())
+    }
+
+    /// The first of NAME-0001.trace, NAME-0002.trace, ... that does not exist yet.
+    fn free_name(&mut self, name: &str) -> String {
+        let count = self.counts.entry(name.to_owned()).or_default();
+        loop {
+            *count += 1;
+            let file = format!("{name}-{count:04}.trace");
+            if !self.config.out.join(&file).exists() {
+                return file;
+            }
+        }
     }
 
     fn header(&self, vcpu: u32, name: &str, abi: u64, mode_bits: u8, variables: Vec<Variable>) -> Header {

@@ -13,7 +13,7 @@ pub enum Status<'a> {
     /// The plugin is loaded.
     Loaded { version: &'a str },
     /// A trainer was begun.
-    Begin { program: &'a str },
+    Begin { program: &'a str, file: &'a str },
     /// A trace is complete.
     Saved {
         file: &'a str,

@@ -18,6 +18,8 @@ pub struct Step {
     pub access: u32,
     /// End of the register changes known before it in [`Recording::regs`]; they begin where the previous step's end.
     pub regs: u32,
+    /// Whether registers were recorded just before it, even if none had changed.
+    pub record: bool,
 }
 
 /// A distinct instruction.
@@ -60,16 +62,21 @@ impl Recording {
             code.push(Code { insn: lifted, bytes: insn.bytes().to_vec(), mode });
         }
         let (mut steps, mut accesses, mut regs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut record = false;
         trace
             .for_each_event(|event| {
                 match event {
-                    Event::Regs(changed) => regs.extend_from_slice(changed),
+                    Event::Regs(changed) => {
+                        regs.extend_from_slice(changed);
+                        record = true;
+                    }
                     Event::Insn(id) => steps.push(Step {
                         code: id.0,
                         access: u32::try_from(accesses.len()).unwrap_or(u32::MAX),
                         regs: u32::try_from(regs.len()).unwrap_or(u32::MAX),
+                        record: std::mem::take(&mut record),
                     }),
-Event::Access(access) => accesses.push(*access),
+                    Event::Access(access) => accesses.push(*access),
                 }
                 Ok(())
             })
@@ -93,6 +100,12 @@ Event::Access(access) => accesses.push(*access),
     pub fn regs_before(&self, step: usize) -> &[(Reg, u64)] {
         let start = if step == 0 { 0 } else { self.steps[step - 1].regs as usize };
         &self.regs[start..self.steps[step].regs as usize]
+    }
+
+    /// Whether registers were recorded just before this step.
+    #[must_use]
+    pub fn has_record(&self, step: usize) -> bool {
+        self.steps[step].record
     }
 
     /// The instruction a step executes.

@@ -112,6 +112,9 @@ pub struct Replay<'r> {
     /// Whether registers may differ from the recording without being wrong: after a start, an interrupt or a nondeterministic instruction.
     loose: bool,
     known: [bool; 256],
+    /// The registers as last recorded: records hold changes only, and after an interruption all of it counts.
+    recorded: [Option<u64>; 256],
+    interrupted: bool,
 }
 
 impl<'r> Replay<'r> {
@@ -120,9 +123,14 @@ impl<'r> Replay<'r> {
     pub fn new(recording: &'r Recording) -> Self {
         let mut regs = [0; 256];
         let mut known = [false; 256];
+        let mut recorded = [None; 256];
+        let in_records = &recording.trace.header().recorded.block_registers;
         for (reg, value) in recording.begin_regs().known() {
             regs[reg.index()] = value;
             known[reg.index()] = true;
+            if in_records.contains(&reg) {
+                recorded[reg.index()] = Some(value);
+            }
         }
         Self {
             recording,
@@ -133,22 +141,42 @@ impl<'r> Replay<'r> {
             mismatches: Vec::new(),
             loose: true,
             known,
+            recorded,
+            interrupted: false,
         }
     }
 
     /// Takes over the registers recorded before `step`; differences are mismatches unless something undetermined happened.
     pub fn adopt(&mut self, step: usize) {
         for &(reg, recorded) in self.recording.regs_before(step) {
-            let at = reg.index();
-            if self.regs[at] != recorded && !self.loose && self.known[at] {
-                self.mismatches.push(Mismatch::Register { reg, computed: self.regs[at], recorded });
+            self.recorded[reg.index()] = Some(recorded);
+            if !self.interrupted {
+                self.take(reg.index(), recorded);
             }
-            self.regs[at] = recorded;
-            self.known[at] = true;
         }
-        if step == 0 || self.recording.steps[step].regs != self.recording.steps[step - 1].regs {
+        if self.recording.has_record(step) {
+            if self.interrupted {
+                for at in 0..self.recorded.len() {
+                    if let Some(recorded) = self.recorded[at] {
+                        self.take(at, recorded);
+                    }
+                }
+            }
+            self.interrupted = false;
             self.loose = false;
         }
+    }
+
+    fn take(&mut self, at: usize, recorded: u64) {
+        if self.regs[at] != recorded
+            && !self.loose
+            && self.known[at]
+            && let Some(reg) = Reg::from_index(at)
+        {
+            self.mismatches.push(Mismatch::Register { reg, computed: self.regs[at], recorded });
+        }
+        self.regs[at] = recorded;
+        self.known[at] = true;
     }
 
     /// An interrupt or fault was delivered before the next step: flags as an interrupt gate leaves them, registers as recorded
@@ -158,6 +186,7 @@ impl<'r> Replay<'r> {
             self.regs[reg.index()] = 0;
         }
         self.loose = true;
+        self.interrupted = true;
     }
 
     /// The value of an operand.
@@ -259,13 +288,26 @@ impl<'r> Replay<'r> {
         loop {
             let ended = self.iteration(code, accesses, &mut slot, observer);
             let left = self.used.iter().any(|used| !used);
-            if !(ended.complete && left && ended.next == code.insn.pc && ended.control == Some(Kind::BranchIf)) {
-                if ended.complete {
-                    self.report_extra_stores(accesses);
-                }
-                return ended;
+            let again = ended.complete && ended.control == Some(Kind::BranchIf) && ended.next == code.insn.pc;
+            if left && again {
+                continue;
             }
+            if ended.complete {
+                self.report_extra_stores(accesses);
+            }
+            return self.repeats(step, ended);
         }
+    }
+
+    /// QEMU may execute a string instruction once more to find that its count is 0.
+    fn repeats(&self, step: usize, ended: Ended) -> Ended {
+        let code = self.recording.code_of(step);
+        let itself = |op: &Op| op.kind == Kind::BranchIf && op.args[1] == Arg::Const(code.insn.pc);
+        let follows = step + 1 < self.recording.steps.len() && self.recording.pc(step + 1) == code.insn.pc;
+        if ended.complete && follows && code.insn.ops.iter().any(itself) {
+            return Ended { next: code.insn.pc, control: Some(Kind::BranchIf), ..ended };
+        }
+        ended
     }
 
     fn report_extra_stores(&mut self, accesses: &[Access]) {
@@ -301,6 +343,13 @@ impl<'r> Replay<'r> {
                 Class::Load => {
                     slot.get_or_insert(a);
                     let Some((mem, value)) = self.find(accesses, false, a, op.width.bytes()) else {
+                        // The processor does not read the null descriptor when a null selector is loaded (SDM vol. 3 section 3.4.2);
+                        // an operation cannot be conditional, and whatever it reads there does not matter.
+                        if a.wrapping_sub(self.regs[Reg::GdtrBase.index()]) < 8 {
+                            self.set(op, 0);
+                            observer.op(index, op, 0, None);
+                            continue;
+                        }
                         self.mismatches.push(Mismatch::NoLoad { vaddr: a });
                         ended.complete = false;
                         break;
