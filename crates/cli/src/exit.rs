@@ -57,6 +57,12 @@ exits! {
     Differ 21 "`run --verify`: slice and whole run give different answers",
     /// `trace check` found a disagreement.
     Disagree 22 "`trace check`: an instruction does what the lifter does not expect",
+    /// `record` found a mark missing or wrong.
+    Marks 30 "`record`: nothing was recorded, or a trainer's marks are wrong",
+    /// `record --timeout`.
+    Timeout 31 "`record`: the guest was still running at the --timeout",
+    /// `record` could not run QEMU.
+    Qemu 32 "`record`: QEMU is missing, too old, or could not start the guest",
     /// A bug of ours.
     Internal 70 "internal error: a bug in Virtuoso, please report it",
     /// The reader of the output went away.

@@ -8,6 +8,7 @@ mod failure;
 mod files;
 mod format;
 mod output;
+mod record;
 mod report;
 mod statistics;
 mod symbols;

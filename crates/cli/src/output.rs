@@ -26,7 +26,8 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
 
 /// A line on standard error; a closed standard error is no reason to fail.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "virtuoso: {}", format::plain(text));
+    let lines: Vec<_> = text.lines().map(format::plain).collect();
+    let _ = writeln!(io::stderr(), "virtuoso: {}", lines.join("\n  "));
 }
 
 /// Tells on a terminal what is being done; prints nothing elsewhere.

@@ -203,7 +203,7 @@ pub fn run(args: &RecordArgs, progress: &mut dyn FnMut(&Progress<'_>)) -> Result
     let messages = follow(&mut child);
     let mut watch = Watch { status: StatusReader::new(status_path), lines: Vec::new(), messages, quoted: Vec::new() };
     let (exit, timed_out) = watch.until_end(&mut child, args.timeout.map(Duration::from_secs), progress)?;
-    watch.poll(progress);
+    watch.finish(progress);
     work.remove_partial(&output, &watch.lines);
     let outcome = watch.outcome(exit, timed_out.then_some(args.timeout.unwrap_or(0)));
     outcome.map(|traces| RecordReport {
@@ -285,11 +285,24 @@ impl Watch {
             self.lines.push(line);
         }
         while let Ok(message) = self.messages.try_recv() {
-            progress(&Progress::Message(&message));
-            self.quoted.push(message);
-            if self.quoted.len() > QUOTED_LINES {
-                self.quoted.remove(0);
-            }
+            self.message(message, progress);
+        }
+    }
+
+    /// QEMU has ended: the last lines.
+    fn finish(&mut self, progress: &mut dyn FnMut(&Progress<'_>)) {
+        // The pipe closes with QEMU, unless something QEMU started still holds it.
+        while let Ok(message) = self.messages.recv_timeout(Duration::from_millis(500)) {
+            self.message(message, progress);
+        }
+        self.poll(progress);
+    }
+
+    fn message(&mut self, message: String, progress: &mut dyn FnMut(&Progress<'_>)) {
+        progress(&Progress::Message(&message));
+        self.quoted.push(message);
+        if self.quoted.len() > QUOTED_LINES {
+            self.quoted.remove(0);
         }
     }
 

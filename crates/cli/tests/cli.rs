@@ -263,6 +263,15 @@ fn a_closed_pipe_is_quiet() {
 }
 
 #[test]
+fn recording_needs_a_qemu() {
+    let folder = Folder::new("record");
+    folder.virtuoso(&["record", "--", "./no-such-qemu"]).fails(32, &["no-such-qemu", "install"]);
+    folder.virtuoso(&["record", "--", "/bin/true"]).fails(32, &["/bin/true", "not a QEMU"]);
+    assert_eq!(folder.virtuoso(&["record"]).code(), 2);
+    assert!(folder.names().is_empty());
+}
+
+#[test]
 fn processor_state_round_trips() {
     let folder = ready("cpus", &Slice::Right);
     let ended = folder.virtuoso(&["target", "info", "guest.raw", "--json"]);
@@ -277,6 +286,7 @@ fn processor_state_round_trips() {
 fn every_verb_has_help_with_examples() {
     let folder = Folder::new("help");
     let verbs: &[&[&str]] = &[
+        &["record"],
         &["build"],
         &["run"],
         &["explain"],

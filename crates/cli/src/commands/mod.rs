@@ -2,6 +2,7 @@
 
 mod build;
 mod explain;
+mod record;
 mod run;
 mod target;
 mod trace;
@@ -25,6 +26,7 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
+    Record(record::RecordVerb),
     #[command(subcommand)]
     Trace(trace::Verb),
     Build(build::BuildArgs),
@@ -45,9 +47,10 @@ pub struct Context {
 
 impl Cli {
     /// Runs the verb.
-    pub fn run(&self) -> Result<(), Failure> {
+    pub fn run(self) -> Result<(), Failure> {
         let context = Context { quiet: self.quiet, progress: Progress::new(self.quiet) };
-        match &self.verb {
+        match self.verb {
+            Verb::Record(verb) => verb.run(context),
             Verb::Trace(verb) => verb.run(context),
             Verb::Build(args) => args.run(context),
             Verb::Run(args) => args.run(context),
