@@ -102,8 +102,11 @@ impl<'r> Report<'r> {
                 None => remarks.push("not verified: only the slice answered".to_string()),
             }
         }
-        for at in &self.assertions {
-            remarks.push(format!("the whole run stepped over a kernel assertion at {at:#x}"));
+        let mut places = self.assertions.clone();
+        places.sort_unstable();
+        for same in places.chunk_by(|a, b| a == b) {
+            let times = if same.len() == 1 { String::new() } else { format!(", {} times", same.len()) };
+            remarks.push(format!("the whole run stepped over a kernel assertion at {:#x}{times}", same[0]));
         }
         remarks
     }
