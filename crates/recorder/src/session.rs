@@ -99,6 +99,14 @@ struct Recording {
     changed: Vec<(Reg, u64)>,
 }
 
+/// What a program declared before its begin mark.
+#[derive(Default)]
+struct Declared {
+    variables: Vec<Variable>,
+    /// A declaration was refused; a recording without it would mislead.
+    incomplete: bool,
+}
+
 /// Everything about recordings in this QEMU process.
 pub struct Session {
     config: Config,
@@ -106,7 +114,7 @@ pub struct Session {
     vcpus: u32,
     status: StatusFile,
     /// Declarations by address space (the physical address in CR3), until their program begins.
-    declared: HashMap<u64, Vec<Variable>>,
+    declared: HashMap<u64, Declared>,
     counts: HashMap<String, u32>,
     serial: u32,
     recording: Option<Recording>,
@@ -147,15 +155,18 @@ impl Session {
 
     /// An input or output mark in the address space of this CR3.
     pub fn declare(&mut self, cr3: u64, direction: Direction, spec: &str, addr: u64) -> Result<(), Refusal> {
-        let variable = Variable::from_spec(direction, spec, VirtAddr(addr))
-            .map_err(|error| Refusal::new("specification", error.to_string()))?;
         let declared = self.declared.entry(space(cr3)).or_default();
+        let variable = Variable::from_spec(direction, spec, VirtAddr(addr)).map_err(|error| {
+            declared.incomplete = true;
+            Refusal::new("specification", error.to_string())
+        })?;
         // The same name again: the program was started anew.
-        declared.retain(|other| other.name != variable.name);
-        if declared.len() >= MAX_VARIABLES {
+        declared.variables.retain(|other| other.name != variable.name);
+        if declared.variables.len() >= MAX_VARIABLES {
+            declared.incomplete = true;
             return Err(Refusal::new("specification", format!("more than {MAX_VARIABLES} inputs and outputs")));
         }
-        declared.push(variable);
+        declared.variables.push(variable);
         Ok(())
     }
 
@@ -187,7 +198,11 @@ impl Session {
             return Err(Refusal::new("specification", message));
         }
         let space = space(regs.get_or_zero(Reg::Cr3));
-        let variables = self.declared.remove(&space).unwrap_or_default();
+        let Declared { variables, incomplete } = self.declared.remove(&space).unwrap_or_default();
+        if incomplete {
+            let message = format!("\"{name}\" is not recorded because one of its inputs or outputs was refused");
+            return Err(Refusal::new("specification", message));
+        }
         check_lengths(name, &variables)?;
         let header = self.header(vcpu, name, abi, mode_bits, variables);
         let ram = ram()?;
@@ -454,6 +469,7 @@ mod tests {
         let (mut session, out) = session("misuse");
         assert_eq!(kind(session.end(0, regs(0))), "unmatched_end");
         assert_eq!(kind(session.declare(0, Direction::Input, "x", 0)), "specification");
+        assert_eq!(kind(begin(&mut session, "a", 0)), "specification");
         assert_eq!(kind(begin(&mut session, "a/b", 0)), "specification");
         session.declare(0, Direction::Output, "list:u8[n<=4]", 0).unwrap();
         assert_eq!(kind(begin(&mut session, "a", 0)), "specification");
