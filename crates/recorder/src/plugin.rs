@@ -161,22 +161,28 @@ extern "C" fn on_translate(_id: PluginId, tb: *mut Tb) {
     // SAFETY: QEMU's argument, used only inside this callback.
     let block = unsafe { Block::new(tb) };
     let mut armed = ARMED.load(Ordering::SeqCst) != 0;
-    if armed {
+    let block_site: Option<&'static BlockSite> = armed.then(|| {
         let mut touches = Touches::default();
         for insn in block.insns() {
             let mut bytes = [0; MAX_INSN_BYTES];
             let len = insn.bytes(&mut bytes);
             touches = touches.or(recognise::touches(bytes.get(..len).unwrap_or(&[])));
         }
-        block.on_exec(on_block, Box::leak(Box::new(BlockSite { touches })));
+        &*Box::leak(Box::new(BlockSite { touches }))
+    });
+    if let Some(block_site) = block_site {
+        block.on_exec(on_block, block_site);
     }
     let mut refresh = false;
     for insn in block.insns() {
         let mut bytes = [0; MAX_INSN_BYTES];
         let len = insn.bytes(&mut bytes);
         let Some(code) = bytes.get(..len) else { continue };
-        if std::mem::take(&mut refresh) && armed {
-            insn.on_exec(on_block, CbFlags::ReadRegs, Box::leak(Box::new(BlockSite { touches: Touches::default() })));
+        if let Some(block_site) = block_site
+            && std::mem::take(&mut refresh)
+        {
+            // With the whole block's touches: what comes after this instruction may change them too.
+            insn.on_exec(on_block, CbFlags::ReadRegs, block_site);
         }
         refresh = recognise::undetermined(code);
         let (mark, load) = (recognise::mark(code), recognise::load(code));
