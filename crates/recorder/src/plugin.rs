@@ -161,7 +161,7 @@ extern "C" fn on_translate(_id: PluginId, tb: *mut Tb) {
     // SAFETY: QEMU's argument, used only inside this callback.
     let block = unsafe { Block::new(tb) };
     let mut armed = ARMED.load(Ordering::SeqCst) != 0;
-    let block_site: Option<&'static BlockSite> = armed.then(|| {
+    let mut block_site: Option<&'static BlockSite> = armed.then(|| {
         let mut touches = Touches::default();
         for insn in block.insns() {
             let mut bytes = [0; MAX_INSN_BYTES];
@@ -203,7 +203,10 @@ extern "C" fn on_translate(_id: PluginId, tb: *mut Tb) {
             insn.on_exec(on_mark, CbFlags::ReadRegs, site);
         }
         // The reset that the begin mark asks for happens only at the next block: the rest of this one must be seen too.
-        armed |= mark == Some(Mark::Begin);
+        if mark == Some(Mark::Begin) && !armed {
+            armed = true;
+            block_site = Some(Box::leak(Box::new(BlockSite { touches: Touches::ALL })));
+        }
     }
 }
 

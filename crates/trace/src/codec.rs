@@ -31,8 +31,19 @@ const SIZES: [u8; 7] = [1, 2, 4, 8, 16, 32, 64];
 const SIZE_OTHER: u8 = 7;
 /// Payload of a run's operation byte that says "63 plus a number that follows".
 const LONG_RUN: u8 = 63;
-const STREAMS: usize = 6;
+const STREAMS: usize = 7;
 const GPRS: usize = 16;
+
+/// A changed register's source byte: the number stream has the difference from its last value.
+const SOURCE_DELTA: u8 = 0;
+/// It has the value, or the address, of one of the last accesses before this event.
+const SOURCE_VALUE: u8 = 1;
+const SOURCE_ADDR: u8 = SOURCE_VALUE + RECENT as u8;
+/// It has what a general register had at the event before.
+const SOURCE_REG: u8 = SOURCE_ADDR + RECENT as u8;
+const SOURCES: u8 = SOURCE_REG + GPRS as u8;
+/// Accesses that are looked at.
+const RECENT: usize = 16;
 
 const SUCCESSORS: usize = 4096;
 const ADDRESSES: usize = 8192;
@@ -50,6 +61,11 @@ struct Predictor {
     value: Vec<u64>,
     page: Vec<(u64, u64)>,
     regs: [u64; Reg::COUNT],
+    /// Addresses and values of the last accesses, a ring.
+    recent: [(u64, u64); RECENT],
+    recent_next: usize,
+    /// General registers at the last register event.
+    before: [u64; GPRS],
 }
 
 impl Predictor {
@@ -63,6 +79,9 @@ impl Predictor {
             value: vec![0; VALUES],
             page: vec![(u64::MAX, 0); PAGES],
             regs: [0; Reg::COUNT],
+            recent: [(0, 0); RECENT],
+            recent_next: 0,
+            before: [0; GPRS],
         }
     }
 
@@ -75,6 +94,43 @@ impl Predictor {
         self.value.fill(0);
         self.page.fill((u64::MAX, 0));
         self.regs = [0; Reg::COUNT];
+        self.recent = [(0, 0); RECENT];
+        self.recent_next = 0;
+        self.before = [0; GPRS];
+    }
+
+    #[inline]
+    fn note_access(&mut self, addr: u64, value: u64) {
+        self.recent[self.recent_next % RECENT] = (addr, value);
+        self.recent_next = self.recent_next.wrapping_add(1);
+    }
+
+    /// The `n`th last access.
+    #[inline]
+    fn recent(&self, n: usize) -> (u64, u64) {
+        self.recent[self.recent_next.wrapping_sub(n + 1) % RECENT]
+    }
+
+    /// The value a source byte stands for.
+    #[inline]
+    fn source(&self, source: u8) -> Option<u64> {
+        match source {
+            SOURCE_VALUE..SOURCE_ADDR => Some(self.recent(usize::from(source - SOURCE_VALUE)).1),
+            SOURCE_ADDR..SOURCE_REG => Some(self.recent(usize::from(source - SOURCE_ADDR)).0),
+            SOURCE_REG..SOURCES => Some(self.before[usize::from(source - SOURCE_REG)]),
+            _ => None,
+        }
+    }
+
+    /// The first source that has this value.
+    fn find_source(&self, value: u64) -> Option<u8> {
+        (SOURCE_VALUE..SOURCES).find(|&source| self.source(source) == Some(value))
+    }
+
+    /// A register event begins.
+    #[inline]
+    fn begin_regs(&mut self) {
+        self.before.copy_from_slice(&self.regs[..GPRS]);
     }
 
     /// The successor last seen after the last instruction, else the next number.
@@ -125,6 +181,7 @@ pub struct BlockEncoder {
     pages: Vec<u8>,
     values: Vec<u8>,
     regs: Vec<u8>,
+    sources: Vec<u8>,
     run: u64,
     events: u32,
     insns: u32,
@@ -140,6 +197,7 @@ impl BlockEncoder {
             pages: Vec::new(),
             values: Vec::new(),
             regs: Vec::new(),
+            sources: Vec::new(),
             run: 0,
             events: 0,
             insns: 0,
@@ -218,6 +276,7 @@ impl BlockEncoder {
         if access.size > 8 {
             self.value((slot + 8) % VALUES, (access.value >> 64) as u64);
         }
+        self.predictor.note_access(addr, access.value as u64);
     }
 
     fn value(&mut self, slot: usize, value: u64) {
@@ -237,6 +296,7 @@ impl BlockEncoder {
             put(&mut self.ops, (others - usize::from(LONG_RUN)) as u64);
         }
         put(&mut self.regs, gprs);
+        self.predictor.begin_regs();
         if changed.is_sorted_by_key(|&(reg, _)| reg.index().min(GPRS)) {
             changed.iter().filter(general).for_each(|&(reg, value)| self.reg_value(reg.index(), value));
         } else {
@@ -253,17 +313,28 @@ impl BlockEncoder {
     }
 
     fn reg_value(&mut self, index: usize, value: u64) {
-        let last = &mut self.predictor.regs[index];
-        put_signed(&mut self.regs, value.wrapping_sub(*last) as i64);
-        *last = value;
+        let delta = value.wrapping_sub(self.predictor.regs[index]) as i64;
+        self.predictor.regs[index] = value;
+        let source = if (-64..64).contains(&delta) { None } else { self.predictor.find_source(value) };
+        self.sources.push(source.unwrap_or(SOURCE_DELTA));
+        if source.is_none() {
+            put_signed(&mut self.regs, delta);
+        }
     }
 
     /// The block's bytes; the encoder is empty afterwards.
     pub fn take(&mut self) -> Vec<u8> {
         self.flush_run();
         let mut raw = Vec::new();
-        let streams =
-            [&mut self.ops, &mut self.ids, &mut self.addrs, &mut self.pages, &mut self.values, &mut self.regs];
+        let streams = [
+            &mut self.ops,
+            &mut self.ids,
+            &mut self.addrs,
+            &mut self.pages,
+            &mut self.values,
+            &mut self.regs,
+            &mut self.sources,
+        ];
         for stream in &streams {
             put(&mut raw, stream.len() as u64);
         }
@@ -325,7 +396,7 @@ impl BlockDecoder {
         if !cursor.is_empty() {
             return Err(DecodeStop::Damaged("an event block has bytes after its streams"));
         }
-        let [mut ops, mut ids, mut addrs, mut pages, mut values, mut regs] = streams;
+        let [mut ops, mut ids, mut addrs, mut pages, mut values, mut regs, mut sources] = streams;
         let (mut events_left, mut insns_left) = (u64::from(limits.events), u64::from(limits.insns));
         let mut event = Event::Regs(std::mem::take(scratch));
         let mut list = Vec::new();
@@ -406,6 +477,7 @@ impl BlockDecoder {
                         value: wide,
                         io: payload & ACCESS_IO != 0,
                     };
+                    predictor.note_access(addr, wide as u64);
                     if access.crosses_page() {
                         let number = pages.number().ok_or_else(ends)?;
                         access.next_page = number.checked_sub(1).map(|page| PhysAddr(page << PAGE_BITS));
@@ -421,6 +493,7 @@ impl BlockDecoder {
                         others = ops.number().and_then(|n| n.checked_add(others)).ok_or_else(ends)?;
                     }
                     let gprs = regs.number().ok_or_else(ends)?;
+                    predictor.begin_regs();
                     if gprs >> GPRS != 0 || others > Reg::COUNT as u64 {
                         return Err(DecodeStop::Damaged("an impossible set of registers"));
                     }
@@ -431,9 +504,12 @@ impl BlockDecoder {
                     changed.clear();
                     let mut read = |regs: &mut Cursor<'_>, index: usize| {
                         let reg = Reg::from_index(index).ok_or(DecodeStop::Damaged("an unknown register number"))?;
-                        let last = &mut predictor.regs[index];
-                        *last = last.wrapping_add(regs.signed().ok_or_else(ends)? as u64);
-                        changed.push((reg, *last));
+                        let value = match sources.byte().ok_or_else(ends)? {
+                            SOURCE_DELTA => predictor.regs[index].wrapping_add(regs.signed().ok_or_else(ends)? as u64),
+                            source => predictor.source(source).ok_or(DecodeStop::Damaged("an unknown value source"))?,
+                        };
+                        predictor.regs[index] = value;
+                        changed.push((reg, value));
                         Ok(())
                     };
                     for index in (0..GPRS).filter(|index| gprs >> index & 1 != 0) {
@@ -452,7 +528,7 @@ impl BlockDecoder {
             Event::Regs(changed) => changed,
             _ => list,
         };
-        let rest = [ids, addrs, pages, values, regs];
+        let rest = [ids, addrs, pages, values, regs, sources];
         if events_left != 0 || insns_left != 0 || rest.iter().any(|stream| !stream.is_empty()) {
             return Err(DecodeStop::Damaged("an event block's contents do not match its counts"));
         }

@@ -306,7 +306,12 @@ fn decoding_speed() {
     println!("{:?}", trace.sizes());
     let start = std::time::Instant::now();
     let mut seen = 0u64;
-    trace.for_each_event(|_| Ok::<(), TraceError>(seen += 1)).unwrap();
+    trace
+        .for_each_event(|_| {
+            seen += 1;
+            Ok::<(), TraceError>(())
+        })
+        .unwrap();
     println!("visitor:  {:.1} M events/s", seen as f64 / start.elapsed().as_secs_f64() / 1e6);
     let start = std::time::Instant::now();
     let seen = trace.events().count();
