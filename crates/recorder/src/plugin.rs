@@ -107,10 +107,16 @@ pub unsafe extern "C" fn qemu_plugin_install(
         let args: Vec<String> = (0..usize::try_from(argc).unwrap_or(0))
             .map(|index| CStr::from_ptr(*argv.add(index)).to_string_lossy().into_owned())
             .collect();
-        (arch, (*info).system_emulation, (*info).smp_vcpus, args)
+        (arch, (*info).system_emulation, (*info).max_vcpus, args)
     };
     if !system || !matches!(arch.as_str(), "x86_64" | "i386") {
         eprintln!("virtuoso recorder: {arch} is not supported; use qemu-system-x86_64");
+        return 1;
+    }
+    if vcpus != 1 {
+        // Without MTTCG, QEMU 10.0 gives callbacks the index of the CPU that translated the block, not of the one that runs
+        // it; with MTTCG, the operand of a locked instruction instead of the value it stored.
+        eprintln!("virtuoso recorder: a guest with {vcpus} CPUs cannot be recorded reliably; use -smp 1");
         return 1;
     }
     match Config::from_args(args.iter().map(String::as_str)) {

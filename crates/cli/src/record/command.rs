@@ -65,6 +65,7 @@ pub fn memory(words: &[String]) -> Result<Memory, CommandError> {
     let mut backend = None;
     let mut objects: Vec<&str> = Vec::new();
     let refuse = |option: &str, reason| CommandError::Option { option: option.to_owned(), reason };
+    let mut single_cpu = true;
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let Some(option) = word.strip_prefix("--").or_else(|| word.strip_prefix('-')) else { continue };
@@ -74,7 +75,7 @@ pub fn memory(words: &[String]) -> Result<Memory, CommandError> {
             "numa" | "mem-path" => {
                 return Err(refuse(word, "the place of RAM would be uncertain; leave it out and use a plain -m"));
             }
-            "m" | "machine" | "M" | "accel" | "object" => {}
+            "m" | "machine" | "M" | "accel" | "object" | "smp" => {}
             _ => continue,
         }
         let value = words.next().map_or("", String::as_str);
@@ -82,6 +83,10 @@ pub fn memory(words: &[String]) -> Result<Memory, CommandError> {
             "m" => size = parse_memory(value)?,
             "accel" if !is_tcg(value.split(',').next().unwrap_or("")) => return Err(refuse("-accel", NOT_TCG)),
             "object" => objects.push(value),
+            "smp" => {
+                single_cpu =
+                    value.split([',', '=']).all(|part| part.parse::<u64>().is_ok_and(|n| n == 1) || is_word(part))
+            }
             "machine" | "M" => {
                 for (index, part) in value.split(',').enumerate() {
                     match part.split_once('=') {
@@ -108,6 +113,13 @@ pub fn memory(words: &[String]) -> Result<Memory, CommandError> {
     if !known {
         return Err(refuse("-machine", "where this board has its RAM is not known; use pc or q35"));
     }
+    if !single_cpu {
+        return Err(refuse(
+            "-smp",
+            "with several CPUs QEMU does not tell plugins reliably which CPU did what and what locked instructions stored; use \
+             -smp 1 for training",
+        ));
+    }
     if size > MAX_RAM {
         return Err(CommandError::TooMuchRam(size));
     }
@@ -119,6 +131,11 @@ const NOT_TCG: &str = "instructions are seen only under TCG; use -accel tcg";
 
 fn is_tcg(accel: &str) -> bool {
     accel == "tcg"
+}
+
+/// A word such as `cpus` in `cpus=1`.
+fn is_word(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphabetic())
 }
 
 /// `-m 512`, `-m 1G`, `-m size=512M,slots=...`.
@@ -217,6 +234,7 @@ mod tests {
             ("-m slots=2,size=64M", 64 << 20),
             ("-M q35 -m 512 -machine usb=off,accel=tcg -accel tcg,thread=single", 512 << 20),
             ("-machine type=pc-i440fx-9.0", 128 << 20),
+            ("-smp 1 -smp cpus=1,sockets=1", 128 << 20),
         ] {
             assert_eq!(of(line), Ok(Memory { size, file: None }), "{line}");
         }
@@ -230,6 +248,9 @@ mod tests {
     fn options_that_exclude_recording() {
         for line in [
             "-enable-kvm",
+            "-smp 2",
+            "-smp 1,maxcpus=2 -accel tcg",
+            "-smp cpus=4 -accel tcg,thread=single",
             "-accel kvm",
             "-M q35,accel=kvm:tcg",
             "-numa node",
