@@ -13,12 +13,13 @@ static char name[64];
 int main(int argc, char **argv)
 {
     uint64_t base = argc > 1 ? strtoull(argv[1], NULL, 16) : 0;
-    int32_t rc = -ENOENT;
+    int32_t rc = 0;
 
     virtuoso_input("base:u64", &base);
     virtuoso_output("rc:i32", &rc);
     virtuoso_output("name:cstr[64]", name);
     virtuoso_begin("getdrvfile");
+    rc = -ENOENT;
     FILE *file = fopen("/proc/modules", "r");
     if (file) {
         /* NAME SIZE USES USERS STATE ADDRESS; rc: 0, or -ENOENT when no module is there */

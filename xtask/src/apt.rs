@@ -100,7 +100,7 @@ fn mirror(release: &str) -> Result<String, String> {
     found.map(str::to_owned).ok_or_else(|| {
         format!(
             "apt's sources have no `{release} main`, so there is no mirror to take QEMU from; add one to \
-             /etc/apt/sources.list.d, or put a qemu-system-x86_64 of 9.1 or newer on the PATH"
+             /etc/apt/sources.list.d, or put a qemu-system-x86_64 of 9.2 or newer on the PATH"
         )
     })
 }

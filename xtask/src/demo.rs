@@ -76,7 +76,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
         print_table(&rows);
     }
     let wrong: Vec<&str> = rows.iter().filter(|row| !row.equals_truth).map(|row| row.program.as_str()).collect();
-    if wrong.is_empty() { Ok(()) } else { Err(format!("not the truth, or no agreement of both ways: {}", wrong.join(", ")).into()) }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("not the truth, or no agreement of both ways: {}", wrong.join(", ")).into())
+    }
 }
 
 fn print_table(rows: &[Row]) {
@@ -91,7 +95,11 @@ fn print_table(rows: &[Row]) {
             "{:<11} {:<44} {:>7} {:>7} {:>7} {:>9} {:>7} {:>8.2}",
             row.program,
             answer,
-            if row.equals_truth { format!("{}/{}", row.right, row.asked) } else { format!("NO {}/{}", row.right, row.asked) },
+            if row.equals_truth {
+                format!("{}/{}", row.right, row.asked)
+            } else {
+                format!("NO {}/{}", row.right, row.asked)
+            },
             row.by_slice,
             row.by_whole,
             row.traced,

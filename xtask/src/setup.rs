@@ -12,7 +12,7 @@ use testkit::kernel::{CURRENT, Kernel};
 use testkit::layout;
 
 /// The oldest QEMU whose plugin interface shows the values of memory accesses.
-const QEMU: (u32, u32) = (9, 1);
+const QEMU: (u32, u32) = (9, 2);
 
 /// Packages by the program that shows they are there.
 const TOOLS: [(&str, &str); 5] =
@@ -76,7 +76,7 @@ fn qemu() -> Outcome {
         let here = apt::versions(PACKAGE).first().map_or("none at all".to_owned(), |(version, _)| version.clone());
         return Err(format!(
             "this system's archive has no {PACKAGE} of {wanted} or newer (the best is {here}); use Debian 12 or newer or \
-             Ubuntu 24.10 or newer, or put a qemu-system-x86_64 of your own first on the PATH"
+             Ubuntu 25.04 or newer, or put a qemu-system-x86_64 of your own first on the PATH"
         )
         .into());
     };
@@ -201,6 +201,6 @@ mod tests {
         assert_eq!(version("1:7.2+dfsg-7+deb12u18"), Some((7, 2)));
         assert_eq!(version("1:10.0.2+ds-2~bpo12+1"), Some((10, 0)));
         assert_eq!(version("unknown"), None);
-        assert!(version("9.1.0") >= Some(super::QEMU));
+        assert!(version("9.2.0") >= Some(super::QEMU));
     }
 }

@@ -143,12 +143,12 @@ fn encode(field: &Field, text: &str) -> Result<Vec<u8>, InputError> {
 pub(crate) fn prepare(program: &Program, inputs: &Inputs, space: &mut Space<'_>) -> Result<(), Fault> {
     for field in &program.outputs {
         for at in 0..field.count.max() * field.elem.size() {
-            space.store(field.addr + at, 1, 0)?;
+            space.store(field.addr.wrapping_add(at), 1, 0)?;
         }
     }
     for (field, bytes) in inputs {
         for (at, &byte) in bytes.iter().enumerate() {
-            space.store(field.addr + at as u64, 1, u64::from(byte))?;
+            space.store(field.addr.wrapping_add(at as u64), 1, u64::from(byte))?;
         }
     }
     Ok(())
@@ -186,7 +186,7 @@ fn element(field: &Field, addr: u64, space: &mut Space<'_>) -> Result<Value, Fau
 fn text(field: &Field, space: &mut Space<'_>) -> Result<Value, Fault> {
     let mut bytes = Vec::new();
     for at in 0..field.count.max() {
-        match space.load(field.addr + at, 1)? as u8 {
+        match space.load(field.addr.wrapping_add(at), 1)? as u8 {
             0 => break,
             byte => bytes.push(byte),
         }
@@ -208,6 +208,6 @@ fn list(program: &Program, field: &Field, values: &Values, space: &mut Space<'_>
         }
         count => count.max(),
     };
-    let elements = (0..count).map(|at| element(field, field.addr + at * field.elem.size(), space));
+    let elements = (0..count).map(|at| element(field, field.addr.wrapping_add(at * field.elem.size()), space));
     Ok(Value::List(elements.collect::<Result<_, _>>()?))
 }

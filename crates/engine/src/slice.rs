@@ -184,7 +184,11 @@ impl<'p> SliceProgram<'p> {
                     let value = slots[*value as usize];
                     match arms.iter().find(|arm| arm.0 == value) {
                         Some((_, func)) => {
-                            call = func.map(|func| (func, *stack));
+                            match func {
+                                Some(func) => call = Some((*func, *stack)),
+                                // The callee does nothing for the answer, but it gives the stack pointer back like any other.
+                                None => slots[rsp] = slots[*stack as usize],
+                            }
                             *then
                         }
                         None => Go::Unexplored(value),

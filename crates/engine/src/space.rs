@@ -116,7 +116,9 @@ impl<'t> Space<'t> {
             return 0;
         }
         // Small allocations share a page; 16 bytes is what malloc promises on x86-64.
-        let end = start + size.max(1).next_multiple_of(16);
+        let Some(end) = size.max(1).checked_next_multiple_of(16).and_then(|size| start.checked_add(size)) else {
+            return 0;
+        };
         let mut page = start & !4095;
         while page < end {
             if !self.user.contains_key(&page) {

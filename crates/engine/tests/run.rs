@@ -192,7 +192,6 @@ fn indirect_calls() {
 }
 
 #[test]
-#[ignore = "slice.rs leaves rsp 8 too low: an arm without a function must set rsp to the stack variable"]
 fn a_callee_outside_the_slice_gives_the_stack_back_too() {
     let text = "function f0 1 \"\" {\nb0 @1:\n t1 = mov.64 rsp\n rsp = sub.64 rsp, 8\n call 0x20 [0x20 -> -] stack t1 then b1\n\
         b1 @2:\n store.64 0x5000, rsp\n end\n}\n";
@@ -378,7 +377,6 @@ fn a_run_needs_control_registers_and_the_same_kernel() {
 
 /// A heap at the end of the address space must not overflow.
 #[test]
-#[ignore = "space.rs, allocate: `start + size` overflows"]
 fn a_heap_at_the_end_of_the_address_space() {
     let text = format!("heap 0xfffffffffffffff8\n{}", block("t0 = alloc.64 0x20\nstore.64 0x5000, t0\nend"));
     assert_eq!(x(&text), 0, "no room gives 0");
@@ -386,7 +384,6 @@ fn a_heap_at_the_end_of_the_address_space() {
 
 /// A field at the end of the address space must not overflow.
 #[test]
-#[ignore = "fields.rs, prepare and collect: `field.addr + at` overflows"]
 fn a_field_at_the_end_of_the_address_space() {
     let text = format!("output \"y\" u64[4] @0xfffffffffffffff8\npage 0xfffffffffffff000 zero\n{}", block("end"));
     assert!(matches!(stopped(&text), Stopped::Unmapped { .. }));

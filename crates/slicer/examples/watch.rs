@@ -23,7 +23,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let diverted = step + 1 < recording.steps.len() && !(ended.complete && ended.next == recording.pc(step + 1));
         if diverted {
             if step >= from {
-                println!("{step} {:#x}: goes on at {:#x}, not {:#x}", recording.pc(step), recording.pc(step + 1), ended.next);
+                println!(
+                    "{step} {:#x}: goes on at {:#x}, not {:#x}",
+                    recording.pc(step),
+                    recording.pc(step + 1),
+                    ended.next
+                );
             }
             replay.interrupted();
         }

@@ -76,12 +76,13 @@ pub fn build(recordings: &[Recording], options: &BuildOptions) -> Result<Built, 
     for (function, preserved) in graph.functions.iter_mut().zip(&preserve.preserved) {
         function.preserved = preserved.unwrap_or_default();
     }
-    let mut initial_pages: FxHashSet<u64> = FxHashSet::default();
     for ((&(recording, kept), path), numbers) in pairs.iter().zip(&paths).zip(&numbers) {
         let mut depend = Depend::new(&mut graph, &table.code, numbers, &is_user);
         walk(recording, kept, path, &functions, &options.summaries, &mut depend);
-        initial_pages.extend(depend.initial_pages.keys());
         for output in recording.trace.header().outputs() {
+            if (0..output.size).any(|at| depend.read_first.contains(&(output.addr.0 + at))) {
+                return Err(Error::OutputRead { name: output.name.clone() });
+            }
             let bytes: Vec<u64> = (0..output.size).filter_map(|at| depend.user_byte(output.addr.0 + at)).collect();
             depend.criterion(bytes.into_iter());
         }
@@ -98,10 +99,7 @@ pub fn build(recordings: &[Recording], options: &BuildOptions) -> Result<Built, 
         Emit { graph: &graph, code: &table.code, functions: &functions, slice: &slice, summaries: &options.summaries };
     let emitted = emit.emit(entry);
     let system = space.system();
-    let late = |kept: &Kept| -> Vec<(u64, Vec<u8>)> {
-        kept.late_pages.iter().map(|(&addr, page)| (addr, page.to_vec())).collect()
-    };
-    let pages = user_pages(first, &space, &late(&kept[0]));
+    let pages = user_pages(first, &space, &kept[0]);
     let mut summaries: Vec<(u64, Summary)> =
         options.summaries.iter().map(|(&addr, &summary)| (addr, summary)).collect();
     summaries.sort_unstable_by_key(|summary| summary.0);
@@ -115,11 +113,11 @@ pub fn build(recordings: &[Recording], options: &BuildOptions) -> Result<Built, 
         registers: first.begin_regs().known().map(|(reg, value)| (reg as u16, value)).collect(),
         begin_pc: first.pc(kept[0].steps[0] as usize),
         heap: heap(&pages, first.pc(0)),
-        pages,
         summaries,
         code: kernel_code(&graph, &table, &slice, &space),
         system: system.hash(),
-        clock: clock::cells(&graph, &table.code, &space.shared),
+        clock: clock::cells(&graph, &table.code, &windows(&pages), &|addr| space.is_near_code(addr)),
+        pages,
         provenance: provenance(&pairs, &numbers, &paths, &graph, &slice, &table, options.policy),
     };
     ir::verify::verify(&program)?;
@@ -164,7 +162,7 @@ fn field(variable: &Variable) -> Field {
 }
 
 /// All pages of the process, those it gained after the begin mark included.
-fn user_pages(recording: &Recording, space: &AddressSpace<'_>, late: &[(u64, Vec<u8>)]) -> Vec<UserPage> {
+fn user_pages(recording: &Recording, space: &AddressSpace<'_>, kept: &Kept) -> Vec<UserPage> {
     let mut pages: Vec<UserPage> = Vec::new();
     for &addr in space.user.keys() {
         let content = match space.shared.get(&addr) {
@@ -179,8 +177,11 @@ fn user_pages(recording: &Recording, space: &AddressSpace<'_>, late: &[(u64, Vec
         };
         pages.push(UserPage { addr, content });
     }
-    for (addr, bytes) in late {
-        pages.push(UserPage { addr: *addr, content: content(bytes.clone()) });
+    let executed: FxHashSet<u64> = recording.code.iter().map(|code| code.insn.pc & !4095).collect();
+    for (&addr, late) in &kept.late_pages {
+        let window = if late.written || executed.contains(&addr) { None } else { space.kernel_alias(late.frame) };
+        let content = window.map_or_else(|| content(late.content.to_vec()), PageContent::Kernel);
+        pages.push(UserPage { addr, content });
     }
     // Output buffers may lie on pages that training never touched.
     let present: FxHashSet<u64> = pages.iter().map(|page| page.addr).collect();
@@ -193,6 +194,15 @@ fn user_pages(recording: &Recording, space: &AddressSpace<'_>, late: &[(u64, Vec
     pages.sort_unstable_by_key(|page| page.addr);
     pages.dedup_by_key(|page| page.addr);
     pages
+}
+
+/// The process's windows onto kernel data: page to kernel address.
+fn windows(pages: &[UserPage]) -> FxHashMap<u64, u64> {
+    let window = |page: &UserPage| match page.content {
+        PageContent::Kernel(alias) => Some((page.addr, alias)),
+        _ => None,
+    };
+    pages.iter().filter_map(window).collect()
 }
 
 fn content(bytes: Vec<u8>) -> PageContent {
@@ -210,23 +220,33 @@ fn heap(pages: &[UserPage], begin: u64) -> u64 {
     }
 }
 
-/// The kernel instructions in the slice, joined into ranges: what tells one kernel from another.
+/// The most bytes of kernel code that a program carries to recognise its kernel.
+const MAX_CODE: usize = 4096;
+
+/// Kernel code that was executed, joined into ranges: what tells one kernel from another. The slice's own first.
 fn kernel_code(graph: &Graph, table: &CodeTable, slice: &Slice, space: &AddressSpace<'_>) -> Vec<CodeRange> {
-    let mut insns: Vec<(u64, &[u8])> = graph
-        .sites
+    let in_slice: FxHashSet<u32> =
+        graph.sites.iter().enumerate().filter(|(site, _)| slice.sites[*site]).map(|(_, site)| site.code).collect();
+    let mut insns: Vec<(bool, u64, &[u8])> = table
+        .code
         .iter()
         .enumerate()
-        .filter(|(site, _)| slice.sites[*site])
-        .filter_map(|(_, site)| table.code.get(site.code as usize))
-        .map(|code| (code.insn.pc, code.bytes.as_slice()))
-        .filter(|(pc, _)| !space.is_user(pc & !4095))
+        .map(|(number, code)| (!in_slice.contains(&(number as u32)), code.insn.pc, code.bytes.as_slice()))
+        .filter(|(_, pc, _)| !space.is_user(pc & !4095))
         .collect();
     insns.sort_unstable();
-    insns.dedup();
+    let mut bytes = 0;
+    insns.retain(|insn| {
+        bytes += insn.2.len();
+        bytes <= MAX_CODE
+    });
+    insns.sort_unstable_by_key(|insn| insn.1);
     let mut ranges: Vec<CodeRange> = Vec::new();
-    for (addr, bytes) in insns {
+    for (_, addr, bytes) in insns {
         match ranges.last_mut() {
             Some(range) if range.addr + range.bytes.len() as u64 == addr => range.bytes.extend_from_slice(bytes),
+            // Another version of the same instruction: self-patching code tells nothing.
+            Some(range) if addr < range.addr + range.bytes.len() as u64 => {}
             _ => ranges.push(CodeRange { addr, bytes: bytes.to_vec() }),
         }
     }

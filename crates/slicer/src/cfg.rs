@@ -383,6 +383,39 @@ impl Builder<'_> {
         self.queue.push((to, pc));
     }
 
+    /// The results a called function may leave in registers: not those that it saves on entry and gives back, as assembly stubs
+    /// around slow paths do with all of them.
+    fn callee_defines(&self, entry: u64) -> RegSet {
+        const MAX_INSNS: usize = 64;
+        let (mut saved, mut restored) = (RegSet::default(), RegSet::default());
+        let (mut stack, mut seen) = (vec![entry], FxHashSet::default());
+        while let Some(pc) = stack.pop() {
+            if seen.len() >= MAX_INSNS || !seen.insert(pc) {
+                continue;
+            }
+            let Some(insn) = self.source.and_then(|source| source.insn(self.mode, pc)) else { return call_results() };
+            let moves_stack = insn.ops.iter().any(|op| op.def() == Some(crate::graph::RSP));
+            let loads = insn.ops.iter().any(|op| op.kind == Kind::Load);
+            for op in insn.ops.iter().filter(|_| moves_stack) {
+                match (op.kind, op.args[1]) {
+                    (Kind::Store, Arg::Var(var)) if var.is_reg() => saved.insert(var),
+                    _ => {}
+                }
+                if let Some(var) = op.def().filter(|var| var.is_reg() && loads) {
+                    restored.insert(var);
+                }
+            }
+            match lift::flow(&insn) {
+                lift::Flow::Jump(target) => stack.push(target),
+                lift::Flow::Branch { taken } => stack.extend([taken, pc.wrapping_add(u64::from(insn.len))]),
+                lift::Flow::Return | lift::Flow::IndirectJump | lift::Flow::Exit | lift::Flow::Stop => {}
+                _ => stack.push(pc.wrapping_add(u64::from(insn.len))),
+            }
+        }
+        let given_back = saved.without(&saved.without(&restored));
+        call_results().without(&given_back)
+    }
+
     fn unseen_insn(&mut self, node: u32, pc: u64) {
         let insn = self.source.and_then(|source| source.insn(self.mode, pc));
         let Some(insn) = insn else {
@@ -395,8 +428,10 @@ impl Builder<'_> {
                 defines.insert(var);
             }
             if matches!(op.kind, Kind::Call | Kind::SysEnter) {
-                // A call gives the stack pointer back, whatever its own push did to it.
-                defines = call_results();
+                defines = match op.args[0] {
+                    Arg::Const(callee) => self.callee_defines(callee),
+                    Arg::Var(_) => call_results(),
+                };
             }
         }
         // Compiled code joins other code with the same stack pointer.

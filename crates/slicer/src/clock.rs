@@ -11,7 +11,12 @@ use crate::graph::{Adjacency, Graph};
 use crate::recording::Code;
 
 /// The cells, by address in the training system; user windows onto kernel data (`shared`) are given by their kernel address.
-pub(crate) fn cells(graph: &Graph, code: &[Code], shared: &FxHashMap<u64, u64>) -> Vec<u64> {
+pub(crate) fn cells(
+    graph: &Graph,
+    code: &[Code],
+    shared: &FxHashMap<u64, u64>,
+    in_image: &dyn Fn(u64) -> bool,
+) -> Vec<u64> {
     let adjacency = graph.adjacency();
     let op = |number: u32| -> Option<Op> {
         let site = graph.sites[graph.op_site[number as usize] as usize];
@@ -55,7 +60,11 @@ pub(crate) fn cells(graph: &Graph, code: &[Code], shared: &FxHashMap<u64, u64>) 
             }
             let loads = stored.iter().filter(|&&at| op(at).is_some_and(|it| it.kind == Kind::Load));
             for addr in loads.filter_map(|at| graph.addresses.get(at)) {
-                cells.push(shared.get(&(addr & !4095)).map_or(*addr, |alias| alias | addr & 4095));
+                let cell = shared.get(&(addr & !4095)).map_or(*addr, |alias| alias | addr & 4095);
+                // What was allocated at run time lies elsewhere in another boot.
+                if in_image(cell) {
+                    cells.push(cell);
+                }
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use ir::program::Summary;
 use ir::{Class, Kind, Op, Var};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::frames::Move;
 use crate::graph::{Graph, INITIAL};
@@ -38,8 +38,8 @@ pub struct Depend<'g> {
     site: u32,
     previous: Option<u32>,
     guard: u32,
-    /// Linear addresses of bytes that were read as they were at the begin mark, by page, with the reading operation.
-    pub initial_pages: FxHashMap<u64, Vec<u32>>,
+    /// Bytes of the process that were read as they were at the begin mark, and were not 0.
+    pub read_first: FxHashSet<u64>,
 }
 
 impl<'g> Depend<'g> {
@@ -60,7 +60,7 @@ impl<'g> Depend<'g> {
             site: 0,
             previous: None,
             guard: INITIAL,
-            initial_pages: FxHashMap::default(),
+            read_first: FxHashSet::default(),
         }
     }
 
@@ -101,24 +101,18 @@ impl<'g> Depend<'g> {
 
     fn use_var(&mut self, op: u32, var: Var) {
         let definer = self.definer(var);
-        if definer == INITIAL {
-            if var.is_reg() {
-                self.graph.initial_regs.insert((op, var.0));
-            }
-        } else {
-            self.graph.edge(op, definer);
-        }
+        self.graph.edge(op, definer);
     }
 
-    fn use_memory(&mut self, op: u32, mem: &MemRef) {
+    fn use_memory(&mut self, op: u32, mem: &MemRef, value: u64) {
         let mut last = INITIAL;
         for n in 0..u64::from(mem.size) {
             let at = mem.byte(n);
             let writer = self.memory.get(&(at & !4095)).map_or(INITIAL, |page| page[(at & 4095) as usize]);
             if writer == INITIAL {
-                let readers = self.initial_pages.entry(mem.vaddr.wrapping_add(n) & !4095).or_default();
-                if readers.last() != Some(&op) {
-                    readers.push(op);
+                let address = mem.vaddr.wrapping_add(n);
+                if value >> (8 * n) & 0xff != 0 && (self.is_user)(address & !4095) {
+                    self.read_first.insert(address);
                 }
             } else if writer != last {
                 self.graph.edge(op, writer);
@@ -177,7 +171,7 @@ impl Visitor for Depend<'_> {
         self.guard = INITIAL;
     }
 
-    fn op(&mut self, index: usize, op: &Op, _: u64, mem: Option<MemRef>) {
+    fn op(&mut self, index: usize, op: &Op, value: u64, mem: Option<MemRef>) {
         let number = self.graph.sites[self.site as usize].first_op + index as u32;
         if index == 0 {
             // Another iteration of a string instruction.
@@ -200,7 +194,7 @@ impl Visitor for Depend<'_> {
                 }
             } else {
                 self.graph.addresses.insert(number, mem.vaddr);
-                self.use_memory(number, mem);
+                self.use_memory(number, mem, value);
             }
         }
         if let Some(var) = op.def() {

@@ -2,8 +2,11 @@
 //!
 //! A call opens a frame; the return that consumes its slot and goes to its return address closes it. `syscall` .. `sysret` is a
 //! frame like any other. A `ret` that goes elsewhere is a computed jump (retpolines), and a call whose slot no return takes
-//! is a plain jump that pushes. A jump to a function's entry goes on in the same frame as that function. Thunks that
-//! end in such a computed jump are told apart by who calls them, so that all indirect calls do not become one.
+//! is a plain jump that pushes. A jump to a function's entry goes on in the same frame as that function.
+//!
+//! A function is told apart by its whole calling context. Small helpers (list checks, locks, `memset`, thunks for indirect calls) are called from
+//! everywhere: were all their calls one function, whatever matters in one call would matter in all, and the slice would take in
+//! every caller.
 
 use ir::Kind;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -30,9 +33,14 @@ pub enum Move {
 pub struct FuncKey {
     /// Address of its entry.
     pub entry: u64,
-    /// For thunks the call or jump that reached it, else 0.
+    /// The call or jump that reached it.
     pub via: u64,
+    /// The function (in its own context) that it was reached from.
+    pub parent: u32,
 }
+
+/// "No parent": the function of the begin mark.
+const ROOT: u32 = u32::MAX;
 
 /// What all recordings together say about functions.
 #[derive(Default)]
@@ -41,7 +49,6 @@ pub struct Functions {
     /// The functions by number.
     pub keys: Vec<FuncKey>,
     entries: FxHashSet<u64>,
-    thunks: FxHashSet<u64>,
     pseudo: FxHashSet<u64>,
 }
 
@@ -63,9 +70,16 @@ struct Frame {
 }
 
 impl Functions {
-    /// The number of a function.
-    fn intern(&mut self, entry: u64, from: u64) -> u32 {
-        let key = FuncKey { entry, via: if self.thunks.contains(&entry) { from } else { 0 } };
+    /// The number of a function in its calling context. A recursive call is the same function as the frame further out.
+    fn intern(&mut self, entry: u64, via: u64, parent: u32) -> u32 {
+        let mut outer = parent;
+        while let Some(key) = self.keys.get(outer as usize) {
+            if key.entry == entry {
+                return outer;
+            }
+            outer = key.parent;
+        }
+        let key = FuncKey { entry, via, parent };
         *self.index.entry(key).or_insert_with(|| {
             self.keys.push(key);
             (self.keys.len() - 1) as u32
@@ -87,12 +101,12 @@ impl Functions {
     /// Learns entries, thunks and pseudo calls from all recordings until nothing new is found.
     pub fn learn(&mut self, recordings: &[(&Recording, &Kept)]) {
         for _ in 0..8 {
-            let before = (self.entries.len(), self.thunks.len(), self.pseudo.len());
+            let before = (self.entries.len(), self.pseudo.len());
             self.entries.retain(|_| false);
             for (recording, kept) in recordings {
                 self.walk(recording, kept, true);
             }
-            if before == (self.entries.len(), self.thunks.len(), self.pseudo.len()) {
+            if before == (self.entries.len(), self.pseudo.len()) {
                 break;
             }
         }
@@ -115,7 +129,7 @@ impl Functions {
     fn walk(&mut self, recording: &Recording, kept: &Kept, learning: bool) -> (Path, usize) {
         let mut path = Path::default();
         let Some(&first) = kept.steps.first() else { return (path, 1) };
-        let base = self.intern(recording.pc(first as usize), 0);
+        let base = self.intern(recording.pc(first as usize), 0, ROOT);
         let mut stack = vec![Frame { func: base, slot: u64::MAX, return_pc: u64::MAX, call_pc: 0, system: false }];
         for (&step, ended) in kept.steps.iter().zip(&kept.ended) {
             let code = recording.code_of(step as usize);
@@ -130,7 +144,7 @@ impl Functions {
                     if learning {
                         self.entries.insert(ended.next);
                     }
-                    let func = self.intern(ended.next, pc);
+                    let func = self.intern(ended.next, pc, top.func);
                     stack.push(Frame { func, slot: ended.slot, return_pc: fallthrough, call_pc: pc, system: false });
                     step_move = Move::Call(func);
                 }
@@ -138,7 +152,7 @@ impl Functions {
                     if learning {
                         self.entries.insert(ended.next);
                     }
-                    let func = self.intern(ended.next, pc);
+                    let func = self.intern(ended.next, pc, top.func);
                     stack.push(Frame { func, slot: u64::MAX, return_pc: fallthrough, call_pc: pc, system: true });
                     step_move = Move::Call(func);
                 }
@@ -162,7 +176,6 @@ impl Functions {
                             jump = true;
                             if learning {
                                 self.entries.insert(ended.next);
-                                self.thunks.insert(self.keys[top.func as usize].entry);
                             }
                         }
                     }
@@ -184,7 +197,9 @@ impl Functions {
             if jump && let Some(top) = stack.last_mut() {
                 let own = self.keys[top.func as usize].entry;
                 if self.entries.contains(&ended.next) && ended.next != own && ended.next != pc {
-                    let func = self.intern(ended.next, pc);
+                    // The jumping function is gone: the new one has the frame's caller and call.
+                    let frame = self.keys[top.func as usize];
+                    let func = self.intern(ended.next, frame.via, frame.parent);
                     top.func = func;
                     step_move = Move::Tail(func);
                 }

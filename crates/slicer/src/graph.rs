@@ -65,8 +65,6 @@ pub struct Graph {
     pub flow: Vec<Flow>,
     /// Functions by number.
     pub functions: Vec<Function>,
-    /// Registers whose value at the begin mark an operation uses.
-    pub initial_regs: FxHashSet<(u32, u16)>,
     /// Kept instances of each site, over all recordings.
     pub instances: Vec<u64>,
     /// The end mark's site.

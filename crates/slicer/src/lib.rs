@@ -58,6 +58,14 @@ pub enum Error {
         /// How much deeper the end mark is.
         depth: i64,
     },
+    /// A run zeroes the outputs before it begins; this one's start value was used.
+    #[error(
+        "the output {name} has a value before the begin mark that the code between the marks reads; runs begin with zeroed outputs: set it after virtuoso_begin, or make it an input too"
+    )]
+    OutputRead {
+        /// The output.
+        name: String,
+    },
     /// There is nothing to slice for.
     #[error("{0}")]
     NothingToDo(String),

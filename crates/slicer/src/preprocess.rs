@@ -22,8 +22,18 @@ pub struct Kept {
     pub steps: Vec<u32>,
     /// How each of them ended.
     pub ended: Vec<Ended>,
-    /// User pages that appeared after the begin mark: address and first content.
-    pub late_pages: FxHashMap<u64, Box<[u8; 4096]>>,
+    /// User pages that appeared after the begin mark.
+    pub late_pages: FxHashMap<u64, LatePage>,
+}
+
+/// A user page that appeared after the begin mark.
+pub struct LatePage {
+    /// Its frame when first touched.
+    pub frame: u64,
+    /// What it held then.
+    pub content: Box<[u8; 4096]>,
+    /// Whether the process ever wrote to it.
+    pub written: bool,
 }
 
 /// Physical memory as the recording's stores leave it.
@@ -73,9 +83,15 @@ pub fn preprocess(
                 continue;
             }
             let page = access.vaddr.page().0;
-            if outside && !begin_pages.contains(&page) && is_user(page) && !kept.late_pages.contains_key(&page) {
-                let content = Box::new(*frames.page(access.paddr.page().0)?);
-                kept.late_pages.insert(page, content);
+            if outside && !begin_pages.contains(&page) && is_user(page) {
+                let frame = access.paddr.page().0;
+                if !kept.late_pages.contains_key(&page) {
+                    let content = Box::new(*frames.page(frame)?);
+                    kept.late_pages.insert(page, LatePage { frame, content, written: false });
+                }
+                if let Some(late) = kept.late_pages.get_mut(&page) {
+                    late.written |= access.store;
+                }
             }
             if access.store {
                 let (start, bytes) = (access.paddr.offset() as usize, access.value.to_le_bytes());

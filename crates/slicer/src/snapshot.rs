@@ -1,5 +1,6 @@
 //! The training system at the begin mark: its memory, its address space, its code.
 
+use std::cell::RefCell;
 use std::ops::{ControlFlow, Range};
 use std::sync::OnceLock;
 
@@ -53,6 +54,11 @@ pub(crate) struct AddressSpace<'t> {
     /// User pages that the kernel shares with its processes: their kernel addresses.
     pub shared: FxHashMap<u64, u64>,
     user_half: u64,
+    /// Supervisor mappings: physical address, size, linear address.
+    supervisor: Vec<(u64, u64, u64)>,
+    kernel_code: u64,
+    /// Lifted instructions that no run executed, by address.
+    unseen: RefCell<FxHashMap<u64, Option<lift::Insn>>>,
 }
 
 impl<'t> AddressSpace<'t> {
@@ -86,8 +92,11 @@ impl<'t> AddressSpace<'t> {
             user: FxHashMap::default(),
             shared: FxHashMap::default(),
             user_half: begin >> (mode_bits(mode) - 1) & 1,
+            supervisor: Vec::new(),
+            kernel_code: entry.unwrap_or(u64::MAX),
+            unseen: RefCell::default(),
         };
-        space.collect(entry.unwrap_or(u64::MAX));
+        space.collect();
         Ok(space)
     }
 
@@ -99,9 +108,8 @@ impl<'t> AddressSpace<'t> {
         });
     }
 
-    /// Collects user pages, and finds those that are windows onto kernel data: read-only for the process, and mapped for the
-    /// kernel in two ways at least (every frame has one in a kernel that maps all memory). Of these the nearest to the kernel's code is its own.
-    fn collect(&mut self, kernel_code: u64) {
+    /// Collects user pages and supervisor mappings, and finds windows onto kernel data.
+    fn collect(&mut self) {
         let (mut user, mut windows, mut supervisor) = (FxHashMap::default(), Vec::new(), Vec::new());
         self.walk(self.user_root, &mut |mapping| {
             if !mapping.user {
@@ -119,19 +127,33 @@ impl<'t> AddressSpace<'t> {
                 supervisor.push((mapping.paddr.0, mapping.size, mapping.vaddr.0));
             }
         });
+        self.user = user;
+        self.supervisor = supervisor;
         for (page, frame) in windows {
-            let aliases: Vec<u64> = supervisor
-                .iter()
-                .filter(|(paddr, size, _)| frame.wrapping_sub(*paddr) < *size)
-                .map(|(paddr, _, vaddr)| vaddr + (frame - paddr))
-                .collect();
-            if aliases.len() >= 2
-                && let Some(&alias) = aliases.iter().min_by_key(|alias| alias.abs_diff(kernel_code))
-            {
+            if let Some(alias) = self.kernel_alias(frame) {
                 self.shared.insert(page, alias);
             }
         }
-        self.user = user;
+    }
+
+    /// The kernel's own address of a frame that it shows to processes, where there is one: the frame is mapped for the kernel in two ways at
+    /// least (every frame has one in a kernel that maps all memory). Of these the nearest to the kernel's code is its own.
+    pub fn kernel_alias(&self, frame: u64) -> Option<u64> {
+        let aliases: Vec<u64> = self
+            .supervisor
+            .iter()
+            .filter(|(paddr, size, _)| frame.wrapping_sub(*paddr) < *size)
+            .map(|(paddr, _, vaddr)| vaddr + (frame - paddr))
+            .collect();
+        if aliases.len() < 2 {
+            return None;
+        }
+        aliases.into_iter().min_by_key(|alias| alias.abs_diff(self.kernel_code))
+    }
+
+    /// Whether an address lies where the kernel's image does, so that it means the same in every boot.
+    pub fn is_near_code(&self, addr: u64) -> bool {
+        addr.abs_diff(self.kernel_code) < 1 << 30
     }
 
     /// Whether an address belongs to the process: mapped for it, or else in its half of the address space.
@@ -180,7 +202,8 @@ impl<'t> AddressSpace<'t> {
 
 impl CodeSource for AddressSpace<'_> {
     fn insn(&self, mode: lift::Mode, pc: u64) -> Option<lift::Insn> {
-        lift::lift(mode, pc, &self.read(pc, 15)).ok()
+        let lifted = || lift::lift(mode, pc, &self.read(pc, 15)).ok();
+        self.unseen.borrow_mut().entry(pc).or_insert_with(lifted).clone()
     }
 }
 

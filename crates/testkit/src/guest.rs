@@ -66,11 +66,15 @@ impl Default for Target {
 
 /// The whole QEMU command line of a training guest, program first. Builds its initramfs if need be.
 pub fn training_argv(options: &Training) -> Result<Vec<OsString>> {
-    let mut append = options.append.clone();
+    // One place for stacks and mappings in every process: recordings of one trainer can then be merged.
+    let mut append = format!("norandmaps {}", options.append);
     if !options.trainers.is_empty() {
         append += &format!(" trainers={}", options.trainers.join(","));
     }
-    argv(Kind::Training, options.kaslr, &append, &options.qemu)
+    // Time by instructions, not by the clock on the wall: recording slows the guest down, and it would spend its time on timer ticks.
+    let mut qemu: Vec<OsString> = vec!["-icount".into(), "shift=1,sleep=off".into()];
+    qemu.extend(options.qemu.iter().cloned());
+    argv(Kind::Training, options.kaslr, &append, &qemu)
 }
 
 /// The whole QEMU command line of a target guest, program first. Builds its initramfs if need be.

@@ -59,7 +59,11 @@ impl Tool {
             return Ok(finished.output);
         }
         let line: Vec<String> = arguments.iter().take(4).map(|word| word.to_string_lossy().into_owned()).collect();
-        Err(Error::Tool { command: line.join(" "), code: finished.code, messages: finished.messages + &finished.output })
+        Err(Error::Tool {
+            command: line.join(" "),
+            code: finished.code,
+            messages: finished.messages + &finished.output,
+        })
     }
 
     /// Runs the command, expects success and one JSON value.
@@ -103,7 +107,17 @@ impl Tool {
     /// # Errors
     /// What the builder says.
     pub fn build(&self, program: &str, traces: &[PathBuf], output: &Path) -> Result<Value> {
-        let mut arguments = words(&["build", "--quiet", "--json", "-o"]);
+        self.build_with(program, traces, output, &[])
+    }
+
+    /// The same with further words, such as a policy.
+    ///
+    /// # Errors
+    /// What the builder says.
+    pub fn build_with(&self, program: &str, traces: &[PathBuf], output: &Path, options: &[&str]) -> Result<Value> {
+        let mut arguments = words(&["build", "--quiet", "--json"]);
+        arguments.extend(words(options));
+        arguments.push("-o".into());
         arguments.push(output.into());
         arguments.push("--elf".into());
         arguments.push(layout::build().join("trainers").join(program).into());
@@ -268,7 +282,8 @@ impl Tool {
         let mut times = Vec::new();
         for question in questions(program, &capture.truth, running) {
             row.asked += 1;
-            let inputs: Vec<(&str, String)> = question.inputs.iter().map(|(name, value)| (*name, value.clone())).collect();
+            let inputs: Vec<(&str, String)> =
+                question.inputs.iter().map(|(name, value)| (*name, value.clone())).collect();
             let mut answer = match self.answer(file, &capture.elf, &inputs, &[]) {
                 Ok(answer) => answer,
                 Err(error) => {

@@ -1,0 +1,88 @@
+//! The whole pipeline on real guests: record in one, answer about others, compare with their own truth.
+//!
+//! Boots several guests and takes minutes, so it runs only with `VIRTUOSO_E2E=1` (as `cargo xtask test` sets it) and in release.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use testkit::capture::{Capture, Moment, capture};
+use testkit::guest::{Target, Training, boot_target, run_file};
+use testkit::layout;
+use testkit::pipeline::{PROGRAMS, Tool, program_of};
+
+type Failure = Box<dyn std::error::Error>;
+
+fn tool() -> Tool {
+    Tool { virtuoso: PathBuf::from(env!("CARGO_BIN_EXE_virtuoso")) }
+}
+
+fn captured(name: &str, options: &Target, moment: Moment) -> Result<Capture, Failure> {
+    let mut guest = boot_target(options, Duration::from_secs(300))?;
+    Ok(capture(&mut guest, &run_file(name)?, moment)?)
+}
+
+#[test]
+fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
+    if std::env::var_os("VIRTUOSO_E2E").is_none() {
+        eprintln!("skipped: boots guests; set VIRTUOSO_E2E=1 (cargo xtask test does)");
+        return Ok(());
+    }
+    let tool = tool();
+    let directory = layout::run().join("e2e");
+    let traces = tool.record(&Training::default(), &directory)?;
+    assert_eq!(traces.len(), 7, "six trainers, getpsfile twice: {traces:?}");
+    for trace in &traces {
+        let words = ["trace", "check", "--json"].iter().map(Into::into).chain([trace.into()]).collect::<Vec<_>>();
+        let checked = tool.json(&words)?;
+        assert_eq!(checked["agreed"], checked["instructions"], "{}: {checked}", trace.display());
+    }
+    let idle = captured("e2e-idle", &Target::default(), Moment::KernelMode)?;
+    let before = std::fs::read(&idle.elf)?;
+    for program in PROGRAMS {
+        let mine: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
+        let file = directory.join(format!("{program}.prog"));
+        let built = tool.build(program, &mine, &file)?;
+        let again = directory.join(format!("{program}.again.prog"));
+        tool.build(program, &mine, &again)?;
+        assert_eq!(std::fs::read(&file)?, std::fs::read(&again)?, "{program}: the same traces give the same bytes");
+        let row = tool.ask(program, &file, &idle, 0, &built, program != "getpsfile");
+        assert!(row.equals_truth, "{program}: {} of {} right: {:?}", row.right, row.asked, row.problems);
+    }
+    assert!(before == std::fs::read(&idle.elf)?, "the target's file is never written");
+
+    // One recording, as in 2011 and in the prototype: branches go where training saw them go.
+    let pslist: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == "pslist").cloned().collect();
+    let file = directory.join("pslist.assume.prog");
+    tool.build_with("pslist", &pslist, &file, &["--policy", "assume"])?;
+    for target in [&idle.elf, &idle.raw] {
+        let answer = tool.answer(&file, target, &[], &["--slice"])?;
+        let question = &testkit::pipeline::questions("pslist", &idle.truth, 0)[0];
+        assert!(question.is_answered(&answer), "pslist as a slice of one recording: {}", answer["outputs"]);
+        assert_eq!(answer["by"], "slice");
+    }
+
+    // A process of uid 1000 is on the CPU: getpid is its PID.
+    let busy = captured("e2e-busy", &Target { busy: true, ..Target::default() }, Moment::UserMode)?;
+    let spinner = busy.truth.processes.iter().find(|process| process.task_name() == "spinner").ok_or("no spinner")?;
+    for program in ["getpid", "pslist", "gettime"] {
+        let file = directory.join(format!("{program}.prog"));
+        let row = tool.ask(program, &file, &busy, u64::from(spinner.pid), &serde_json::Value::Null, false);
+        assert!(row.equals_truth, "{program}, busy: {} of {} right: {:?}", row.right, row.asked, row.problems);
+    }
+
+    // Another kernel base is refused, not answered.
+    let moved = captured("e2e-kaslr", &Target { kaslr: true, ..Target::default() }, Moment::KernelMode)?;
+    for program in PROGRAMS {
+        let mut words: Vec<std::ffi::OsString> = ["run", "--quiet", "--json"].iter().map(Into::into).collect();
+        words.extend([directory.join(format!("{program}.prog")).into(), moved.elf.clone().into()]);
+        if program == "getpsfile" {
+            words.extend(["--input".into(), "pid=1".into()]);
+        }
+        if program == "getdrvfile" {
+            words.extend(["--input".into(), "base=1".into()]);
+        }
+        let finished = tool.run(&words)?;
+        assert_eq!(finished.code, 20, "{program}: {}{}", finished.output, finished.messages);
+    }
+    Ok(())
+}
