@@ -112,9 +112,8 @@ pub struct Replay<'r> {
     /// Whether registers may differ from the recording without being wrong: after a start, an interrupt or a nondeterministic instruction.
     loose: bool,
     known: [bool; 256],
-    /// The registers as last recorded: records hold changes only, and after an interruption all of it counts.
+    /// The registers as last recorded: records hold changes only, and after an interruption or an undetermined result all of it counts.
     recorded: [Option<u64>; 256],
-    interrupted: bool,
 }
 
 impl<'r> Replay<'r> {
@@ -142,7 +141,6 @@ impl<'r> Replay<'r> {
             loose: true,
             known,
             recorded,
-            interrupted: false,
         }
     }
 
@@ -150,19 +148,18 @@ impl<'r> Replay<'r> {
     pub fn adopt(&mut self, step: usize) {
         for &(reg, recorded) in self.recording.regs_before(step) {
             self.recorded[reg.index()] = Some(recorded);
-            if !self.interrupted {
+            if !self.loose {
                 self.take(reg.index(), recorded);
             }
         }
         if self.recording.has_record(step) {
-            if self.interrupted {
+            if self.loose {
                 for at in 0..self.recorded.len() {
                     if let Some(recorded) = self.recorded[at] {
                         self.take(at, recorded);
                     }
                 }
             }
-            self.interrupted = false;
             self.loose = false;
         }
     }
@@ -186,7 +183,6 @@ impl<'r> Replay<'r> {
             self.regs[reg.index()] = 0;
         }
         self.loose = true;
-        self.interrupted = true;
     }
 
     /// The value of an operand.
