@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod apt;
+mod bench;
+mod bless;
 mod check;
 mod demo;
 mod setup;
@@ -32,6 +34,10 @@ enum Verb {
     Setup,
     /// Record, build and run all six programs and compare their answers with the truth in another guest
     Demo(demo::Arguments),
+    /// Measure what the project promises and write it to benches/runs/
+    Bench,
+    /// Accept what the text tests print now
+    Bless,
     /// Check formatting, lints, documentation and the layout of the workspace
     Check,
     /// Set up, then run all tests, including the one that boots real guests
@@ -42,6 +48,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Setup => setup::run(),
         Verb::Demo(arguments) => demo::run(&arguments),
+        Verb::Bench => bench::run(),
+        Verb::Bless => bless::run(),
         Verb::Check => check::run(),
         Verb::Test => test::run(),
     };

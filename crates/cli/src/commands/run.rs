@@ -1,7 +1,7 @@
 //! `virtuoso run`: asks a target, by the slice, by the whole run, or by both.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use engine::{Environment, Limits, Outcome, Run, RunError, SliceProgram, WholeProgram, parse_inputs};
@@ -67,6 +67,21 @@ pub struct RunArgs {
     /// Print the times taken on standard error
     #[arg(long)]
     time: bool,
+    /// Run this many times more in the same process and report the median time of those: how a long-lived user would see it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    repeat: u32,
+}
+
+/// The median time of so many calls; `first` when there are none.
+fn median(first: Duration, count: u32, mut call: impl FnMut() -> Result<(), RunError>) -> Result<Duration, RunError> {
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let begin = Instant::now();
+        call()?;
+        times.push(begin.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times.get(times.len() / 2).copied().unwrap_or(first))
 }
 
 fn parse_input(text: &str) -> Result<(String, String), String> {
@@ -93,7 +108,9 @@ impl RunArgs {
             let begin = Instant::now();
             let slice = SliceProgram::new(&program).map_err(|error| self.failure(&error.into()))?;
             let (outcome, operations) = slice.run(&run, &inputs).map_err(|error| self.failure(&error))?;
-            report.slice = Some(Attempt { outcome, steps: operations, time: begin.elapsed() });
+            let time = median(begin.elapsed(), self.repeat, || slice.run(&run, &inputs).map(drop))
+                .map_err(|error| self.failure(&error))?;
+            report.slice = Some(Attempt { outcome, steps: operations, time });
         }
         if self.whole || self.verify || (!self.slice && !report.slice_answers()) {
             let system = self.companion(&program, &report)?;
@@ -104,7 +121,9 @@ impl RunArgs {
                 .during("whole run", || whole.run(&run, &inputs))
                 .map_err(|error| self.failure(&error))?;
             report.assertions = told.assertions;
-            report.whole = Some(Attempt { outcome, steps: told.instructions, time: begin.elapsed() });
+            let time = median(begin.elapsed(), self.repeat, || whole.run(&run, &inputs).map(drop))
+                .map_err(|error| self.failure(&error))?;
+            report.whole = Some(Attempt { outcome, steps: told.instructions, time });
         }
         self.finish(&report, context)
     }
