@@ -26,7 +26,7 @@ pub fn run() -> Outcome {
     let traces = tool.record(&Training::default(), &directory)?;
     let mut sizes = Vec::new();
     for trace in &traces {
-        let words = words(&["trace", "info", "--json"], &[trace.clone()]);
+        let words = words(&["trace", "info", "--json"], std::slice::from_ref(trace));
         let info = tool.json(&words)?;
         sizes.push(json!({
             "trace": trace.file_name().map(|name| name.to_string_lossy().into_owned()),
@@ -81,7 +81,7 @@ fn boots(tool: &Tool) -> Result<Value, Box<dyn std::error::Error>> {
         Guest::boot(&argv)?.wait_for_end(Duration::from_secs(300))?;
         plain.push(begin.elapsed().as_secs_f64());
         let begin = Instant::now();
-        let mut words = words(&["record", "--quiet", "-o"], &[scratch.clone()]);
+        let mut words = words(&["record", "--quiet", "-o"], std::slice::from_ref(&scratch));
         words.push("--".into());
         words.extend(argv.iter().cloned());
         // It ends with the complaint that nothing was marked.

@@ -15,6 +15,7 @@ mod space;
 mod start;
 mod whole;
 
+pub use compact::TooLarge;
 pub use fields::{InputError, Value, Values, parse_inputs};
 pub use outcome::{Outcome, Place, Stopped};
 pub use slice::SliceProgram;

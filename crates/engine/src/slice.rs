@@ -19,13 +19,13 @@ enum Go {
     Unexplored(u64),
 }
 
-enum End {
+enum Exit {
     Goto(Go),
     Branch { cond: u16, taken: Go, otherwise: Go },
     Switch { value: u16, arms: Vec<(u64, Go)> },
     Call { func: u32, stack: u16, then: Go },
     CallIndirect { value: u16, arms: Vec<(u64, Option<u32>)>, stack: u16, then: Go },
-    End,
+    Finish,
 }
 
 struct Block {
@@ -33,7 +33,7 @@ struct Block {
     last: u32,
     pc: u64,
     end_pc: u64,
-    end: End,
+    end: Exit,
 }
 
 struct Function {
@@ -88,24 +88,24 @@ impl<'p> SliceProgram<'p> {
                     ready.ops.push(op);
                 }
                 let end = match &block.term {
-                    Terminator::Goto(target) => End::Goto(go(*target)),
+                    Terminator::Goto(target) => Exit::Goto(go(*target)),
                     Terminator::Branch { cond, taken, otherwise } => {
-                        End::Branch { cond: ready.pool.arg(*cond)?, taken: go(*taken), otherwise: go(*otherwise) }
+                        Exit::Branch { cond: ready.pool.arg(*cond)?, taken: go(*taken), otherwise: go(*otherwise) }
                     }
-                    Terminator::Switch { value, arms } => End::Switch {
+                    Terminator::Switch { value, arms } => Exit::Switch {
                         value: ready.pool.arg(*value)?,
                         arms: arms.iter().map(|arm| (arm.value, go(arm.target))).collect(),
                     },
                     Terminator::Call { callee: Callee::Direct(func), stack, then } => {
-                        End::Call { func: func.0, stack: Pool::var(*stack)?, then: go(*then) }
+                        Exit::Call { func: func.0, stack: Pool::var(*stack)?, then: go(*then) }
                     }
-                    Terminator::Call { callee: Callee::Indirect { value, arms }, stack, then } => End::CallIndirect {
+                    Terminator::Call { callee: Callee::Indirect { value, arms }, stack, then } => Exit::CallIndirect {
                         value: ready.pool.arg(*value)?,
                         arms: arms.iter().map(|arm| (arm.value, arm.target.map(|func| func.0))).collect(),
                         stack: Pool::var(*stack)?,
                         then: go(*then),
                     },
-                    Terminator::End => End::End,
+                    Terminator::End => Exit::Finish,
                 };
                 let last = ready.ops.len() as u32;
                 ready.blocks.push(Block { first, last, pc: block.pc, end_pc: block.term_pc, end });
@@ -164,23 +164,23 @@ impl<'p> SliceProgram<'p> {
             }
             let mut call = None;
             let mut go = match &block.end {
-                End::Goto(go) => *go,
-                End::Branch { cond, taken, otherwise } => {
+                Exit::Goto(go) => *go,
+                Exit::Branch { cond, taken, otherwise } => {
                     if slots[*cond as usize] != 0 {
                         *taken
                     } else {
                         *otherwise
                     }
                 }
-                End::Switch { value, arms } => {
+                Exit::Switch { value, arms } => {
                     let value = slots[*value as usize];
                     arms.iter().find(|arm| arm.0 == value).map_or(Go::Unexplored(value), |arm| arm.1)
                 }
-                End::Call { func, stack, then } => {
+                Exit::Call { func, stack, then } => {
                     call = Some((*func, *stack));
                     *then
                 }
-                End::CallIndirect { value, arms, stack, then } => {
+                Exit::CallIndirect { value, arms, stack, then } => {
                     let value = slots[*value as usize];
                     match arms.iter().find(|arm| arm.0 == value) {
                         Some((_, func)) => {
@@ -194,7 +194,7 @@ impl<'p> SliceProgram<'p> {
                         None => Go::Unexplored(value),
                     }
                 }
-                End::End => return Ok(Ok(())),
+                Exit::Finish => return Ok(Ok(())),
             };
             if let Some((func, stack)) = call {
                 if frames.len() >= run.limits.depth {

@@ -1,8 +1,8 @@
 //! From traces to programs: cut what is not the program's own work, find dependences, slice, merge, write down.
 //!
 //! The stages are modules in this order: [`recording`] (a trace in memory, lifted), [`preprocess`] (interrupts and faults), [`frames`]
-//! (calls), [`preserve`] (registers given back), [`depend`] into [`graph`], [`cfg`] and [`slice`], `live` (what guards are needed for),
-//! `emit`. [`build`] runs them; [`check`] replays a trace against the lifter. How programs are run is no concern of this crate.
+//! (calls), [`preserve`] (registers given back), [`depend`] into [`graph`], [`mod@cfg`] and [`mod@slice`], `live` (what guards are needed for),
+//! `emit`. [`build()`] runs them; [`check()`] replays a trace against the lifter. How programs are run is no concern of this crate.
 
 #![forbid(unsafe_code)]
 

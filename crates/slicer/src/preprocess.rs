@@ -85,9 +85,9 @@ pub fn preprocess(
             let page = access.vaddr.page().0;
             if outside && !begin_pages.contains(&page) && is_user(page) {
                 let frame = access.paddr.page().0;
-                if !kept.late_pages.contains_key(&page) {
+                if let std::collections::hash_map::Entry::Vacant(e) = kept.late_pages.entry(page) {
                     let content = Box::new(*frames.page(frame)?);
-                    kept.late_pages.insert(page, LatePage { frame, content, written: false });
+                    e.insert(LatePage { frame, content, written: false });
                 }
                 if let Some(late) = kept.late_pages.get_mut(&page) {
                     late.written |= access.store;

@@ -137,11 +137,12 @@ impl<B: AsRef<[u8]> + Send + Sync> GuestMemory for ImageMemory<B> {
     fn page(&self, addr: PhysAddr) -> Result<&Page, MemoryError> {
         let page = addr.page().0;
         let next = self.segments.partition_point(|segment| segment.start.0 <= page);
-        if let Some(segment) = next.checked_sub(1).map(|i| self.segments[i]) {
-            if page < segment.end() && segment.end() - page >= PAGE_SIZE {
-                let at = (segment.offset + (page - segment.start.0)) as usize;
-                return self.bytes.as_ref()[at..].first_chunk().ok_or(MemoryError::Hole(addr));
-            }
+        if let Some(segment) = next.checked_sub(1).map(|i| self.segments[i])
+            && page < segment.end()
+            && segment.end() - page >= PAGE_SIZE
+        {
+            let at = (segment.offset + (page - segment.start.0)) as usize;
+            return self.bytes.as_ref()[at..].first_chunk().ok_or(MemoryError::Hole(addr));
         }
         match self.padded.binary_search_by_key(&page, |&(at, _)| at) {
             Ok(i) => Ok(&self.padded[i].1),

@@ -75,10 +75,10 @@ pub fn walk(
 ) -> WalkSummary {
     let summary = WalkSummary { end: WalkEnd::Complete, pages: 0, tables: 0, skipped: 0, first_skipped: None };
     let mut walker = Walker { mem, mode, range, limit, visit, summary };
-    if mode.levels() != 0 {
-        if let ControlFlow::Break(end) = walker.table(mode.levels(), mode.root(cr3), 0, Rights::ALL) {
-            walker.summary.end = end;
-        }
+    if mode.levels() != 0
+        && let ControlFlow::Break(end) = walker.table(mode.levels(), mode.root(cr3), 0, Rights::ALL)
+    {
+        walker.summary.end = end;
     }
     walker.summary
 }
