@@ -31,6 +31,11 @@ impl System {
         self.pages.get(&addr).map(Vec::as_slice)
     }
 
+    /// The pages in ascending order of address.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> + '_ {
+        self.pages.iter().map(|(&addr, page)| (addr, page.as_slice()))
+    }
+
     /// How many pages there are.
     #[must_use]
     pub fn len(&self) -> usize {
