@@ -16,6 +16,8 @@ pub fn run() -> Outcome {
     };
     let runner = if shell::exists("cargo-nextest") { "nextest run" } else { "test" };
     shell::show(&mut cargo(&format!("{runner} --workspace")))?;
+    // The end-to-end test runs the command, and the command needs the recorder's library beside it.
+    shell::show(&mut cargo("build --release -p virtuoso-cli -p virtuoso-recorder"))?;
     for guests in ["-p virtuoso-testkit --test guests", "-p virtuoso-cli --test e2e"] {
         shell::show(cargo(&format!("test --release {guests}")).env("VIRTUOSO_E2E", "1"))?;
     }
