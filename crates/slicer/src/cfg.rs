@@ -146,30 +146,14 @@ impl Cfg {
         }
         let mut order = Vec::with_capacity(count);
         let mut seen = vec![false; count];
-        let visit = |root: u32, seen: &mut Vec<bool>, order: &mut Vec<u32>| {
-            let mut stack = vec![(root, 0)];
-            seen[root as usize] = true;
-            while let Some((node, at)) = stack.last_mut() {
-                if let Some(&before) = previous[*node as usize].get(*at) {
-                    *at += 1;
-                    if !seen[before as usize] {
-                        seen[before as usize] = true;
-                        stack.push((before, 0));
-                    }
-                } else {
-                    order.push(*node);
-                    stack.pop();
-                }
-            }
-        };
         // Endless loops: a node that cannot reach the end is given an edge to it.
         let mut endless = Vec::new();
         let mut ignored = Vec::new();
-        visit(Self::EXIT, &mut seen, &mut ignored);
+        post_order(&previous, Self::EXIT, &mut seen, &mut ignored);
         for node in (1..count as u32).rev() {
             if !seen[node as usize] {
                 endless.push(node);
-                visit(node, &mut seen, &mut ignored);
+                post_order(&previous, node, &mut seen, &mut ignored);
             }
         }
         for &node in &endless {
@@ -177,20 +161,7 @@ impl Cfg {
             previous[Self::EXIT as usize].push(node);
         }
         seen.fill(false);
-        let mut stack = vec![(Self::EXIT, 0)];
-        seen[Self::EXIT as usize] = true;
-        while let Some((node, at)) = stack.last_mut() {
-            if let Some(&before) = previous[*node as usize].get(*at) {
-                *at += 1;
-                if !seen[before as usize] {
-                    seen[before as usize] = true;
-                    stack.push((before, 0));
-                }
-            } else {
-                order.push(*node);
-                stack.pop();
-            }
-        }
+        post_order(&previous, Self::EXIT, &mut seen, &mut order);
         let mut rank = vec![0u32; count];
         for (at, &node) in order.iter().enumerate() {
             rank[node as usize] = at as u32;
@@ -270,6 +241,24 @@ impl Cfg {
             }
         }
         matches!(self.nodes[from as usize], Node::Unseen { .. }).then_some((defines, meets))
+    }
+}
+
+/// Appends what is reached from `root` over `edges` and was not seen before, in depth-first post-order.
+fn post_order(edges: &[Vec<u32>], root: u32, seen: &mut [bool], order: &mut Vec<u32>) {
+    let mut stack = vec![(root, 0)];
+    seen[root as usize] = true;
+    while let Some((node, at)) = stack.last_mut() {
+        if let Some(&before) = edges[*node as usize].get(*at) {
+            *at += 1;
+            if !seen[before as usize] {
+                seen[before as usize] = true;
+                stack.push((before, 0));
+            }
+        } else {
+            order.push(*node);
+            stack.pop();
+        }
     }
 }
 

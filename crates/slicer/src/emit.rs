@@ -339,7 +339,7 @@ fn simplify(mut blocks: Vec<Block>) -> Vec<Block> {
             .collect();
         let follow = |target: Target| {
             let mut target = target;
-            for _ in 0..blocks_len(&skip) {
+            for _ in 0..skip.len() {
                 match target {
                     Target::Block(id) => match skip[id.0 as usize] {
                         Some(next) if next != target => target = next,
@@ -406,10 +406,6 @@ fn simplify(mut blocks: Vec<Block>) -> Vec<Block> {
         retarget(&mut block.term, &renumber);
     }
     kept
-}
-
-fn blocks_len(skip: &[Option<Target>]) -> usize {
-    skip.len()
 }
 
 fn retarget(term: &mut Terminator, change: &dyn Fn(Target) -> Target) {
