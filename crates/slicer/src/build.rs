@@ -68,7 +68,7 @@ pub fn build(recordings: &[Recording], options: &BuildOptions) -> Result<Built, 
     let mut preserve = Preserve::new(functions.keys.len(), width);
     for (&(recording, kept), path) in pairs.iter().zip(&paths) {
         preserve.restart(recording.begin_regs().get_or_zero(Reg::Rsp));
-        walk(recording, kept, path, &functions, &options.summaries, &mut preserve);
+        walk(recording, kept, path, &functions, &options.summaries, &mut preserve)?;
     }
 
     let mut graph = Graph::default();
@@ -78,7 +78,7 @@ pub fn build(recordings: &[Recording], options: &BuildOptions) -> Result<Built, 
     }
     for ((&(recording, kept), path), numbers) in pairs.iter().zip(&paths).zip(&numbers) {
         let mut depend = Depend::new(&mut graph, &table.code, numbers, &is_user);
-        walk(recording, kept, path, &functions, &options.summaries, &mut depend);
+        walk(recording, kept, path, &functions, &options.summaries, &mut depend)?;
         for output in recording.trace.header().outputs() {
             if (0..output.size).any(|at| depend.read_first.contains(&(output.addr.0 + at))) {
                 return Err(Error::OutputRead { name: output.name.clone() });

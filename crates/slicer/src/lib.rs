@@ -50,6 +50,18 @@ pub enum Error {
         /// Address of the interrupted instruction.
         pc: u64,
     },
+    /// A step does not do what was recorded.
+    #[error(
+        "{name}: the instruction at {pc:#x} does not do what was recorded ({what}); `virtuoso trace check` says more, please report it"
+    )]
+    Replay {
+        /// The trace.
+        name: String,
+        /// The instruction.
+        pc: u64,
+        /// The difference.
+        what: String,
+    },
     /// Begin and end mark are in different frames.
     #[error(
         "the end mark is not in the function that set the begin mark (call depth {depth:+}); put both into one function"

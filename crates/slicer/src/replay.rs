@@ -164,6 +164,13 @@ impl<'r> Replay<'r> {
         }
     }
 
+    /// Passes over a step that is not replayed: records hold changes only, so those before it still count.
+    pub fn skip(&mut self, step: usize) {
+        for &(reg, recorded) in self.recording.regs_before(step) {
+            self.recorded[reg.index()] = Some(recorded);
+        }
+    }
+
     fn take(&mut self, at: usize, recorded: u64) {
         if self.regs[at] != recorded
             && !self.loose

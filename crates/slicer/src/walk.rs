@@ -6,10 +6,11 @@ use ir::program::Summary;
 use ir::{Op, Var};
 use rustc_hash::FxHashMap;
 
+use crate::Error;
 use crate::frames::{Functions, Move, Path};
 use crate::preprocess::Kept;
 use crate::recording::Recording;
-use crate::replay::{Ended, MemRef, Observer, Replay};
+use crate::replay::{Ended, MemRef, Mismatch, Observer, Replay};
 
 /// Sees a walk.
 pub trait Visitor {
@@ -53,6 +54,9 @@ pub const SUMMARY_ARGS: [Var; 2] = [Var(machine::Reg::Rdi as u16), Var(machine::
 pub const SUMMARY_RESULT: Var = Var(machine::Reg::Rax as u16);
 
 /// Walks a recording. `summaries` maps entry addresses to allocator functions.
+///
+/// # Errors
+/// [`Error::Replay`] when a step does not do what was recorded: whatever is concluded from it would be wrong.
 pub fn walk<V: Visitor>(
     recording: &Recording,
     kept: &Kept,
@@ -60,16 +64,23 @@ pub fn walk<V: Visitor>(
     functions: &Functions,
     summaries: &FxHashMap<u64, Summary>,
     visitor: &mut V,
-) {
+) -> Result<(), Error> {
     let mut replay = Replay::new(recording);
     let mut silent: Option<(u32, Summary, [u64; 2], u32)> = None;
+    let mut next = 0;
     for (at, &step) in kept.steps.iter().enumerate() {
         let step = step as usize;
+        (next..step).for_each(|skipped| replay.skip(skipped));
+        next = step + 1;
         let is_silent = silent.is_some();
         if !is_silent {
             visitor.begin(path.func[at], recording.steps[step].code);
         }
         replay.step(step, &mut Forward { visitor, silent: is_silent });
+        if let Some(it) = replay.mismatches.iter().find(|it| !matches!(it, Mismatch::Unsupported { .. })) {
+            let name = recording.name.clone();
+            return Err(Error::Replay { name, pc: recording.pc(step), what: format!("{it:x?}") });
+        }
         let step_move = path.moves[at];
         if let Some((func, summary, args, depth)) = &mut silent {
             match step_move {
@@ -94,4 +105,5 @@ pub fn walk<V: Visitor>(
             silent = Some((func, summary, args, 0));
         }
     }
+    Ok(())
 }
