@@ -13,8 +13,9 @@ use ir::program::Summary;
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
 use machine::{GuestMemory, MemoryError, Page, PhysAddr, Reg, Target, TargetOptions, VirtAddr};
 use object::{Object, ObjectSymbol};
-use slicer::{BuildOptions, Policy, Recording};
+use slicer::{BuildOptions, Policy, Recording, Start};
 use trace::{Event, Trace, TraceWriter};
+use virtuoso_cli::training::{Wishes, record_whole, train};
 
 /// Guest memory that remembers which frames were read.
 struct Watched<M> {
@@ -51,7 +52,11 @@ fn snapshot(trace: &Trace) -> Result<machine::memory::Mock, trace::TraceError> {
 }
 
 /// The frames that building needs: page tables, the process's pages, executed code, everything accessed.
-fn needed(trace: &Trace) -> Result<BTreeSet<u64>, Box<dyn std::error::Error>> {
+fn needed(
+    path: &Path,
+    trace: &Trace,
+    summaries: &rustc_hash::FxHashMap<u64, Summary>,
+) -> Result<BTreeSet<u64>, Box<dyn std::error::Error>> {
     let memory = Watched { inner: snapshot(trace)?, seen: Mutex::default() };
     let regs = trace.begin_regs();
     let (mode, root) = (PagingMode::from_regs(regs)?, regs.get_or_zero(Reg::Cr3));
@@ -76,16 +81,37 @@ fn needed(trace: &Trace) -> Result<BTreeSet<u64>, Box<dyn std::error::Error>> {
         }
         Ok::<(), trace::TraceError>(())
     })?;
+    // What rehearsals touch.
+    let recording = Recording::load("rehearsed", Trace::open(path)?)?;
+    let start = Start::new(&recording)?;
+    for view in [Vec::new(), start.view_cells()] {
+        let options = BuildOptions { policy: Policy::Guard, summaries: summaries.clone(), view };
+        let memory = Watched { inner: start.memory(), seen: Mutex::default() };
+        let run =
+            Run { memory: &memory, regs: start.registers(), env: Environment::default(), limits: Limits::default() };
+        let (_, bytes) = record_whole(trace.header(), &start.program(&options), start.system(), &run, &[])?;
+        seen.extend(memory.seen.into_inner()?);
+        for insn in Trace::from_bytes(bytes)?.insns() {
+            if let Ok(found) = paging::translate(start.memory(), mode, root, insn.pc) {
+                seen.insert(found.paddr.page().0);
+            }
+        }
+    }
     Ok(seen)
 }
 
-fn copy(trace: &Trace, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn copy(
+    from: &Path,
+    trace: &Trace,
+    path: &Path,
+    summaries: &rustc_hash::FxHashMap<u64, Summary>,
+) -> Result<(), Box<dyn std::error::Error>> {
     let mut writer = TraceWriter::create(path, trace.header().clone(), trace.begin_regs().clone())?;
     for insn in trace.insns() {
         writer.insn_id(insn.pc, insn.mode_bits, insn.bytes())?;
     }
     trace.for_each_event(|event| writer.event(event))?;
-    for page in needed(trace)? {
+    for page in needed(from, trace, summaries)? {
         if let Some(bytes) = trace.snapshot().page(PhysAddr(page))? {
             writer.page(PhysAddr(page), &bytes)?;
         }
@@ -102,8 +128,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let trace = Trace::open(path)?;
     let name = trace.header().program.clone();
     let small = out.join(format!("{name}.trace"));
-    copy(&trace, &small)?;
-
     let elf = std::fs::read(trainer)?;
     let elf = object::File::parse(elf.as_slice())?;
     let allocators: Vec<(u64, &str)> = elf
@@ -111,20 +135,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .filter_map(|symbol| Some((symbol.address(), symbol.name().ok()?)))
         .filter(|(_, name)| Summary::by_symbol(name).is_some())
         .collect();
-    let summaries = allocators.iter().filter_map(|(addr, name)| Some((*addr, Summary::by_symbol(name)?))).collect();
+    let summaries: rustc_hash::FxHashMap<u64, Summary> =
+        allocators.iter().filter_map(|(addr, name)| Some((*addr, Summary::by_symbol(name)?))).collect();
+    copy(path, &trace, &small, &summaries)?;
     let recordings = [Recording::load(&name, Trace::open(&small)?)?];
-    let mut options = BuildOptions { policy: Policy::Assume, summaries };
-
     let target = Target::open(target, &TargetOptions::default())?;
     let cpu = target.cpus.first().ok_or("no processor")?;
     let memory = Watched { inner: &*target.mem, seen: Mutex::default() };
     let run = Run { memory: &memory, regs: &cpu.regs, env: Environment::default(), limits: Limits::default() };
-    // Under either policy a run touches other frames; only the first must come to an answer.
-    for policy in [Policy::Assume, Policy::Guard] {
-        options.policy = policy;
-        let built = slicer::build(&recordings, &options)?;
-        let (outcome, _) = SliceProgram::new(&built.program)?.run(&run, &Vec::new())?;
-        if let (Outcome::Stopped(stopped), Policy::Assume) = (outcome, policy) {
+    // Under each policy and view a run touches other frames; in the idle view there must be an answer.
+    for (policy, paused) in [(Policy::Assume, true), (Policy::Guard, true), (Policy::Guard, false)] {
+        let options = BuildOptions { policy, summaries: Clone::clone(&summaries), view: Vec::new() };
+        let trained = train(&recordings, &Wishes { options, paused, rehearse: Vec::new() })?;
+        let (outcome, _) = SliceProgram::new(&trained.program)?.run(&run, &Vec::new())?;
+        if let (Outcome::Stopped(stopped), false) = (outcome, paused) {
             return Err(stopped.to_string().into());
         }
     }

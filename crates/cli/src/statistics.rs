@@ -83,7 +83,7 @@ impl Pages {
 /// The recordings of a program as JSON.
 #[must_use]
 pub fn sources_json(program: &Program) -> Vec<Value> {
-    let source = |it: &Source| json!({"trace": it.trace, "instructions": it.instructions, "kept": it.kept, "in_slice": it.in_slice});
+    let source = |it: &Source| json!({"trace": it.trace, "rehearsed": it.rehearsed, "instructions": it.instructions, "kept": it.kept, "in_slice": it.in_slice});
     program.provenance.sources.iter().map(source).collect()
 }
 
@@ -91,8 +91,13 @@ pub fn sources_json(program: &Program) -> Vec<Value> {
 #[must_use]
 pub fn source_line(source: &Source) -> String {
     format!(
-        "{}: {} instructions traced, {} kept, {} in the slice",
+        "{}{}: {} instructions traced, {} kept, {} in the slice",
         format::plain(&source.trace),
+        match source.rehearsed.as_deref() {
+            None => String::new(),
+            Some("") => " (rehearsed)".to_string(),
+            Some(inputs) => format!(" (rehearsed with {})", format::plain(inputs)),
+        },
         source.instructions,
         source.kept,
         source.in_slice

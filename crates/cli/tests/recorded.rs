@@ -10,8 +10,9 @@ use ir::program::Summary;
 use machine::memory::Mock;
 use machine::{PhysAddr, Reg, RegFile};
 use serde_json::Value as Json;
-use slicer::{BuildOptions, Built, Policy, Recording};
+use slicer::{BuildOptions, Policy, Recording};
 use trace::Trace;
+use virtuoso_cli::training::{Trained, View, Wishes, train};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -20,7 +21,7 @@ fn file(name: &str) -> PathBuf {
 }
 
 struct Case {
-    built: Built,
+    built: Trained,
     memory: Mock,
     regs: RegFile,
     pids: Vec<u64>,
@@ -34,17 +35,19 @@ fn recording() -> Result<Recording, Failure> {
     Ok(Recording::load("pslist.trace", Trace::open(file("pslist.trace"))?)?)
 }
 
-fn build(policy: Policy) -> Result<Built, Failure> {
+/// Builds in the view of the paused processor, or in that of an idle one.
+fn build(policy: Policy, paused: bool) -> Result<Trained, Failure> {
     let meta = meta()?;
     let allocators = meta["allocators"].as_array().ok_or("allocators")?;
     let summaries = allocators
         .iter()
         .filter_map(|it| Some((it["address"].as_u64()?, Summary::by_symbol(it["name"].as_str()?)?)))
         .collect();
-    Ok(slicer::build(&[recording()?], &BuildOptions { policy, summaries })?)
+    let options = BuildOptions { policy, summaries, view: Vec::new() };
+    Ok(train(&[recording()?], &Wishes { options, paused, rehearse: Vec::new() })?)
 }
 
-fn case(policy: Policy) -> Result<Case, Failure> {
+fn case(policy: Policy, paused: bool) -> Result<Case, Failure> {
     let meta = meta()?;
     let mut memory = Mock::new();
     for (addr, bytes) in ir::System::from_bytes(&std::fs::read(file("pslist.target"))?)?.iter() {
@@ -54,7 +57,7 @@ fn case(policy: Policy) -> Result<Case, Failure> {
     let regs = cpus.into_iter().next().ok_or("no processor")?.regs;
     let mut pids: Vec<u64> = meta["pids"].as_array().ok_or("pids")?.iter().filter_map(Json::as_u64).collect();
     pids.sort_unstable();
-    Ok(Case { built: build(policy)?, memory, regs, pids })
+    Ok(Case { built: build(policy, paused)?, memory, regs, pids })
 }
 
 impl Case {
@@ -82,15 +85,27 @@ fn every_instruction_replays() -> Result<(), Failure> {
 
 #[test]
 fn a_slice_of_one_recording_lists_another_guests_processes() -> Result<(), Failure> {
-    let case = case(Policy::Assume)?;
+    let case = case(Policy::Assume, true)?;
     let (outcome, _) = SliceProgram::new(&case.built.program)?.run(&case.run(), &Vec::new())?;
     assert_eq!(listed(&outcome), case.pids, "{outcome:?}");
     Ok(())
 }
 
 #[test]
+fn the_idle_view_needs_no_untrained_path() -> Result<(), Failure> {
+    let case = case(Policy::Guard, false)?;
+    assert_eq!(case.built.view, View::Idle);
+    assert_eq!(case.built.program.view.len(), 3, "the running task, its stack, how often preemption is off");
+    let (outcome, _) = SliceProgram::new(&case.built.program)?.run(&case.run(), &Vec::new())?;
+    assert_eq!(listed(&outcome), case.pids, "{outcome:?}");
+    let sources = &case.built.program.provenance.sources;
+    assert!(sources.iter().all(|source| source.rehearsed.is_some()), "{sources:?}");
+    Ok(())
+}
+
+#[test]
 fn a_guard_names_the_path_that_training_did_not_take() -> Result<(), Failure> {
-    let case = case(Policy::Guard)?;
+    let case = case(Policy::Guard, true)?;
     let (outcome, _) = SliceProgram::new(&case.built.program)?.run(&case.run(), &Vec::new())?;
     assert!(matches!(outcome, Outcome::Stopped(Stopped::Unexplored { at, to }) if at != 0 && to != 0), "{outcome:?}");
     Ok(())
@@ -98,7 +113,7 @@ fn a_guard_names_the_path_that_training_did_not_take() -> Result<(), Failure> {
 
 #[test]
 fn the_same_recording_gives_the_same_bytes() -> Result<(), Failure> {
-    let (first, second) = (build(Policy::Guard)?, build(Policy::Guard)?);
+    let (first, second) = (build(Policy::Guard, false)?, build(Policy::Guard, false)?);
     assert_eq!(first.program.to_bytes()?, second.program.to_bytes()?);
     let read = ir::Program::from_bytes(&first.program.to_bytes()?)?;
     assert_eq!(read, first.program);
@@ -107,7 +122,7 @@ fn the_same_recording_gives_the_same_bytes() -> Result<(), Failure> {
 
 #[test]
 fn little_fuel_ends_in_its_outcome() -> Result<(), Failure> {
-    let case = case(Policy::Assume)?;
+    let case = case(Policy::Assume, true)?;
     let run = Run { limits: Limits { fuel: 1000, ..Limits::default() }, ..case.run() };
     let (outcome, _) = SliceProgram::new(&case.built.program)?.run(&run, &Vec::new())?;
     assert!(matches!(outcome, Outcome::Stopped(Stopped::OutOfFuel { .. })), "{outcome:?}");
@@ -116,7 +131,7 @@ fn little_fuel_ends_in_its_outcome() -> Result<(), Failure> {
 
 #[test]
 fn missing_frames_end_in_an_outcome() -> Result<(), Failure> {
-    let mut case = case(Policy::Assume)?;
+    let mut case = case(Policy::Assume, true)?;
     // Every eighth frame is gone: whatever the run needs of them must be named, never guessed.
     let frames: Vec<u64> =
         ir::System::from_bytes(&std::fs::read(file("pslist.target"))?)?.iter().map(|it| it.0).collect();
@@ -139,7 +154,7 @@ fn missing_frames_end_in_an_outcome() -> Result<(), Failure> {
 
 #[test]
 fn the_overlay_takes_all_writes() -> Result<(), Failure> {
-    let case = case(Policy::Assume)?;
+    let case = case(Policy::Assume, true)?;
     let mode = machine::PagingMode::from_regs(&case.regs)?;
     let root = case.regs.get(Reg::Cr3).ok_or("cr3")?;
     let mut space = Space::new(&case.memory, mode, root, &case.built.program, 1 << 10);
@@ -159,7 +174,7 @@ fn the_overlay_takes_all_writes() -> Result<(), Failure> {
 
 #[test]
 fn a_whole_run_takes_no_code_from_the_target() -> Result<(), Failure> {
-    let case = case(Policy::Assume)?;
+    let case = case(Policy::Assume, true)?;
     let nothing = ir::System::default();
     let (outcome, _) = WholeProgram::new(&case.built.program, &nothing).run(&case.run(), &Vec::new())?;
     assert!(matches!(outcome, Outcome::Stopped(Stopped::NoCode { .. })), "{outcome:?}");

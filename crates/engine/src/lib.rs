@@ -13,12 +13,14 @@ mod outcome;
 mod slice;
 mod space;
 mod start;
+mod watch;
 mod whole;
 
 pub use compact::TooLarge;
-pub use fields::{InputError, Value, Values, parse_inputs};
+pub use fields::{InputError, Inputs, Value, Values, parse_inputs};
 pub use outcome::{Outcome, Place, Stopped};
 pub use slice::SliceProgram;
 pub use space::{Fault, Space};
 pub use start::{Environment, Limits, Run, RunError};
+pub use watch::{Seen, Unwatched, Watch};
 pub use whole::{WholeProgram, WholeReport};

@@ -144,6 +144,9 @@ impl<'p> SliceProgram<'p> {
         self.pool.fill(&mut slots, 0);
         run.registers(self.program, &mut slots)?;
         let env = run.environment(self.program, space);
+        if let Err(stopped) = run.view(self.program, space)? {
+            return Ok(Err(stopped));
+        }
         if let Err(fault) = prepare(self.program, inputs, space) {
             return Ok(Err(Stopped::Unmapped { at: 0, address: 0, cause: fault.to_string() }));
         }

@@ -44,6 +44,9 @@ struct Entry<'t> {
     writable: bool,
 }
 
+/// Where the made-up frames of the training process's pages begin: processors have at most 52 bits of physical address.
+const PROCESS_FRAMES: u64 = 1 << 52;
+
 static ZERO: [u8; 4096] = [0; 4096];
 
 /// The memory of one run.
@@ -55,6 +58,8 @@ pub struct Space<'t> {
     user: FxHashMap<u64, u32>,
     aliases: FxHashMap<u64, u64>,
     frames: FxHashMap<u64, u32>,
+    /// Frames of kernel pages that [`Space::physical`] was asked for.
+    translated: FxHashMap<u64, u64>,
     tlb: Box<[Entry<'t>; SLOTS]>,
     heap: u64,
     heap_start: u64,
@@ -75,6 +80,7 @@ impl<'t> Space<'t> {
             user: FxHashMap::default(),
             aliases: FxHashMap::default(),
             frames: FxHashMap::default(),
+            translated: FxHashMap::default(),
             tlb: Box::new([empty; SLOTS]),
             heap: program.heap,
             heap_start: program.heap,
@@ -152,6 +158,27 @@ impl<'t> Space<'t> {
     #[must_use]
     pub fn is_user(&self, address: u64) -> bool {
         self.user.contains_key(&(address & !4095))
+    }
+
+    /// The guest-physical address of a mapped byte. Pages of the training process and run-time allocations have made-up ones past any
+    /// machine's memory.
+    ///
+    /// # Errors
+    /// A [`Fault`] naming the cause.
+    pub fn physical(&mut self, address: u64) -> Result<u64, Fault> {
+        let (page, offset) = (address & !4095, address & 4095);
+        if let Some(&copy) = self.user.get(&page) {
+            return Ok(PROCESS_FRAMES | u64::from(copy) << 12 | offset);
+        }
+        if let Some(&frame) = self.translated.get(&page) {
+            return Ok(frame | offset);
+        }
+        let kernel = self.aliases.get(&page).copied().unwrap_or(page);
+        let translation = paging::translate(self.memory, self.mode, self.root, VirtAddr(kernel))
+            .map_err(|error| Fault::Translate(error.to_string()))?;
+        let frame = translation.paddr.page().0;
+        self.translated.insert(page, frame);
+        Ok(frame | offset)
     }
 
     #[cold]

@@ -6,6 +6,7 @@ use machine::{GuestMemory, Reg, RegFile};
 
 use crate::compact::{Slots, TooLarge};
 use crate::fields::InputError;
+use crate::outcome::Stopped;
 
 /// The most that a run may use.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +105,31 @@ impl<'t> Run<'t> {
     pub(crate) fn environment(&self, program: &Program, space: &mut crate::Space<'_>) -> Environment {
         let stored = program.clock.iter().filter_map(|&cell| space.load(cell, 8).ok()).max();
         Environment { tsc: self.env.tsc.or(stored.map(|value| value.wrapping_add(1))) }
+    }
+
+    /// Gives the program's view cells their values, in the overlay.
+    ///
+    /// # Errors
+    /// [`RunError::NoRegister`]; the inner one when a cell is not mapped.
+    pub(crate) fn view(
+        &self,
+        program: &Program,
+        space: &mut crate::Space<'_>,
+    ) -> Result<Result<(), Stopped>, RunError> {
+        for cell in &program.view {
+            let base = if program.bits == 64 && cell.base == Reg::GsBase as u16 {
+                self.kernel_gs_base()?
+            } else {
+                Reg::from_index(cell.base.into())
+                    .and_then(|reg| self.regs.get(reg))
+                    .ok_or(RunError::NoRegister("segment base of the per-CPU area"))?
+            };
+            let address = base.wrapping_add(cell.offset.into());
+            if let Err(fault) = space.store(address, u64::from(cell.size), cell.value) {
+                return Ok(Err(Stopped::Unmapped { at: program.begin_pc, address, cause: fault.to_string() }));
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// Fills the registers.

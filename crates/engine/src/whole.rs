@@ -6,9 +6,9 @@
 
 use ir::program::{PageContent, Summary};
 use ir::system::System;
-use ir::{Class, Kind, Program, Var};
+use ir::{Class, Kind, Op, Program, Var};
 use lift::Mode;
-use machine::Reg;
+use machine::{PROCESS_REGS, Reg, RegFile};
 use rustc_hash::FxHashMap;
 
 use crate::compact::{Compact, Pool, Slots, TooLarge, slots};
@@ -17,6 +17,7 @@ use crate::fields::{Inputs, collect, prepare};
 use crate::outcome::{Outcome, Stopped};
 use crate::space::Space;
 use crate::start::{Run, RunError, same_kernel};
+use crate::watch::{Seen, Unwatched, Watch};
 
 /// The end marker (docs/markers.md).
 const END_MARK: [u8; 7] = [0x0f, 0x1f, 0x80, 0x02, 0x00, 0x54, 0x56];
@@ -43,6 +44,8 @@ struct Cache {
     ops: Vec<Compact>,
     /// Address of the instruction of each operation.
     pcs: Vec<u64>,
+    /// Bytes of the instructions of watched runs.
+    insns: FxHashMap<u64, Vec<u8>>,
     pool: Pool,
 }
 
@@ -92,12 +95,42 @@ impl<'p> WholeProgram<'p> {
     /// # Errors
     /// [`RunError`] when the run cannot begin.
     pub fn run(&mut self, run: &Run<'_>, inputs: &Inputs) -> Result<(Outcome, WholeReport), RunError> {
+        self.watched(run, inputs, &mut Unwatched)
+    }
+
+    /// The registers a run over a target begins with.
+    ///
+    /// # Errors
+    /// [`RunError`] when the run cannot begin.
+    pub fn begin(&self, run: &Run<'_>) -> Result<RegFile, RunError> {
+        let mut slots = slots();
+        run.registers(self.program, &mut slots)?;
+        let mut regs = RegFile::new();
+        for &reg in Reg::ALL {
+            regs.set(reg, slots[reg.index()]);
+        }
+        Ok(regs)
+    }
+
+    /// Runs over a target and shows every step.
+    ///
+    /// # Errors
+    /// [`RunError`] when the run cannot begin.
+    pub fn watched<W: Watch>(
+        &mut self,
+        run: &Run<'_>,
+        inputs: &Inputs,
+        watch: &mut W,
+    ) -> Result<(Outcome, WholeReport), RunError> {
         let (mode, root) = run.paging()?;
         let mut space = Space::new(run.memory, mode, root, self.program, run.limits.pages);
         same_kernel(self.program, &mut space)?;
         let mut report = WholeReport::default();
         let stopped = match prepare(self.program, inputs, &mut space) {
-            Ok(()) => self.execute(run, &mut space, &mut report)?,
+            Ok(()) => match run.view(self.program, &mut space)? {
+                Ok(()) => self.execute(run, &mut space, &mut report, watch)?,
+                Err(stopped) => Some(stopped),
+            },
             Err(fault) => Some(Stopped::Unmapped { at: self.program.begin_pc, address: 0, cause: fault.to_string() }),
         };
         let outcome = match stopped {
@@ -110,21 +143,24 @@ impl<'p> WholeProgram<'p> {
         Ok((outcome, report))
     }
 
-    fn execute(
+    fn execute<W: Watch>(
         &mut self,
         run: &Run<'_>,
         space: &mut Space<'_>,
         report: &mut WholeReport,
+        watch: &mut W,
     ) -> Result<Option<Stopped>, RunError> {
         let mut slots = slots();
         self.cache.pool.fill(&mut slots, 0);
         run.registers(self.program, &mut slots)?;
         let env = run.environment(self.program, space);
+        let mut show = Show::default();
+        let mut process = PROCESS_REGS.map(|reg| slots[reg.index()]);
         let (mut pc, mut from, mut used) = (self.program.begin_pc, self.program.begin_pc, 0u64);
         loop {
             let block = match self.cache.index.get(&pc) {
                 Some(&block) => block,
-                None => match self.lift_block(pc, &mut slots)? {
+                None => match self.lift_block::<W>(pc, &mut slots)? {
                     Some(block) => block,
                     None => return Ok(Some(Stopped::NoCode { at: from, to: pc })),
                 },
@@ -134,8 +170,14 @@ impl<'p> WholeProgram<'p> {
                 return Ok(None);
             }
             if let Some(summary) = block.summary {
+                let slot = slots[Reg::Rsp.index()];
                 match summarise(summary, &mut slots, space, self.mode) {
-                    Ok(next) => (from, pc) = (pc, next),
+                    Ok(next) => {
+                        if W::ON {
+                            show_summary(watch, pc, slot, next, &slots, space, self.mode);
+                        }
+                        (from, pc) = (pc, next);
+                    }
                     Err(fault) => {
                         return Ok(Some(Stopped::Unmapped {
                             at: pc,
@@ -155,6 +197,9 @@ impl<'p> WholeProgram<'p> {
             let (first, last) = (block.first as usize, block.last as usize);
             report.instructions += u64::from(block.insns);
             for (at, op) in self.cache.ops[first..last].iter().enumerate() {
+                if W::ON {
+                    show.step(watch, at == 0, self.cache.pcs[first + at], &self.cache.insns, &slots);
+                }
                 match op.kind {
                     Kind::BranchIf => {
                         if slots[op.a as usize] != 0 {
@@ -162,8 +207,21 @@ impl<'p> WholeProgram<'p> {
                             break;
                         }
                     }
-                    Kind::Jump | Kind::Call | Kind::Ret | Kind::SysEnter | Kind::SysExit => {
+                    Kind::Jump | Kind::Call | Kind::Ret => {
                         pc = slots[op.a as usize];
+                        break;
+                    }
+                    Kind::SysEnter => {
+                        pc = slots[op.a as usize];
+                        process = PROCESS_REGS.map(|reg| slots[reg.index()]);
+                        break;
+                    }
+                    Kind::SysExit => {
+                        pc = slots[op.a as usize];
+                        if self.pages.contains_key(&(pc & !4095)) {
+                            // The target's kernel knows nothing of the trainer: if it switched tasks, these are another one's.
+                            PROCESS_REGS.iter().zip(process).for_each(|(reg, value)| slots[reg.index()] = value);
+                        }
                         break;
                     }
                     Kind::Trap => {
@@ -184,8 +242,12 @@ impl<'p> WholeProgram<'p> {
                         return Ok(Some(Stopped::Unsupported { at: self.cache.pcs[first + at], name }));
                     }
                     _ => {
+                        let address = slots[op.a as usize];
                         if let Err(stopped) = execute(op, &mut slots, space, &env, self.cache.pcs[first + at]) {
                             return Ok(Some(stopped));
+                        }
+                        if W::ON {
+                            show.done(watch, op, address, &slots, space);
                         }
                     }
                 }
@@ -210,7 +272,7 @@ impl<'p> WholeProgram<'p> {
         bytes
     }
 
-    fn lift_block(&mut self, start: u64, slots: &mut Slots) -> Result<Option<u32>, TooLarge> {
+    fn lift_block<W: Watch>(&mut self, start: u64, slots: &mut Slots) -> Result<Option<u32>, TooLarge> {
         if self.cache.pool.values.len() > POOL_LIMIT {
             self.cache = Cache::default();
         }
@@ -234,6 +296,9 @@ impl<'p> WholeProgram<'p> {
             let Ok(insn) = lift::lift(self.mode, pc, &bytes) else { break };
             pc = pc.wrapping_add(u64::from(insn.len));
             let ends = insn.ops.last().is_some_and(|op| op.class() == Class::Control);
+            if W::ON {
+                self.cache.insns.insert(insn.pc, bytes[..usize::from(insn.len)].to_vec());
+            }
             insns.push(insn);
             if ends || insns.len() >= BLOCK_INSNS {
                 break;
@@ -244,8 +309,12 @@ impl<'p> WholeProgram<'p> {
         }
         let first = self.cache.ops.len() as u32;
         for (insn, keep) in insns.iter().zip(useful(&insns)) {
-            let ops = insn.ops.iter().zip(keep).filter(|(_, keep)| *keep).map(|(op, _)| op);
-            for op in ops {
+            // What is sliced later must be there as it is.
+            let ops = insn.ops.iter().zip(keep).filter(|(_, keep)| *keep || W::ON).map(|(op, _)| op);
+            let nothing = Op::new(Kind::Mov, ir::Width::B64, Var::NONE, &[0.into()]);
+            // An instruction that does nothing is a step too.
+            let filler = (W::ON && insn.ops.is_empty()).then_some(&nothing);
+            for op in ops.chain(filler) {
                 let op = self.cache.pool.op(op)?;
                 self.cache.ops.push(op);
                 self.cache.pcs.push(insn.pc);
@@ -258,6 +327,73 @@ impl<'p> WholeProgram<'p> {
         self.cache.index.insert(start, block);
         Ok(Some(block))
     }
+}
+
+/// Shows steps.
+#[derive(Default)]
+struct Show {
+    /// The instruction shown last has a result that nothing determines.
+    undetermined: bool,
+    /// Its address.
+    shown: u64,
+}
+
+impl Show {
+    /// Before an operation of the instruction at `pc`.
+    fn step<W: Watch>(&mut self, watch: &mut W, first: bool, pc: u64, insns: &FxHashMap<u64, Vec<u8>>, slots: &Slots) {
+        if !first && self.shown == pc {
+            return;
+        }
+        if std::mem::take(&mut self.undetermined) {
+            watch.registers(&general(slots));
+        }
+        self.shown = pc;
+        watch.insn(pc, insns.get(&pc).map_or(&[], Vec::as_slice));
+    }
+
+    /// After an operation whose first operand was `address`.
+    fn done<W: Watch>(&mut self, watch: &mut W, op: &Compact, address: u64, slots: &Slots, space: &mut Space<'_>) {
+        self.undetermined |= op.kind.class() == Class::Nondet;
+        let size = op.width.bytes();
+        let value = match op.kind {
+            Kind::Load => slots[op.dst as usize],
+            Kind::Store => slots[op.b as usize] & op.width.mask(),
+            _ => return,
+        };
+        show_access(watch, op.kind == Kind::Store, address, size, value, space);
+    }
+}
+
+fn general(slots: &Slots) -> [(Reg, u64); 16] {
+    std::array::from_fn(|at| (Reg::gpr(at), slots[Reg::gpr(at).index()]))
+}
+
+fn show_access<W: Watch>(watch: &mut W, store: bool, vaddr: u64, size: u64, value: u64, space: &mut Space<'_>) {
+    // It was just made, so it is mapped.
+    let Ok(paddr) = space.physical(vaddr) else { return };
+    let crosses = (vaddr & 4095) + size > 4096;
+    let next_page = if crosses { space.physical((vaddr & !4095).wrapping_add(4096)).ok() } else { None };
+    watch.access(Seen { store, vaddr, paddr, next_page, size: size as u8, value });
+}
+
+/// Shows an allocator function as a body of two instructions: one that leaves something undetermined in the result
+/// register (`rdtsc`), and a return.
+fn show_summary<W: Watch>(
+    watch: &mut W,
+    pc: u64,
+    slot: u64,
+    next: u64,
+    slots: &Slots,
+    space: &mut Space<'_>,
+    mode: Mode,
+) {
+    let mut values = general(slots);
+    // The return itself moves the stack pointer.
+    values[Reg::Rsp.index()].1 = slot;
+    watch.insn(pc, &[0x0f, 0x31]);
+    watch.registers(&values);
+    watch.insn(pc.wrapping_add(2), &[0xc3]);
+    show_access(watch, false, slot, u64::from(mode.bits()) / 8, next, space);
 }
 
 /// Which operations of a block matter: results that are overwritten before anything reads them do not. Most flags are such.

@@ -196,6 +196,19 @@ pub enum PageContent {
     Kernel(u64),
 }
 
+/// A cell of per-CPU memory by which code finds out in which context it runs, and what it holds in an idle one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct ViewCell {
+    /// The segment base it is found by, a register number; the kernel's own base.
+    pub base: u16,
+    /// Its distance from there in bytes.
+    pub offset: u32,
+    /// Bytes: 4 or 8.
+    pub size: u8,
+    /// What it holds.
+    pub value: u64,
+}
+
 /// A stretch of trusted machine code that the program was made from.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct CodeRange {
@@ -210,6 +223,9 @@ pub struct CodeRange {
 pub struct Source {
     /// The trace file's name without its folder.
     pub trace: String,
+    /// Set if not the recording itself was sliced but a whole run over the memory it began in: its inputs (`pid=1`) where they were others than
+    /// the recorded ones, else empty.
+    pub rehearsed: Option<String>,
     /// Instructions traced.
     pub instructions: u64,
     /// Instructions left after interrupts, faults and allocators were cut.
@@ -263,6 +279,9 @@ pub struct Program {
     /// Addresses, in the training system, of cells that hold the time stamp counter as the kernel last read it: the code subtracts
     /// or compares their value with the counter's. Where a capture has no counter a run takes the largest of them plus one.
     pub clock: Vec<u64>,
+    /// Cells of per-CPU memory that are given these values before a run, by base and offset: the program's view is then that of an idle
+    /// processor, whatever the paused one executes. Empty: it is the paused processor's.
+    pub view: Vec<ViewCell>,
     /// Where it comes from.
     pub provenance: Provenance,
 }

@@ -5,7 +5,7 @@
 //! * Register numbers are below 256, temporaries below [`MAX_TEMPS`], widths are at least a byte for memory operations.
 //! * Places of operands that an operation does not take hold 0; interleaved lanes have at most 32 bits, narrowed ones at least 8.
 //! * Arms of computed jumps and calls ascend by address without repetition.
-//! * Pages are page-aligned, at most 4096 bytes and given once; addresses of summaries and of clock cells ascend.
+//! * Pages are page-aligned, at most 4096 bytes and given once; addresses of summaries, clock cells and view cells ascend.
 //! * A field's elements have 1, 2, 4 or 8 bytes, its buffer at most [`MAX_FIELD`] bytes.
 
 use crate::op::{Class, Kind, Op, Var, Width};
@@ -43,8 +43,12 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
     for (number, function) in program.functions.iter().enumerate() {
         verify_function(program, number, function)?;
     }
-    if program.registers.iter().any(|(reg, _)| *reg >= Var::FIRST_TEMP) {
+    let registers = program.registers.iter().map(|(reg, _)| *reg);
+    if registers.chain(program.view.iter().map(|cell| cell.base)).any(|reg| reg >= Var::FIRST_TEMP) {
         return Err(whole("a start value belongs to no register"));
+    }
+    if program.view.iter().any(|cell| !matches!(cell.size, 4 | 8)) {
+        return Err(whole("a view cell has an impossible size"));
     }
     for page in &program.pages {
         let size = matches!(&page.content, PageContent::Bytes(bytes) if bytes.len() != 4096);
@@ -55,8 +59,9 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
     if !ascends(program.pages.iter().map(|page| page.addr))
         || !ascends(program.clock.iter().copied())
         || !ascends(program.summaries.iter().map(|summary| summary.0))
+        || !ascends(program.view.iter().map(|cell| u64::from(cell.base) << 32 | u64::from(cell.offset)))
     {
-        return Err(whole("pages, summaries or clock cells do not ascend"));
+        return Err(whole("pages, summaries, clock cells or view cells do not ascend"));
     }
     for field in program.inputs.iter().chain(&program.outputs) {
         let size = field.elem.size();

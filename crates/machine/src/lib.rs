@@ -15,5 +15,5 @@ pub mod target;
 pub use addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 pub use memory::{GuestMemory, MemoryError, Page};
 pub use paging::{PagingMode, Translation, translate};
-pub use reg::{Reg, RegFile};
+pub use reg::{PROCESS_REGS, Reg, RegFile};
 pub use target::{Cpu, Target, TargetError, TargetOptions};

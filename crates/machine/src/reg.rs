@@ -56,6 +56,22 @@ registers! {
     GsFlags "gs_flags", LdtrFlags "ldtr_flags", TrFlags "tr_flags",
 }
 
+/// Registers that belong to the running process beside the general ones: every system gives them back when it returns to it.
+pub const PROCESS_REGS: [Reg; 37] = {
+    let mut regs = [Reg::Mxcsr; 37];
+    let segments = [Reg::Fs, Reg::Gs, Reg::FsBase, Reg::GsBase];
+    let mut at = 0;
+    while at < segments.len() {
+        regs[at] = segments[at];
+        at += 1;
+    }
+    while at < 36 {
+        regs[at] = Reg::ALL[Reg::Xmm0Lo as usize + at - segments.len()];
+        at += 1;
+    }
+    regs
+};
+
 impl Reg {
     /// How many registers there are.
     pub const COUNT: usize = Self::ALL.len();

@@ -1,7 +1,7 @@
 //! The QEMU TCG plugin: records what a guest executes between a trainer's marks into trace files.
 //!
-//! Outside the marks it instruments nothing but the marks themselves and the few instructions that load registers
-//! which QEMU does not show to plugins (`wrmsr`, `lidt`, `lgdt`, `lldt`, `ltr`, `xsetbv`), so a guest runs at nearly
+//! Outside the marks it instruments nothing but the marks themselves, `hlt`, and the few instructions that load
+//! registers which QEMU does not show to plugins (`wrmsr`, `lidt`, `lgdt`, `lldt`, `ltr`, `xsetbv`), so a guest runs at nearly
 //! full speed. At a begin mark it copies RAM, drops all translations and instruments every instruction, access and
 //! block start; at the end mark it writes the file and goes back.
 //!
@@ -9,12 +9,14 @@
 //! * [`config`], [`status`]: what `virtuoso record` tells the plugin and what it is told
 //! * [`system`], [`segment`]: registers that QEMU does not show; code size from segment descriptors
 //! * [`ram`]: the guest's memory file
+//! * [`idle`]: what per-CPU memory holds while the processor idles
 //! * [`session`]: declarations, begin, end: the state machine of recordings
 //! * [`qemu`] (the interface by hand) and [`plugin`] (the callbacks): the only modules with `unsafe` code
 
 #![cfg_attr(test, expect(dead_code, reason = "the callbacks that use the rest need QEMU"))]
 
 mod config;
+mod idle;
 mod ram;
 mod recognise;
 mod segment;

@@ -8,11 +8,12 @@ use machine::{PAGE_SIZE, PhysAddr, Reg, RegFile, VirtAddr};
 use trace::{Access, Direction, InsnId, MAX_INSN_BYTES};
 
 use crate::config::Config;
+use crate::idle::IdleCells;
 use crate::qemu::{self, Block, CbFlags, Info, MemInfo, Memory, PluginId, Registers, Target, Tb};
 use crate::ram::Ram;
 use crate::recognise::{self, Load, Mark, Operand, Touches};
 use crate::segment::{CR0_PE, Descriptor, EFER_LMA, FLAGS_VM, gdt_offset};
-use crate::session::{BLOCK_REGS, Refusal, SYSTEM_REGS, Session, VECTOR_REGS};
+use crate::session::{BLOCK_REGS, Refusal, SYSTEM_REGS, Session, Start, VECTOR_REGS};
 use crate::system::SystemRegs;
 
 /// QEMU checks that it offers this version of the interface.
@@ -45,6 +46,7 @@ struct State {
     registers: Option<Registers>,
     system: Vec<SystemRegs>,
     ram: Option<Ram>,
+    idle: IdleCells,
     /// Code size of the running block.
     mode_bits: u8,
     /// What may have changed since the last block's start besides the general registers.
@@ -132,6 +134,7 @@ pub unsafe extern "C" fn qemu_plugin_install(
                 registers: None,
                 system: Vec::new(),
                 ram: None,
+                idle: IdleCells::default(),
                 mode_bits: 64,
                 pending: Touches::ALL,
                 last_cs: 0,
@@ -192,11 +195,15 @@ extern "C" fn on_translate(_id: PluginId, tb: *mut Tb) {
         }
         refresh = recognise::undetermined(code);
         let (mark, load) = (recognise::mark(code), recognise::load(code));
-        if !armed && mark.is_none() && load.is_none() {
+        let halts = !armed && recognise::halts(code);
+        if !armed && mark.is_none() && load.is_none() && !halts {
             continue;
         }
         let site: &'static Site =
             Box::leak(Box::new(Site { pc: insn.pc(), bytes, len: len as u8, mark, load, id: AtomicU64::new(0) }));
+        if halts {
+            insn.on_exec(on_halt, CbFlags::ReadRegs, site);
+        }
         if load.is_some() {
             insn.on_exec(on_load, CbFlags::ReadRegs, site);
             insn.on_access(on_load_access, true, site);
@@ -281,6 +288,16 @@ extern "C" fn on_mark(vcpu: c_uint, data: *mut c_void) {
     drop(guard);
     if now != before {
         qemu::reset(id, on_reset);
+    }
+}
+
+extern "C" fn on_halt(vcpu: c_uint, data: *mut c_void) {
+    // SAFETY: registered with a site.
+    let site = unsafe { site(data) };
+    if !recorded(vcpu)
+        && let Some(state) = state().as_mut()
+    {
+        state.halt(site.pc);
     }
 }
 
@@ -402,6 +419,21 @@ impl State {
         Ok(regs)
     }
 
+    /// The vCPU idles.
+    fn halt(&mut self, pc: u64) {
+        let [cs, fs, gs, cr0, efer] = self.peek([Reg::Cs, Reg::FsBase, Reg::GsBase, Reg::Cr0, Reg::Efer]);
+        if cr0 & CR0_PE == 0 || cs & 3 != 0 {
+            return;
+        }
+        let bits = if efer & EFER_LMA != 0 { 64 } else { 32 };
+        let bases: Vec<(Reg, u64)> = [(Reg::FsBase, fs), (Reg::GsBase, gs)]
+            .into_iter()
+            .filter(|(_, base)| base >> (bits - 1) & 1 == 1)
+            .collect();
+        let read = |address: u64| qemu::read_memory(address, (PAGE_SIZE - address % PAGE_SIZE) as usize);
+        self.idle.halt(pc, bits, &bases, read);
+    }
+
     /// The code size the vCPU runs in.
     fn find_mode(&mut self, vcpu: c_uint) -> Result<u8, Refusal> {
         let [cr0, cs, efer] = self.peek([Reg::Cr0, Reg::Cs, Reg::Efer]);
@@ -517,13 +549,13 @@ impl State {
                 self.mode_bits = self.find_mode(vcpu)?;
                 let mut regs = self.all_registers(vcpu)?;
                 regs.set(Reg::Rip, site.pc.wrapping_add(u64::from(site.len)));
-                let mode_bits = self.mode_bits;
                 let ram = self.ram.as_ref();
                 let copy = || {
                     let ram = ram.ok_or_else(|| Refusal::new("ram", "the guest's memory file could not be opened"))?;
                     ram.copy().map_err(|error| Refusal::new("ram", format!("cannot read the guest's memory: {error}")))
                 };
-                self.session.begin(vcpu, &name, rsi, mode_bits, regs, copy)?;
+                let start = Start { mode_bits: self.mode_bits, regs, idle: self.idle.cells() };
+                self.session.begin(vcpu, &name, rsi, start, copy)?;
                 self.pending = Touches::ALL;
                 Ok(Switch::On)
             }

@@ -75,6 +75,11 @@ pub fn load(bytes: &[u8]) -> Option<Load> {
     }
 }
 
+/// Whether these bytes are `hlt`, with which a processor idles.
+pub fn halts(bytes: &[u8]) -> bool {
+    bytes == [0xf4]
+}
+
 /// Whether the instruction's result is no function of registers and memory (`rdtsc`, `rdpmc`, `rdmsr`, `cpuid`, `in`, `rdrand`, `rdseed`, `rdtscp`,
 /// `xgetbv`, `mov` from debug and control registers): registers are recorded again right after it, for nothing can compute them.
 pub fn undetermined(bytes: &[u8]) -> bool {

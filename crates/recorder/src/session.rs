@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use machine::{PhysAddr, Reg, RegFile, VirtAddr};
-use trace::{Access, Direction, Header, InsnId, RamRange, Recorded, TraceError, TraceWriter, Variable};
+use trace::{Access, Direction, Header, IdleCell, InsnId, RamRange, Recorded, TraceError, TraceWriter, Variable};
 
 use crate::config::Config;
 use crate::ram;
@@ -99,6 +99,15 @@ struct Recording {
     changed: Vec<(Reg, u64)>,
 }
 
+/// The machine at a begin mark.
+pub struct Start {
+    /// Code size: 16, 32 or 64.
+    pub mode_bits: u8,
+    pub regs: RegFile,
+    /// What is known of the idle processor.
+    pub idle: Vec<IdleCell>,
+}
+
 /// What a program declared before its begin mark.
 #[derive(Default)]
 struct Declared {
@@ -176,8 +185,7 @@ impl Session {
         vcpu: u32,
         name: &str,
         abi: u64,
-        mode_bits: u8,
-        regs: RegFile,
+        start: Start,
         ram: impl FnOnce() -> Result<ram::Copy, Refusal>,
     ) -> Result<(), Refusal> {
         if let Some(running) = self.recording.take() {
@@ -197,6 +205,7 @@ impl Session {
             let message = format!("program name {name:?}: use 1 to 64 letters, digits, '_' or '-'");
             return Err(Refusal::new("specification", message));
         }
+        let Start { mode_bits, regs, idle } = start;
         let space = space(regs.get_or_zero(Reg::Cr3));
         let Declared { variables, incomplete } = self.declared.remove(&space).unwrap_or_default();
         if incomplete {
@@ -204,7 +213,7 @@ impl Session {
             return Err(Refusal::new("specification", message));
         }
         check_lengths(name, &variables)?;
-        let header = self.header(vcpu, name, abi, mode_bits, variables);
+        let header = Header { idle, ..self.header(vcpu, name, abi, mode_bits, variables) };
         let ram = ram()?;
         let file = self.free_name(name);
         let path = self.config.out.join(&file);
@@ -260,6 +269,8 @@ impl Session {
                 .iter()
                 .map(|range| RamRange { start: PhysAddr(range.start), size: range.size })
                 .collect(),
+            idle: Vec::new(),
+            whole_run: false,
         }
     }
 
@@ -417,9 +428,13 @@ mod tests {
         regs
     }
 
+    fn start(cr3: u64) -> Start {
+        Start { mode_bits: 64, regs: regs(cr3), idle: Vec::new() }
+    }
+
     fn begin(session: &mut Session, name: &str, cr3: u64) -> Result<(), Refusal> {
         let ram = ram::Ram::open(&session.config.ram, session.config.ranges.clone()).unwrap();
-        session.begin(0, name, 1, 64, regs(cr3), || Ok(ram.copy().unwrap()))
+        session.begin(0, name, 1, start(cr3), || Ok(ram.copy().unwrap()))
     }
 
     fn kind<T: fmt::Debug>(result: Result<T, Refusal>) -> &'static str {
@@ -473,7 +488,7 @@ mod tests {
         assert_eq!(kind(begin(&mut session, "a/b", 0)), "specification");
         session.declare(0, Direction::Output, "list:u8[n<=4]", 0).unwrap();
         assert_eq!(kind(begin(&mut session, "a", 0)), "specification");
-        assert_eq!(kind(session.begin(0, "a", 2, 64, regs(0), || unreachable!())), "protocol");
+        assert_eq!(kind(session.begin(0, "a", 2, start(0), || unreachable!())), "protocol");
         begin(&mut session, "a", 0).unwrap();
         assert_eq!(kind(begin(&mut session, "b", 0)), "nested_begin");
         begin(&mut session, "a", 0).unwrap();

@@ -1,10 +1,9 @@
 //! Builds a program from recordings of one training program: all stages in order.
 
-use ir::program::{CodeRange, Count, Elem, Field, PageContent, Program, Provenance, Source, Summary, UserPage};
-use ir::{Class, Kind, System, Var, Width};
+use ir::program::{CodeRange, PageContent, Program, Provenance, Source, Summary, UserPage, ViewCell};
+use ir::{Class, Kind, Var, Width};
 use machine::Reg;
 use rustc_hash::{FxHashMap, FxHashSet};
-use trace::{Length, VarType, Variable};
 
 use crate::depend::Depend;
 use crate::emit::Emit;
@@ -15,6 +14,7 @@ use crate::preserve::Preserve;
 use crate::recording::{CodeTable, Recording};
 use crate::slice::{Policy, Slice, slice};
 use crate::snapshot::AddressSpace;
+use crate::start::Start;
 use crate::walk::walk;
 use crate::{Error, clock};
 
@@ -25,41 +25,40 @@ pub struct BuildOptions {
     pub policy: Policy,
     /// Entry addresses of the trainer's allocator functions, from its own symbols.
     pub summaries: FxHashMap<u64, Summary>,
+    /// Cells that runs give these values; see [`Start::view_cells`]. Empty: the view is the paused processor's.
+    pub view: Vec<ViewCell>,
 }
 
-/// A program with the companion file of its training system.
-pub struct Built {
-    /// The program.
-    pub program: Program,
-    /// The training system's code.
-    pub system: System,
-}
-
-/// Room left between the process's highest page near its code and run-time allocations.
-const HEAP_GAP: u64 = 256 << 20;
-
-/// Builds a program. The first recording gives its registers and pages.
+/// Builds a program that begins at `start`, from what the recordings executed.
 ///
 /// # Errors
 /// [`Error`]; every variant says what to do.
-pub fn build(recordings: &[Recording], options: &BuildOptions) -> Result<Built, Error> {
-    let first = recordings.first().ok_or_else(|| Error::NothingToDo("no trace was given".into()))?;
+pub fn build(start: &Start<'_>, recordings: &[&Recording], options: &BuildOptions) -> Result<Program, Error> {
+    let (first, space) = (start.recording, &start.space);
+    if recordings.is_empty() {
+        return Err(Error::NothingToDo("no trace was given".into()));
+    }
     for other in recordings {
         alike(first, other)?;
     }
-    let space = AddressSpace::new(first)?;
     let is_user = |page: u64| space.is_user(page);
     let begin_pages = space.begin_pages();
     let mut table = CodeTable::default();
     let numbers: Vec<Vec<u32>> = recordings.iter().map(|recording| table.intern(recording)).collect();
-    let kept: Vec<Kept> =
-        recordings.iter().map(|recording| preprocess(recording, &begin_pages, &is_user)).collect::<Result<_, _>>()?;
-    if kept.iter().any(|kept| kept.steps.is_empty()) {
-        return Err(Error::NothingToDo("a trace holds no instruction between begin and end mark".into()));
+    let others: Vec<Option<Kept>> = recordings
+        .iter()
+        .map(|&recording| match std::ptr::eq(recording, first) {
+            true => Ok(None),
+            false => preprocess(recording, &begin_pages, &is_user).map(Some),
+        })
+        .collect::<Result<_, _>>()?;
+    let kept = others.iter().map(|kept| kept.as_ref().unwrap_or(&start.kept));
+    let pairs: Vec<(&Recording, &Kept)> = recordings.iter().copied().zip(kept).collect();
+    if pairs.iter().any(|(_, kept)| kept.steps.is_empty()) {
+        return Err(nothing_executed());
     }
 
     let mut functions = Functions::default();
-    let pairs: Vec<(&Recording, &Kept)> = recordings.iter().zip(&kept).collect();
     functions.learn(&pairs);
     let paths: Vec<Path> =
         pairs.iter().map(|(recording, kept)| functions.path(recording, kept)).collect::<Result<_, _>>()?;
@@ -77,7 +76,8 @@ pub fn build(recordings: &[Recording], options: &BuildOptions) -> Result<Built, 
         function.preserved = preserved.unwrap_or_default();
     }
     for ((&(recording, kept), path), numbers) in pairs.iter().zip(&paths).zip(&numbers) {
-        let mut depend = Depend::new(&mut graph, &table.code, numbers, &is_user);
+        let mut depend =
+            Depend::new(&mut graph, &table.code, numbers, recording.begin_regs().get_or_zero(Reg::Rsp), &is_user);
         walk(recording, kept, path, &functions, &options.summaries, &mut depend)?;
         for output in recording.trace.header().outputs() {
             if (0..output.size).any(|at| depend.read_first.contains(&(output.addr.0 + at))) {
@@ -93,35 +93,25 @@ pub fn build(recordings: &[Recording], options: &BuildOptions) -> Result<Built, 
         return Err(Error::NothingToDo("nothing between the marks writes a declared output".into()));
     }
 
-    let slice = slice(&graph, &table.code, &functions, &space, options.policy);
+    let slice = slice(&graph, &table.code, &functions, space, options.policy);
     let entry = paths[0].func[0];
     let emit =
         Emit { graph: &graph, code: &table.code, functions: &functions, slice: &slice, summaries: &options.summaries };
     let emitted = emit.emit(entry);
-    let system = space.system();
-    let pages = user_pages(first, &space, &kept[0]);
-    let mut summaries: Vec<(u64, Summary)> =
-        options.summaries.iter().map(|(&addr, &summary)| (addr, summary)).collect();
-    summaries.sort_unstable_by_key(|summary| summary.0);
+    let begin = start.program(options);
     let program = Program {
-        name: first.trace.header().program.clone(),
-        bits: if width == Width::B64 { 64 } else { 32 },
-        entry: ir::program::FuncId(0),
         functions: emitted.functions,
-        inputs: first.trace.header().inputs().map(field).collect(),
-        outputs: first.trace.header().outputs().map(field).collect(),
-        registers: first.begin_regs().known().map(|(reg, value)| (reg as u16, value)).collect(),
-        begin_pc: first.pc(kept[0].steps[0] as usize),
-        heap: heap(&pages, first.pc(0)),
-        summaries,
-        code: kernel_code(&graph, &table, &slice, &space),
-        system: system.hash(),
-        clock: clock::cells(&graph, &table.code, &windows(&pages), &|addr| space.is_near_code(addr)),
-        pages,
+        code: kernel_code(&graph, &table, &slice, space),
+        clock: clock::cells(&graph, &table.code, &windows(&begin.pages), &|addr| space.is_near_code(addr)),
         provenance: provenance(&pairs, &numbers, &paths, &graph, &slice, &table, options.policy),
+        ..begin
     };
     ir::verify::verify(&program)?;
-    Ok(Built { program, system })
+    Ok(program)
+}
+
+pub(crate) fn nothing_executed() -> Error {
+    Error::NothingToDo("a trace holds no instruction between begin and end mark".into())
 }
 
 /// Recordings merge when they are of the same program, at the same place, with the same variables.
@@ -141,61 +131,6 @@ fn alike(first: &Recording, other: &Recording) -> Result<(), Error> {
     Err(Error::Unlike { first: first.name.clone(), other: other.name.clone(), why })
 }
 
-fn field(variable: &Variable) -> Field {
-    let scalar = |scalar: trace::Scalar| {
-        let size = scalar.size() as u8;
-        if scalar.is_signed() { Elem::Signed(size) } else { Elem::Unsigned(size) }
-    };
-    let (elem, count) = match &variable.ty {
-        VarType::Scalar(it) => (scalar(*it), Count::One),
-        VarType::CStr { capacity } => (Elem::Char, Count::Fixed(u64::from(*capacity))),
-        VarType::Array { element, capacity, length } => {
-            let max = u64::from(*capacity);
-            let count = match length {
-                Length::Fixed => Count::Fixed(max),
-                Length::Field(name) => Count::Field { name: name.clone(), max },
-            };
-            (scalar(*element), count)
-        }
-    };
-    Field { name: variable.name.clone(), elem, count, addr: variable.addr.0 }
-}
-
-/// All pages of the process, those it gained after the begin mark included.
-fn user_pages(recording: &Recording, space: &AddressSpace<'_>, kept: &Kept) -> Vec<UserPage> {
-    let mut pages: Vec<UserPage> = Vec::new();
-    for &addr in space.user.keys() {
-        let content = match space.shared.get(&addr) {
-            Some(&alias) => PageContent::Kernel(alias),
-            None => {
-                let bytes = space.read(addr, 4096);
-                if bytes.len() != 4096 {
-                    continue;
-                }
-                content(bytes)
-            }
-        };
-        pages.push(UserPage { addr, content });
-    }
-    let executed: FxHashSet<u64> = recording.code.iter().map(|code| code.insn.pc & !4095).collect();
-    for (&addr, late) in &kept.late_pages {
-        let window = if late.written || executed.contains(&addr) { None } else { space.kernel_alias(late.frame) };
-        let content = window.map_or_else(|| content(late.content.to_vec()), PageContent::Kernel);
-        pages.push(UserPage { addr, content });
-    }
-    // Output buffers may lie on pages that training never touched.
-    let present: FxHashSet<u64> = pages.iter().map(|page| page.addr).collect();
-    let mut missing = FxHashSet::default();
-    for variable in &recording.trace.header().variables {
-        let (start, end) = (variable.addr.0 & !4095, variable.addr.0.saturating_add(variable.size));
-        missing.extend((start..end).step_by(4096).filter(|page| !present.contains(page)));
-    }
-    pages.extend(missing.into_iter().map(|addr| UserPage { addr, content: PageContent::Zero }));
-    pages.sort_unstable_by_key(|page| page.addr);
-    pages.dedup_by_key(|page| page.addr);
-    pages
-}
-
 /// The process's windows onto kernel data: page to kernel address.
 fn windows(pages: &[UserPage]) -> FxHashMap<u64, u64> {
     let window = |page: &UserPage| match page.content {
@@ -203,21 +138,6 @@ fn windows(pages: &[UserPage]) -> FxHashMap<u64, u64> {
         _ => None,
     };
     pages.iter().filter_map(window).collect()
-}
-
-fn content(bytes: Vec<u8>) -> PageContent {
-    if bytes.iter().all(|&byte| byte == 0) { PageContent::Zero } else { PageContent::Bytes(bytes) }
-}
-
-/// A free stretch above the pages around the process's code.
-fn heap(pages: &[UserPage], begin: u64) -> u64 {
-    let near = pages.iter().map(|page| page.addr).filter(|addr| addr.abs_diff(begin) < 1 << 30).max();
-    let start = near.unwrap_or(begin & !4095) + 4096 + HEAP_GAP;
-    let above = pages.iter().map(|page| page.addr).find(|&addr| addr >= start);
-    match above {
-        Some(next) if next - start < HEAP_GAP => near.unwrap_or(begin & !4095) + 4096,
-        _ => start,
-    }
 }
 
 /// The most bytes of kernel code that a program carries to recognise its kernel.
@@ -273,6 +193,7 @@ fn provenance(
             });
             Source {
                 trace: recording.name.clone(),
+                rehearsed: recording.rehearsed.clone(),
                 instructions: recording.steps.len() as u64,
                 kept: kept.steps.len() as u64,
                 in_slice: in_slice.count() as u64,

@@ -7,6 +7,7 @@
 use ir::{Arg, Class, Kind};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::fields::{self, Form};
 use crate::frames::Functions;
 use crate::graph::Graph;
 use crate::preserve::RegSet;
@@ -27,9 +28,26 @@ pub enum Node {
     Unseen {
         /// Registers it (or the function it calls) may define.
         defines: RegSet,
+        /// Forms of its stores.
+        stores: Vec<(Form, u64)>,
+        /// The function it calls, where that is known.
+        calls: Option<u64>,
     },
     /// The function's end.
     Exit,
+}
+
+/// What the unseen side of a branch may do.
+#[derive(Default)]
+pub(crate) struct Region {
+    /// Registers it may define.
+    pub defines: RegSet,
+    /// Forms of its stores.
+    pub stores: Vec<(Form, u64)>,
+    /// Functions it calls.
+    pub calls: Vec<u64>,
+    /// Nodes of executed code that it meets.
+    pub meets: Vec<u32>,
 }
 
 /// The graph of one function.
@@ -68,6 +86,8 @@ struct Builder<'b> {
     by_pc: FxHashMap<u64, u32>,
     unseen: FxHashMap<u64, u32>,
     queue: Vec<(u32, u64)>,
+    /// Operations of the unseen instructions.
+    unseen_ops: Vec<(u32, Vec<ir::Op>)>,
     cfg: Cfg,
 }
 
@@ -114,6 +134,7 @@ impl Cfg {
             by_pc,
             unseen: FxHashMap::default(),
             queue: Vec::new(),
+            unseen_ops: Vec::new(),
             cfg,
         };
         for &site in sites {
@@ -122,6 +143,7 @@ impl Cfg {
         while let Some((node, pc)) = builder.queue.pop() {
             builder.unseen_insn(node, pc);
         }
+        builder.merge_tails();
         let mut cfg = builder.cfg;
         cfg.post_dominators();
         cfg.control_dependence();
@@ -223,24 +245,26 @@ impl Cfg {
         }
     }
 
-    /// From a branch's side: the registers that unseen code may define before it meets executed sites or the end, and where.
+    /// From a branch's side: what unseen code may do before it meets executed sites or the end, and where it meets them.
     #[must_use]
-    pub fn unseen_region(&self, from: u32) -> Option<(RegSet, Vec<u32>)> {
-        let mut defines = RegSet::default();
-        let (mut meets, mut stack, mut seen) = (Vec::new(), vec![from], FxHashSet::default());
+    pub(crate) fn unseen_region(&self, from: u32) -> Option<Region> {
+        let mut region = Region::default();
+        let (mut stack, mut seen) = (vec![from], FxHashSet::default());
         while let Some(node) = stack.pop() {
             if !seen.insert(node) {
                 continue;
             }
             match &self.nodes[node as usize] {
-                Node::Unseen { defines: defined } => {
-                    defines.union(defined);
+                Node::Unseen { defines, stores, calls } => {
+                    region.defines.union(defines);
+                    region.stores.extend(stores);
+                    region.calls.extend(calls);
                     stack.extend(&self.next[node as usize]);
                 }
-                Node::Site(_) | Node::Exit => meets.push(node),
+                Node::Site(_) | Node::Exit => region.meets.push(node),
             }
         }
-        matches!(self.nodes[from as usize], Node::Unseen { .. }).then_some((defines, meets))
+        matches!(self.nodes[from as usize], Node::Unseen { .. }).then_some(region)
     }
 }
 
@@ -334,6 +358,8 @@ impl Builder<'_> {
                     }
                 }
                 (Kind::Call | Kind::SysEnter | Kind::Halt, ..) => {}
+                // An assertion: a kernel that only warns goes on behind it, and so do whole runs.
+                (Kind::Trap, Arg::Const(6), _) => {}
                 (Kind::Jump, Arg::Const(target), _) => {
                     falls = false;
                     if !observed.contains(&target) {
@@ -351,6 +377,66 @@ impl Builder<'_> {
         }
     }
 
+    /// Joins unseen instructions with others that do the same and go on the same way. Compilers repeat the ends of functions
+    /// (`je slow; xor eax,eax; ret` and `slow: call f; xor eax,eax; ret`): without this every such branch would decide the result.
+    fn merge_tails(&mut self) {
+        let mut stands_for: Vec<u32> = (0..self.cfg.nodes.len() as u32).collect();
+        // A jump does nothing but lead to the next instruction.
+        for (node, ops) in &self.unseen_ops {
+            if let ([op], [next]) = (ops.as_slice(), self.cfg.next[*node as usize].as_slice())
+                && op.kind == Kind::Jump
+                && matches!(op.args[0], Arg::Const(_))
+                && *next != *node
+                && *next != Cfg::EXIT
+            {
+                stands_for[*node as usize] = *next;
+            }
+        }
+        loop {
+            let find = |mut node: u32| {
+                // Jumps that lead in a circle stand for themselves.
+                for _ in 0..64 {
+                    let next = stands_for[node as usize];
+                    if next == node {
+                        break;
+                    }
+                    node = next;
+                }
+                node
+            };
+            for next in &mut self.cfg.next {
+                next.iter_mut().for_each(|to| *to = find(*to));
+                let mut seen = Vec::with_capacity(next.len());
+                next.retain(|to| !seen.contains(to) && (seen.push(*to), true).1);
+            }
+            let mut known: FxHashMap<(&[ir::Op], &[u32]), u32> = FxHashMap::default();
+            for (&site, &node) in &self.cfg.node_of {
+                if let Some(code) = self.code.get(self.graph.sites[site as usize].code as usize)
+                    && is_plain(&code.insn.ops)
+                {
+                    let entry = known.entry((&code.insn.ops, &self.cfg.next[node as usize])).or_insert(node);
+                    *entry = node.min(*entry);
+                }
+            }
+            let mut merged = Vec::new();
+            for (node, ops) in &self.unseen_ops {
+                if stands_for[*node as usize] != *node || !is_plain(ops) {
+                    continue;
+                }
+                let same = *known.entry((ops, &self.cfg.next[*node as usize])).or_insert(*node);
+                if same != *node {
+                    merged.push((*node, same));
+                }
+            }
+            if merged.is_empty() {
+                return;
+            }
+            for (node, same) in merged {
+                stands_for[node as usize] = same;
+            }
+        }
+    }
+
     fn goto(&mut self, from: u32, pc: u64) {
         if self.functions.is_entry(pc) && pc != self.entry {
             self.cfg.link(from, Cfg::EXIT);
@@ -365,7 +451,7 @@ impl Builder<'_> {
             return;
         }
         let to = self.cfg.nodes.len() as u32;
-        self.cfg.nodes.push(Node::Unseen { defines: RegSet::default() });
+        self.cfg.nodes.push(Node::Unseen { defines: RegSet::default(), stores: Vec::new(), calls: None });
         self.cfg.next.push(Vec::new());
         self.unseen.insert(pc, to);
         self.cfg.link(from, to);
@@ -425,10 +511,22 @@ impl Builder<'_> {
         }
         // Compiled code joins other code with the same stack pointer.
         defines.remove(crate::graph::RSP);
-        self.cfg.nodes[node as usize] = Node::Unseen { defines };
+        let calls = insn.ops.iter().find_map(|op| match (op.kind, op.args[0]) {
+            (Kind::Call, Arg::Const(callee)) => Some(callee),
+            _ => None,
+        });
+        // A call's own store is its return address.
+        let stores = if calls.is_some() { Vec::new() } else { fields::stores(&insn.ops).collect() };
+        self.cfg.nodes[node as usize] = Node::Unseen { defines, stores, calls };
         self.successors(node, &insn, false, &FxHashSet::default());
         if self.cfg.next[node as usize].is_empty() {
             self.cfg.link(node, Cfg::EXIT);
         }
+        self.unseen_ops.push((node, insn.ops));
     }
+}
+
+/// Whether the operations neither choose where to go nor call: then the same operations before the same code are the same.
+fn is_plain(ops: &[ir::Op]) -> bool {
+    ops.iter().all(|op| op.class() != Class::Control || matches!(op.kind, Kind::Jump | Kind::Ret | Kind::SysExit))
 }

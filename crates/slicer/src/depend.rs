@@ -8,7 +8,7 @@ use ir::{Class, Kind, Op, Var};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::frames::Move;
-use crate::graph::{Graph, INITIAL};
+use crate::graph::{Graph, INITIAL, RSP};
 use crate::recording::Code;
 use crate::replay::{Ended, MemRef};
 use crate::walk::{SUMMARY_ARGS, SUMMARY_RESULT, SummaryCall, Visitor};
@@ -19,7 +19,12 @@ struct Frame {
     func: u32,
     before: Registers,
     site: Option<u32>,
+    /// The caller's.
+    bottom: u64,
 }
+
+/// Bytes below the stack pointer that a leaf function may use (System V AMD64 ABI 3.2.2).
+const RED_ZONE: u64 = 128;
 
 /// The visitor that adds one recording to a graph.
 pub struct Depend<'g> {
@@ -38,13 +43,22 @@ pub struct Depend<'g> {
     site: u32,
     previous: Option<u32>,
     guard: u32,
+    /// The stack pointer when the frame began, and now.
+    bottom: u64,
+    rsp: u64,
     /// Bytes of the process that were read as they were at the begin mark, and were not 0.
     pub read_first: FxHashSet<u64>,
 }
 
 impl<'g> Depend<'g> {
     /// About to walk a recording whose instruction `n` is `numbers[n]` in the code table.
-    pub fn new(graph: &'g mut Graph, code: &'g [Code], numbers: &'g [u32], is_user: &'g dyn Fn(u64) -> bool) -> Self {
+    pub fn new(
+        graph: &'g mut Graph,
+        code: &'g [Code],
+        numbers: &'g [u32],
+        rsp: u64,
+        is_user: &'g dyn Fn(u64) -> bool,
+    ) -> Self {
         Self {
             graph,
             code,
@@ -60,6 +74,8 @@ impl<'g> Depend<'g> {
             site: 0,
             previous: None,
             guard: INITIAL,
+            bottom: rsp,
+            rsp,
             read_first: FxHashSet::default(),
         }
     }
@@ -121,6 +137,16 @@ impl<'g> Depend<'g> {
         }
     }
 
+    /// Notes an access to the running function's own stack frame.
+    fn local(&mut self, op: u32, vaddr: u64) {
+        let own = vaddr < self.bottom && vaddr >= self.rsp.wrapping_sub(RED_ZONE);
+        let distance = own.then(|| vaddr.wrapping_sub(self.bottom).cast_signed());
+        let known = self.graph.locals.entry(op).or_insert(distance);
+        if *known != distance {
+            *known = None;
+        }
+    }
+
     /// Marks the last writers of a stretch of memory as criteria; `bytes` yields physical addresses.
     pub fn criterion(&mut self, bytes: impl Iterator<Item = u64>) {
         for at in bytes {
@@ -173,6 +199,7 @@ impl Visitor for Depend<'_> {
 
     fn op(&mut self, index: usize, op: &Op, value: u64, mem: Option<MemRef>) {
         let number = self.graph.sites[self.site as usize].first_op + index as u32;
+        self.graph.executed[number as usize] = true;
         if index == 0 {
             // Another iteration of a string instruction.
             self.guard = INITIAL;
@@ -187,6 +214,7 @@ impl Visitor for Depend<'_> {
             if (self.is_user)(mem.vaddr & !4095) {
                 self.follow(mem);
             }
+            self.local(number, mem.vaddr);
             if op.kind == Kind::Store {
                 for n in 0..u64::from(mem.size) {
                     let at = mem.byte(n);
@@ -205,7 +233,8 @@ impl Visitor for Depend<'_> {
         }
     }
 
-    fn end(&mut self, step_move: Move, ended: &Ended, _: &[u64; 256]) {
+    fn end(&mut self, step_move: Move, ended: &Ended, regs: &[u64; 256]) {
+        self.rsp = regs[RSP.0 as usize];
         let site = self.graph.sites[self.site as usize];
         let code = &self.code[site.code as usize];
         let repeats = |op: &Op| op.kind == Kind::BranchIf && op.args[1] == ir::Arg::Const(code.insn.pc);
@@ -226,7 +255,8 @@ impl Visitor for Depend<'_> {
                     calls.push((ended.next, func));
                 }
                 let before = self.before.clone();
-                self.stack.push(Frame { func, before, site: Some(self.site) });
+                self.stack.push(Frame { func, before, site: Some(self.site), bottom: self.bottom });
+                self.bottom = self.rsp;
                 self.enter(func, control);
             }
             Move::Tail(func) => {
@@ -240,6 +270,7 @@ impl Visitor for Depend<'_> {
                 self.graph.flow[self.site as usize].returns = true;
                 for _ in 0..count {
                     let Some(frame) = self.stack.pop() else { return };
+                    self.bottom = frame.bottom;
                     let preserved = self.graph.functions[frame.func as usize].preserved;
                     for var in preserved.iter() {
                         self.registers[var.0 as usize] = frame.before[var.0 as usize];
@@ -252,12 +283,15 @@ impl Visitor for Depend<'_> {
 
     fn summary(&mut self, func: u32, call: &SummaryCall) {
         let Some(frame) = self.stack.pop() else { return };
+        self.bottom = frame.bottom;
         self.previous = frame.site;
         let ops = summary_ops(call.summary);
         let code = self.code.len() as u32 + call.summary as u32;
         let site = self.graph.site(func, code, ops.len());
         self.graph.instances[site as usize] += 1;
         self.graph.flow[site as usize].returns = true;
+        (0..ops.len())
+            .for_each(|at| self.graph.executed[self.graph.sites[site as usize].first_op as usize + at] = true);
         let first = self.graph.sites[site as usize].first_op;
         self.temps.clear();
         for (index, op) in ops.iter().enumerate() {

@@ -201,7 +201,12 @@ impl Body<'_> {
             {
                 let taken = self.side(site, target);
                 let rest = BlockId(self.blocks.len() as u32);
-                let otherwise = if decides_more { Target::Block(rest) } else { self.side(site, fallthrough) };
+                let otherwise = match decides_more {
+                    true if emit.graph.executed[info.first_op as usize + index + 1] => Target::Block(rest),
+                    // Training never got behind the branch: a string instruction that always had nothing to do.
+                    true => Target::Unexplored(insn.pc),
+                    false => self.side(site, fallthrough),
+                };
                 let term = Terminator::Branch { cond: op.args[0], taken, otherwise };
                 self.blocks[at.0 as usize] =
                     Some(Block { pc: insn.pc, ops: std::mem::take(&mut ops), term, term_pc: insn.pc });

@@ -60,6 +60,10 @@ pub struct Graph {
     index: FxHashMap<(u32, u32), u32>,
     /// Site of each operation.
     pub op_site: Vec<u32>,
+    /// Whether an operation was ever executed: what follows a branch inside an instruction may not have been.
+    pub executed: Vec<bool>,
+    /// Loads and stores of a function's own locals, by operation: distance from the frame's first word. `None` if it was not always the same.
+    pub locals: FxHashMap<u32, Option<i64>>,
     edges: FxHashSet<u64>,
     /// Flow by site.
     pub flow: Vec<Flow>,
@@ -85,6 +89,7 @@ impl Graph {
         let first_op = self.op_site.len() as u32;
         self.sites.push(Site { func, code, first_op, ops: ops as u32 });
         self.op_site.resize(self.op_site.len() + ops, site);
+        self.executed.resize(self.op_site.len(), false);
         self.flow.push(Flow::default());
         self.instances.push(0);
         self.index.insert((func, code), site);

@@ -1,6 +1,6 @@
 //! From traces to programs: cut what is not the program's own work, find dependences, slice, merge, write down.
 //!
-//! The stages are modules in this order: [`recording`] (a trace in memory, lifted), [`preprocess`] (interrupts and faults), [`frames`]
+//! The stages are modules in this order: [`recording`] (a trace in memory, lifted), [`start`] (where programs begin), [`preprocess`] (interrupts and faults), [`frames`]
 //! (calls), [`preserve`] (registers given back), [`depend`] into [`graph`], [`mod@cfg`] and [`mod@slice`], `live` (what guards are needed for),
 //! `emit`. [`build()`] runs them; [`check()`] replays a trace against the lifter. How programs are run is no concern of this crate.
 
@@ -12,22 +12,27 @@ pub mod check;
 mod clock;
 pub mod depend;
 mod emit;
+mod fields;
 pub mod frames;
 pub mod graph;
 pub mod interrupt;
 mod live;
 pub mod preprocess;
 pub mod preserve;
+mod reaching;
 pub mod recording;
 pub mod replay;
 pub mod slice;
 mod snapshot;
+pub mod start;
+mod view;
 pub mod walk;
 
-pub use build::{BuildOptions, Built, build};
+pub use build::{BuildOptions, build};
 pub use check::{CheckReport, check};
 pub use recording::Recording;
 pub use slice::Policy;
+pub use start::Start;
 
 /// Why traces do not become a program.
 #[derive(Debug, thiserror::Error)]

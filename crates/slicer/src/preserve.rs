@@ -6,7 +6,7 @@
 //! depend on the definition before the call, and a program's call gives these registers back.
 
 use ir::{Kind, Op, Var, Width};
-use machine::Reg;
+use machine::{PROCESS_REGS, Reg};
 use rustc_hash::FxHashMap;
 
 use crate::frames::Move;
@@ -186,7 +186,7 @@ impl Visitor for Preserve {
         }
     }
 
-    fn end(&mut self, step_move: Move, _: &Ended, regs: &[u64; 256]) {
+    fn end(&mut self, step_move: Move, ended: &Ended, regs: &[u64; 256]) {
         self.rsp = regs[Reg::Rsp.index()];
         match step_move {
             Move::Call(func) => {
@@ -194,7 +194,7 @@ impl Visitor for Preserve {
                 self.stack.push(Frame { func, origins, rsp: self.rsp_before });
             }
             Move::Return(count) => {
-                for _ in 0..count {
+                for nth in 1..=count {
                     let Some(frame) = self.stack.pop() else { return };
                     let mut same = RegSet::default();
                     for at in 0..256u16 {
@@ -207,6 +207,10 @@ impl Visitor for Preserve {
                         same.insert(rsp)
                     } else {
                         same.remove(rsp)
+                    }
+                    if nth == count && ended.control == Some(Kind::SysExit) {
+                        // A system gives a process its registers back, however it does it.
+                        PROCESS_REGS.iter().for_each(|&reg| same.insert(Var(reg as u16)));
                     }
                     let slot = &mut self.preserved[frame.func as usize];
                     let mut both = slot.unwrap_or(RegSet::ALL);

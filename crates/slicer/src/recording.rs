@@ -47,6 +47,8 @@ pub struct Recording {
     pub accesses: Vec<Access>,
     /// All register changes, in order.
     pub regs: Vec<(Reg, u64)>,
+    /// Set if it is a whole run over the memory of the recording it is named for: its inputs where they were others.
+    pub rehearsed: Option<String>,
 }
 
 impl Recording {
@@ -84,7 +86,7 @@ impl Recording {
         if accesses.len() >= u32::MAX as usize || regs.len() >= u32::MAX as usize || steps.len() >= u32::MAX as usize {
             return Err(Error::TooLong);
         }
-        Ok(Self { name: name.to_string(), trace, code, steps, accesses, regs })
+        Ok(Self { name: name.to_string(), trace, code, steps, accesses, regs, rehearsed: None })
     }
 
     /// The accesses of a step.

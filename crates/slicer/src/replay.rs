@@ -5,7 +5,7 @@
 //! are compared with the recording) and the walk that the analyses observe.
 
 use ir::{Arg, Class, Kind, Op};
-use machine::Reg;
+use machine::{PROCESS_REGS, Reg};
 
 use trace::Access;
 
@@ -112,6 +112,8 @@ pub struct Replay<'r> {
     /// Whether registers may differ from the recording without being wrong: after a start, an interrupt or a nondeterministic instruction.
     loose: bool,
     known: [bool; 256],
+    /// The process's own registers at each open system call of a whole run, which gives them back itself.
+    process: Vec<[u64; PROCESS_REGS.len()]>,
     /// The registers as last recorded: records hold changes only, and after an interruption or an undetermined result all of it counts.
     recorded: [Option<u64>; 256],
 }
@@ -140,6 +142,7 @@ impl<'r> Replay<'r> {
             mismatches: Vec::new(),
             loose: true,
             known,
+            process: Vec::new(),
             recorded,
         }
     }
@@ -313,6 +316,17 @@ impl<'r> Replay<'r> {
         ended
     }
 
+    /// Follows system calls of a whole run.
+    fn system_call(&mut self, kind: Kind) {
+        if kind == Kind::SysEnter {
+            self.process.push(PROCESS_REGS.map(|reg| self.regs[reg.index()]));
+        } else if kind == Kind::SysExit
+            && let Some(process) = self.process.pop()
+        {
+            PROCESS_REGS.iter().zip(process).for_each(|(reg, value)| self.regs[reg.index()] = value);
+        }
+    }
+
     fn report_extra_stores(&mut self, accesses: &[Access]) {
         for (access, used) in accesses.iter().zip(&self.used) {
             if access.store && !used {
@@ -399,6 +413,9 @@ impl<'r> Replay<'r> {
                         kind => (kind, a),
                     };
                     observer.op(index, op, next, None);
+                    if self.recording.trace.header().whole_run {
+                        self.system_call(kind);
+                    }
                     ended.control = Some(kind);
                     ended.next = next;
                     if kind != Kind::BranchIf || a != 0 {

@@ -2,15 +2,17 @@
 //!
 //! An operation in the slice brings in what it uses, the branches it is control dependent on in its function, and the calls and
 //! tail jumps that enter the function. Under [`Policy::Guard`] a one-sided branch also joins when its unseen side may define a register
-//! that the slice uses where that side meets known code again.
+//! that the slice uses where that side meets known code again, or may store where the slice loads.
 
 use ir::{Arg, Class, Kind};
 use rustc_hash::FxHashSet;
 
 use crate::cfg::{Cfg, CodeSource, Node};
+use crate::fields::{self, Forms};
 use crate::frames::Functions;
 use crate::graph::{Adjacency, Graph};
 use crate::live::Liveness;
+use crate::reaching::Reaching;
 use crate::recording::Code;
 
 /// What to do about branches that training saw going one way only.
@@ -26,6 +28,12 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// The policy with this name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        [Policy::Assume, Policy::Guard, Policy::Whole].into_iter().find(|policy| policy.name() == name)
+    }
+
     /// The name in program files and on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -55,6 +63,7 @@ struct Search<'s> {
     functions: &'s Functions,
     source: Option<&'s dyn CodeSource>,
     adjacency: Adjacency,
+    reaching: Reaching<'s>,
     policy: Policy,
     slice: Slice,
     work: Vec<u32>,
@@ -69,6 +78,7 @@ pub fn slice(graph: &Graph, code: &[Code], functions: &Functions, source: &dyn C
         functions,
         source: (policy != Policy::Assume).then_some(source),
         adjacency: graph.adjacency(),
+        reaching: Reaching::new(graph, code),
         policy,
         slice: Slice {
             ops: vec![false; graph.op_site.len()],
@@ -104,11 +114,22 @@ impl Search<'_> {
     }
 
     fn run(&mut self) {
-        while let Some(op) = self.work.pop() {
-            for at in 0..self.adjacency.of(op).len() {
-                self.add(self.adjacency.of(op)[at]);
+        let mut found = Vec::new();
+        loop {
+            while let Some(op) = self.work.pop() {
+                for at in 0..self.adjacency.of(op).len() {
+                    self.add(self.adjacency.of(op)[at]);
+                }
+                self.enter_site(self.graph.op_site[op as usize]);
+                if self.policy != Policy::Assume {
+                    self.reaching.uses(op, &mut found);
+                    found.drain(..).for_each(|op| self.add(op));
+                }
             }
-            self.enter_site(self.graph.op_site[op as usize]);
+            if !self.reaching.follow(&mut found) {
+                break;
+            }
+            found.drain(..).for_each(|op| self.add(op));
         }
     }
 
@@ -154,6 +175,37 @@ impl Search<'_> {
         added
     }
 
+    /// The forms of the slice's loads.
+    fn loads(&self) -> Forms {
+        let mut forms = Forms::default();
+        for (op, _) in self.slice.ops.iter().enumerate().filter(|(_, included)| **included) {
+            let info = self.graph.sites[self.graph.op_site[op] as usize];
+            let Some(code) = self.code.get(info.code as usize) else { continue };
+            let at = op - info.first_op as usize;
+            if code.insn.ops[at].kind == Kind::Load {
+                forms.insert(fields::form(&code.insn.ops, at));
+            }
+        }
+        forms
+    }
+
+    /// Sites in the slice's functions whose instruction decided in its middle and never went on: string instructions that always had
+    /// nothing to do. Where they copy to is unknown, so they matter.
+    fn untouched_strings(&self) -> Vec<u32> {
+        let in_slice = (0..self.graph.functions.len()).filter(|&func| self.slice.functions[func]);
+        in_slice
+            .flat_map(|func| &self.graph.functions[func].sites)
+            .copied()
+            .filter(|&site| {
+                let info = self.graph.sites[site as usize];
+                let Some(code) = self.code.get(info.code as usize) else { return false };
+                let ops = &code.insn.ops;
+                let middle = ops.iter().position(|op| op.kind == Kind::BranchIf).filter(|at| at + 1 < ops.len());
+                middle.is_some_and(|at| !self.graph.executed[info.first_op as usize + at + 1])
+            })
+            .collect()
+    }
+
     /// Adds one-sided branches whose unseen side may change what the slice uses. Returns whether there were any.
     fn add_guards(&mut self) -> bool {
         if self.policy != Policy::Guard {
@@ -161,6 +213,7 @@ impl Search<'_> {
         }
         let live = Liveness::compute(self.graph, self.code, &self.slice);
         let mut guards = FxHashSet::default();
+        let loads = self.loads();
         for (func, cfg) in self.slice.cfgs.iter().enumerate() {
             let Some(cfg) = cfg else { continue };
             for (node, next) in cfg.nodes.iter().zip(&cfg.next) {
@@ -169,17 +222,20 @@ impl Search<'_> {
                     continue;
                 }
                 for &side in next {
-                    let Some((defines, meets)) = cfg.unseen_region(side) else { continue };
-                    let matters = meets.iter().any(|&meet| match cfg.nodes[meet as usize] {
+                    let Some(region) = cfg.unseen_region(side) else { continue };
+                    let defines = region.defines;
+                    let matters = region.meets.iter().any(|&meet| match cfg.nodes[meet as usize] {
                         Node::Site(site) => defines.meets(&live.before[site as usize]),
                         _ => defines.without(&self.graph.functions[func].preserved).meets(&live.at_return[func]),
                     });
-                    if matters {
+                    let stores = region.stores.iter().any(|store| loads.contains(store));
+                    if matters || stores {
                         guards.insert(site);
                     }
                 }
             }
         }
+        guards.extend(self.untouched_strings());
         let mut guards: Vec<u32> = guards.into_iter().collect();
         guards.sort_unstable();
         let mut any = false;

@@ -14,7 +14,7 @@ pub const MAGIC: [u8; 8] = *b"VIRTRACE";
 /// Last bytes of every finished trace.
 pub const END_MAGIC: [u8; 8] = *b"ECARTRIV";
 /// Version this crate reads and writes.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// Bytes of magic and version.
 pub const PREFIX_LEN: u64 = 16;
 /// Bytes of a chunk's head.

@@ -32,6 +32,22 @@ pub struct Header {
     pub ram_size: u64,
     /// Where RAM lies in the guest-physical address space; the snapshot covers exactly these ranges.
     pub ram_ranges: Vec<RamRange>,
+    /// Cells that held the same pointer into the kernel's image whenever the processor idled before the begin mark, ascending;
+    /// empty if it was not seen to.
+    pub idle: Vec<IdleCell>,
+    /// A whole run made it, not a guest: it has no snapshot, and nothing in it is an interruption.
+    pub whole_run: bool,
+}
+
+/// A cell of per-CPU memory and what it holds while the processor idles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct IdleCell {
+    /// The segment base it is found by: [`Reg::GsBase`] or [`Reg::FsBase`], as the kernel has it.
+    pub base: Reg,
+    /// Its distance from there in bytes.
+    pub offset: u32,
+    /// What it holds: as many bytes as an address has.
+    pub value: u64,
 }
 
 impl Header {

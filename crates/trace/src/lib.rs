@@ -20,7 +20,7 @@ mod writer;
 pub use chunk::FORMAT_VERSION;
 pub use error::TraceError;
 pub use event::{Access, Event, InsnId, MAX_INSN_BYTES, StaticInsn};
-pub use header::{Direction, Header, RamRange, Recorded, Variable};
+pub use header::{Direction, Header, IdleCell, RamRange, Recorded, Variable};
 pub use index::EndRecord;
 pub use reader::{Events, EventsRev, Sizes, Trace};
 pub use snapshot::{Page, Snapshot};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use machine::{PhysAddr, Reg, RegFile, VirtAddr};
 use virtuoso_trace::{
-    Access, Direction, Event, Header, InsnId, RamRange, Recorded, Trace, TraceError, TraceWriter, Variable,
+    Access, Direction, Event, Header, IdleCell, InsnId, RamRange, Recorded, Trace, TraceError, TraceWriter, Variable,
 };
 
 /// A small pseudo-random sequence, the same in every run.
@@ -41,6 +41,8 @@ fn header() -> Header {
             RamRange { start: PhysAddr(0), size: 0xa_0000 },
             RamRange { start: PhysAddr(0x10_0000), size: 0x10_0000 },
         ],
+        idle: vec![IdleCell { base: Reg::GsBase, offset: 0x1_fb00, value: 0xffff_ffff_8241_a000 }],
+        whole_run: false,
     }
 }
 

@@ -1,21 +1,19 @@
 //! `virtuoso build`: from recordings to a program and its companion file.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use ir::{Program, System};
 use machine::Reg;
-use serde_json::json;
 use slicer::{BuildOptions, Policy, Recording};
 
+use crate::built::{self, Built};
 use crate::commands::Context;
-use crate::exit::Exit;
+use crate::commands::run::parse_input;
 use crate::failure::Failure;
-use crate::statistics::{Counts, companion_name, source_line, sources_json};
 use crate::symbols::Symbols;
 use crate::trainer::Trainer;
-use crate::{files, format, output};
+use crate::training::{InputTexts, Trained, Wishes, train};
+use crate::{files, output};
 
 /// Turn recordings of one training program into an introspection program
 ///
@@ -25,7 +23,8 @@ use crate::{files, format, output};
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso build pslist.trace -o pslist.prog --elf trainers/pslist
-  virtuoso build a.trace b.trace -o getpsfile.prog --elf trainers/getpsfile --symbols System.map")]
+  virtuoso build a.trace b.trace -o getpsfile.prog --elf trainers/getpsfile --symbols System.map
+  virtuoso build getpsfile.trace -o getpsfile.prog --elf trainers/getpsfile --rehearse pid=1 --rehearse pid=2")]
 pub struct BuildArgs {
     /// Recordings of the same trainer; the first gives the start state
     #[arg(required = true, value_name = "TRACE")]
@@ -39,6 +38,12 @@ pub struct BuildArgs {
     /// What to do about branches that training saw going one way only
     #[arg(long, value_enum, default_value = "guard")]
     policy: PolicyArg,
+    /// Whose view the program takes
+    #[arg(long, value_enum, default_value = "auto")]
+    view: ViewArg,
+    /// Run the trainer once more over each recording's memory with these inputs, and merge what it executes
+    #[arg(long, value_name = "NAME=VALUE[,..]", value_parser = parse_rehearsal)]
+    rehearse: Vec<InputTexts>,
     /// System.map or ELF file that names the training system's functions; only for listings
     #[arg(long, value_name = "FILE")]
     symbols: Option<PathBuf>,
@@ -56,6 +61,22 @@ enum PolicyArg {
     Guard,
     /// Every one becomes a guard
     Whole,
+}
+
+/// Whose view, on the command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum ViewArg {
+    /// An idle processor's where the answer does not depend on who runs, else the paused one's
+    Auto,
+    /// The paused processor's, with its process's permissions
+    Paused,
+}
+
+fn parse_rehearsal(text: &str) -> Result<InputTexts, String> {
+    if text.contains(char::is_whitespace) {
+        return Err("values with white space cannot be rehearsed".to_string());
+    }
+    text.split(',').map(parse_input).collect()
 }
 
 impl From<PolicyArg> for Policy {
@@ -84,21 +105,17 @@ impl BuildArgs {
         if let Some(trainer) = &trainer {
             options.summaries.clone_from(&trainer.summaries);
         }
-        let built = context
-            .progress
-            .during("slicing", || slicer::build(&recordings, &options))
-            .map_err(|error| self.failure(error))?;
-        let (mut program, system) = (built.program, built.system);
+        let paused = self.view == ViewArg::Paused;
+        let wishes = Wishes { options, paused, rehearse: self.rehearse.clone() };
+        let trained = context.progress.during("rehearsing and slicing", || train(&recordings, &wishes));
+        let Trained { mut program, system, view } = trained.map_err(|error| built::failure(&self.traces, error))?;
         for symbols in symbols.iter().chain(trainer.as_ref().map(|trainer| &trainer.symbols)) {
             symbols.name_functions(&mut program);
         }
-        let bytes = program.to_bytes().map_err(internal)?;
-        let companion = self.write(&program, &system, &bytes, context)?;
-        if self.json {
-            self.print_json(&program, bytes.len(), &companion)
-        } else {
-            self.print(&program, bytes.len(), &companion)
-        }
+        let bytes = program.to_bytes().map_err(built::internal)?;
+        let companion = built::write(&self.output, &program, &system, &bytes, context)?;
+        let built = Built { file: &self.output, program: &program, bytes: bytes.len(), companion: &companion, view };
+        if self.json { built.print_json() } else { built.print() }
     }
 
     fn trainer(&self, recordings: &[Recording], context: Context) -> Result<Option<Trainer>, Failure> {
@@ -110,97 +127,4 @@ impl BuildArgs {
         }
         Ok(Some(trainer))
     }
-
-    /// Writes the companion file where it is not there yet, then the program, which needs it.
-    fn write(&self, program: &Program, system: &System, bytes: &[u8], context: Context) -> Result<PathBuf, Failure> {
-        let companion = self.output.with_file_name(companion_name(&program.system));
-        if files::name(&companion) == files::name(&self.output) {
-            return Err(Failure::file(
-                &self.output,
-                "the companion file has this name; choose another for the program",
-            ));
-        }
-        let present = std::fs::read(&companion)
-            .is_ok_and(|bytes| System::from_bytes(&bytes).is_ok_and(|there| there.hash() == program.system));
-        if !present {
-            let bytes = context.progress.during("packing the system's code", || system.to_bytes()).map_err(internal)?;
-            files::write(&companion, &bytes)?;
-        }
-        if let Err(failure) = files::write(&self.output, bytes) {
-            if !present {
-                // Best effort: the failure that is reported is the program's.
-                let _ = std::fs::remove_file(&companion);
-            }
-            return Err(failure);
-        }
-        Ok(companion)
-    }
-
-    /// What stops a build, with the trace's name where there is only one.
-    fn failure(&self, error: slicer::Error) -> Failure {
-        let next = match error {
-            slicer::Error::Malformed(_) => return internal(error),
-            slicer::Error::Paging(_) => "; record it again with `virtuoso record`",
-            slicer::Error::NothingToDo(_) => "; check the trainer's marks and declared outputs, and record it again",
-            _ => "",
-        };
-        match self.traces.as_slice() {
-            [only] => Failure::file(only, format!("{error}{next}")),
-            _ => Failure::input(format!("{error}{next}")),
-        }
-    }
-
-    fn print(&self, program: &Program, bytes: usize, companion: &Path) -> Result<(), Failure> {
-        let (counts, from) = (Counts::total(program), &program.provenance);
-        let mut out = output::stdout();
-        writeln!(
-            out,
-            "{}: program {} ({bytes} bytes), companion {}",
-            self.output.display(),
-            format::plain(&program.name),
-            companion.display()
-        )?;
-        for source in &from.sources {
-            writeln!(out, "  {}", source_line(source))?;
-        }
-        writeln!(
-            out,
-            "  distinct instructions: {} executed, {} in the slice",
-            from.static_instructions, from.static_in_slice
-        )?;
-        writeln!(
-            out,
-            "  {} functions, {} blocks, {} operations, {} guards, {} unexplored sides (policy {})",
-            program.functions.len(),
-            counts.blocks,
-            counts.operations,
-            counts.guards,
-            counts.unexplored,
-            from.policy
-        )?;
-        Ok(out.flush()?)
-    }
-
-    fn print_json(&self, program: &Program, bytes: usize, companion: &Path) -> Result<(), Failure> {
-        let from = &program.provenance;
-        output::json(&json!({
-            "program": program.name,
-            "file": self.output.display().to_string(),
-            "companion": companion.display().to_string(),
-            "bytes": bytes,
-            "policy": from.policy,
-            "sources": sources_json(program),
-            "instructions": from.sources.iter().map(|it| it.instructions).sum::<u64>(),
-            "kept": from.sources.iter().map(|it| it.kept).sum::<u64>(),
-            "in_slice": from.sources.iter().map(|it| it.in_slice).sum::<u64>(),
-            "static_instructions": from.static_instructions,
-            "static_in_slice": from.static_in_slice,
-            "functions": program.functions.len(),
-            "counts": Counts::total(program),
-        }))
-    }
-}
-
-fn internal(error: impl std::fmt::Display) -> Failure {
-    Failure::new(Exit::Internal, format!("{error}; please report it with the traces"))
 }

@@ -105,6 +105,8 @@ impl ExplainArgs {
             "companion": companion_name(&program.system),
             "pages": Pages::of(program),
             "clock": program.clock,
+            "view": if program.view.is_empty() { "paused" } else { "idle" },
+            "view_cells": program.view,
             "counts": Counts::total(program),
             "functions": functions,
         })
@@ -172,6 +174,14 @@ fn print_header(out: &mut impl Write, program: &Program) -> Result<(), Failure> 
     )?;
     for (addr, summary) in &program.summaries {
         writeln!(out, "  allocator  {} at {addr:#x}", format!("{summary:?}").to_lowercase())?;
+    }
+    for cell in &program.view {
+        let base = machine::Reg::from_index(cell.base.into()).map_or("?", machine::Reg::name);
+        writeln!(
+            out,
+            "  idle       {base}+{:#x} holds {:#x}: the view is an idle processor's",
+            cell.offset, cell.value
+        )?;
     }
     for cell in &program.clock {
         writeln!(out, "  clock      time stamp counter as last read by the kernel, at {cell:#x}")?;

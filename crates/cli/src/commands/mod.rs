@@ -2,6 +2,7 @@
 
 mod build;
 mod explain;
+mod learn;
 mod record;
 mod run;
 mod target;
@@ -31,6 +32,7 @@ enum Verb {
     Trace(trace::Verb),
     Build(build::BuildArgs),
     Run(run::RunArgs),
+    Learn(learn::LearnArgs),
     Explain(explain::ExplainArgs),
     #[command(subcommand)]
     Target(target::Verb),
@@ -54,6 +56,7 @@ impl Cli {
             Verb::Trace(verb) => verb.run(context),
             Verb::Build(args) => args.run(context),
             Verb::Run(args) => args.run(context),
+            Verb::Learn(args) => args.run(context),
             Verb::Explain(args) => args.run(),
             Verb::Target(verb) => verb.run(),
         }

@@ -1,12 +1,12 @@
 //! `virtuoso run`: asks a target, by the slice, by the whole run, or by both.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use engine::{Environment, Limits, Outcome, Run, RunError, SliceProgram, WholeProgram, parse_inputs};
+use engine::{Environment, Inputs, Limits, Outcome, Run, RunError, SliceProgram, WholeProgram, parse_inputs};
 use ir::Program;
-use machine::{Cpu, Target};
+use machine::Target;
 
 use crate::commands::{Context, target};
 use crate::exit::Exit;
@@ -30,13 +30,8 @@ use crate::{exit, files, format, output};
 
 {}", exit::help()))]
 pub struct RunArgs {
-    /// The program, made by `virtuoso build`
-    program: PathBuf,
-    /// A dump of a paused guest
-    target: PathBuf,
-    /// Value of an input; lists are separated by commas
-    #[arg(short, long = "input", value_name = "NAME=VALUE", value_parser = parse_input)]
-    inputs: Vec<(String, String)>,
+    #[command(flatten)]
+    asked: Asked,
     /// Only the slice: where it stops there is no answer
     #[arg(long, group = "mode")]
     slice: bool,
@@ -46,6 +41,27 @@ pub struct RunArgs {
     /// Both, and compare
     #[arg(long, group = "mode")]
     verify: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Print the times taken on standard error
+    #[arg(long)]
+    time: bool,
+    /// Run this many times more in the same process and report the median time of those: how a long-lived user would see it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    repeat: u32,
+}
+
+/// A program, a target and how to look at it: what every run needs.
+#[derive(Args, Debug)]
+pub struct Asked {
+    /// The program, made by `virtuoso build`
+    program: PathBuf,
+    /// A dump of a paused guest
+    target: PathBuf,
+    /// Value of an input; lists are separated by commas
+    #[arg(short, long = "input", value_name = "NAME=VALUE", value_parser = parse_input)]
+    inputs: Vec<(String, String)>,
     /// The processor whose view is taken, counted from 0
     #[arg(long, default_value_t = 0, value_name = "N")]
     cpu: usize,
@@ -61,89 +77,52 @@ pub struct RunArgs {
     /// The training system's companion file; default: the one beside the program that it names by hash
     #[arg(long, value_name = "FILE")]
     system: Option<PathBuf>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-    /// Print the times taken on standard error
-    #[arg(long)]
-    time: bool,
-    /// Run this many times more in the same process and report the median time of those: how a long-lived user would see it
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    repeat: u32,
 }
 
-/// The median time of so many calls; `first` when there are none.
-fn median(first: Duration, count: u32, mut call: impl FnMut() -> Result<(), RunError>) -> Result<Duration, RunError> {
-    let mut times = Vec::new();
-    for _ in 0..count {
-        let begin = Instant::now();
-        call()?;
-        times.push(begin.elapsed());
+impl Asked {
+    /// The program.
+    pub fn program(&self) -> Result<Program, Failure> {
+        files::program(&self.program)
     }
-    times.sort_unstable();
-    Ok(times.get(times.len() / 2).copied().unwrap_or(first))
-}
 
-fn parse_input(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("give the input as NAME=VALUE, for example pid=1")?;
-    Ok((name.to_string(), value.to_string()))
-}
+    /// Where the program is.
+    pub fn program_path(&self) -> &Path {
+        &self.program
+    }
 
-impl RunArgs {
-    /// Runs the verb.
-    pub fn run(&self, context: Context) -> Result<(), Failure> {
-        let begin = Instant::now();
-        let program = files::program(&self.program)?;
-        let inputs = parse_inputs(&program, &self.inputs).map_err(|error| Failure::file(&self.program, error))?;
-        let target = target::open(&self.target, self.cpu_file.as_ref())?;
-        let cpu = self.cpu(&target)?;
+    /// Something is wrong with the program.
+    pub fn program_failure(&self, what: &str) -> Failure {
+        Failure::file(&self.program, what)
+    }
+
+    /// The inputs as bytes.
+    pub fn inputs(&self, program: &Program) -> Result<Inputs, Failure> {
+        parse_inputs(program, &self.inputs).map_err(|error| Failure::file(&self.program, error))
+    }
+
+    /// The target.
+    pub fn target(&self) -> Result<Target, Failure> {
+        target::open(&self.target, self.cpu_file.as_ref())
+    }
+
+    /// The target as a run sees it.
+    pub fn run<'t>(&self, target: &'t Target) -> Result<Run<'t>, Failure> {
+        let cpu = target.cpus.get(self.cpu).ok_or_else(|| {
+            let last = target.cpus.len().saturating_sub(1);
+            Failure::file(&self.target, format!("it has no processor {}; give --cpu 0 to {last}", self.cpu))
+        })?;
         let mut limits = Limits::default();
         if let Some(fuel) = self.fuel {
             limits.fuel = fuel;
         }
-        let run = Run { memory: &*target.mem, regs: &cpu.regs, env: Environment { tsc: self.tsc }, limits };
-        let mut report = Report::new(&program.name, &self.target, begin.elapsed());
-
-        if !self.whole {
-            let begin = Instant::now();
-            let slice = SliceProgram::new(&program).map_err(|error| self.failure(&error.into()))?;
-            let (outcome, operations) = slice.run(&run, &inputs).map_err(|error| self.failure(&error))?;
-            let time = median(begin.elapsed(), self.repeat, || slice.run(&run, &inputs).map(drop))
-                .map_err(|error| self.failure(&error))?;
-            report.slice = Some(Attempt { outcome, steps: operations, time });
-        }
-        if self.whole || self.verify || (!self.slice && !report.slice_answers()) {
-            let system = self.companion(&program, &report)?;
-            let begin = Instant::now();
-            let mut whole = WholeProgram::new(&program, &system);
-            let (outcome, told) = context
-                .progress
-                .during("whole run", || whole.run(&run, &inputs))
-                .map_err(|error| self.failure(&error))?;
-            report.assertions = told.assertions;
-            let time = median(begin.elapsed(), self.repeat, || whole.run(&run, &inputs).map(drop))
-                .map_err(|error| self.failure(&error))?;
-            report.whole = Some(Attempt { outcome, steps: told.instructions, time });
-        }
-        self.finish(&report, context)
+        Ok(Run { memory: &*target.mem, regs: &cpu.regs, env: Environment { tsc: self.tsc }, limits })
     }
 
-    fn cpu<'t>(&self, target: &'t Target) -> Result<&'t Cpu, Failure> {
-        target.cpus.get(self.cpu).ok_or_else(|| {
-            let last = target.cpus.len().saturating_sub(1);
-            Failure::file(&self.target, format!("it has no processor {}; give --cpu 0 to {last}", self.cpu))
-        })
-    }
-
-    /// The companion file, with an error that says why it is needed.
-    fn companion(&self, program: &Program, report: &Report<'_>) -> Result<ir::System, Failure> {
+    /// The companion file; `why` says what for.
+    pub fn companion(&self, program: &Program, why: &str) -> Result<ir::System, Failure> {
         let name = companion_name(&program.system);
         let path = self.system.clone().unwrap_or_else(|| self.program.with_file_name(&name));
         if self.system.is_none() && !path.exists() {
-            let why = match report.slice.as_ref().map(|attempt| &attempt.outcome) {
-                Some(Outcome::Stopped(stopped)) => format!("the slice stopped ({stopped}), and the whole run"),
-                _ => "the whole run".to_string(),
-            };
             return Err(Failure::input(format!(
                 "{why} needs the training system's companion file {}, which is not there; copy it beside the program or name it with --system",
                 path.display()
@@ -159,7 +138,8 @@ impl RunArgs {
         Ok(system)
     }
 
-    fn failure(&self, error: &RunError) -> Failure {
+    /// Why a run could not begin.
+    pub fn failure(&self, error: &RunError) -> Failure {
         match error {
             RunError::OtherKernel { .. } => Failure::new(
                 Exit::OtherKernel,
@@ -171,6 +151,63 @@ impl RunArgs {
             RunError::Input(_) => Failure::file(&self.program, error),
             error => Failure::file(&self.target, error),
         }
+    }
+}
+
+/// The median time of so many calls; `first` when there are none.
+fn median(first: Duration, count: u32, mut call: impl FnMut() -> Result<(), RunError>) -> Result<Duration, RunError> {
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let begin = Instant::now();
+        call()?;
+        times.push(begin.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times.get(times.len() / 2).copied().unwrap_or(first))
+}
+
+/// An input as `NAME=VALUE`.
+pub fn parse_input(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("give the input as NAME=VALUE, for example pid=1")?;
+    Ok((name.to_string(), value.to_string()))
+}
+
+impl RunArgs {
+    /// Runs the verb.
+    pub fn run(&self, context: Context) -> Result<(), Failure> {
+        let begin = Instant::now();
+        let program = self.asked.program()?;
+        let inputs = self.asked.inputs(&program)?;
+        let target = self.asked.target()?;
+        let run = self.asked.run(&target)?;
+        let mut report = Report::new(&program.name, &self.asked.target, begin.elapsed());
+
+        if !self.whole {
+            let begin = Instant::now();
+            let slice = SliceProgram::new(&program).map_err(|error| self.asked.failure(&error.into()))?;
+            let (outcome, operations) = slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?;
+            let time = median(begin.elapsed(), self.repeat, || slice.run(&run, &inputs).map(drop))
+                .map_err(|error| self.asked.failure(&error))?;
+            report.slice = Some(Attempt { outcome, steps: operations, time });
+        }
+        if self.whole || self.verify || (!self.slice && !report.slice_answers()) {
+            let why = match report.slice.as_ref().map(|attempt| &attempt.outcome) {
+                Some(Outcome::Stopped(stopped)) => format!("the slice stopped ({stopped}), and the whole run"),
+                _ => "the whole run".to_string(),
+            };
+            let system = self.asked.companion(&program, &why)?;
+            let begin = Instant::now();
+            let mut whole = WholeProgram::new(&program, &system);
+            let (outcome, told) = context
+                .progress
+                .during("whole run", || whole.run(&run, &inputs))
+                .map_err(|error| self.asked.failure(&error))?;
+            report.assertions = told.assertions;
+            let time = median(begin.elapsed(), self.repeat, || whole.run(&run, &inputs).map(drop))
+                .map_err(|error| self.asked.failure(&error))?;
+            report.whole = Some(Attempt { outcome, steps: told.instructions, time });
+        }
+        self.finish(&report, context)
     }
 
     fn finish(&self, report: &Report<'_>, context: Context) -> Result<(), Failure> {

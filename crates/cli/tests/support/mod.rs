@@ -148,6 +148,7 @@ pub fn program(slice: &Slice) -> Program {
         code: Vec::new(),
         system: System::default().hash(),
         clock: Vec::new(),
+        view: Vec::new(),
         provenance: Provenance::default(),
     }
 }

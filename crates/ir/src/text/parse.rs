@@ -9,7 +9,9 @@ use super::error::{ParseError, Problem};
 use super::names::numbered;
 use super::parse_field::{field, hex, summary};
 use super::parse_op::{Line, func, line};
-use crate::program::{Block, CodeRange, FuncId, Function, PageContent, Program, Provenance, Source, UserPage};
+use crate::program::{
+    Block, CodeRange, FuncId, Function, PageContent, Program, Provenance, Source, UserPage, ViewCell,
+};
 
 /// Bytes of all pages and code together: the size of the largest program file.
 const MAX_BYTES: usize = 256 << 20;
@@ -35,6 +37,7 @@ pub fn parse_program(text: &str, names: &[&str]) -> Result<Program, ParseError> 
         code: Vec::new(),
         system: [0; 32],
         clock: Vec::new(),
+        view: Vec::new(),
         provenance: Provenance::default(),
     };
     while let Some(cursor) = parser.next() {
@@ -124,12 +127,26 @@ impl<'a> Parser<'a> {
                 instructions: cursor.number()?,
                 kept: cursor.number()?,
                 in_slice: cursor.number()?,
+                rehearsed: if cursor.peek() == "rehearsed" {
+                    cursor.keyword("rehearsed")?;
+                    Some(cursor.string()?)
+                } else {
+                    None
+                },
             }),
             "input" => program.inputs.push(field(&mut cursor)?),
             "output" => program.outputs.push(field(&mut cursor)?),
             "register" => program.registers.push((cursor.var()?.0, cursor.number()?)),
             "summary" => program.summaries.push((cursor.number()?, summary(&mut cursor)?)),
             "clock" => program.clock.push(cursor.number()?),
+            "view" => {
+                let base = cursor.var()?.0;
+                let offset = cursor.number()?;
+                let offset = u32::try_from(offset).map_err(|_| start.error(Problem::Number(offset.to_string())))?;
+                let size = cursor.number()?;
+                let size = u8::try_from(size).map_err(|_| start.error(Problem::Number(size.to_string())))?;
+                program.view.push(ViewCell { base, offset, size, value: cursor.number()? });
+            }
             "page" => {
                 let addr = cursor.number()?;
                 let content = match cursor.peek() {

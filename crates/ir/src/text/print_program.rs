@@ -42,7 +42,11 @@ fn write_program(out: &mut String, program: &Program, names: &[&str]) -> std::fm
     writeln!(out, "static {} {}", from.static_instructions, from.static_in_slice)?;
     for source in &from.sources {
         let name = quoted(&source.trace);
-        writeln!(out, "source {name} {} {} {}", source.instructions, source.kept, source.in_slice)?;
+        write!(out, "source {name} {} {} {}", source.instructions, source.kept, source.in_slice)?;
+        match &source.rehearsed {
+            Some(inputs) => writeln!(out, " rehearsed {}", quoted(inputs))?,
+            None => out.push('\n'),
+        }
     }
     for field in &program.inputs {
         writeln!(out, "input {}", print_field(field))?;
@@ -58,6 +62,10 @@ fn write_program(out: &mut String, program: &Program, names: &[&str]) -> std::fm
     }
     for addr in &program.clock {
         writeln!(out, "clock {addr:#x}")?;
+    }
+    for cell in &program.view {
+        let base = print_var(crate::Var(cell.base), names);
+        writeln!(out, "view {base} {:#x} {} {:#x}", cell.offset, cell.size, cell.value)?;
     }
     for page in &program.pages {
         write!(out, "page {:#x} ", page.addr)?;

@@ -5,7 +5,7 @@
 use ir::op::{Arg, Class, Kind, Op, Var, Width};
 use ir::program::{
     Arm, Block, BlockId, Callee, CodeRange, Count, Elem, Field, FuncId, Function, PageContent, Program, Provenance,
-    Source, Summary, Target, Terminator, UserPage,
+    Source, Summary, Target, Terminator, UserPage, ViewCell,
 };
 
 /// Names like those of a machine, and some that cannot be used as they are.
@@ -184,6 +184,19 @@ impl Random {
         UserPage { addr, content }
     }
 
+    fn view(&mut self) -> Vec<ViewCell> {
+        let base = if self.wild { self.next() as u16 } else { self.below(256) as u16 };
+        let count = self.below(4) as u32;
+        (0..count)
+            .map(|at| ViewCell {
+                base,
+                offset: if self.wild { self.next() as u32 } else { at * 0x1000 + self.below(0x1000) as u32 },
+                size: if self.wild { self.next() as u8 } else { self.pick(&[4, 8]) },
+                value: self.number(),
+            })
+            .collect()
+    }
+
     /// A program.
     pub fn program(&mut self) -> Program {
         let functions = if self.wild { self.below(3) } else { 1 + self.below(3) };
@@ -211,9 +224,11 @@ impl Random {
             }),
             system: std::array::from_fn(|_| self.next() as u8),
             clock: self.ascending(),
+            view: self.view(),
             provenance: Provenance {
                 sources: self.many(2, |random| Source {
                     trace: random.text(),
+                    rehearsed: random.many(1, Self::text).pop(),
                     instructions: random.number(),
                     kept: random.number(),
                     in_slice: random.number(),

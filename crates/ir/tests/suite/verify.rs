@@ -14,6 +14,8 @@ summary 0x10 malloc
 summary 0x20 free
 clock 0x30
 clock 0x40
+view rax 0x10 8 0x20
+view rax 0x18 4 0x20
 page 0x1000 zero
 page 0x2000 kernel 0x3000
 page 0x3000 bytes 4096 {
@@ -110,6 +112,8 @@ fn orders() {
     }
     refused("1 -> f1, 2 -> -", "2 -> f1, 2 -> -", "ascend");
     refused("clock 0x40", "clock 0x30", "ascend");
+    refused("view rax 0x18", "view rax 0x10", "ascend");
+    refused("view rax 0x18 4", "view rax 0x18 3", "size");
     refused("summary 0x20 free", "summary 0xf free", "ascend");
     refused("page 0x2000 kernel", "page 0x1000 kernel", "ascend");
 }

@@ -1,0 +1,143 @@
+//! A program that was just made: writing it, saying what it is, and what stops the making.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ir::{Program, System};
+use serde_json::json;
+
+use crate::commands::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::statistics::{Counts, companion_name, source_line, sources_json};
+use crate::training::{self, View};
+use crate::{files, format, output};
+
+/// Writes the companion file where it is not there yet, then the program, which needs it.
+pub fn write(
+    path: &Path,
+    program: &Program,
+    system: &System,
+    bytes: &[u8],
+    context: Context,
+) -> Result<PathBuf, Failure> {
+    let companion = path.with_file_name(companion_name(&program.system));
+    if files::name(&companion) == files::name(path) {
+        return Err(Failure::file(path, "the companion file has this name; choose another for the program"));
+    }
+    let present = std::fs::read(&companion)
+        .is_ok_and(|bytes| System::from_bytes(&bytes).is_ok_and(|there| there.hash() == program.system));
+    if !present {
+        let bytes = context.progress.during("packing the system's code", || system.to_bytes()).map_err(internal)?;
+        files::write(&companion, &bytes)?;
+    }
+    if let Err(failure) = files::write(path, bytes) {
+        if !present {
+            // Best effort: the failure that is reported is the program's.
+            let _ = std::fs::remove_file(&companion);
+        }
+        return Err(failure);
+    }
+    Ok(companion)
+}
+
+/// What stops the making, with the trace's name where there is only one.
+pub fn failure(traces: &[PathBuf], error: training::Error) -> Failure {
+    let next = match error {
+        training::Error::Slicer(slicer::Error::Malformed(_)) => return internal(error),
+        training::Error::Slicer(slicer::Error::Paging(_)) => "; record it again with `virtuoso record`",
+        training::Error::Slicer(slicer::Error::NothingToDo(_)) => {
+            "; check the trainer's marks and declared outputs, and record it again"
+        }
+        _ => "",
+    };
+    match traces {
+        [only] => Failure::file(only, format!("{error}{next}")),
+        _ => Failure::input(format!("{error}{next}")),
+    }
+}
+
+/// A bug of ours.
+pub fn internal(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Internal, format!("{error}; please report it with the traces"))
+}
+
+/// A program file that was just written.
+pub struct Built<'b> {
+    /// Where it is.
+    pub file: &'b Path,
+    /// The program.
+    pub program: &'b Program,
+    /// Its size in bytes.
+    pub bytes: usize,
+    /// Its companion file.
+    pub companion: &'b Path,
+    /// Whose view it takes.
+    pub view: View,
+}
+
+impl Built<'_> {
+    /// Prints what it is.
+    pub fn print(&self) -> Result<(), Failure> {
+        let (program, from) = (self.program, &self.program.provenance);
+        let counts = Counts::total(program);
+        let mut out = output::stdout();
+        writeln!(
+            out,
+            "{}: program {} ({} bytes), companion {}",
+            self.file.display(),
+            format::plain(&program.name),
+            self.bytes,
+            self.companion.display()
+        )?;
+        for source in &from.sources {
+            writeln!(out, "  {}", source_line(source))?;
+        }
+        writeln!(
+            out,
+            "  distinct instructions: {} executed, {} in the slice",
+            from.static_instructions, from.static_in_slice
+        )?;
+        writeln!(
+            out,
+            "  {} functions, {} blocks, {} operations, {} guards, {} unexplored sides (policy {})",
+            program.functions.len(),
+            counts.blocks,
+            counts.operations,
+            counts.guards,
+            counts.unexplored,
+            from.policy
+        )?;
+        match self.view {
+            View::Idle => writeln!(out, "  view of an idle processor ({} cells)", program.view.len())?,
+            View::Paused(why) => writeln!(out, "  view of the paused processor: {why}")?,
+        }
+        Ok(out.flush()?)
+    }
+
+    /// Prints the same as one object.
+    pub fn print_json(&self) -> Result<(), Failure> {
+        let (program, from) = (self.program, &self.program.provenance);
+        let (view, reason) = match self.view {
+            View::Idle => ("idle", None),
+            View::Paused(why) => ("paused", Some(why)),
+        };
+        output::json(&json!({
+            "program": program.name,
+            "file": self.file.display().to_string(),
+            "companion": self.companion.display().to_string(),
+            "bytes": self.bytes,
+            "policy": from.policy,
+            "view": view,
+            "view_reason": reason,
+            "sources": sources_json(program),
+            "instructions": from.sources.iter().map(|it| it.instructions).sum::<u64>(),
+            "kept": from.sources.iter().map(|it| it.kept).sum::<u64>(),
+            "in_slice": from.sources.iter().map(|it| it.in_slice).sum::<u64>(),
+            "static_instructions": from.static_instructions,
+            "static_in_slice": from.static_in_slice,
+            "functions": program.functions.len(),
+            "counts": Counts::total(program),
+        }))
+    }
+}

@@ -1,0 +1,167 @@
+//! `virtuoso learn`: brings the paths that a target takes into a program.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use engine::{Outcome, SliceProgram};
+use ir::Program;
+use rustc_hash::FxHashMap;
+use sha2::{Digest, Sha256};
+use slicer::{BuildOptions, Policy, Recording};
+use trace::Trace;
+
+use crate::built::{self, Built};
+use crate::commands::Context;
+use crate::commands::run::Asked;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::training::{InputTexts, Trained, Wishes, record_whole, train};
+use crate::{files, output};
+
+/// Make a program answer by its slice where it stopped at a path that training did not see
+///
+/// Runs it whole over the target, merges what that run executed with the recordings the program was built from, and writes a new program. No
+/// guest is booted. Code still comes from the training system alone: the target decides which of it is executed, never what it is. What was learned is kept as
+/// a trace beside the new program, so that learning can go on from there.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  virtuoso learn pslist.prog guest.elf -o pslist2.prog
+  virtuoso learn getpsfile.prog guest.elf --input pid=1 -o getpsfile2.prog --traces traces/")]
+pub struct LearnArgs {
+    #[command(flatten)]
+    asked: Asked,
+    /// The program file to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Folder with the recordings that the program was built from, beside the program's own; may be given several times
+    #[arg(long, value_name = "DIR")]
+    traces: Vec<PathBuf>,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl LearnArgs {
+    /// Runs the verb.
+    pub fn run(&self, context: Context) -> Result<(), Failure> {
+        let program = self.asked.program()?;
+        let inputs = self.asked.inputs(&program)?;
+        let target = self.asked.target()?;
+        let run = self.asked.run(&target)?;
+        let slice = SliceProgram::new(&program).map_err(|error| self.asked.failure(&error.into()))?;
+        let (outcome, _) = slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?;
+        let Outcome::Stopped(stopped) = outcome else {
+            output::note("the slice answers already: there is nothing to learn, and the program is copied as it is");
+            let bytes = program.to_bytes().map_err(built::internal)?;
+            return files::write(&self.output, &bytes);
+        };
+        let why = format!("the slice stopped ({stopped}), and learning from a whole run");
+        let system = self.asked.companion(&program, &why)?;
+        let mut recordings = self.recordings(&program, context)?;
+        let header = recordings.iter().map(|it| it.trace.header()).find(|header| !header.whole_run);
+        let header = header.ok_or_else(|| self.asked.program_failure("it names no recording of a guest"))?;
+        let recorded = context
+            .progress
+            .during("whole run", || record_whole(header, &program, &system, &run, &inputs))
+            .map_err(|error| Failure::file(&self.output, error))?;
+        let (values, bytes) = match recorded {
+            (Outcome::Answer(values), bytes) => (values, bytes),
+            (Outcome::Stopped(stopped), _) => {
+                let text =
+                    format!("nothing was learned, for the whole run stopped: {stopped}; see `virtuoso run --whole`");
+                return Err(Failure::new(Exit::of(&stopped), text));
+            }
+        };
+        let learned = self.output.with_file_name(learned_name(&program.name, &bytes));
+        let trace = Trace::from_bytes(bytes.as_slice()).map_err(|error| files::trace_failure(&learned, &error))?;
+        recordings.push(Recording::load(&files::name(&learned), trace).map_err(built::internal)?);
+
+        let wishes = wishes(&program).map_err(|why| self.asked.program_failure(&why))?;
+        let trained = context.progress.during("rehearsing and slicing", || train(&recordings, &wishes));
+        let Trained { program: mut new, system, view } = trained.map_err(|error| built::failure(&[], error))?;
+        keep_names(&program, &mut new);
+        let slice = SliceProgram::new(&new).map_err(|error| self.asked.failure(&error.into()))?;
+        match slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?.0 {
+            Outcome::Answer(answer) if answer == values => {}
+            Outcome::Answer(_) => {
+                let text =
+                    "nothing was written, for the new slice and the whole run give different answers; please report it";
+                return Err(Failure::new(Exit::Differ, text));
+            }
+            Outcome::Stopped(stopped) => {
+                output::note(&format!("the new slice still stops on this target: {stopped}"));
+            }
+        }
+        files::write(&learned, &bytes)?;
+        let encoded = new.to_bytes().map_err(built::internal)?;
+        let companion = built::write(&self.output, &new, &system, &encoded, context)?;
+        let built = Built { file: &self.output, program: &new, bytes: encoded.len(), companion: &companion, view };
+        if self.json { built.print_json() } else { built.print() }
+    }
+
+    /// The recordings that the program was built from.
+    fn recordings(&self, program: &Program, context: Context) -> Result<Vec<Recording>, Failure> {
+        let own = self.asked.program_path().parent().unwrap_or(Path::new(""));
+        let folders: Vec<&Path> = std::iter::once(own).chain(self.traces.iter().map(PathBuf::as_path)).collect();
+        let mut names: Vec<&str> = Vec::new();
+        for source in &program.provenance.sources {
+            if !names.contains(&source.trace.as_str()) {
+                names.push(&source.trace);
+            }
+        }
+        names
+            .into_iter()
+            .map(|name| {
+                // A name from the file must not lead out of the folder.
+                let file = Path::new(name).file_name().unwrap_or_default();
+                let found = folders.iter().map(|folder| folder.join(file)).find(|path| path.is_file());
+                let path = found.ok_or_else(|| {
+                    Failure::input(format!(
+                        "learning needs the recordings that the program was built from, and {} is not there; name its folder with --traces",
+                        folders[0].join(file).display()
+                    ))
+                })?;
+                context.progress.during(format!("reading {name}"), || files::recording(&path))
+            })
+            .collect()
+    }
+}
+
+/// The name of a learned trace; the same run has the same name.
+fn learned_name(program: &str, bytes: &[u8]) -> String {
+    let hash = Sha256::digest(bytes);
+    let hex: String = hash[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{program}-learned-{hex}.trace")
+}
+
+/// What the program was built with.
+fn wishes(program: &Program) -> Result<Wishes, String> {
+    let from = &program.provenance;
+    let policy = Policy::by_name(&from.policy)
+        .ok_or_else(|| format!("it was built with the unknown policy {:?}", from.policy))?;
+    let summaries: FxHashMap<u64, ir::program::Summary> = program.summaries.iter().copied().collect();
+    let mut rehearse: Vec<InputTexts> = Vec::new();
+    for inputs in from.sources.iter().filter_map(|source| source.rehearsed.as_deref()).filter(|it| !it.is_empty()) {
+        let texts: InputTexts = inputs
+            .split(' ')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, text)| (name.to_string(), text.to_string()))
+            .collect();
+        if !rehearse.contains(&texts) {
+            rehearse.push(texts);
+        }
+    }
+    let options = BuildOptions { policy, summaries, view: Vec::new() };
+    Ok(Wishes { options, paused: program.view.is_empty(), rehearse })
+}
+
+/// Functions keep the names that symbols gave them.
+fn keep_names(old: &Program, new: &mut Program) {
+    let names: FxHashMap<u64, &str> =
+        old.functions.iter().filter(|it| !it.name.is_empty()).map(|it| (it.pc, it.name.as_str())).collect();
+    for function in &mut new.functions {
+        if let Some(name) = names.get(&function.pc) {
+            function.name = (*name).to_string();
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! From recordings to a program: whose view it takes, what is sliced, and whole runs as recordings.
+//!
+//! A whole run executes the same code as the guest did, so what it executes is sliced like what QEMU recorded. That is used twice. A
+//! *rehearsal* runs a trainer over the memory it was recorded in, as an idle processor or with other inputs. *Learning* runs it over a
+//! target, to bring paths into the slice that the target takes. No guest is booted for either, and code comes from the training system alone: an
+//! untrusted target adds paths, never code.
+
+use engine::{Environment, Limits, Outcome, Run, Seen, Values, Watch, WholeProgram, parse_inputs};
+use ir::program::{Field, ViewCell};
+use ir::{Program, System};
+use machine::{PhysAddr, Reg, VirtAddr};
+use rustc_hash::FxHashMap;
+use slicer::{BuildOptions, Recording, Start};
+use trace::{Access, Header, InsnId, Recorded, Trace, TraceError, TraceWriter};
+
+/// Values for inputs: name and text.
+pub type InputTexts = Vec<(String, String)>;
+
+/// Why recordings do not become a program.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The slicer's reason.
+    #[error(transparent)]
+    Slicer(#[from] slicer::Error),
+    /// A whole run could not begin.
+    #[error("{0}")]
+    Run(#[from] engine::RunError),
+    /// A whole run could not be written down.
+    #[error("the whole run cannot be recorded: {0}")]
+    Trace(#[from] TraceError),
+    /// Inputs to rehearse with do not fit.
+    #[error("{0}")]
+    Inputs(#[from] engine::InputError),
+    /// A rehearsal that the user asked for came to no answer.
+    #[error("the rehearsal with {inputs} stopped: {why}")]
+    Rehearsal {
+        /// The inputs.
+        inputs: String,
+        /// The outcome.
+        why: String,
+    },
+    /// All traces were made by whole runs.
+    #[error("every trace given was made by a whole run; add a recording of a guest, which has the start state")]
+    NoStart,
+}
+
+/// Whose view a program takes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum View {
+    /// An idle processor's, whatever the paused one does.
+    Idle,
+    /// The paused processor's; the reason.
+    Paused(&'static str),
+}
+
+/// What is wanted of a program.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    /// Policy and allocators.
+    pub options: BuildOptions,
+    /// Take the paused processor's view in any case.
+    pub paused: bool,
+    /// Rehearse each recording once more with these inputs.
+    pub rehearse: Vec<InputTexts>,
+}
+
+/// A program, and how it came about.
+pub struct Trained {
+    /// The program.
+    pub program: Program,
+    /// The training system's code.
+    pub system: System,
+    /// Whose view it takes.
+    pub view: View,
+}
+
+/// Builds a program from recordings of guests and of whole runs.
+///
+/// # Errors
+/// [`Error`].
+pub fn train(recordings: &[Recording], wishes: &Wishes) -> Result<Trained, Error> {
+    let (learned, recorded): (Vec<&Recording>, Vec<&Recording>) =
+        recordings.iter().partition(|it| it.trace.header().whole_run);
+    let starts: Vec<Start<'_>> = recorded.into_iter().map(Start::new).collect::<Result<_, _>>()?;
+    let start = starts.first().ok_or(Error::NoStart)?;
+    let mut options = wishes.options.clone();
+    let (view, mut rehearsed) =
+        if wishes.paused { (View::Paused("as asked for"), Vec::new()) } else { view(&starts, &mut options)? };
+    for texts in &wishes.rehearse {
+        for start in &starts {
+            let named: Vec<String> = texts.iter().map(|(name, text)| format!("{name}={text}")).collect();
+            let inputs = named.join(" ");
+            match rehearse(start, &options, texts)? {
+                Ok(it) => rehearsed.push(Recording { rehearsed: Some(inputs), ..it.recording }),
+                Err(why) => return Err(Error::Rehearsal { inputs, why }),
+            }
+        }
+    }
+    // In the idle view the recorded paths of the trainer's own process are never taken.
+    let own: Vec<&Recording> =
+        if view == View::Idle { Vec::new() } else { starts.iter().map(Start::recording).collect() };
+    let sources: Vec<&Recording> = own.into_iter().chain(&rehearsed).chain(learned).collect();
+    let program = slicer::build(start, &sources, &options)?;
+    Ok(Trained { program, system: start.system().clone(), view })
+}
+
+/// Runs every recording whole, over the memory it began in, as the paused processor and as an idle one. Where both give the same outputs the
+/// answer does not depend on who runs, and the program takes the idle view.
+fn view(starts: &[Start<'_>], options: &mut BuildOptions) -> Result<(View, Vec<Recording>), Error> {
+    let paused = |why| Ok((View::Paused(why), Vec::new()));
+    if starts.iter().any(|start| start.recording().trace.header().idle.is_empty()) {
+        return paused("the recorder saw the processor idle too rarely");
+    }
+    let mut cells: Vec<ViewCell> = starts.iter().flat_map(Start::view_cells).collect();
+    cells.sort_unstable();
+    cells.dedup();
+    if cells.is_empty() {
+        return paused("the code reads nothing by which it could tell who runs");
+    }
+    if cells.windows(2).any(|pair| (pair[0].base, pair[0].offset) == (pair[1].base, pair[1].offset)) {
+        return paused("an idle processor looks different in each recording");
+    }
+    let as_idle = BuildOptions { view: cells, ..options.clone() };
+    let mut rehearsed = Vec::new();
+    for start in starts {
+        let Ok(own) = rehearse(start, options, &[])? else { return paused("the trainer's own rehearsal stopped") };
+        let Ok(idle) = rehearse(start, &as_idle, &[])? else { return paused("an idle processor cannot execute it") };
+        if own.values != idle.values {
+            return paused("the answer depends on who runs");
+        }
+        rehearsed.push(Recording { rehearsed: Some(String::new()), ..idle.recording });
+    }
+    *options = as_idle;
+    Ok((View::Idle, rehearsed))
+}
+
+/// A whole run over the training system's own memory.
+struct Rehearsal {
+    values: Values,
+    recording: Recording,
+}
+
+/// Rehearses a recording; inputs that are not given are the recorded ones. The inner error is the outcome of a run without an answer.
+fn rehearse(
+    start: &Start<'_>,
+    options: &BuildOptions,
+    texts: &[(String, String)],
+) -> Result<Result<Rehearsal, String>, Error> {
+    let mut program = start.program(options);
+    let run =
+        Run { memory: start.memory(), regs: start.registers(), env: Environment::default(), limits: Limits::default() };
+    let mut known = program.clone();
+    known.inputs.retain(|field| texts.is_empty() || texts.iter().any(|(name, _)| *name == field.name));
+    let inputs = if texts.is_empty() { Vec::new() } else { parse_inputs(&known, texts)? };
+    program.inputs = known.inputs;
+    let header = start.recording().trace.header();
+    let (outcome, bytes) = record_whole(header, &program, start.system(), &run, &inputs)?;
+    let values = match outcome {
+        Outcome::Answer(values) => values,
+        Outcome::Stopped(stopped) => return Ok(Err(stopped.to_string())),
+    };
+    let trace = Trace::from_bytes(bytes)?;
+    Ok(Ok(Rehearsal { values, recording: Recording::load(&start.recording().name, trace)? }))
+}
+
+/// Runs a program whole over a target and records the run: the outcome, and the bytes of a trace without a start snapshot. `header` is that of a
+/// recording of the program.
+///
+/// # Errors
+/// [`Error::Run`] when the run cannot begin.
+pub fn record_whole(
+    header: &Header,
+    program: &Program,
+    system: &System,
+    run: &Run<'_>,
+    inputs: &[(Field, Vec<u8>)],
+) -> Result<(Outcome, Vec<u8>), Error> {
+    let header = Header {
+        producer: concat!("virtuoso ", env!("CARGO_PKG_VERSION")).to_owned(),
+        emulator: "a whole run".to_owned(),
+        recorded: Recorded {
+            block_registers: (0..16).map(Reg::gpr).collect(),
+            access_values: true,
+            physical_addresses: true,
+        },
+        ram_size: 0,
+        ram_ranges: Vec::new(),
+        idle: Vec::new(),
+        whole_run: true,
+        ..header.clone()
+    };
+    let mut whole = WholeProgram::new(program, system);
+    let bits = header.mode_bits;
+    let writer = TraceWriter::in_memory(header, whole.begin(run)?)?;
+    let mut tracer = Tracer { writer, ids: FxHashMap::default(), bits, error: None };
+    let (outcome, _) = whole.watched(run, &inputs.to_vec(), &mut tracer)?;
+    match tracer.error {
+        Some(error) => Err(error.into()),
+        None => Ok((outcome, tracer.writer.finish_in_memory(None)?)),
+    }
+}
+
+/// Writes down what a whole run executes.
+struct Tracer {
+    writer: TraceWriter,
+    ids: FxHashMap<u64, InsnId>,
+    bits: u8,
+    /// The first thing that went wrong.
+    error: Option<TraceError>,
+}
+
+impl Tracer {
+    fn keep(&mut self, result: Result<(), TraceError>) {
+        if let Err(error) = result {
+            self.error.get_or_insert(error);
+        }
+    }
+}
+
+impl Watch for Tracer {
+    const ON: bool = true;
+
+    fn insn(&mut self, pc: u64, bytes: &[u8]) {
+        let id = match self.ids.get(&pc) {
+            Some(&id) => Ok(id),
+            None => self.writer.insn_id(VirtAddr(pc), self.bits, bytes),
+        };
+        let written = id.and_then(|id| {
+            self.ids.insert(pc, id);
+            self.writer.insn(id)
+        });
+        self.keep(written);
+    }
+
+    fn access(&mut self, seen: Seen) {
+        let written = self.writer.access(&Access {
+            store: seen.store,
+            vaddr: VirtAddr(seen.vaddr),
+            paddr: PhysAddr(seen.paddr),
+            next_page: seen.next_page.map(|page| PhysAddr(page).page()),
+            size: seen.size,
+            value: u128::from(seen.value),
+            io: false,
+        });
+        self.keep(written);
+    }
+
+    fn registers(&mut self, values: &[(Reg, u64); 16]) {
+        let written = self.writer.regs(values);
+        self.keep(written);
+    }
+}

@@ -1,0 +1,48 @@
+//! What a whole run executes, step by step: enough to slice it like a recording.
+
+use machine::Reg;
+
+/// A memory access of a watched run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Whether it wrote.
+    pub store: bool,
+    /// Linear address.
+    pub vaddr: u64,
+    /// Guest-physical address. Pages of the training process have addresses past any machine's memory.
+    pub paddr: u64,
+    /// Guest-physical address of the second page, where the access crosses into one.
+    pub next_page: Option<u64>,
+    /// Bytes.
+    pub size: u8,
+    /// What was read or written.
+    pub value: u64,
+}
+
+/// Sees a whole run. The calls come in the order of execution: an instruction, then its accesses.
+pub trait Watch {
+    /// Whether there is anything to see; the inner loop leaves everything out otherwise.
+    const ON: bool;
+
+    /// An instruction begins.
+    fn insn(&mut self, pc: u64, bytes: &[u8]);
+
+    /// The instruction accessed memory.
+    fn access(&mut self, seen: Seen);
+
+    /// The general registers after an instruction whose result nothing in the run determines.
+    fn registers(&mut self, values: &[(Reg, u64); 16]);
+}
+
+/// Looks at nothing.
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    const ON: bool = false;
+
+    fn insn(&mut self, _: u64, _: &[u8]) {}
+
+    fn access(&mut self, _: Seen) {}
+
+    fn registers(&mut self, _: &[(Reg, u64); 16]) {}
+}

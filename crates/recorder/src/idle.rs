@@ -1,0 +1,118 @@
+//! What per-CPU memory holds while the processor idles.
+//!
+//! Code finds "the running process" through cells at a fixed distance from a segment base. While a processor halts they name the idle
+//! context, which is the same at every halt. This module looks at a few halts and keeps the cells that hold the same
+//! pointer into the kernel's image at each; which of them matter is decided later, from what a recording reads.
+
+use std::collections::BTreeMap;
+
+use machine::{PAGE_SIZE, Reg};
+use trace::IdleCell;
+
+/// How far from a segment base cells are looked for: per-CPU areas are smaller.
+const REACH: u64 = 256 << 10;
+/// How far from the halting instruction an address may lie and count as one of the kernel's image.
+const IMAGE: u64 = 1 << 30;
+/// Halts looked at; a page walk for each page of the area would slow an idling guest down otherwise.
+const MAX_LOOKS: u32 = 12;
+
+/// The cells that all halts looked at agree on.
+#[derive(Default, Debug)]
+pub struct IdleCells {
+    bases: Vec<(Reg, u64)>,
+    cells: BTreeMap<(Reg, u32), u64>,
+    halts: u32,
+    looks: u32,
+}
+
+impl IdleCells {
+    /// The processor halts at `pc` in code with addresses of `bits`; `bases` are its segment bases, `read` reads memory.
+    pub fn halt(&mut self, pc: u64, bits: u8, bases: &[(Reg, u64)], read: impl Fn(u64) -> Option<Vec<u8>>) {
+        if self.bases != bases {
+            // Early code has no or another per-CPU area.
+            *self = Self { bases: bases.to_vec(), ..Self::default() };
+        }
+        self.halts += 1;
+        // Ever further apart, so that what only stands still for a moment is not taken for a constant.
+        if !self.halts.is_power_of_two() || self.looks >= MAX_LOOKS {
+            return;
+        }
+        self.looks += 1;
+        let mut now = BTreeMap::new();
+        for &(reg, base) in bases {
+            look(&mut now, reg, base, pc, bits, &read);
+        }
+        if self.looks == 1 {
+            self.cells = now;
+        } else {
+            self.cells.retain(|cell, value| now.get(cell) == Some(value));
+        }
+    }
+
+    /// The cells, if at least two halts were looked at.
+    pub fn cells(&self) -> Vec<IdleCell> {
+        if self.looks < 2 {
+            return Vec::new();
+        }
+        self.cells.iter().map(|(&(base, offset), &value)| IdleCell { base, offset, value }).collect()
+    }
+}
+
+fn look(
+    cells: &mut BTreeMap<(Reg, u32), u64>,
+    reg: Reg,
+    base: u64,
+    pc: u64,
+    bits: u8,
+    read: &impl Fn(u64) -> Option<Vec<u8>>,
+) {
+    let width = usize::from(bits / 8);
+    let mut at = 0;
+    while at < REACH {
+        let address = base.wrapping_add(at);
+        let in_page = PAGE_SIZE - address % PAGE_SIZE;
+        let Some(bytes) = read(address).filter(|bytes| bytes.len() as u64 == in_page) else { return };
+        for (index, cell) in bytes.windows(width).enumerate().step_by(4) {
+            let value = cell.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+            if value.abs_diff(pc) < IMAGE {
+                cells.insert((reg, (at + index as u64) as u32), value);
+            }
+        }
+        at += in_page;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: u64 = 0xffff_8880_0000_0000;
+    const PC: u64 = 0xffff_ffff_8100_0000;
+
+    fn memory(cells: &[(u64, u64)]) -> impl Fn(u64) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; 8192];
+        for &(at, value) in cells {
+            bytes[at as usize..at as usize + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        move |address| {
+            let at = address.checked_sub(BASE)? as usize;
+            bytes.get(at..(at / 4096 + 1) * 4096).map(<[u8]>::to_vec)
+        }
+    }
+
+    #[test]
+    fn what_all_halts_agree_on_is_kept() {
+        let mut idle = IdleCells::default();
+        let bases = [(Reg::GsBase, BASE)];
+        let (task, stack) = (PC + 0x1000, PC + 0x2000);
+        idle.halt(PC, 64, &bases, memory(&[(8, task), (20, stack), (4096, PC), (64, 5)]));
+        assert!(idle.cells().is_empty(), "one halt says nothing");
+        idle.halt(PC, 64, &bases, memory(&[(8, task), (20, stack), (4096, PC + 8), (64, 5)]));
+        let cell = |offset, value| IdleCell { base: Reg::GsBase, offset, value };
+        assert_eq!(idle.cells(), [cell(8, task), cell(20, stack)]);
+        idle.halt(PC, 64, &bases, memory(&[]));
+        assert_eq!(idle.cells().len(), 2, "the third halt is not looked at");
+        idle.halt(PC, 64, &[(Reg::GsBase, BASE + 4096)], memory(&[]));
+        assert!(idle.cells().is_empty(), "another area begins anew");
+    }
+}
