@@ -38,7 +38,7 @@ pub fn run() -> Outcome {
     }
     let pslist: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == "pslist").cloned().collect();
     let mut guest = boot_target(&Target::default(), Duration::from_secs(300))?;
-    let files = capture(&mut guest, &run_file("bench-target")?, Moment::KernelMode)?;
+    let files = capture(&mut guest, &run_file("bench-target")?, Moment::Idle)?;
     drop(guest);
     let mut builds = Vec::new();
     let mut runs = Vec::new();

@@ -60,7 +60,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
     say("booting the target guest: other processes, modules, namespaces and clock");
     let mut guest = boot_target(&Target::default(), Duration::from_secs(300))?;
-    let capture = capture(&mut guest, &run_file("demo-target")?, Moment::KernelMode)?;
+    let capture = capture(&mut guest, &run_file("demo-target")?, Moment::Idle)?;
     drop(guest);
     say(&format!("asking about {}", capture.elf.display()));
     let rows: Vec<Row> = built

@@ -10,6 +10,7 @@ mod bench;
 mod bless;
 mod check;
 mod demo;
+mod matrix;
 mod setup;
 mod shell;
 mod test;
@@ -36,6 +37,8 @@ enum Verb {
     Demo(demo::Arguments),
     /// Measure what the project promises and write it to benches/runs/
     Bench,
+    /// Ask about targets in many states, compare with the truth in them, and write what came out to benches/runs/
+    Matrix(matrix::Arguments),
     /// Accept what the text tests print now
     Bless,
     /// Check formatting, lints, documentation and the layout of the workspace
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Verb::Setup => setup::run(),
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Bench => bench::run(),
+        Verb::Matrix(arguments) => matrix::run(&arguments),
         Verb::Bless => bless::run(),
         Verb::Check => check::run(),
         Verb::Test => test::run(),

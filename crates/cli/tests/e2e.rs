@@ -36,7 +36,7 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
         let checked = tool.json(&words)?;
         assert_eq!(checked["agreed"], checked["instructions"], "{}: {checked}", trace.display());
     }
-    let idle = captured("e2e-idle", &Target::default(), Moment::KernelMode)?;
+    let idle = captured("e2e-idle", &Target::default(), Moment::Idle)?;
     let before = std::fs::read(&idle.elf)?;
     for program in PROGRAMS {
         let mine: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
@@ -71,7 +71,7 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
     }
 
     // Another kernel base is refused, not answered.
-    let moved = captured("e2e-kaslr", &Target { kaslr: true, ..Target::default() }, Moment::KernelMode)?;
+    let moved = captured("e2e-kaslr", &Target { kaslr: true, ..Target::default() }, Moment::Idle)?;
     for program in PROGRAMS {
         let mut words: Vec<std::ffi::OsString> = ["run", "--quiet", "--json"].iter().map(Into::into).collect();
         words.extend([directory.join(format!("{program}.prog")).into(), moved.elf.clone().into()]);

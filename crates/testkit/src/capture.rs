@@ -33,8 +33,10 @@ pub enum Moment {
     Any,
     /// In user mode (a guest with `busy`).
     UserMode,
-    /// In the kernel.
-    KernelMode,
+    /// Idle: the processor halts.
+    Idle,
+    /// In the kernel, at work.
+    AtWork,
 }
 
 const ATTEMPTS: u32 = 5;
@@ -42,6 +44,11 @@ const ATTEMPTS: u32 = 5;
 /// Captures a ready target guest under `stem` (`stem.elf`, `stem.raw`, `stem.raw.cpu.json`, `stem.truth.json`). The
 /// guest runs on afterwards.
 pub fn capture(guest: &mut Guest, stem: &Path, moment: Moment) -> Result<Capture> {
+    capture_after(guest, stem, moment, None)
+}
+
+/// The same; `command` is given to the guest's init between the truth and the pause.
+pub fn capture_after(guest: &mut Guest, stem: &Path, moment: Moment, command: Option<&str>) -> Result<Capture> {
     let files = Capture {
         elf: with_ending(stem, ".elf"),
         raw: with_ending(stem, ".raw"),
@@ -53,6 +60,9 @@ pub fn capture(guest: &mut Guest, stem: &Path, moment: Moment) -> Result<Capture
     let mut difference = String::new();
     for _ in 0..ATTEMPTS {
         let mut truth = ask(guest)?;
+        if let Some(command) = command {
+            tell(guest, command)?;
+        }
         pause(&mut qmp, moment)?;
         let written = write(&mut qmp, &files);
         qmp.cont()?;
@@ -72,10 +82,16 @@ pub fn capture(guest: &mut Guest, stem: &Path, moment: Moment) -> Result<Capture
 
 /// Asks a ready target guest for its truth now.
 pub fn ask(guest: &mut Guest) -> Result<Truth> {
-    let from = guest.console().len();
-    guest.send_line("truth")?;
-    guest.wait_for(READY, from, Duration::from_secs(120))?;
+    let from = tell(guest, "truth")?;
     Truth::parse(&guest.console()[from..])
+}
+
+/// Gives init a command and waits until it is done; returns where on the console its output begins.
+fn tell(guest: &mut Guest, command: &str) -> Result<usize> {
+    let from = guest.console().len();
+    guest.send_line(command)?;
+    guest.wait_for(READY, from, Duration::from_secs(240))?;
+    Ok(from)
 }
 
 /// Pauses the guest at the wanted moment.
@@ -83,8 +99,14 @@ fn pause(qmp: &mut Qmp, moment: Moment) -> Result<()> {
     for _ in 0..200 {
         qmp.stop()?;
         let registers = qmp.human("info registers")?;
-        let user = registers.contains("CPL=3");
-        if moment == Moment::Any || user == (moment == Moment::UserMode) {
+        let (user, halted) = (registers.contains("CPL=3"), registers.contains("HLT=1"));
+        let found = match moment {
+            Moment::Any => true,
+            Moment::UserMode => user,
+            Moment::Idle => halted,
+            Moment::AtWork => !user && !halted,
+        };
+        if found {
             return Ok(());
         }
         qmp.cont()?;

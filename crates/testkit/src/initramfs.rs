@@ -70,7 +70,9 @@ pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
     add_busybox(&mut archive)?;
     let linux = layout::guests().join("linux");
     add_file(&mut archive, "init", 0o755, &linux.join(kind.init()))?;
-    add_file(&mut archive, "common.sh", 0o644, &linux.join("common.sh"))?;
+    for part in ["common.sh", "states.sh"] {
+        add_file(&mut archive, part, 0o644, &linux.join(part))?;
+    }
     for program in &helpers {
         add_program(&mut archive, "lib", program)?;
     }
@@ -120,7 +122,12 @@ fn compile(source: &Path, include: &Path, product: &Path) -> Result<()> {
     }
     let part = layout::part_name(product);
     let mut command = Command::new("musl-gcc");
-    command.args(["-static", "-O2", "-Wall", "-Wextra", "-I"]).arg(include).arg("-o").arg(&part).arg(source);
+    command
+        .args(["-static", "-pthread", "-O2", "-Wall", "-Wextra", "-I"])
+        .arg(include)
+        .arg("-o")
+        .arg(&part)
+        .arg(source);
     let output = command.output().map_err(|_| Error::Missing { what: "musl-gcc".to_owned() })?;
     if !output.status.success() {
         return Err(Error::Command {
