@@ -5,6 +5,7 @@ use ir::{Class, Kind, Var, Width};
 use machine::Reg;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::complete::complete;
 use crate::depend::Depend;
 use crate::emit::Emit;
 use crate::frames::{Functions, Path};
@@ -12,7 +13,7 @@ use crate::graph::Graph;
 use crate::preprocess::{Kept, preprocess};
 use crate::preserve::Preserve;
 use crate::recording::{CodeTable, Recording};
-use crate::slice::{Policy, Slice, slice};
+use crate::slice::{self, Policy, Slice};
 use crate::snapshot::AddressSpace;
 use crate::start::Start;
 use crate::walk::walk;
@@ -28,6 +29,9 @@ pub struct BuildOptions {
     /// Cells that runs give these values; see [`Start::view_cells`]. Empty: the view is the paused processor's.
     pub view: Vec<ViewCell>,
 }
+
+/// How often a slice is made anew with what its unseen sides lead to.
+const MAX_ROUNDS: usize = 8;
 
 /// Builds a program that begins at `start`, from what the recordings executed.
 ///
@@ -93,7 +97,16 @@ pub fn build(start: &Start<'_>, recordings: &[&Recording], options: &BuildOption
         return Err(Error::NothingToDo("nothing between the marks writes a declared output".into()));
     }
 
-    let slice = slice(&graph, &table.code, &functions, space, options.policy);
+    let mut slice = slice::slice(&graph, &table.code, &functions, space, options.policy);
+    if options.policy == Policy::Guard {
+        // What is added may bring branches of its own into the slice.
+        for _ in 0..MAX_ROUNDS {
+            if !complete(&mut graph, &mut table, &functions, space, &slice) {
+                break;
+            }
+            slice = slice::slice(&graph, &table.code, &functions, space, options.policy);
+        }
+    }
     let entry = paths[0].func[0];
     let emit =
         Emit { graph: &graph, code: &table.code, functions: &functions, slice: &slice, summaries: &options.summaries };

@@ -17,6 +17,9 @@ use crate::recording::Code;
 pub trait CodeSource {
     /// The instruction there, in the given mode; `None` if there is no code.
     fn insn(&self, mode: lift::Mode, pc: u64) -> Option<lift::Insn>;
+
+    /// The bytes there; `None` if they are not all known.
+    fn bytes(&self, pc: u64, count: usize) -> Option<Vec<u8>>;
 }
 
 /// A node of the graph.

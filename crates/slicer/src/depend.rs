@@ -290,8 +290,7 @@ impl Visitor for Depend<'_> {
         let site = self.graph.site(func, code, ops.len());
         self.graph.instances[site as usize] += 1;
         self.graph.flow[site as usize].returns = true;
-        (0..ops.len())
-            .for_each(|at| self.graph.executed[self.graph.sites[site as usize].first_op as usize + at] = true);
+        self.graph.mark_executed(site);
         let first = self.graph.sites[site as usize].first_op;
         self.temps.clear();
         for (index, op) in ops.iter().enumerate() {

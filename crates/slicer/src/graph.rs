@@ -99,6 +99,12 @@ impl Graph {
         site
     }
 
+    /// All of a site's operations count as executed.
+    pub fn mark_executed(&mut self, site: u32) {
+        let info = self.sites[site as usize];
+        self.executed[info.first_op as usize..(info.first_op + info.ops) as usize].fill(true);
+    }
+
     /// The site of an instruction in a function, if it was executed there.
     #[must_use]
     pub fn find(&self, func: u32, code: u32) -> Option<u32> {

@@ -10,6 +10,7 @@ pub mod build;
 pub mod cfg;
 pub mod check;
 mod clock;
+mod complete;
 pub mod depend;
 mod emit;
 mod fields;

@@ -138,17 +138,16 @@ pub struct CodeTable {
 }
 
 impl CodeTable {
+    /// The number of an instruction, which may be new.
+    pub fn add(&mut self, code: Code) -> u32 {
+        *self.index.entry((code.insn.pc, code.bytes.clone())).or_insert_with(|| {
+            self.code.push(code);
+            u32::try_from(self.code.len() - 1).unwrap_or(u32::MAX)
+        })
+    }
+
     /// The numbers of a recording's instructions, in their order there.
     pub fn intern(&mut self, recording: &Recording) -> Vec<u32> {
-        recording
-            .code
-            .iter()
-            .map(|code| {
-                *self.index.entry((code.insn.pc, code.bytes.clone())).or_insert_with(|| {
-                    self.code.push(code.clone());
-                    u32::try_from(self.code.len() - 1).unwrap_or(u32::MAX)
-                })
-            })
-            .collect()
+        recording.code.iter().map(|code| self.add(code.clone())).collect()
     }
 }

@@ -205,6 +205,10 @@ impl CodeSource for AddressSpace<'_> {
         let lifted = || lift::lift(mode, pc, &self.read(pc, 15)).ok();
         self.unseen.borrow_mut().entry(pc).or_insert_with(lifted).clone()
     }
+
+    fn bytes(&self, pc: u64, count: usize) -> Option<Vec<u8>> {
+        Some(self.read(pc, count)).filter(|bytes| bytes.len() == count)
+    }
 }
 
 /// Bits of a linear address.

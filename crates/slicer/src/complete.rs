@@ -1,0 +1,162 @@
+//! Adds code that no recording executed where it only goes on between executed code: one more turn of a loop, the other entry of a hash chain.
+//!
+//! The slice follows registers and locals statically, so a path that training did not take is as good as one it took, as long as its
+//! instructions only compute and load, and come back to executed code. The start snapshot has them. What stores, calls, returns, jumps to computed places
+//! or asks the world stays unexplored: those are the slow paths, and a whole run answers for them.
+
+use ir::{Arg, Class, Kind, Op};
+use rustc_hash::FxHashMap;
+
+use crate::cfg::CodeSource;
+use crate::frames::Functions;
+use crate::graph::Graph;
+use crate::recording::{Code, CodeTable};
+use crate::slice::Slice;
+
+/// Instructions on the way from a branch back to executed code, at most.
+const MAX_DETOUR: usize = 32;
+
+/// Adds what the slice's branches may lead to. Returns whether anything is new.
+pub(crate) fn complete(
+    graph: &mut Graph,
+    table: &mut CodeTable,
+    functions: &Functions,
+    source: &dyn CodeSource,
+    slice: &Slice,
+) -> bool {
+    let mut any = false;
+    for func in (0..graph.functions.len() as u32).filter(|&func| slice.functions[func as usize]) {
+        let sites = graph.functions[func as usize].sites.clone();
+        let mut by_pc: FxHashMap<u64, u32> = FxHashMap::default();
+        for &site in &sites {
+            if let Some(code) = table.code.get(graph.sites[site as usize].code as usize) {
+                by_pc.insert(code.insn.pc, site);
+            }
+        }
+        for site in sites.into_iter().filter(|&site| slice.sites[site as usize]) {
+            let info = graph.sites[site as usize];
+            let Some(code) = table.code.get(info.code as usize).cloned() else { continue };
+            let last = (info.first_op + info.ops.max(1) - 1) as usize;
+            let decides = code.insn.ops.last().is_some_and(|op| op.kind == Kind::BranchIf);
+            if !decides || !slice.ops.get(last).is_some_and(|included| *included) {
+                continue;
+            }
+            for target in targets(&code.insn) {
+                if graph.flow[site as usize].tails.iter().any(|tail| tail.0 == target) {
+                    continue;
+                }
+                let detour = Detour::find(&by_pc, functions, source, code.mode, target);
+                any |= detour.is_some_and(|detour| detour.add(graph, table, &mut by_pc, func, site, target));
+            }
+        }
+    }
+    any
+}
+
+/// Plain code between a branch and executed code.
+struct Detour {
+    insns: Vec<(lift::Insn, Vec<u8>)>,
+    mode: lift::Mode,
+}
+
+impl Detour {
+    /// What lies at an address, if all ways on from there come back to executed code of the function.
+    fn find(
+        by_pc: &FxHashMap<u64, u32>,
+        functions: &Functions,
+        source: &dyn CodeSource,
+        mode: lift::Mode,
+        start: u64,
+    ) -> Option<Self> {
+        let mut detour = Self { insns: Vec::new(), mode };
+        let mut work = vec![start];
+        while let Some(pc) = work.pop() {
+            if by_pc.contains_key(&pc) || detour.insns.iter().any(|(insn, _)| insn.pc == pc) {
+                continue;
+            }
+            if functions.is_entry(pc) || detour.insns.len() >= MAX_DETOUR {
+                return None;
+            }
+            let insn = source.insn(mode, pc).filter(|insn| is_plain(&insn.ops))?;
+            let bytes = source.bytes(pc, usize::from(insn.len))?;
+            work.extend(targets(&insn));
+            detour.insns.push((insn, bytes));
+        }
+        Some(detour)
+    }
+
+    /// Makes it a part of the function, entered from `site`. Returns whether that is new.
+    fn add(
+        self,
+        graph: &mut Graph,
+        table: &mut CodeTable,
+        by_pc: &mut FxHashMap<u64, u32>,
+        func: u32,
+        site: u32,
+        start: u64,
+    ) -> bool {
+        let mut new = Vec::new();
+        for (insn, bytes) in self.insns {
+            let (pc, ops, next) = (insn.pc, insn.ops.len(), targets(&insn));
+            let number = table.add(Code { insn, bytes, mode: self.mode });
+            let added = graph.site(func, number, ops);
+            graph.mark_executed(added);
+            by_pc.insert(pc, added);
+            new.push((added, next));
+        }
+        for (from, next) in &new {
+            for pc in next {
+                join(graph, *from, by_pc[pc]);
+            }
+        }
+        join(graph, site, by_pc[&start]) || !new.is_empty()
+    }
+}
+
+/// Notes that one site may follow another. Returns whether that is new.
+fn join(graph: &mut Graph, from: u32, to: u32) -> bool {
+    let next = &mut graph.flow[from as usize].next;
+    let new = !next.contains(&to);
+    if new {
+        next.push(to);
+    }
+    new
+}
+
+/// Where an instruction leads within its function.
+fn targets(insn: &lift::Insn) -> Vec<u64> {
+    let next = insn.pc.wrapping_add(u64::from(insn.len));
+    let mut targets = Vec::new();
+    let mut falls = true;
+    for op in insn.ops.iter().filter(|op| op.class() == Class::Control) {
+        match (op.kind, op.args[0], op.args[1]) {
+            (Kind::BranchIf, _, Arg::Const(target)) => targets.push(target),
+            (Kind::Jump, Arg::Const(target), _) => {
+                targets.push(target);
+                falls = false;
+            }
+            _ => falls = false,
+        }
+    }
+    if falls {
+        targets.push(next);
+    }
+    targets
+}
+
+/// Whether an instruction only computes and loads. What it would store, nothing joined with the loads that would read it.
+fn is_plain(ops: &[Op]) -> bool {
+    ops.iter().all(|op| match op.class() {
+        Class::Pure | Class::Load => true,
+        Class::Control => {
+            matches!(op.kind, Kind::BranchIf | Kind::Jump) && op.args.iter().all(|arg| is_target(op, *arg))
+        }
+        Class::Store | Class::Effect | Class::Nondet => false,
+    })
+}
+
+/// A branch's condition may be computed, its target may not.
+fn is_target(op: &Op, arg: Arg) -> bool {
+    let target = if op.kind == Kind::BranchIf { op.args[1] } else { op.args[0] };
+    arg != target || matches!(arg, Arg::Const(_))
+}
