@@ -1,8 +1,8 @@
 //! Adds code that no recording executed where it only goes on between executed code: one more turn of a loop, the other entry of a hash chain.
 //!
 //! The slice follows registers and locals statically, so a path that training did not take is as good as one it took, as long as its
-//! instructions only compute and load, and come back to executed code. The start snapshot has them. What stores, calls, returns, jumps to computed places
-//! or asks the world stays unexplored: those are the slow paths, and a whole run answers for them.
+//! instructions only compute, load and store, and come back to executed code or return. The start snapshot has them. What calls, jumps to computed places or asks
+//! the world stays unexplored: those are the slow paths, and a whole run answers for them.
 
 use ir::{Arg, Class, Kind, Op};
 use rustc_hash::FxHashMap;
@@ -33,6 +33,7 @@ pub(crate) fn complete(
                 by_pc.insert(code.insn.pc, site);
             }
         }
+        let tails: Tails = sites.iter().flat_map(|&site| graph.flow[site as usize].tails.iter().copied()).collect();
         for site in sites.into_iter().filter(|&site| slice.sites[site as usize]) {
             let info = graph.sites[site as usize];
             let Some(code) = table.code.get(info.code as usize).cloned() else { continue };
@@ -45,41 +46,43 @@ pub(crate) fn complete(
                 if graph.flow[site as usize].tails.iter().any(|tail| tail.0 == target) {
                     continue;
                 }
-                let detour = Detour::find(&by_pc, functions, source, code.mode, target);
-                any |= detour.is_some_and(|detour| detour.add(graph, table, &mut by_pc, func, site, target));
+                let known = Known { functions, source, tails: &tails };
+                let detour = Detour::find(&by_pc, &known, code.mode, target);
+                any |= detour.is_some_and(|detour| detour.add(graph, table, &mut by_pc, &tails, func, (site, target)));
             }
         }
     }
     any
 }
 
-/// Plain code between a branch and executed code.
+/// Plain code between a branch and executed code, or the function's end.
 struct Detour {
     insns: Vec<(lift::Insn, Vec<u8>)>,
     mode: lift::Mode,
 }
 
+/// How frames that began in a function go on as others, by address.
+type Tails = FxHashMap<u64, u32>;
+
 impl Detour {
-    /// What lies at an address, if all ways on from there come back to executed code of the function.
-    fn find(
-        by_pc: &FxHashMap<u64, u32>,
-        functions: &Functions,
-        source: &dyn CodeSource,
-        mode: lift::Mode,
-        start: u64,
-    ) -> Option<Self> {
+    /// What lies at an address, if all ways on from there come back to executed code of the function or end it in a way that was seen.
+    fn find(by_pc: &FxHashMap<u64, u32>, known: &Known<'_>, mode: lift::Mode, start: u64) -> Option<Self> {
         let mut detour = Self { insns: Vec::new(), mode };
         let mut work = vec![start];
         while let Some(pc) = work.pop() {
             if by_pc.contains_key(&pc) || detour.insns.iter().any(|(insn, _)| insn.pc == pc) {
                 continue;
             }
-            if functions.is_entry(pc) || detour.insns.len() >= MAX_DETOUR {
+            if known.functions.is_entry(pc) || detour.insns.len() >= MAX_DETOUR {
                 return None;
             }
-            let insn = source.insn(mode, pc).filter(|insn| is_plain(&insn.ops))?;
-            let bytes = source.bytes(pc, usize::from(insn.len))?;
-            work.extend(targets(&insn));
+            let insn = known.source.insn(mode, pc).filter(|insn| is_plain(&insn.ops))?;
+            let bytes = known.source.bytes(pc, usize::from(insn.len))?;
+            // Only a jump of its own can end the function: a branch to another one stays what it is.
+            let ends = jump(&insn).is_some_and(|target| known.tails.contains_key(&target));
+            if !ends {
+                work.extend(targets(&insn));
+            }
             detour.insns.push((insn, bytes));
         }
         Some(detour)
@@ -91,25 +94,56 @@ impl Detour {
         graph: &mut Graph,
         table: &mut CodeTable,
         by_pc: &mut FxHashMap<u64, u32>,
+        tails: &Tails,
         func: u32,
-        site: u32,
-        start: u64,
+        (site, start): (u32, u64),
     ) -> bool {
         let mut new = Vec::new();
         for (insn, bytes) in self.insns {
             let (pc, ops, next) = (insn.pc, insn.ops.len(), targets(&insn));
+            let tail = jump(&insn).and_then(|target| Some((target, *tails.get(&target)?)));
+            let returns = insn.ops.last().is_some_and(|op| op.kind == Kind::Ret);
+            let stores: Vec<usize> = (0..ops).filter(|&at| insn.ops[at].kind == Kind::Store).collect();
             let number = table.add(Code { insn, bytes, mode: self.mode });
             let added = graph.site(func, number, ops);
             graph.mark_executed(added);
             by_pc.insert(pc, added);
-            new.push((added, next));
+            let first = graph.sites[added as usize].first_op;
+            // Whoever reads what it stores reads memory: the store only has to be there.
+            graph.forced.extend(stores.into_iter().map(|at| first + at as u32));
+            graph.flow[added as usize].returns = returns;
+            match tail {
+                Some(tail) => {
+                    graph.flow[added as usize].tails.push(tail);
+                    graph.functions[tail.1 as usize].creators.insert(first + ops as u32 - 1);
+                }
+                None => new.push((added, next)),
+            }
         }
         for (from, next) in &new {
             for pc in next {
                 join(graph, *from, by_pc[pc]);
             }
         }
-        join(graph, site, by_pc[&start]) || !new.is_empty()
+        join(graph, site, by_pc[&start])
+    }
+}
+
+/// What is known of the code around.
+struct Known<'k> {
+    functions: &'k Functions,
+    source: &'k dyn CodeSource,
+    tails: &'k Tails,
+}
+
+/// Where an instruction that is nothing but a jump leads.
+fn jump(insn: &lift::Insn) -> Option<u64> {
+    match insn.ops.as_slice() {
+        [op] if op.kind == Kind::Jump => match op.args[0] {
+            Arg::Const(target) => Some(target),
+            Arg::Var(_) => None,
+        },
+        _ => None,
     }
 }
 
@@ -144,19 +178,15 @@ fn targets(insn: &lift::Insn) -> Vec<u64> {
     targets
 }
 
-/// Whether an instruction only computes and loads. What it would store, nothing joined with the loads that would read it.
+/// Whether all that an instruction does is known from its operations.
 fn is_plain(ops: &[Op]) -> bool {
     ops.iter().all(|op| match op.class() {
-        Class::Pure | Class::Load => true,
-        Class::Control => {
-            matches!(op.kind, Kind::BranchIf | Kind::Jump) && op.args.iter().all(|arg| is_target(op, *arg))
-        }
-        Class::Store | Class::Effect | Class::Nondet => false,
+        Class::Pure | Class::Load | Class::Store => true,
+        Class::Control => match op.kind {
+            Kind::BranchIf => matches!(op.args[1], Arg::Const(_)),
+            Kind::Jump => matches!(op.args[0], Arg::Const(_)),
+            kind => kind == Kind::Ret,
+        },
+        Class::Effect | Class::Nondet => false,
     })
-}
-
-/// A branch's condition may be computed, its target may not.
-fn is_target(op: &Op, arg: Arg) -> bool {
-    let target = if op.kind == Kind::BranchIf { op.args[1] } else { op.args[0] };
-    arg != target || matches!(arg, Arg::Const(_))
 }

@@ -286,7 +286,8 @@ impl Visitor for Depend<'_> {
         self.bottom = frame.bottom;
         self.previous = frame.site;
         let ops = summary_ops(call.summary);
-        let code = self.code.len() as u32 + call.summary as u32;
+        // Past every number of an instruction.
+        let code = u32::MAX - call.summary as u32;
         let site = self.graph.site(func, code, ops.len());
         self.graph.instances[site as usize] += 1;
         self.graph.flow[site as usize].returns = true;

@@ -75,6 +75,8 @@ pub struct Graph {
     pub end_site: Option<u32>,
     /// Linear address of each load's last instance.
     pub addresses: FxHashMap<u32, u64>,
+    /// Stores in code that no recording executed: they belong to every slice of their function.
+    pub forced: Vec<u32>,
     /// Operations that defined outputs.
     pub criteria: FxHashSet<u32>,
 }

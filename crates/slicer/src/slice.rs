@@ -88,7 +88,7 @@ pub fn slice(graph: &Graph, code: &[Code], functions: &Functions, source: &dyn C
         },
         work: Vec::new(),
     };
-    let mut criteria: Vec<u32> = graph.criteria.iter().copied().collect();
+    let mut criteria: Vec<u32> = graph.criteria.iter().chain(&graph.forced).copied().collect();
     criteria.sort_unstable();
     for op in criteria {
         search.add(op);
