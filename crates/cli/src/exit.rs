@@ -57,6 +57,10 @@ exits! {
     Differ 21 "`run --verify`: slice and whole run give different answers",
     /// `trace check` found a disagreement.
     Disagree 22 "`trace check`: an instruction does what the lifter does not expect",
+    /// `tampering` found code that the kernel did not change itself.
+    Tampered 23 "`tampering`: the target's kernel code has changes that are not the kernel's own",
+    /// `crossview` found a difference.
+    Crossview 24 "`crossview`: one program sees what another does not",
     /// `record` found a mark missing or wrong.
     Marks 30 "`record`: nothing was recorded, or a trainer's marks are wrong",
     /// `record --timeout`.

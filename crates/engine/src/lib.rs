@@ -13,6 +13,7 @@ mod outcome;
 mod slice;
 mod space;
 mod start;
+pub mod tampering;
 mod watch;
 mod whole;
 

@@ -6,7 +6,7 @@
 
 use crate::cpio::Archive;
 use crate::kernel::Kernel;
-use crate::{Error, Result, layout};
+use crate::{Error, Result, layout, rootkit};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
@@ -61,7 +61,7 @@ impl Kind {
 pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
     let helpers = compile_all(&layout::guests().join("linux"), &layout::build().join("linux"))?;
     let mut archive = Archive::new();
-    for directory in ["bin", "dev", "lib", "modules", "proc", "root", "sbin", "sys", "tmp", "trainers"] {
+    for directory in ["bin", "dev", "kits", "lib", "modules", "proc", "root", "sbin", "sys", "tmp", "trainers"] {
         archive.directory(directory);
     }
     archive.character_device("dev/console", 0o600, 5, 1);
@@ -88,6 +88,11 @@ pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
         order += &format!("{}.ko\n", module.name);
     }
     archive.file("modules/order", 0o644, order.as_bytes());
+    if kind == Kind::Target {
+        for module in rootkit::build(kernel)? {
+            add_program(&mut archive, "kits", &module)?;
+        }
+    }
     let path = layout::build().join(format!("{}-{}.cpio", kind.name(), kernel.release));
     layout::write(&path, &archive.finish())?;
     Ok(path)

@@ -16,6 +16,7 @@ pub mod kernel;
 pub mod layout;
 pub mod pipeline;
 pub mod qmp;
+pub mod rootkit;
 pub mod state;
 pub mod truth;
 

@@ -1,10 +1,12 @@
 //! The verbs, one module each.
 
 mod build;
+mod crossview;
 mod explain;
 mod learn;
 mod record;
 mod run;
+mod tampering;
 mod target;
 mod trace;
 
@@ -34,6 +36,8 @@ enum Verb {
     Run(run::RunArgs),
     Learn(learn::LearnArgs),
     Explain(explain::ExplainArgs),
+    Tampering(tampering::TamperingArgs),
+    Crossview(crossview::CrossviewArgs),
     #[command(subcommand)]
     Target(target::Verb),
 }
@@ -58,6 +62,8 @@ impl Cli {
             Verb::Run(args) => args.run(context),
             Verb::Learn(args) => args.run(context),
             Verb::Explain(args) => args.run(),
+            Verb::Tampering(args) => args.run(context),
+            Verb::Crossview(args) => args.run(context),
             Verb::Target(verb) => verb.run(),
         }
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use engine::{Environment, Inputs, Limits, Outcome, Run, RunError, SliceProgram, WholeProgram, parse_inputs};
+use engine::{Environment, Inputs, Limits, Outcome, Run, RunError, SliceProgram, Values, WholeProgram, parse_inputs};
 use ir::Program;
 use machine::Target;
 
@@ -52,16 +52,9 @@ pub struct RunArgs {
     repeat: u32,
 }
 
-/// A program, a target and how to look at it: what every run needs.
-#[derive(Args, Debug)]
-pub struct Asked {
-    /// The program, made by `virtuoso build`
-    program: PathBuf,
-    /// A dump of a paused guest
-    target: PathBuf,
-    /// Value of an input; lists are separated by commas
-    #[arg(short, long = "input", value_name = "NAME=VALUE", value_parser = parse_input)]
-    inputs: Vec<(String, String)>,
+/// How to look at a target.
+#[derive(Args, Clone, Debug)]
+pub struct TargetArgs {
     /// The processor whose view is taken, counted from 0
     #[arg(long, default_value_t = 0, value_name = "N")]
     cpu: usize,
@@ -79,7 +72,26 @@ pub struct Asked {
     system: Option<PathBuf>,
 }
 
+/// A program, a target and how to look at it: what every run needs.
+#[derive(Args, Debug)]
+pub struct Asked {
+    /// The program, made by `virtuoso build`
+    program: PathBuf,
+    /// A dump of a paused guest
+    target: PathBuf,
+    /// Value of an input; lists are separated by commas
+    #[arg(short, long = "input", value_name = "NAME=VALUE", value_parser = parse_input)]
+    inputs: Vec<(String, String)>,
+    #[command(flatten)]
+    how: TargetArgs,
+}
+
 impl Asked {
+    /// The same without a command line.
+    pub const fn new(program: PathBuf, target: PathBuf, how: TargetArgs, inputs: Vec<(String, String)>) -> Self {
+        Self { program, target, inputs, how }
+    }
+
     /// The program.
     pub fn program(&self) -> Result<Program, Failure> {
         files::program(&self.program)
@@ -88,6 +100,11 @@ impl Asked {
     /// Where the program is.
     pub fn program_path(&self) -> &Path {
         &self.program
+    }
+
+    /// Where the target is.
+    pub fn target_path(&self) -> &Path {
+        &self.target
     }
 
     /// Something is wrong with the program.
@@ -102,27 +119,27 @@ impl Asked {
 
     /// The target.
     pub fn target(&self) -> Result<Target, Failure> {
-        target::open(&self.target, self.cpu_file.as_ref())
+        target::open(&self.target, self.how.cpu_file.as_ref())
     }
 
     /// The target as a run sees it.
     pub fn run<'t>(&self, target: &'t Target) -> Result<Run<'t>, Failure> {
-        let cpu = target.cpus.get(self.cpu).ok_or_else(|| {
+        let cpu = target.cpus.get(self.how.cpu).ok_or_else(|| {
             let last = target.cpus.len().saturating_sub(1);
-            Failure::file(&self.target, format!("it has no processor {}; give --cpu 0 to {last}", self.cpu))
+            Failure::file(&self.target, format!("it has no processor {}; give --cpu 0 to {last}", self.how.cpu))
         })?;
         let mut limits = Limits::default();
-        if let Some(fuel) = self.fuel {
+        if let Some(fuel) = self.how.fuel {
             limits.fuel = fuel;
         }
-        Ok(Run { memory: &*target.mem, regs: &cpu.regs, env: Environment { tsc: self.tsc }, limits })
+        Ok(Run { memory: &*target.mem, regs: &cpu.regs, env: Environment { tsc: self.how.tsc }, limits })
     }
 
     /// The companion file; `why` says what for.
     pub fn companion(&self, program: &Program, why: &str) -> Result<ir::System, Failure> {
         let name = companion_name(&program.system);
-        let path = self.system.clone().unwrap_or_else(|| self.program.with_file_name(&name));
-        if self.system.is_none() && !path.exists() {
+        let path = self.how.system.clone().unwrap_or_else(|| self.program.with_file_name(&name));
+        if self.how.system.is_none() && !path.exists() {
             return Err(Failure::input(format!(
                 "{why} needs the training system's companion file {}, which is not there; copy it beside the program or name it with --system",
                 path.display()
@@ -136,6 +153,27 @@ impl Asked {
             ));
         }
         Ok(system)
+    }
+
+    /// The answer: the slice's, or else the whole run's.
+    pub fn answer(&self, program: &Program, context: Context) -> Result<Values, Failure> {
+        let (inputs, target) = (self.inputs(program)?, self.target()?);
+        let run = self.run(&target)?;
+        let slice = SliceProgram::new(program).map_err(|error| self.failure(&error.into()))?;
+        let why = match slice.run(&run, &inputs).map_err(|error| self.failure(&error))?.0 {
+            Outcome::Answer(values) => return Ok(values),
+            Outcome::Stopped(stopped) => format!("the slice stopped ({stopped}), and the whole run"),
+        };
+        let system = self.companion(program, &why)?;
+        let mut whole = WholeProgram::new(program, &system);
+        let outcome = context.progress.during("whole run", || whole.run(&run, &inputs));
+        match outcome.map_err(|error| self.failure(&error))?.0 {
+            Outcome::Answer(values) => Ok(values),
+            Outcome::Stopped(stopped) => {
+                let text = format!("{}: the whole run stopped: {stopped}", self.program.display());
+                Err(Failure::new(Exit::of(&stopped), text))
+            }
+        }
     }
 
     /// Why a run could not begin.

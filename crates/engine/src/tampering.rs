@@ -1,0 +1,256 @@
+//! Compares the target's kernel code with the trusted copy of it.
+//!
+//! Answers never depend on the target's code; this report tells whether somebody changed it. Kernels change their own code too: a *switch* is a
+//! no-operation that became a jump to code nearby, or the reverse; a *trace point* is one that became a call, or the reverse; a direct call or jump may get another
+//! target. All of these lead to code of the trusted copy. What leads elsewhere, or is anything else, is *foreign*. Places that hold other code
+//! altogether (modules loaded elsewhere) are counted and not compared. Nothing is known of any one system: the forms are those of the instruction set.
+
+use ir::System;
+use machine::paging::{self, PagingMode};
+use machine::{GuestMemory, VirtAddr};
+use serde::Serialize;
+
+/// How far a switch may lead: within one function and its cold part.
+const NEAR: u64 = 1 << 20;
+/// Unequal bytes this close together are one difference.
+const GAP: usize = 8;
+
+/// What a difference looks like.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// A no-operation and a jump nearby, either way, or a direct jump or call with another target in the trusted copy.
+    Switch,
+    /// A no-operation and a call into the trusted copy, either way.
+    TracePoint,
+    /// Anything else.
+    Foreign,
+}
+
+/// A stretch of code that differs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Difference {
+    /// Its address.
+    pub address: u64,
+    /// What it looks like.
+    pub change: Change,
+    /// The trusted bytes.
+    pub trusted: Vec<u8>,
+    /// The target's bytes.
+    pub found: Vec<u8>,
+    /// Where the target's instruction there leads, if it is a direct jump or call.
+    pub leads_to: Option<u64>,
+}
+
+/// What a comparison found.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Tampering {
+    /// Pages compared.
+    pub pages: usize,
+    /// Pages that are not mapped or not in the target's memory.
+    pub absent: usize,
+    /// Pages where the target has other code altogether.
+    pub other: usize,
+    /// The differences, by address.
+    pub differences: Vec<Difference>,
+}
+
+impl Tampering {
+    /// The differences that no self-patching explains.
+    pub fn foreign(&self) -> impl Iterator<Item = &Difference> {
+        self.differences.iter().filter(|it| it.change == Change::Foreign)
+    }
+}
+
+/// Neighbouring pages of the trusted copy and what the target has there.
+struct Region<'s> {
+    pages: Vec<(u64, &'s [u8], Option<[u8; 4096]>)>,
+}
+
+/// Compares all code of a training system with what a target has at the same addresses. `root` is that of the target's page tables.
+#[must_use]
+pub fn compare(system: &System, memory: &dyn GuestMemory, mode: PagingMode, root: u64) -> Tampering {
+    let mut report = Tampering::default();
+    let mut region = Region { pages: Vec::new() };
+    for (address, trusted) in system.iter() {
+        if region.pages.last().is_some_and(|last| last.0 + 4096 != address) {
+            report.region(system, &std::mem::replace(&mut region, Region { pages: Vec::new() }));
+        }
+        let found = paging::translate(memory, mode, root, VirtAddr(address))
+            .ok()
+            .filter(|found| !found.user)
+            .and_then(|found| memory.page(found.paddr.page()).ok().copied());
+        region.pages.push((address, trusted, found));
+    }
+    report.region(system, &region);
+    report
+}
+
+impl Tampering {
+    fn region(&mut self, system: &System, region: &Region<'_>) {
+        let alike = |page: &&(u64, &[u8], Option<[u8; 4096]>)| {
+            page.2.is_some_and(|found| found.iter().zip(page.1).filter(|(a, b)| a == b).count() > 2048)
+        };
+        let same = region.pages.iter().filter(alike).count();
+        self.absent += region.pages.iter().filter(|page| page.2.is_none()).count();
+        if same * 2 < region.pages.len() {
+            // Not this code with changes, but other code, or none.
+            self.other += region.pages.iter().filter(|page| page.2.is_some()).count();
+            return;
+        }
+        let (mut start, mut trusted, mut found) = (0, Vec::new(), Vec::new());
+        for &(address, page, copy) in &region.pages {
+            let Some(copy) = copy else {
+                self.stretch(system, start, &std::mem::take(&mut trusted), &std::mem::take(&mut found));
+                continue;
+            };
+            if trusted.is_empty() {
+                start = address;
+            }
+            self.pages += 1;
+            trusted.extend_from_slice(page);
+            found.extend_from_slice(&copy);
+        }
+        self.stretch(system, start, &trusted, &found);
+    }
+
+    /// Finds the differences of a contiguous stretch.
+    fn stretch(&mut self, system: &System, start: u64, trusted: &[u8], found: &[u8]) {
+        let mut at = 0;
+        while let Some(first) = (at..trusted.len()).find(|&at| trusted[at] != found[at]) {
+            let (mut last, mut next) = (first, first + 1);
+            while next < trusted.len() && next - last <= GAP {
+                if trusted[next] != found[next] {
+                    last = next;
+                }
+                next += 1;
+            }
+            at = last + 1;
+            let form = patch(system, start, trusted, found, first, last);
+            let (from, to, change, leads_to) = form.unwrap_or((first, last + 1, Change::Foreign, None));
+            let leads_to = leads_to.or_else(|| target(&found[from..], start + from as u64));
+            self.differences.push(Difference {
+                address: start + from as u64,
+                change,
+                trusted: trusted[from..to].to_vec(),
+                found: found[from..to].to_vec(),
+                leads_to,
+            });
+        }
+    }
+}
+
+/// Recognises a patch that covers the unequal bytes `first..=last`: where it begins and ends, what it is, and where it leads.
+fn patch(
+    system: &System,
+    start: u64,
+    trusted: &[u8],
+    found: &[u8],
+    first: usize,
+    last: usize,
+) -> Option<(usize, usize, Change, Option<u64>)> {
+    let mut foreign = None;
+    for length in [5usize, 2] {
+        for from in first.saturating_sub(length - 1)..=first {
+            let to = from + length;
+            if to <= last || to > trusted.len() {
+                continue;
+            }
+            let address = start + from as u64;
+            let (Some(old), Some(new)) = (form(&trusted[from..to], address), form(&found[from..to], address)) else {
+                continue;
+            };
+            let inside = |target: u64| system.page(target & !4095).is_some();
+            let near = |target: u64| inside(target) && target.abs_diff(address) < NEAR;
+            let change = match (old, new) {
+                (Form::Nothing, Form::Jump(to)) | (Form::Jump(to), Form::Nothing) if near(to) => Change::Switch,
+                (Form::Nothing, Form::Call(to)) | (Form::Call(to), Form::Nothing) if inside(to) => Change::TracePoint,
+                (Form::Call(_), Form::Call(to)) | (Form::Jump(_), Form::Jump(to)) if inside(to) => Change::Switch,
+                _ => {
+                    // It is such an instruction, but leads where no trusted code is.
+                    foreign = foreign.or(Some((from, to, Change::Foreign, target(&found[from..], address))));
+                    continue;
+                }
+            };
+            return Some((from, to, change, target(&found[from..], address)));
+        }
+    }
+    foreign
+}
+
+/// The instructions that kernels patch in place.
+#[derive(Clone, Copy)]
+enum Form {
+    Nothing,
+    Jump(u64),
+    Call(u64),
+}
+
+/// The form of exactly these bytes (SDM vol. 2: NOP, JMP, CALL).
+fn form(bytes: &[u8], address: u64) -> Option<Form> {
+    match bytes {
+        [0x0f, 0x1f, 0x44, 0x00, 0x00] | [0x66, 0x90] => Some(Form::Nothing),
+        [0xe8, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Call),
+        [0xe9, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Jump),
+        [0xeb, _] => target(bytes, address).map(Form::Jump),
+        _ => None,
+    }
+}
+
+/// Where a direct jump or call at the beginning of `bytes` leads.
+fn target(bytes: &[u8], address: u64) -> Option<u64> {
+    match bytes {
+        [0xe8 | 0xe9, a, b, c, d, ..] => {
+            let distance = i64::from(i32::from_le_bytes([*a, *b, *c, *d]));
+            Some(address.wrapping_add(5).wrapping_add_signed(distance))
+        }
+        [0xeb, distance, ..] => Some(address.wrapping_add(2).wrapping_add_signed(i64::from(distance.cast_signed()))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: u64 = 0xffff_ffff_8100_0000;
+
+    fn changes(edit: impl Fn(&mut [u8])) -> Vec<(u64, Change)> {
+        let mut page = [0x90; 4096];
+        page[100..105].copy_from_slice(&[0x0f, 0x1f, 0x44, 0x00, 0x00]);
+        page[200..205].copy_from_slice(&[0xe8, 1, 0, 0, 0]);
+        page[300..302].copy_from_slice(&[0x66, 0x90]);
+        let mut system = System::default();
+        system.insert(BASE, &page);
+        let mut found = page;
+        edit(&mut found);
+        let mut report = Tampering::default();
+        report.region(&system, &Region { pages: vec![(BASE, &page, Some(found))] });
+        report.differences.iter().map(|it| (it.address - BASE, it.change)).collect()
+    }
+
+    #[test]
+    fn self_patching_is_told_from_the_rest() {
+        assert_eq!(changes(|_| {}), []);
+        assert_eq!(changes(|page| page[100..105].copy_from_slice(&[0xe9, 9, 0, 0, 0])), [(100, Change::Switch)]);
+        assert_eq!(changes(|page| page[100..105].copy_from_slice(&[0xe8, 9, 0, 0, 0])), [(100, Change::TracePoint)]);
+        assert_eq!(changes(|page| page[200..205].copy_from_slice(&[0xe8, 9, 0, 0, 0])), [(200, Change::Switch)]);
+        assert_eq!(changes(|page| page[300..302].copy_from_slice(&[0xeb, 9])), [(300, Change::Switch)]);
+        // Out of the trusted copy: the first five bytes of a hook.
+        assert_eq!(changes(|page| page[100..105].copy_from_slice(&[0xe9, 0, 0, 1, 0])), [(100, Change::Foreign)]);
+        assert_eq!(changes(|page| page[200..205].copy_from_slice(&[0xe8, 0, 0, 1, 0])), [(200, Change::Foreign)]);
+        assert_eq!(changes(|page| page[50] = 0xcc), [(50, Change::Foreign)]);
+    }
+
+    #[test]
+    fn other_code_is_not_compared() {
+        let mut system = System::default();
+        system.insert(BASE, &[0x90; 4096]);
+        let mut report = Tampering::default();
+        report.region(&system, &Region { pages: vec![(BASE, &[0x90; 4096], Some([0; 4096]))] });
+        assert_eq!((report.pages, report.other, report.differences.len()), (0, 1, 0));
+        let mut report = Tampering::default();
+        report.region(&system, &Region { pages: vec![(BASE, &[0x90; 4096], None)] });
+        assert_eq!((report.absent, report.other), (1, 0));
+    }
+}

@@ -1,0 +1,31 @@
+/* All PIDs below a limit that can be sent a signal: pidprobe LIMIT. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "virtuoso.h"
+
+static uint32_t pids[4096];
+
+int main(int argc, char **argv)
+{
+    uint32_t limit = argc > 1 ? strtoul(argv[1], NULL, 10) : 1024;
+    uint32_t count = 0;
+
+    virtuoso_input("limit:u32", &limit);
+    virtuoso_output("count:u32", &count);
+    virtuoso_output("pids:u32[count<=4096]", pids);
+    virtuoso_begin("pidprobe");
+    /* Signal 0 only asks; thread PID of process PID: threads other than the first are no processes. */
+    for (uint32_t pid = 1; pid < limit && count < 4096; pid++)
+        if (syscall(SYS_tgkill, pid, pid, 0) == 0 || errno == EPERM)
+            pids[count++] = pid;
+    virtuoso_end();
+
+    printf("count %u\n", count);
+    return 0;
+}

@@ -1,0 +1,39 @@
+/* The names of the kernel's modules, from /sys/module, separated by spaces. What is built in has no "initstate" there. */
+#include <dirent.h>
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "virtuoso.h"
+
+static char names[8192];
+
+int main(void)
+{
+    int32_t rc = 0;
+
+    virtuoso_output("rc:i32", &rc);
+    virtuoso_output("names:cstr[8192]", names);
+    virtuoso_begin("sysmod");
+    DIR *dir = opendir("/sys/module");
+    if (dir) {
+        struct dirent *entry;
+        while ((entry = readdir(dir))) {
+            char path[320];
+            snprintf(path, sizeof path, "/sys/module/%s/initstate", entry->d_name);
+            if (access(path, F_OK) == 0 && strlen(names) + strlen(entry->d_name) + 2 < sizeof names) {
+                strcat(names, entry->d_name);
+                strcat(names, " ");
+            }
+        }
+        closedir(dir);
+    } else {
+        rc = -errno;
+    }
+    virtuoso_end();
+
+    printf("rc %d names %s\n", rc, names);
+    return 0;
+}
