@@ -12,6 +12,7 @@ mod fields;
 mod outcome;
 mod slice;
 mod space;
+mod spin;
 mod start;
 pub mod tampering;
 mod watch;

@@ -47,7 +47,7 @@ pub enum Stopped {
         /// What it wants.
         what: String,
     },
-    /// The code waits for something that never comes to a paused guest.
+    /// The code waits for something that never comes to a paused guest: it halts, or goes round without changing anything.
     #[error("blocked: the code waits at {at:#x}")]
     Blocked {
         /// The instruction.

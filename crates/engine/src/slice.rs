@@ -9,6 +9,7 @@ use crate::exec::execute;
 use crate::fields::{Inputs, collect, prepare};
 use crate::outcome::{Outcome, Stopped};
 use crate::space::Space;
+use crate::spin::Spin;
 use crate::start::{Run, RunError, same_kernel};
 
 /// Where control goes, with blocks of all functions numbered in one row.
@@ -151,6 +152,7 @@ impl<'p> SliceProgram<'p> {
             return Ok(Err(Stopped::Unmapped { at: 0, address: 0, cause: fault.to_string() }));
         }
         let mut frames: Vec<Frame> = Vec::new();
+        let mut spin = Spin::new();
         let mut saved: Vec<u64> = Vec::new();
         let rsp = Reg::Rsp.index();
         let mut at = self.functions[self.program.entry.0 as usize].entry;
@@ -162,6 +164,10 @@ impl<'p> SliceProgram<'p> {
                 }
             }
             *used += u64::from(block.last - block.first) + 1;
+            let place = u64::from(at) | (frames.len() as u64) << 32;
+            if spin.is_waiting(place, &slots, space) {
+                return Ok(Err(Stopped::Blocked { at: block.pc }));
+            }
             if *used > run.limits.fuel {
                 return Ok(Err(Stopped::OutOfFuel { at: block.pc, used: *used }));
             }

@@ -65,6 +65,7 @@ pub struct Space<'t> {
     heap_start: u64,
     heap_sizes: FxHashMap<u64, u64>,
     limit: usize,
+    changes: u64,
 }
 
 impl<'t> Space<'t> {
@@ -86,6 +87,7 @@ impl<'t> Space<'t> {
             heap_start: program.heap,
             heap_sizes: FxHashMap::default(),
             limit,
+            changes: 0,
         };
         for page in &program.pages {
             match &page.content {
@@ -106,6 +108,12 @@ impl<'t> Space<'t> {
             }
         }
         space
+    }
+
+    /// How many stores changed what was there.
+    #[must_use]
+    pub const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// How many pages were copied or made.
@@ -275,7 +283,9 @@ impl<'t> Space<'t> {
         }
         let entry = self.entry(address, true)?;
         let page = &mut self.copies[entry.copy as usize];
-        page[offset..offset + size as usize].copy_from_slice(&value.to_le_bytes()[..size as usize]);
+        let (bytes, new) = (&mut page[offset..offset + size as usize], &value.to_le_bytes()[..size as usize]);
+        self.changes += u64::from(*bytes != *new);
+        bytes.copy_from_slice(new);
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use crate::exec::execute;
 use crate::fields::{Inputs, collect, prepare};
 use crate::outcome::{Outcome, Stopped};
 use crate::space::Space;
+use crate::spin::Spin;
 use crate::start::{Run, RunError, same_kernel};
 use crate::watch::{Seen, Unwatched, Watch};
 
@@ -154,7 +155,7 @@ impl<'p> WholeProgram<'p> {
         self.cache.pool.fill(&mut slots, 0);
         run.registers(self.program, &mut slots)?;
         let env = run.environment(self.program, space);
-        let mut show = Show::default();
+        let (mut show, mut spin) = (Show::default(), Spin::new());
         let mut process = PROCESS_REGS.map(|reg| slots[reg.index()]);
         let (mut pc, mut from, mut used) = (self.program.begin_pc, self.program.begin_pc, 0u64);
         loop {
@@ -189,6 +190,9 @@ impl<'p> WholeProgram<'p> {
                 continue;
             }
             used += u64::from(block.last - block.first) + 1;
+            if spin.is_waiting(pc, &slots, space) {
+                return Ok(Some(Stopped::Blocked { at: pc }));
+            }
             if used > run.limits.fuel {
                 return Ok(Some(Stopped::OutOfFuel { at: pc, used }));
             }

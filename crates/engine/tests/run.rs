@@ -230,7 +230,15 @@ fn limits_end_endless_programs() {
     };
     let looping = "function f0 1 \"\" {\nb0 @1:\n rax = add.64 rax, 1\n goto b0\n}\n";
     assert_eq!(end(looping), Stopped::OutOfFuel { at: 1, used: 1002 });
-    assert!(matches!(end("function f0 1 \"\" {\nb0 @1:\n goto tail f0\n}\n"), Stopped::OutOfFuel { .. }));
+    // Round and round without any change: a lock that nobody gives back.
+    assert_eq!(end("function f0 1 \"\" {\nb0 @1:\n goto tail f0\n}\n"), Stopped::Blocked { at: 1 });
+    let lock =
+        format!("function f0 1 \"\" {{\nb0 @1:\n rcx = load.64 {FIRST:#x}\n store.64 {FIRST:#x}, rcx\n goto b0\n}}\n");
+    assert_eq!(end(&lock), Stopped::Blocked { at: 1 });
+    let counted = format!(
+        "function f0 1 \"\" {{\nb0 @1:\n rcx = load.64 {FIRST:#x}\n rcx = add.64 rcx, 1\n store.64 {FIRST:#x}, rcx\n rcx = mov.64 0\n goto b0\n}}\n"
+    );
+    assert!(matches!(end(&counted), Stopped::OutOfFuel { .. }), "memory changes: it may come to an end");
     let nested = "function f0 1 \"\" {\nb0 @1:\n call f0 stack rsp then return\n}\n";
     assert!(matches!(end(nested), Stopped::Limit { at: 1, .. }));
     let exactly = block("rax = mov.64 1\nend");
