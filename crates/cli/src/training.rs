@@ -10,6 +10,7 @@ use ir::program::{Field, ViewCell};
 use ir::{Program, System};
 use machine::{PhysAddr, Reg, VirtAddr};
 use rustc_hash::FxHashMap;
+use slicer::start::outputs_of_run;
 use slicer::{BuildOptions, Recording, Start};
 use trace::{Access, Header, InsnId, Recorded, Trace, TraceError, TraceWriter};
 
@@ -125,6 +126,9 @@ fn view(starts: &[Start<'_>], options: &mut BuildOptions) -> Result<(View, Vec<R
     for start in starts {
         let Ok(own) = rehearse(start, options, &[])? else { return paused("the trainer's own rehearsal stopped") };
         let Ok(idle) = rehearse(start, &as_idle, &[])? else { return paused("an idle processor cannot execute it") };
+        if outputs_of_run(&own.recording) != start.written_outputs() {
+            return paused("a whole run does not give the outputs that were recorded");
+        }
         if own.values != idle.values {
             return paused("the answer depends on who runs");
         }

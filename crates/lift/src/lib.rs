@@ -28,6 +28,7 @@ mod flags;
 mod flow;
 mod fpu;
 mod multiply;
+mod names;
 mod operands;
 mod segment;
 mod shift;
@@ -40,3 +41,4 @@ mod system;
 
 pub use decode::{Insn, LiftError, Mode, disassemble, lift, mnemonic_name};
 pub use flow::{Flow, flow};
+pub use names::names;

@@ -1,6 +1,6 @@
 //! The training system at the begin mark: its memory, its address space, its code.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ops::{ControlFlow, Range};
 use std::sync::OnceLock;
 
@@ -57,6 +57,8 @@ pub(crate) struct AddressSpace<'t> {
     /// Supervisor mappings: physical address, size, linear address.
     supervisor: Vec<(u64, u64, u64)>,
     kernel_code: u64,
+    /// Made when first asked for.
+    named: OnceCell<FxHashSet<u64>>,
     /// Lifted instructions that no run executed, by address.
     unseen: RefCell<FxHashMap<u64, Option<lift::Insn>>>,
 }
@@ -94,6 +96,7 @@ impl<'t> AddressSpace<'t> {
             user_half: begin >> (mode_bits(mode) - 1) & 1,
             supervisor: Vec::new(),
             kernel_code: entry.unwrap_or(u64::MAX),
+            named: OnceCell::new(),
             unseen: RefCell::default(),
         };
         space.collect();
@@ -137,7 +140,8 @@ impl<'t> AddressSpace<'t> {
     }
 
     /// The kernel's own address of a frame that it shows to processes, where there is one: the frame is mapped for the kernel in two ways at
-    /// least (every frame has one in a kernel that maps all memory). Of these the nearest to the kernel's code is its own.
+    /// least (every frame has one in a kernel that maps all memory). Of these the nearest to the kernel's code is its own, if that code names it: memory
+    /// behind the image may have such an address too, and hold anything, the process's program among it.
     pub fn kernel_alias(&self, frame: u64) -> Option<u64> {
         let aliases: Vec<u64> = self
             .supervisor
@@ -148,7 +152,32 @@ impl<'t> AddressSpace<'t> {
         if aliases.len() < 2 {
             return None;
         }
-        aliases.into_iter().min_by_key(|alias| alias.abs_diff(self.kernel_code))
+        let own = aliases.into_iter().min_by_key(|alias| alias.abs_diff(self.kernel_code))?;
+        self.named.get_or_init(|| self.named_pages()).contains(&(own & !4095)).then_some(own)
+    }
+
+    /// The pages near the kernel's code of which its instructions name an address.
+    fn named_pages(&self) -> FxHashSet<u64> {
+        let mode = if mode_bits(self.mode) == 64 { lift::Mode::Bits64 } else { lift::Mode::Bits32 };
+        let mut named = FxHashSet::default();
+        self.walk(self.kernel_root, &mut |mapping| {
+            if mapping.user || !mapping.executable || mapping.size > 64 << 20 {
+                return;
+            }
+            let mut code = Vec::new();
+            for at in (0..mapping.size).step_by(4096) {
+                match self.memory.page(mapping.paddr.add(at)) {
+                    Ok(page) if *page != [0; 4096] => code.extend_from_slice(page),
+                    _ => code.resize(code.len() + 4096, 0xcc),
+                }
+            }
+            lift::names(mode, mapping.vaddr.0, &code, &mut |address| {
+                if self.is_near_code(address) {
+                    named.insert(address & !4095);
+                }
+            });
+        });
+        named
     }
 
     /// Whether an address lies where the kernel's image does, so that it means the same in every boot.

@@ -3,6 +3,7 @@
 //! A whole run needs no more than this, a slice takes its registers and pages from it.
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 
 use ir::System;
 use ir::program::{Count, Elem, Field, FuncId, PageContent, Program, Provenance, Summary, UserPage, ViewCell};
@@ -92,6 +93,12 @@ impl<'r> Start<'r> {
         }
     }
 
+    /// The bytes of declared outputs that the recorded code wrote, by address: what it last wrote there.
+    #[must_use]
+    pub fn written_outputs(&self) -> BTreeMap<u64, u8> {
+        written_outputs(self.recording, self.kept.steps.iter().copied())
+    }
+
     /// The cells by which the recorded code found out in which context it ran, with what they hold in an idle one: see [`crate::view`]. Empty if
     /// the recorder did not see the processor idle, or the code read no such cell.
     #[must_use]
@@ -118,6 +125,33 @@ fn field(variable: &Variable) -> Field {
         }
     };
     Field { name: variable.name.clone(), elem, count, addr: variable.addr.0 }
+}
+
+/// The bytes of declared outputs that some steps of a recording wrote.
+fn written_outputs(recording: &Recording, steps: impl Iterator<Item = u32>) -> BTreeMap<u64, u8> {
+    let outputs: Vec<(u64, u64)> =
+        recording.trace.header().outputs().map(|output| (output.addr.0, output.addr.0 + output.size)).collect();
+    let mut written = BTreeMap::new();
+    for step in steps {
+        for access in recording.accesses_of(step as usize).iter().filter(|access| access.store) {
+            let end = access.vaddr.0.wrapping_add(u64::from(access.size));
+            if outputs.iter().any(|&(from, to)| access.vaddr.0 < to && from < end) {
+                for (at, byte) in (0..u64::from(access.size)).zip(access.value.to_le_bytes()) {
+                    let address = access.vaddr.0 + at;
+                    if outputs.iter().any(|&(from, to)| (from..to).contains(&address)) {
+                        written.insert(address, byte);
+                    }
+                }
+            }
+        }
+    }
+    written
+}
+
+/// The bytes of declared outputs that a whole run's recording wrote.
+#[must_use]
+pub fn outputs_of_run(recording: &Recording) -> BTreeMap<u64, u8> {
+    written_outputs(recording, 0..recording.steps.len() as u32)
 }
 
 /// All pages of the process, those it gained after the begin mark included.

@@ -87,7 +87,7 @@ pub fn ask(guest: &mut Guest) -> Result<Truth> {
 }
 
 /// Gives init a command and waits until it is done; returns where on the console its output begins.
-fn tell(guest: &mut Guest, command: &str) -> Result<usize> {
+pub fn tell(guest: &mut Guest, command: &str) -> Result<usize> {
     let from = guest.console().len();
     guest.send_line(command)?;
     guest.wait_for(READY, from, Duration::from_secs(240))?;
