@@ -52,7 +52,7 @@ pub fn run() -> Outcome {
         }
         builds.push(json!({ "policy": policy, "seconds": seconds }));
     }
-    for (policy, way) in [("assume", "--slice"), ("guard", "--whole")] {
+    for (policy, way) in [("guard", "--slice"), ("assume", "--slice"), ("guard", "--whole")] {
         let file = directory.join(format!("pslist.{policy}.prog"));
         let answer = tool.answer(&file, &files.elf, &[], &[way, "--repeat", "200"])?;
         runs.push(json!({

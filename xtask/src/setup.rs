@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use testkit::initramfs::{self, Kind};
 use testkit::kernel::{CURRENT, Kernel};
-use testkit::layout;
+use testkit::{layout, rootkit};
 
 /// The oldest QEMU whose plugin interface shows the values of memory accesses.
 const QEMU: (u32, u32) = (9, 2);
@@ -23,6 +23,7 @@ pub fn run() -> Outcome {
     tools()?;
     qemu()?;
     let kernel = kernel()?;
+    headers(&kernel)?;
     kernel.unpacked()?;
     for kind in [Kind::Training, Kind::Target] {
         initramfs::build(kind, &kernel)?;
@@ -46,6 +47,24 @@ fn tools() -> Outcome {
     println!("setup: installing {}", missing.join(", "));
     apt::update()?;
     Ok(apt::install(&missing, None)?)
+}
+
+/// Installs the guest kernel's headers, which the modules that hide things in test guests are built against.
+fn headers(kernel: &Kernel) -> Outcome {
+    if rootkit::headers(kernel).is_dir() {
+        return Ok(());
+    }
+    let package = format!("linux-headers-{}", kernel.release);
+    need_apt(&package)?;
+    if apt::versions(&package).is_empty() {
+        apt::update()?;
+    }
+    if apt::versions(&package).is_empty() {
+        println!("setup: the archive has no {package}: the test of hidden processes and modules will not run");
+        return Ok(());
+    }
+    println!("setup: installing {package} (for the test modules that hide things in test guests)");
+    Ok(apt::install(&[&package, "make"], None)?)
 }
 
 /// Makes sure that there is a QEMU that is new enough.

@@ -63,24 +63,33 @@ impl Tampering {
 }
 
 /// Neighbouring pages of the trusted copy and what the target has there.
+#[derive(Default)]
 struct Region<'s> {
-    pages: Vec<(u64, &'s [u8], Option<[u8; 4096]>)>,
+    pages: Vec<Page<'s>>,
+}
+
+/// A page of code.
+struct Page<'s> {
+    address: u64,
+    trusted: &'s [u8],
+    /// What the target has; `None` if it is not there.
+    found: Option<[u8; 4096]>,
 }
 
 /// Compares all code of a training system with what a target has at the same addresses. `root` is that of the target's page tables.
 #[must_use]
 pub fn compare(system: &System, memory: &dyn GuestMemory, mode: PagingMode, root: u64) -> Tampering {
     let mut report = Tampering::default();
-    let mut region = Region { pages: Vec::new() };
+    let mut region = Region::default();
     for (address, trusted) in system.iter() {
-        if region.pages.last().is_some_and(|last| last.0 + 4096 != address) {
-            report.region(system, &std::mem::replace(&mut region, Region { pages: Vec::new() }));
+        if region.pages.last().is_some_and(|last| last.address + 4096 != address) {
+            report.region(system, &std::mem::take(&mut region));
         }
         let found = paging::translate(memory, mode, root, VirtAddr(address))
             .ok()
             .filter(|found| !found.user)
             .and_then(|found| memory.page(found.paddr.page()).ok().copied());
-        region.pages.push((address, trusted, found));
+        region.pages.push(Page { address, trusted, found });
     }
     report.region(system, &region);
     report
@@ -88,9 +97,9 @@ pub fn compare(system: &System, memory: &dyn GuestMemory, mode: PagingMode, root
 
 impl Tampering {
     fn region(&mut self, system: &System, region: &Region<'_>) {
-        self.absent += region.pages.iter().filter(|page| page.2.is_none()).count();
+        self.absent += region.pages.iter().filter(|page| page.found.is_none()).count();
         let (mut equal, mut all) = (0usize, 0usize);
-        for (_, trusted, found) in &region.pages {
+        for Page { trusted, found, .. } in &region.pages {
             for (a, b) in trusted.iter().zip(found.iter().flatten()).filter(|(a, b)| is_code(**a) || is_code(**b)) {
                 equal += usize::from(a == b);
                 all += 1;
@@ -98,11 +107,11 @@ impl Tampering {
         }
         if equal * 2 < all {
             // Not this code with changes, but other code, or none.
-            self.other += region.pages.iter().filter(|page| page.2.is_some()).count();
+            self.other += region.pages.iter().filter(|page| page.found.is_some()).count();
             return;
         }
         let (mut start, mut trusted, mut found) = (0, Vec::new(), Vec::new());
-        for &(address, page, copy) in &region.pages {
+        for &Page { address, trusted: page, found: copy } in &region.pages {
             let Some(copy) = copy else {
                 self.stretch(system, start, &std::mem::take(&mut trusted), &std::mem::take(&mut found));
                 continue;
@@ -233,7 +242,7 @@ mod tests {
         let mut found = page;
         edit(&mut found);
         let mut report = Tampering::default();
-        report.region(&system, &Region { pages: vec![(BASE, &page, Some(found))] });
+        report.region(&system, &Region { pages: vec![Page { address: BASE, trusted: &page, found: Some(found) }] });
         report.differences.iter().map(|it| (it.address - BASE, it.change)).collect()
     }
 
@@ -255,10 +264,13 @@ mod tests {
         let mut system = System::default();
         system.insert(BASE, &[0x55; 4096]);
         let mut report = Tampering::default();
-        report.region(&system, &Region { pages: vec![(BASE, &[0x55; 4096], Some([0; 4096]))] });
+        report.region(
+            &system,
+            &Region { pages: vec![Page { address: BASE, trusted: &[0x55; 4096], found: Some([0; 4096]) }] },
+        );
         assert_eq!((report.pages, report.other, report.differences.len()), (0, 1, 0));
         let mut report = Tampering::default();
-        report.region(&system, &Region { pages: vec![(BASE, &[0x55; 4096], None)] });
+        report.region(&system, &Region { pages: vec![Page { address: BASE, trusted: &[0x55; 4096], found: None }] });
         assert_eq!((report.absent, report.other), (1, 0));
     }
 }

@@ -97,14 +97,18 @@ pub fn build(start: &Start<'_>, recordings: &[&Recording], options: &BuildOption
         return Err(Error::NothingToDo("nothing between the marks writes a declared output".into()));
     }
 
-    let mut slice = slice::slice(&graph, &table.code, &functions, space, options.policy);
+    let cfgs = (0..graph.functions.len()).map(|_| None).collect();
+    let mut slice = slice::slice(&graph, &table.code, &functions, space, options.policy, cfgs);
     if options.policy == Policy::Guard {
         // What is added may bring branches of its own into the slice.
         for _ in 0..MAX_ROUNDS {
-            if !complete(&mut graph, &mut table, &functions, space, &slice) {
+            let changed = complete(&mut graph, &mut table, &functions, space, &slice);
+            if changed.is_empty() {
                 break;
             }
-            slice = slice::slice(&graph, &table.code, &functions, space, options.policy);
+            let mut cfgs = slice.cfgs;
+            changed.into_iter().for_each(|func| cfgs[func as usize] = None);
+            slice = slice::slice(&graph, &table.code, &functions, space, options.policy, cfgs);
         }
     }
     let entry = paths[0].func[0];

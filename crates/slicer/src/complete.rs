@@ -16,15 +16,15 @@ use crate::slice::Slice;
 /// Instructions on the way from a branch back to executed code, at most.
 const MAX_DETOUR: usize = 32;
 
-/// Adds what the slice's branches may lead to. Returns whether anything is new.
+/// Adds what the slice's branches may lead to. Returns the functions that changed.
 pub(crate) fn complete(
     graph: &mut Graph,
     table: &mut CodeTable,
     functions: &Functions,
     source: &dyn CodeSource,
     slice: &Slice,
-) -> bool {
-    let mut any = false;
+) -> Vec<u32> {
+    let mut changed = Vec::new();
     for func in (0..graph.functions.len() as u32).filter(|&func| slice.functions[func as usize]) {
         let sites = graph.functions[func as usize].sites.clone();
         let mut by_pc: FxHashMap<u64, u32> = FxHashMap::default();
@@ -34,6 +34,7 @@ pub(crate) fn complete(
             }
         }
         let tails: Tails = sites.iter().flat_map(|&site| graph.flow[site as usize].tails.iter().copied()).collect();
+        let mut any = false;
         for site in sites.into_iter().filter(|&site| slice.sites[site as usize]) {
             let info = graph.sites[site as usize];
             let Some(code) = table.code.get(info.code as usize).cloned() else { continue };
@@ -51,8 +52,11 @@ pub(crate) fn complete(
                 any |= detour.is_some_and(|detour| detour.add(graph, table, &mut by_pc, &tails, func, (site, target)));
             }
         }
+        if any {
+            changed.push(func);
+        }
     }
-    any
+    changed
 }
 
 /// Plain code between a branch and executed code, or the function's end.

@@ -69,9 +69,16 @@ struct Search<'s> {
     work: Vec<u32>,
 }
 
-/// Slices the graph backward from its criteria and its end mark.
+/// Slices the graph backward from its criteria and its end mark. `cfgs` are graphs of functions that are known already.
 #[must_use]
-pub fn slice(graph: &Graph, code: &[Code], functions: &Functions, source: &dyn CodeSource, policy: Policy) -> Slice {
+pub fn slice(
+    graph: &Graph,
+    code: &[Code],
+    functions: &Functions,
+    source: &dyn CodeSource,
+    policy: Policy,
+    cfgs: Vec<Option<Cfg>>,
+) -> Slice {
     let mut search = Search {
         graph,
         code,
@@ -84,7 +91,7 @@ pub fn slice(graph: &Graph, code: &[Code], functions: &Functions, source: &dyn C
             ops: vec![false; graph.op_site.len()],
             sites: vec![false; graph.sites.len()],
             functions: vec![false; graph.functions.len()],
-            cfgs: (0..graph.functions.len()).map(|_| None).collect(),
+            cfgs,
         },
         work: Vec::new(),
     };
@@ -140,7 +147,10 @@ impl Search<'_> {
         }
         let func = self.graph.sites[site as usize].func;
         if !std::mem::replace(&mut self.slice.functions[func as usize], true) {
-            self.slice.cfgs[func as usize] = Some(Cfg::build(self.graph, self.code, self.functions, self.source, func));
+            let known = &mut self.slice.cfgs[func as usize];
+            if known.is_none() {
+                *known = Some(Cfg::build(self.graph, self.code, self.functions, self.source, func));
+            }
             for &op in &self.graph.functions[func as usize].creators {
                 self.add(op);
             }
@@ -215,7 +225,7 @@ impl Search<'_> {
         let mut guards = FxHashSet::default();
         let loads = self.loads();
         for (func, cfg) in self.slice.cfgs.iter().enumerate() {
-            let Some(cfg) = cfg else { continue };
+            let Some(cfg) = cfg.as_ref().filter(|_| self.slice.functions[func]) else { continue };
             for (node, next) in cfg.nodes.iter().zip(&cfg.next) {
                 let Node::Site(site) = *node else { continue };
                 if next.len() < 2 {
