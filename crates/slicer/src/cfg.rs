@@ -12,6 +12,7 @@ use crate::frames::Functions;
 use crate::graph::Graph;
 use crate::preserve::RegSet;
 use crate::recording::Code;
+use crate::tails::{self, Piece};
 
 /// Gives the instruction at an address of the training system's code, lifted.
 pub trait CodeSource {
@@ -65,6 +66,8 @@ pub struct Cfg {
     pub node_of: FxHashMap<u32, u32>,
     /// For each site the branch sites it is control dependent on.
     pub controls: FxHashMap<u32, Vec<u32>>,
+    /// Unseen sides of branches, by site.
+    pub(crate) sides: Vec<(u32, Region)>,
 }
 
 /// The most unseen instructions looked at in one function; past it the unseen side counts as leaving the function.
@@ -114,6 +117,7 @@ impl Cfg {
             ipdom: Vec::new(),
             node_of: FxHashMap::default(),
             controls: FxHashMap::default(),
+            sides: Vec::new(),
         };
         let mut by_pc = FxHashMap::default();
         let mut mode = lift::Mode::Bits64;
@@ -150,6 +154,7 @@ impl Cfg {
         let mut cfg = builder.cfg;
         cfg.post_dominators();
         cfg.control_dependence();
+        cfg.sides = cfg.unseen_sides();
         cfg
     }
 
@@ -248,9 +253,19 @@ impl Cfg {
         }
     }
 
+    /// The unseen sides of all branches.
+    fn unseen_sides(&self) -> Vec<(u32, Region)> {
+        let mut sides = Vec::new();
+        for (node, next) in self.nodes.iter().zip(&self.next) {
+            if let (Node::Site(site), true) = (node, next.len() >= 2) {
+                sides.extend(next.iter().filter_map(|&side| Some((*site, self.unseen_region(side)?))));
+            }
+        }
+        sides
+    }
+
     /// From a branch's side: what unseen code may do before it meets executed sites or the end, and where it meets them.
-    #[must_use]
-    pub(crate) fn unseen_region(&self, from: u32) -> Option<Region> {
+    fn unseen_region(&self, from: u32) -> Option<Region> {
         let mut region = Region::default();
         let (mut stack, mut seen) = (vec![from], FxHashSet::default());
         while let Some(node) = stack.pop() {
@@ -380,64 +395,18 @@ impl Builder<'_> {
         }
     }
 
-    /// Joins unseen instructions with others that do the same and go on the same way. Compilers repeat the ends of functions
-    /// (`je slow; xor eax,eax; ret` and `slow: call f; xor eax,eax; ret`): without this every such branch would decide the result.
+    /// Joins unseen instructions with others that do the same.
     fn merge_tails(&mut self) {
-        let mut stands_for: Vec<u32> = (0..self.cfg.nodes.len() as u32).collect();
-        // A jump does nothing but lead to the next instruction.
+        let mut pieces: Vec<Option<Piece<'_>>> = vec![None; self.cfg.nodes.len()];
+        for (&site, &node) in &self.cfg.node_of {
+            if let Some(code) = self.code.get(self.graph.sites[site as usize].code as usize) {
+                pieces[node as usize] = Some(Piece { ops: &code.insn.ops, executed: true });
+            }
+        }
         for (node, ops) in &self.unseen_ops {
-            if let ([op], [next]) = (ops.as_slice(), self.cfg.next[*node as usize].as_slice())
-                && op.kind == Kind::Jump
-                && matches!(op.args[0], Arg::Const(_))
-                && *next != *node
-                && *next != Cfg::EXIT
-            {
-                stands_for[*node as usize] = *next;
-            }
+            pieces[*node as usize] = Some(Piece { ops, executed: false });
         }
-        loop {
-            let find = |mut node: u32| {
-                // Jumps that lead in a circle stand for themselves.
-                for _ in 0..64 {
-                    let next = stands_for[node as usize];
-                    if next == node {
-                        break;
-                    }
-                    node = next;
-                }
-                node
-            };
-            for next in &mut self.cfg.next {
-                next.iter_mut().for_each(|to| *to = find(*to));
-                let mut seen = Vec::with_capacity(next.len());
-                next.retain(|to| !seen.contains(to) && (seen.push(*to), true).1);
-            }
-            let mut known: FxHashMap<(&[ir::Op], &[u32]), u32> = FxHashMap::default();
-            for (&site, &node) in &self.cfg.node_of {
-                if let Some(code) = self.code.get(self.graph.sites[site as usize].code as usize)
-                    && is_plain(&code.insn.ops)
-                {
-                    let entry = known.entry((&code.insn.ops, &self.cfg.next[node as usize])).or_insert(node);
-                    *entry = node.min(*entry);
-                }
-            }
-            let mut merged = Vec::new();
-            for (node, ops) in &self.unseen_ops {
-                if stands_for[*node as usize] != *node || !is_plain(ops) {
-                    continue;
-                }
-                let same = *known.entry((ops, &self.cfg.next[*node as usize])).or_insert(*node);
-                if same != *node {
-                    merged.push((*node, same));
-                }
-            }
-            if merged.is_empty() {
-                return;
-            }
-            for (node, same) in merged {
-                stands_for[node as usize] = same;
-            }
-        }
+        tails::merge(&mut self.cfg.next, &pieces);
     }
 
     fn goto(&mut self, from: u32, pc: u64) {
@@ -527,9 +496,4 @@ impl Builder<'_> {
         }
         self.unseen_ops.push((node, insn.ops));
     }
-}
-
-/// Whether the operations neither choose where to go nor call: then the same operations before the same code are the same.
-fn is_plain(ops: &[ir::Op]) -> bool {
-    ops.iter().all(|op| op.class() != Class::Control || matches!(op.kind, Kind::Jump | Kind::Ret | Kind::SysExit))
 }

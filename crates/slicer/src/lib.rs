@@ -26,6 +26,7 @@ pub mod replay;
 pub mod slice;
 mod snapshot;
 pub mod start;
+mod tails;
 mod view;
 pub mod walk;
 

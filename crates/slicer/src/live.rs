@@ -2,7 +2,7 @@
 //!
 //! Only registers are followed; stores of unseen code are not compared with the slice's loads.
 
-use ir::{Arg, Class};
+use ir::Class;
 
 use crate::graph::Graph;
 use crate::preserve::RegSet;
@@ -15,32 +15,33 @@ pub struct Liveness {
     pub before: Vec<RegSet>,
     /// When each function returns: what some caller uses.
     pub at_return: Vec<RegSet>,
-}
-
-/// What a site's own operations use before they define it, and what they define.
-struct Local {
-    uses: RegSet,
-    defines: RegSet,
+    /// What each site defines.
+    defines: Vec<RegSet>,
 }
 
 impl Liveness {
-    /// Computes liveness of what the slice's operations use.
+    /// Nothing is live: there is no slice yet.
     #[must_use]
-    pub fn compute(graph: &Graph, code: &[Code], slice: &Slice) -> Self {
-        let local: Vec<Local> = (0..graph.sites.len()).map(|site| local(graph, code, slice, site)).collect();
-        let mut live = Self {
+    pub fn new(graph: &Graph, code: &[Code]) -> Self {
+        Self {
             before: vec![RegSet::default(); graph.sites.len()],
             at_return: vec![RegSet::default(); graph.functions.len()],
-        };
+            defines: (0..graph.sites.len()).map(|site| defines(graph, code, site)).collect(),
+        }
+    }
+
+    /// Follows a slice that has grown: what its operations use.
+    pub fn update(&mut self, graph: &Graph, code: &[Code], slice: &Slice) {
+        let uses: Vec<RegSet> = (0..graph.sites.len()).map(|site| uses(graph, code, slice, site)).collect();
         loop {
             let mut changed = false;
             for func in (0..graph.functions.len()).filter(|&func| slice.functions[func]) {
                 for &site in graph.functions[func].sites.iter().rev() {
-                    changed |= live.update(graph, slice, &local, func, site);
+                    changed |= self.site(graph, slice, &uses, func, site);
                 }
             }
             if !changed {
-                return live;
+                return;
             }
         }
     }
@@ -49,7 +50,7 @@ impl Liveness {
         graph.functions[func as usize].entry.map_or(RegSet::default(), |site| self.before[site as usize])
     }
 
-    fn update(&mut self, graph: &Graph, slice: &Slice, local: &[Local], func: usize, site: u32) -> bool {
+    fn site(&mut self, graph: &Graph, slice: &Slice, uses: &[RegSet], func: usize, site: u32) -> bool {
         let flow = &graph.flow[site as usize];
         let mut changed = false;
         let mut after = RegSet::default();
@@ -77,8 +78,8 @@ impl Liveness {
         if flow.returns {
             after.union(&self.at_return[func]);
         }
-        let mut before = after.without(&local[site as usize].defines);
-        before.union(&local[site as usize].uses);
+        let mut before = after.without(&self.defines[site as usize]);
+        before.union(&uses[site as usize]);
         changed | grow(&mut self.before[site as usize], &before)
     }
 }
@@ -89,28 +90,32 @@ fn grow(set: &mut RegSet, more: &RegSet) -> bool {
     old != *set
 }
 
-fn local(graph: &Graph, code: &[Code], slice: &Slice, site: usize) -> Local {
+/// What a site's operations in the slice use before the site defines it.
+fn uses(graph: &Graph, code: &[Code], slice: &Slice, site: usize) -> RegSet {
+    let mut uses = RegSet::default();
+    if !slice.sites[site] {
+        return uses;
+    }
     let info = graph.sites[site];
-    let mut result = Local { uses: RegSet::default(), defines: RegSet::default() };
-    let Some(code) = code.get(info.code as usize) else { return result };
-    let mut conditional = false;
+    let Some(code) = code.get(info.code as usize) else { return uses };
+    let (mut defined, mut conditional) = (RegSet::default(), false);
     for (at, op) in code.insn.ops.iter().enumerate() {
         if slice.ops[info.first_op as usize + at] {
-            for arg in op.args() {
-                if let Arg::Var(var) = arg
-                    && var.is_reg()
-                    && !result.defines.has(*var)
-                {
-                    result.uses.insert(*var);
-                }
-            }
+            op.uses().filter(|var| var.is_reg() && !defined.has(*var)).for_each(|var| uses.insert(var));
         }
         conditional |= op.class() == Class::Control;
-        if let Some(var) = op.def().filter(|var| var.is_reg())
-            && !conditional
-        {
-            result.defines.insert(var);
+        if let Some(var) = op.def().filter(|var| var.is_reg() && !conditional) {
+            defined.insert(var);
         }
     }
-    result
+    uses
+}
+
+/// What a site defines whichever way its instruction goes.
+fn defines(graph: &Graph, code: &[Code], site: usize) -> RegSet {
+    let mut defines = RegSet::default();
+    let Some(code) = code.get(graph.sites[site].code as usize) else { return defines };
+    let certain = code.insn.ops.iter().take_while(|op| op.class() != Class::Control);
+    certain.filter_map(ir::Op::def).filter(|var| var.is_reg()).for_each(|var| defines.insert(var));
+    defines
 }

@@ -65,6 +65,7 @@ struct Search<'s> {
     adjacency: Adjacency,
     reaching: Reaching<'s>,
     policy: Policy,
+    live: Liveness,
     slice: Slice,
     work: Vec<u32>,
 }
@@ -87,6 +88,7 @@ pub fn slice(
         adjacency: graph.adjacency(),
         reaching: Reaching::new(graph, code),
         policy,
+        live: Liveness::new(graph, code),
         slice: Slice {
             ops: vec![false; graph.op_site.len()],
             sites: vec![false; graph.sites.len()],
@@ -221,27 +223,20 @@ impl Search<'_> {
         if self.policy != Policy::Guard {
             return false;
         }
-        let live = Liveness::compute(self.graph, self.code, &self.slice);
+        self.live.update(self.graph, self.code, &self.slice);
+        let live = &self.live;
         let mut guards = FxHashSet::default();
         let loads = self.loads();
         for (func, cfg) in self.slice.cfgs.iter().enumerate() {
             let Some(cfg) = cfg.as_ref().filter(|_| self.slice.functions[func]) else { continue };
-            for (node, next) in cfg.nodes.iter().zip(&cfg.next) {
-                let Node::Site(site) = *node else { continue };
-                if next.len() < 2 {
-                    continue;
-                }
-                for &side in next {
-                    let Some(region) = cfg.unseen_region(side) else { continue };
-                    let defines = region.defines;
-                    let matters = region.meets.iter().any(|&meet| match cfg.nodes[meet as usize] {
-                        Node::Site(site) => defines.meets(&live.before[site as usize]),
-                        _ => defines.without(&self.graph.functions[func].preserved).meets(&live.at_return[func]),
-                    });
-                    let stores = region.stores.iter().any(|store| loads.contains(store));
-                    if matters || stores {
-                        guards.insert(site);
-                    }
+            for (site, region) in &cfg.sides {
+                let defines = region.defines;
+                let matters = region.meets.iter().any(|&meet| match cfg.nodes[meet as usize] {
+                    Node::Site(site) => defines.meets(&live.before[site as usize]),
+                    _ => defines.without(&self.graph.functions[func].preserved).meets(&live.at_return[func]),
+                });
+                if matters || region.stores.iter().any(|store| loads.contains(store)) {
+                    guards.insert(*site);
                 }
             }
         }
