@@ -152,6 +152,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             return Err(stopped.to_string().into());
         }
     }
+    // Which code a program is recognised by changes with the slicer: all code that was executed stays.
+    let (mode, root) = run.paging()?;
+    for insn in trace.insns() {
+        let page = VirtAddr(insn.pc.0 & !4095);
+        if let Some(found) = paging::translate(run.memory, mode, root, page).ok().filter(|found| !found.user) {
+            run.memory.page(found.paddr.page())?;
+        }
+    }
     let mut frames = ir::System::default();
     for &frame in memory.seen.lock().map_err(|error| error.to_string())?.iter() {
         if let Ok(page) = target.mem.page(PhysAddr(frame)) {
