@@ -86,7 +86,7 @@ pub fn train(recordings: &[Recording], wishes: &Wishes) -> Result<Trained, Error
     let start = starts.first().ok_or(Error::NoStart)?;
     let mut options = wishes.options.clone();
     let (view, mut rehearsed) =
-        if wishes.paused { (View::Paused("as asked for"), Vec::new()) } else { view(&starts, &mut options)? };
+        if wishes.paused { (View::Paused("as asked for"), Vec::new()) } else { choose_view(&starts, &mut options)? };
     for texts in &wishes.rehearse {
         for start in &starts {
             let named: Vec<String> = texts.iter().map(|(name, text)| format!("{name}={text}")).collect();
@@ -106,8 +106,11 @@ pub fn train(recordings: &[Recording], wishes: &Wishes) -> Result<Trained, Error
 }
 
 /// Runs every recording whole, over the memory it began in, as the paused processor and as an idle one. Where both give the same outputs the
-/// answer does not depend on who runs, and the program takes the idle view.
-fn view(starts: &[Start<'_>], options: &mut BuildOptions) -> Result<(View, Vec<Recording>), Error> {
+/// answer does not depend on who runs, and the program takes the idle view: the cells are set in the options, and the rehearsals are what to slice.
+///
+/// # Errors
+/// [`Error`] when a whole run cannot be recorded.
+pub fn choose_view(starts: &[Start<'_>], options: &mut BuildOptions) -> Result<(View, Vec<Recording>), Error> {
     let paused = |why| Ok((View::Paused(why), Vec::new()));
     if starts.iter().any(|start| start.recording().trace.header().idle.is_empty()) {
         return paused("the recorder saw the processor idle too rarely");

@@ -95,7 +95,7 @@ mod tests {
     fn a_repeated_end_is_one() {
         let clear = [Op::new(Kind::Mov, Width::B32, Var(0), &[0u64.into()])];
         let back = [Op::new(Kind::Ret, Width::B64, Var::NONE, &[Var(3).into()])];
-        let call = [Op::new(Kind::Call, Width::B64, Var::NONE, &[0x100u64.into()])];
+        let call = [Op::new(Kind::Call, Width::B64, Var::NONE, &[0x100u64.into(), 0x105u64.into()])];
         let jump = [Op::new(Kind::Jump, Width::B64, Var::NONE, &[Arg::Const(0x50)])];
         let branch = [Op::new(Kind::BranchIf, Width::B64, Var::NONE, &[Var(19).into(), Arg::Const(0x40)])];
         let piece = |ops, executed| Some(Piece { ops, executed });
