@@ -36,7 +36,7 @@ fn guest(data: &[u8]) -> (Mock, RegFile) {
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((seed, rest)) = data.split_first_chunk::<8>() else { return };
-    let program = generate::Random::tame(u64::from_le_bytes(*seed)).program();
+    let program = generate::Random::new(u64::from_le_bytes(*seed), false).program();
     if ir::verify::verify(&program).is_err() {
         return;
     }

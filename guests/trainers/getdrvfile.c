@@ -8,12 +8,14 @@
 
 #include "virtuoso.h"
 
+/* Not on the stack: there, their addresses would depend on the length of the arguments, and recordings could not be merged. */
+static uint64_t base;
+static int32_t rc;
 static char name[64];
 
 int main(int argc, char **argv)
 {
-    uint64_t base = argc > 1 ? strtoull(argv[1], NULL, 16) : 0;
-    int32_t rc = 0;
+    base = argc > 1 ? strtoull(argv[1], NULL, 16) : 0;
 
     virtuoso_input("base:u64", &base);
     virtuoso_output("rc:i32", &rc);

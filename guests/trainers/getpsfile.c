@@ -7,12 +7,14 @@
 
 #include "virtuoso.h"
 
+/* Not on the stack: there, their addresses would depend on the length of the arguments, and recordings could not be merged. */
+static uint32_t pid;
+static int32_t rc;
 static char path[256];
 
 int main(int argc, char **argv)
 {
-    uint32_t pid = argc > 1 ? strtoul(argv[1], NULL, 10) : 1;
-    int32_t rc = 0;
+    pid = argc > 1 ? strtoul(argv[1], NULL, 10) : 1;
 
     virtuoso_input("pid:u32", &pid);
     virtuoso_output("rc:i32", &rc);

@@ -191,6 +191,9 @@ fn main() -> Result<(), Failure> {
                             let options = BuildOptions { policy, ..options.clone() };
                             let chosen: Vec<&Recording> = subset.iter().map(|&at| sliced[at]).collect();
                             let counts = evaluate(&mine[&first], &chosen, &options, &cases, &whole_right);
+                            if let Err(error) = &counts {
+                                eprintln!("not built: {error}");
+                            }
                             if let (Ok(counts), Ok(mut total)) = (counts, total.lock()) {
                                 total.asked += counts.asked;
                                 total.by_slice += counts.by_slice;

@@ -70,6 +70,27 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
         assert!(row.equals_truth, "{program}, busy: {} of {} right: {:?}", row.right, row.asked, row.problems);
     }
 
+    // One recording, the default policy: the slice answers by itself, whoever runs in the target.
+    let single = directory.join("pslist.single.prog");
+    let built = tool.build("pslist", &pslist[..1], &single)?;
+    assert_eq!(built["view"], "idle", "{built}");
+    for capture in [&idle, &busy] {
+        let answer = tool.answer(&single, &capture.elf, &[], &["--slice"])?;
+        let question = &testkit::pipeline::questions("pslist", &capture.truth, 0)[0];
+        assert!(question.is_answered(&answer), "pslist as a slice: {}", answer["outputs"]);
+        let verified = tool.answer(&single, &capture.elf, &[], &["--verify"])?;
+        assert_eq!(verified["verified"], true, "slice and whole run agree: {verified}");
+    }
+
+    // What is learned of one target, the slice answers about another.
+    let learned = directory.join("lsmod.learned.prog");
+    let mut words: Vec<std::ffi::OsString> = ["learn", "--quiet", "--json"].iter().map(Into::into).collect();
+    words.extend([directory.join("lsmod.prog").into(), idle.elf.clone().into(), "-o".into(), learned.clone().into()]);
+    tool.succeed(&words)?;
+    let answer = tool.answer(&learned, &busy.elf, &[], &["--slice"])?;
+    let question = &testkit::pipeline::questions("lsmod", &busy.truth, 0)[0];
+    assert!(question.is_answered(&answer), "lsmod, learned: {}", answer["outputs"]);
+
     // Another kernel base is refused, not answered.
     let moved = captured("e2e-kaslr", &Target { kaslr: true, ..Target::default() }, Moment::Idle)?;
     for program in PROGRAMS {
