@@ -28,6 +28,9 @@ pub struct Arguments {
     /// Learn from one target of each state, ask about another
     #[arg(long)]
     learn: bool,
+    /// Ask the captures that an earlier run left instead of booting targets
+    #[arg(long)]
+    reuse: bool,
     /// Questions asked of a program about one pause, at most; spread over all there are
     #[arg(long, default_value_t = 24)]
     questions: usize,
@@ -74,7 +77,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         .collect();
     let mut cells: Vec<Cell> = Vec::new();
     for state in &states {
-        let captures = captures(state, "a")?;
+        let captures = captures(state, "a", arguments.reuse)?;
         for (program, file) in &programs {
             cells.push(ask(&tool, program, file, state, &captures, arguments.questions)?);
             print_cell(cells.last());
@@ -82,7 +85,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         if arguments.learn {
             let mut other = state.clone();
             other.target.idlers += 9;
-            let others = self::captures(&other, "b")?;
+            let others = self::captures(&other, "b", arguments.reuse)?;
             for (program, file) in &programs {
                 let learned = learn(&tool, program, file, state, &captures, arguments.questions)?;
                 let mut cell = ask(&tool, program, &learned, &other, &others, arguments.questions)?;
@@ -108,14 +111,13 @@ pub fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// Boots a target in a state and pauses it as often as the state wants.
-fn captures(state: &State, which: &str) -> Result<Vec<Capture>, Box<dyn std::error::Error>> {
+fn captures(state: &State, which: &str, reuse: bool) -> Result<Vec<Capture>, Box<dyn std::error::Error>> {
+    let stem = |pause: u32| run_file(&format!("matrix-{}-{which}{pause}", state.name));
+    if reuse {
+        return (0..state.pauses).map(|pause| Ok(Capture::read(&stem(pause)?)?)).collect();
+    }
     let mut guest = boot_target(&state.target, Duration::from_secs(600))?;
-    (0..state.pauses)
-        .map(|pause| {
-            let stem = run_file(&format!("matrix-{}-{which}{pause}", state.name))?;
-            Ok(capture_after(&mut guest, &stem, state.moment, state.before)?)
-        })
-        .collect()
+    (0..state.pauses).map(|pause| Ok(capture_after(&mut guest, &stem(pause)?, state.moment, state.before)?)).collect()
 }
 
 /// The PID that runs at the pause, where it is known.

@@ -4,6 +4,7 @@
 //! recordings, and asks held-out targets: the captures that `cargo xtask matrix` left in `.cache/run`. Counts go to standard output as CSV.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -182,9 +183,9 @@ fn main() -> Result<(), Failure> {
                         loop {
                             let Some(subset) = next.lock().ok().and_then(|mut it| it.next()) else { return };
                             let first = subset[0];
-                            if !mine.contains_key(&first) {
+                            if let Entry::Vacant(entry) = mine.entry(first) {
                                 match Start::new(&recordings[first]) {
-                                    Ok(start) => mine.insert(first, start),
+                                    Ok(start) => entry.insert(start),
                                     Err(_) => continue,
                                 };
                             }

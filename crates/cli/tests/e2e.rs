@@ -30,7 +30,7 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
     let tool = tool();
     let directory = layout::run().join("e2e");
     let traces = tool.record(&Training::default(), &directory)?;
-    assert_eq!(traces.len(), 7, "six trainers, getpsfile twice: {traces:?}");
+    assert_eq!(traces.len(), 12, "six trainers, some of them more than once: {traces:?}");
     for trace in &traces {
         let words = ["trace", "check", "--json"].iter().map(Into::into).chain([trace.into()]).collect::<Vec<_>>();
         let checked = tool.json(&words)?;

@@ -14,7 +14,7 @@ use crate::recording::{Code, CodeTable};
 use crate::slice::Slice;
 
 /// Instructions on the way from a branch back to executed code, at most.
-const MAX_DETOUR: usize = 32;
+const MAX_DETOUR: usize = 96;
 
 /// Adds what the slice's branches may lead to. Returns the functions that changed.
 pub(crate) fn complete(

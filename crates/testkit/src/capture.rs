@@ -26,6 +26,28 @@ pub struct Capture {
     pub truth: Truth,
 }
 
+impl Capture {
+    /// The files under this stem.
+    fn at(stem: &Path, truth: Truth) -> Self {
+        Self {
+            elf: with_ending(stem, ".elf"),
+            raw: with_ending(stem, ".raw"),
+            cpu: with_ending(stem, ".raw.cpu.json"),
+            truth_file: with_ending(stem, ".truth.json"),
+            truth,
+        }
+    }
+
+    /// An earlier capture.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn read(stem: &Path) -> Result<Self> {
+        let truth = Truth::read(&with_ending(stem, ".truth.json"))?;
+        Ok(Self::at(stem, truth))
+    }
+}
+
 /// Where to pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
@@ -49,13 +71,8 @@ pub fn capture(guest: &mut Guest, stem: &Path, moment: Moment) -> Result<Capture
 
 /// The same; `command` is given to the guest's init between the truth and the pause.
 pub fn capture_after(guest: &mut Guest, stem: &Path, moment: Moment, command: Option<&str>) -> Result<Capture> {
-    let files = Capture {
-        elf: with_ending(stem, ".elf"),
-        raw: with_ending(stem, ".raw"),
-        cpu: with_ending(stem, ".raw.cpu.json"),
-        truth_file: with_ending(stem, ".truth.json"),
-        truth: Truth { processes: Vec::new(), modules: Vec::new(), time: 0.0, time_after: None },
-    };
+    let empty = Truth { processes: Vec::new(), modules: Vec::new(), time: 0.0, time_after: None };
+    let files = Capture::at(stem, empty);
     let mut qmp = guest.qmp()?;
     let mut difference = String::new();
     for _ in 0..ATTEMPTS {
