@@ -153,6 +153,44 @@ fn missing_frames_end_in_an_outcome() -> Result<(), Failure> {
 }
 
 #[test]
+fn garbage_in_the_target_ends_in_an_answer_or_an_outcome() -> Result<(), Failure> {
+    let case = case(Policy::Guard, false)?;
+    let original = ir::System::from_bytes(&std::fs::read(file("pslist.target"))?)?;
+    let frames: Vec<u64> = original.iter().map(|it| it.0).collect();
+    let slice = SliceProgram::new(&case.built.program)?;
+    let limits = Limits { fuel: 2_000_000, pages: 4096, depth: 1000 };
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut stopped = 0;
+    for round in 0..24 {
+        let mut memory = Mock::new();
+        original.iter().for_each(|(addr, bytes)| memory.write(PhysAddr(addr), bytes));
+        for _ in 0..200 << (round % 5) {
+            let frame = frames[random() as usize % frames.len()];
+            // Zeros, anything, and pointers to where there is memory: lists that end early, lead nowhere or go round.
+            let word = match random() % 3 {
+                0 => 0,
+                1 => random(),
+                _ => 0xffff_8880_0000_0000 | (frames[random() as usize % frames.len()] + (random() & 0xff8)),
+            };
+            memory.write_u64(PhysAddr(frame + (random() & 0xff8)), word);
+        }
+        let run = Run { memory: &memory, regs: &case.regs, env: Environment::default(), limits };
+        match slice.run(&run, &Vec::new()) {
+            Ok((Outcome::Answer(_), used)) => assert!(used <= limits.fuel),
+            Ok((Outcome::Stopped(_), _)) | Err(_) => stopped += 1,
+        }
+    }
+    assert!(stopped > 0, "so much garbage is met somewhere");
+    Ok(())
+}
+
+#[test]
 fn the_overlay_takes_all_writes() -> Result<(), Failure> {
     let case = case(Policy::Assume, true)?;
     let mode = machine::PagingMode::from_regs(&case.regs)?;
