@@ -154,9 +154,8 @@ fn ask(
     for capture in captures {
         for question in chosen(program, state, capture, most) {
             cell.asked += 1;
-            let inputs: Vec<(&str, String)> =
-                question.inputs.iter().map(|(name, value)| (*name, value.clone())).collect();
-            match tool.answer(file, &capture.elf, &inputs, &[]) {
+            let inputs = &question.inputs;
+            match tool.answer(file, &capture.elf, inputs, &[]) {
                 Ok(answer) if question.is_answered(&answer) => match answer["by"].as_str() {
                     Some("slice") => cell.right_by_slice += 1,
                     _ => {

@@ -156,10 +156,12 @@ fn rehearse(
     let mut program = start.program(options);
     let run =
         Run { memory: start.memory(), regs: start.registers(), env: Environment::default(), limits: Limits::default() };
-    let mut known = program.clone();
-    known.inputs.retain(|field| texts.is_empty() || texts.iter().any(|(name, _)| *name == field.name));
-    let inputs = if texts.is_empty() { Vec::new() } else { parse_inputs(&known, texts)? };
-    program.inputs = known.inputs;
+    let inputs = if texts.is_empty() {
+        Vec::new()
+    } else {
+        program.inputs.retain(|field| texts.iter().any(|(name, _)| *name == field.name));
+        parse_inputs(&program, texts)?
+    };
     let header = start.recording().trace.header();
     let (outcome, bytes) = record_whole(header, &program, start.system(), &run, &inputs)?;
     let values = match outcome {

@@ -282,16 +282,15 @@ impl Tool {
         let mut times = Vec::new();
         for question in questions(program, &capture.truth, running) {
             row.asked += 1;
-            let inputs: Vec<(&str, String)> =
-                question.inputs.iter().map(|(name, value)| (*name, value.clone())).collect();
-            let mut answer = match self.answer(file, &capture.elf, &inputs, &[]) {
+            let inputs = &question.inputs;
+            let mut answer = match self.answer(file, &capture.elf, inputs, &[]) {
                 Ok(answer) => answer,
                 Err(error) => {
                     row.problems.push(format!("{inputs:?}: {error}"));
                     continue;
                 }
             };
-            if verify && let Err(error) = self.answer(file, &capture.elf, &inputs, &["--verify"]) {
+            if verify && let Err(error) = self.answer(file, &capture.elf, inputs, &["--verify"]) {
                 row.problems.push(format!("{inputs:?}: --verify: {error}"));
             }
             match answer["by"].as_str() {
