@@ -5,9 +5,10 @@
 
 #include "virtuoso.h"
 
+static uint32_t pid;
+
 int main(void)
 {
-    uint32_t pid = 0;
 
     virtuoso_output("pid:u32", &pid);
     virtuoso_begin("getpid");

@@ -7,11 +7,12 @@
 
 #include "virtuoso.h"
 
+static int64_t sec;
+static uint32_t nsec;
+static int32_t rc;
+
 int main(void)
 {
-    int64_t sec = 0;
-    uint32_t nsec = 0;
-    int32_t rc = 0;
 
     virtuoso_output("rc:i32", &rc);
     virtuoso_output("sec:i64", &sec);

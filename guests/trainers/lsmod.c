@@ -7,11 +7,11 @@
 #include "virtuoso.h"
 
 static uint64_t bases[256];
+static uint32_t count;
+static int32_t rc;
 
 int main(void)
 {
-    uint32_t count = 0;
-    int32_t rc = 0;
 
     virtuoso_output("rc:i32", &rc);
     virtuoso_output("count:u32", &count);

@@ -10,12 +10,13 @@
 #include "virtuoso.h"
 
 static uint32_t pids[4096];
+static uint32_t count;
+static uint32_t limit;
 
 int main(int argc, char **argv)
 {
-    uint32_t limit = argc > 1 ? strtoul(argv[1], NULL, 10) : 1024;
-    uint32_t count = 0;
 
+    limit = argc > 1 ? strtoul(argv[1], NULL, 10) : 1024;
     virtuoso_input("limit:u32", &limit);
     virtuoso_output("count:u32", &count);
     virtuoso_output("pids:u32[count<=4096]", pids);

@@ -9,10 +9,10 @@
 #include "virtuoso.h"
 
 static char names[8192];
+static int32_t rc;
 
 int main(void)
 {
-    int32_t rc = 0;
 
     virtuoso_output("rc:i32", &rc);
     virtuoso_output("names:cstr[8192]", names);

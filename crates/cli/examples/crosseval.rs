@@ -24,7 +24,7 @@ use virtuoso_cli::training::{View, choose_view};
 type Failure = Box<dyn std::error::Error>;
 
 /// Sizes of subsets.
-const SIZES: [usize; 8] = [1, 2, 3, 4, 6, 8, 10, 12];
+const SIZES: std::ops::RangeInclusive<usize> = 1..=12;
 /// States whose captures are asked.
 const HELD_OUT: [&str; 7] = [
     "just-booted-a0",
@@ -95,6 +95,10 @@ fn cases(program: &str) -> Result<Vec<Case>, Failure> {
         let stem = layout::run().join(format!("matrix-{name}"));
         let file = |ending: &str| PathBuf::from(format!("{}{ending}", stem.display()));
         let truth: Truth = serde_json::from_slice(&std::fs::read(file(".truth.json"))?)?;
+        // Who runs in the middle of the kernel cannot be told from outside.
+        if program == "getpid" && name.starts_with("kernel") {
+            continue;
+        }
         let all = questions(program, &truth, 0);
         let step = all.len().div_ceil(QUESTIONS).max(1);
         cases.push(Case {
@@ -172,7 +176,7 @@ fn main() -> Result<(), Failure> {
 
     println!("program,policy,recordings,draws,asked,right_by_slice,right_in_the_end,wrong");
     for policy in [Policy::Guard, Policy::Assume, Policy::Whole] {
-        for size in SIZES.into_iter().filter(|&size| size <= recordings.len()) {
+        for size in SIZES.filter(|&size| size <= recordings.len()) {
             let subsets = draws(draws_each, size, recordings.len());
             let (next, total) = (Mutex::new(subsets.iter()), Mutex::new(Counts::default()));
             // Reading a snapshot is not shared between threads: each has its own starts.
