@@ -3,12 +3,13 @@
 //! `crosseval PROGRAM [DRAWS [RECORDINGS]]` records a trainer in several training guests with varied inputs, builds programs from random subsets of 1 to 12
 //! recordings, and asks held-out targets: the captures that `cargo xtask matrix` left in `.cache/run`. Counts go to standard output as CSV.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use engine::{Environment, Limits, Outcome, Run, SliceProgram, Values, WholeProgram, parse_inputs};
+use ir::Program;
 use ir::program::Summary;
 use machine::{Target, TargetOptions};
 use object::{Object, ObjectSymbol};
@@ -25,6 +26,8 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Sizes of subsets.
 const SIZES: std::ops::RangeInclusive<usize> = 1..=12;
+/// The policies compared.
+const POLICIES: [Policy; 3] = [Policy::Guard, Policy::Assume, Policy::Whole];
 /// States whose captures are asked.
 const HELD_OUT: [&str; 7] = [
     "just-booted-a0",
@@ -45,6 +48,7 @@ struct Case {
 
 #[derive(Default, Clone, Copy)]
 struct Counts {
+    draws: usize,
     asked: usize,
     by_slice: usize,
     in_the_end: usize,
@@ -174,44 +178,56 @@ fn main() -> Result<(), Failure> {
         }
     }
 
-    println!("program,policy,recordings,draws,asked,right_by_slice,right_in_the_end,wrong");
-    for policy in [Policy::Guard, Policy::Assume, Policy::Whole] {
-        for size in SIZES.filter(|&size| size <= recordings.len()) {
-            let subsets = draws(draws_each, size, recordings.len());
-            let (next, total) = (Mutex::new(subsets.iter()), Mutex::new(Counts::default()));
-            // Reading a snapshot is not shared between threads: each has its own starts.
-            std::thread::scope(|scope| {
-                for _ in 0..2 {
-                    scope.spawn(|| {
-                        let mut mine: HashMap<usize, Start<'_>> = HashMap::new();
-                        loop {
-                            let Some(subset) = next.lock().ok().and_then(|mut it| it.next()) else { return };
-                            let first = subset[0];
-                            if let Entry::Vacant(entry) = mine.entry(first) {
-                                match Start::new(&recordings[first]) {
-                                    Ok(start) => entry.insert(start),
-                                    Err(_) => continue,
-                                };
-                            }
-                            let options = BuildOptions { policy, ..options.clone() };
-                            let chosen: Vec<&Recording> = subset.iter().map(|&at| sliced[at]).collect();
-                            let counts = evaluate(&mine[&first], &chosen, &options, &cases, &whole_right);
-                            if let Err(error) = &counts {
-                                eprintln!("not built: {error}");
-                            }
-                            if let (Ok(counts), Ok(mut total)) = (counts, total.lock()) {
-                                total.asked += counts.asked;
-                                total.by_slice += counts.by_slice;
-                                total.in_the_end += counts.in_the_end;
-                                total.wrong += counts.wrong;
-                            }
+    let jobs: Vec<Vec<usize>> = SIZES
+        .filter(|&size| size <= recordings.len())
+        .flat_map(|size| draws(draws_each, size, recordings.len()))
+        .collect();
+    let (next, rows) = (Mutex::new(jobs.iter()), Mutex::new(BTreeMap::<(usize, usize), Counts>::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                // Reading a snapshot is not shared between threads: each has its own starts, and keeps them.
+                let mut mine: HashMap<usize, Start<'_>> = HashMap::new();
+                loop {
+                    let Some(subset) = next.lock().ok().and_then(|mut it| it.next()) else { return };
+                    let first = subset[0];
+                    if let Entry::Vacant(entry) = mine.entry(first) {
+                        match Start::new(&recordings[first]) {
+                            Ok(start) => entry.insert(start),
+                            Err(_) => continue,
+                        };
+                    }
+                    let chosen: Vec<&Recording> = subset.iter().map(|&at| sliced[at]).collect();
+                    let built = match slicer::build_each(&mine[&first], &chosen, &options, &POLICIES) {
+                        Ok(built) => built,
+                        Err(error) => {
+                            eprintln!("not built: {error}");
+                            continue;
                         }
-                    });
+                    };
+                    for (number, program) in built.iter().enumerate() {
+                        let counts = evaluate(program, &chosen, POLICIES[number], &cases, &whole_right);
+                        if let Err(error) = &counts {
+                            eprintln!("not asked: {error}");
+                        }
+                        if let (Ok(counts), Ok(mut rows)) = (counts, rows.lock()) {
+                            let total = rows.entry((number, subset.len())).or_default();
+                            total.draws += 1;
+                            total.asked += counts.asked;
+                            total.by_slice += counts.by_slice;
+                            total.in_the_end += counts.in_the_end;
+                            total.wrong += counts.wrong;
+                        }
+                    }
                 }
             });
-            let Counts { asked, by_slice, in_the_end, wrong } = total.lock().map_err(|_| "a thread failed")?.to_owned();
-            println!("{program},{},{size},{},{asked},{by_slice},{in_the_end},{wrong}", policy.name(), subsets.len());
         }
+    });
+    println!("program,policy,recordings,draws,asked,right_by_slice,right_in_the_end,wrong");
+    let rows = rows.lock().map_err(|_| "a thread failed")?;
+    for (&(policy, size), Counts { draws, asked, by_slice, in_the_end, wrong }) in rows.iter() {
+        let policy = POLICIES[policy].name();
+        println!("{program},{policy},{size},{draws},{asked},{by_slice},{in_the_end},{wrong}");
     }
     Ok(())
 }
@@ -221,22 +237,21 @@ fn run(target: &Target) -> Result<Run<'_>, Failure> {
     Ok(Run { memory: &*target.mem, regs, env: Environment::default(), limits: Limits::default() })
 }
 
-/// Builds one program and asks all questions.
+/// Asks one program all questions.
 fn evaluate(
-    start: &Start<'_>,
+    program: &Program,
     chosen: &[&Recording],
-    options: &BuildOptions,
+    policy: Policy,
     cases: &[Case],
     whole_right: &HashMap<(usize, usize), Option<bool>>,
 ) -> Result<Counts, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let program = slicer::build(start, chosen, options).map_err(|error| text(&error))?;
-    let slice = SliceProgram::new(&program).map_err(|error| text(&error))?;
+    let slice = SliceProgram::new(program).map_err(|error| text(&error))?;
     let mut counts = Counts::default();
     for (number, case) in cases.iter().enumerate() {
         for (at, question) in case.questions.iter().enumerate() {
             counts.asked += 1;
-            let inputs = parse_inputs(&program, &given(question)).map_err(|error| text(&error))?;
+            let inputs = parse_inputs(program, &given(question)).map_err(|error| text(&error))?;
             let run = run(&case.target).map_err(|error| text(&error))?;
             match slice.run(&run, &inputs).map_err(|error| text(&error))?.0 {
                 Outcome::Answer(values) if right(question, &values) => {
@@ -245,7 +260,7 @@ fn evaluate(
                 }
                 Outcome::Answer(values) => {
                     counts.wrong += 1;
-                    if options.policy == Policy::Guard {
+                    if policy == Policy::Guard {
                         let names: Vec<&str> =
                             chosen.iter().map(|it| Path::new(&it.name).to_str().unwrap_or("?")).collect();
                         eprintln!(

@@ -55,12 +55,14 @@ pub enum View {
 }
 
 /// What is wanted of a program.
-#[derive(Clone, Debug, Default)]
-pub struct Wishes {
+#[derive(Clone, Default)]
+pub struct Wishes<'r> {
     /// Policy and allocators.
     pub options: BuildOptions,
     /// Take the paused processor's view in any case.
     pub paused: bool,
+    /// A recording of the same kernel at another address, to learn from what moves; without one it is looked for among the recordings.
+    pub base: Option<&'r Recording>,
     /// Rehearse each recording once more with these inputs.
     pub rehearse: Vec<InputTexts>,
 }
@@ -79,11 +81,16 @@ pub struct Trained {
 ///
 /// # Errors
 /// [`Error`].
-pub fn train(recordings: &[Recording], wishes: &Wishes) -> Result<Trained, Error> {
+pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, Error> {
     let (learned, recorded): (Vec<&Recording>, Vec<&Recording>) =
         recordings.iter().partition(|it| it.trace.header().whole_run);
     let starts: Vec<Start<'_>> = recorded.into_iter().map(Start::new).collect::<Result<_, _>>()?;
     let start = starts.first().ok_or(Error::NoStart)?;
+    if let Some(base) = wishes.base {
+        for start in &starts {
+            start.learn_moves(base)?;
+        }
+    }
     let mut options = wishes.options.clone();
     let (view, mut rehearsed) =
         if wishes.paused { (View::Paused("as asked for"), Vec::new()) } else { choose_view(&starts, &mut options)? };
@@ -101,7 +108,8 @@ pub fn train(recordings: &[Recording], wishes: &Wishes) -> Result<Trained, Error
     let own: Vec<&Recording> =
         if view == View::Idle { Vec::new() } else { starts.iter().map(Start::recording).collect() };
     let sources: Vec<&Recording> = own.into_iter().chain(&rehearsed).chain(learned).collect();
-    let program = slicer::build(start, &sources, &options)?;
+    let mut program = slicer::build(start, &sources, &options)?;
+    program.provenance.base = wishes.base.map(|base| base.name.clone());
     Ok(Trained { program, system: start.system().clone(), view })
 }
 

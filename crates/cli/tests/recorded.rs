@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use engine::{Environment, Fault, Limits, Outcome, Run, SliceProgram, Space, Stopped, Value, WholeProgram};
+use engine::{Environment, Fault, Limits, Outcome, Placed, Run, SliceProgram, Space, Stopped, Value, WholeProgram};
 use ir::program::Summary;
 use machine::memory::Mock;
 use machine::{PhysAddr, Reg, RegFile};
@@ -44,7 +44,7 @@ fn build(policy: Policy, paused: bool) -> Result<Trained, Failure> {
         .filter_map(|it| Some((it["address"].as_u64()?, Summary::by_symbol(it["name"].as_str()?)?)))
         .collect();
     let options = BuildOptions { policy, summaries, view: Vec::new() };
-    Ok(train(&[recording()?], &Wishes { options, paused, rehearse: Vec::new() })?)
+    Ok(train(&[recording()?], &Wishes { options, paused, base: None, rehearse: Vec::new() })?)
 }
 
 fn case(policy: Policy, paused: bool) -> Result<Case, Failure> {
@@ -193,15 +193,15 @@ fn garbage_in_the_target_ends_in_an_answer_or_an_outcome() -> Result<(), Failure
 #[test]
 fn the_overlay_takes_all_writes() -> Result<(), Failure> {
     let case = case(Policy::Assume, true)?;
-    let mode = machine::PagingMode::from_regs(&case.regs)?;
-    let root = case.regs.get(Reg::Cr3).ok_or("cr3")?;
-    let mut space = Space::new(&case.memory, mode, root, &case.built.program, 1 << 10);
+    let run = case.run();
+    let placed = Placed::find(&case.built.program, &run)?;
+    let mut space = Space::new(&case.memory, &placed, &case.built.program, 1 << 10);
     let stack = case.regs.get(Reg::Rsp).ok_or("rsp")?;
     match space.load(stack, 8) {
         Ok(before) => {
             space.store(stack, 8, !before)?;
             assert_eq!(space.load(stack, 8)?, !before);
-            let mut again = Space::new(&case.memory, mode, root, &case.built.program, 1 << 10);
+            let mut again = Space::new(&case.memory, &placed, &case.built.program, 1 << 10);
             assert_eq!(again.load(stack, 8)?, before, "the target keeps its value");
         }
         // The slice never read that frame, so it is not in the case.

@@ -36,6 +36,7 @@ pub struct TooLarge;
 #[derive(Clone, Default)]
 pub(crate) struct Pool {
     index: FxHashMap<u64, u16>,
+    moved: FxHashMap<u32, u16>,
     pub values: Vec<u64>,
 }
 
@@ -65,12 +66,30 @@ impl Pool {
                 if let Some(&slot) = self.index.get(&value) {
                     return Ok(slot);
                 }
-                let slot = u16::try_from(FIRST_CONST as usize + self.values.len()).map_err(|_| TooLarge)?;
+                let slot = self.place(value)?;
                 self.index.insert(value, slot);
-                self.values.push(value);
+                Ok(slot)
+            }
+            Arg::Moved(number) => {
+                if let Some(&slot) = self.moved.get(&number) {
+                    return Ok(slot);
+                }
+                let slot = self.place(0)?;
+                self.moved.insert(number, slot);
                 Ok(slot)
             }
         }
+    }
+
+    fn place(&mut self, value: u64) -> Result<u16, TooLarge> {
+        let slot = u16::try_from(FIRST_CONST as usize + self.values.len()).map_err(|_| TooLarge)?;
+        self.values.push(value);
+        Ok(slot)
+    }
+
+    /// The moving constants that operands name, with their slots.
+    pub fn moved(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.moved.iter().map(|(&number, &slot)| (number as usize, usize::from(slot)))
     }
 
     /// An operation on slots.

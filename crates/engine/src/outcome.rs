@@ -87,6 +87,26 @@ pub enum Stopped {
     },
 }
 
+impl Stopped {
+    /// The same with the addresses of code changed.
+    pub(crate) fn map_addresses(mut self, change: impl Fn(u64) -> u64) -> Self {
+        match &mut self {
+            Self::Unexplored { at, to } | Self::NoCode { at, to } => {
+                *at = change(*at);
+                *to = change(*to);
+            }
+            Self::OutOfFuel { at, .. }
+            | Self::Unmapped { at, .. }
+            | Self::NeedsDevice { at, .. }
+            | Self::Blocked { at }
+            | Self::Exception { at, .. }
+            | Self::Unsupported { at, .. }
+            | Self::Limit { at, .. } => *at = change(*at),
+        }
+        self
+    }
+}
+
 /// The result of a run.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Outcome {

@@ -8,9 +8,10 @@ use crate::compact::{Compact, Pool, TooLarge, slots};
 use crate::exec::execute;
 use crate::fields::{Inputs, collect, prepare};
 use crate::outcome::{Outcome, Stopped};
+use crate::place::Placed;
 use crate::space::Space;
 use crate::spin::Spin;
-use crate::start::{Run, RunError, same_kernel};
+use crate::start::{Run, RunError};
 
 /// Where control goes, with blocks of all functions numbered in one row.
 #[derive(Clone, Copy, Debug)]
@@ -120,11 +121,10 @@ impl<'p> SliceProgram<'p> {
     /// # Errors
     /// [`RunError`] when the run cannot begin.
     pub fn run(&self, run: &Run<'_>, inputs: &Inputs) -> Result<(Outcome, u64), RunError> {
-        let (mode, root) = run.paging()?;
-        let mut space = Space::new(run.memory, mode, root, self.program, run.limits.pages);
-        same_kernel(self.program, &mut space)?;
+        let placed = Placed::find(self.program, run)?;
+        let mut space = Space::new(run.memory, &placed, self.program, run.limits.pages);
         let mut used = 0;
-        let outcome = match self.execute(run, inputs, &mut space, &mut used)? {
+        let outcome = match self.execute(run, &placed, inputs, &mut space, &mut used)? {
             Ok(()) => match collect(self.program, &mut space) {
                 Ok(values) => Outcome::Answer(values),
                 Err(fault) => Outcome::Stopped(Stopped::Unmapped { at: 0, address: 0, cause: fault.to_string() }),
@@ -137,15 +137,19 @@ impl<'p> SliceProgram<'p> {
     fn execute(
         &self,
         run: &Run<'_>,
+        placed: &Placed<'_>,
         inputs: &Inputs,
         space: &mut Space<'_>,
         used: &mut u64,
     ) -> Result<Result<(), Stopped>, RunError> {
         let mut slots = slots();
         self.pool.fill(&mut slots, 0);
-        run.registers(self.program, &mut slots)?;
-        let env = run.environment(self.program, space);
-        if let Err(stopped) = run.view(self.program, space)? {
+        for (number, slot) in self.pool.moved() {
+            slots[slot] = placed.constant(self.program, number, run.memory)?;
+        }
+        run.registers(self.program, placed, &mut slots)?;
+        let env = run.environment(self.program, placed, space);
+        if let Err(stopped) = run.view(self.program, placed, space)? {
             return Ok(Err(stopped));
         }
         if let Err(fault) = prepare(self.program, inputs, space) {
@@ -183,7 +187,10 @@ impl<'p> SliceProgram<'p> {
                 }
                 Exit::Switch { value, arms } => {
                     let value = slots[*value as usize];
-                    arms.iter().find(|arm| arm.0 == value).map_or(Go::Unexplored(value), |arm| arm.1)
+                    let trained = placed.training(value);
+                    arms.iter()
+                        .find(|arm| Some(arm.0) == trained)
+                        .map_or(Go::Unexplored(placed.reported(value)), |arm| arm.1)
                 }
                 Exit::Call { func, stack, then } => {
                     call = Some((*func, *stack));
@@ -191,7 +198,8 @@ impl<'p> SliceProgram<'p> {
                 }
                 Exit::CallIndirect { value, arms, stack, then } => {
                     let value = slots[*value as usize];
-                    match arms.iter().find(|arm| arm.0 == value) {
+                    let trained = placed.training(value);
+                    match arms.iter().find(|arm| Some(arm.0) == trained) {
                         Some((_, func)) => {
                             match func {
                                 Some(func) => call = Some((*func, *stack)),
@@ -200,7 +208,7 @@ impl<'p> SliceProgram<'p> {
                             }
                             *then
                         }
-                        None => Go::Unexplored(value),
+                        None => Go::Unexplored(placed.reported(value)),
                     }
                 }
                 Exit::Finish => return Ok(Ok(())),

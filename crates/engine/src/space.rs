@@ -9,6 +9,8 @@ use machine::paging::{self, PagingMode};
 use machine::{GuestMemory, VirtAddr};
 use rustc_hash::FxHashMap;
 
+use crate::place::Placed;
+
 /// Why an access failed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Fault {
@@ -69,14 +71,14 @@ pub struct Space<'t> {
 }
 
 impl<'t> Space<'t> {
-    /// The memory for a run of `program` over `memory`, whose page tables are at `root`; at most `limit` pages are copied.
+    /// The memory for a run of `program` over `memory`, where it was found; at most `limit` pages are copied.
     #[must_use]
-    pub fn new(memory: &'t dyn GuestMemory, mode: PagingMode, root: u64, program: &Program, limit: usize) -> Self {
+    pub fn new(memory: &'t dyn GuestMemory, placed: &Placed<'_>, program: &Program, limit: usize) -> Self {
         let empty = Entry { tag: 0, target: &ZERO, copy: NONE, writable: false };
         let mut space = Self {
             memory,
-            mode,
-            root,
+            mode: placed.mode(),
+            root: placed.root(),
             copies: Vec::with_capacity(program.pages.len() + 64),
             user: FxHashMap::default(),
             aliases: FxHashMap::default(),
@@ -103,7 +105,7 @@ impl<'t> Space<'t> {
                     space.copies.push(Box::new([0; 4096]));
                 }
                 PageContent::Kernel(alias) => {
-                    space.aliases.insert(page.addr, *alias);
+                    space.aliases.insert(page.addr, placed.place(*alias));
                 }
             }
         }

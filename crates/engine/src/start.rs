@@ -7,6 +7,7 @@ use machine::{GuestMemory, Reg, RegFile};
 use crate::compact::{Slots, TooLarge};
 use crate::fields::InputError;
 use crate::outcome::Stopped;
+use crate::place::Placed;
 
 /// The most that a run may use.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +71,22 @@ pub enum RunError {
         /// Bytes compared.
         checked: u64,
     },
+    /// The target's kernel lies elsewhere, and the program does not know what moves.
+    #[error(
+        "the target's kernel lies {slide:#x} bytes from where training had it, and the program was trained under one base only"
+    )]
+    Elsewhere {
+        /// The distance, modulo 2^64.
+        slide: u64,
+    },
+    /// A constant in the kernel's code is not the one training knows.
+    #[error(
+        "the target's kernel has another constant in its instruction at {at:#x} (training's address) than training had, and none that training knows to differ"
+    )]
+    Constant {
+        /// Address of the instruction, or the constant itself where the module that it lies in is not there.
+        at: u64,
+    },
 }
 
 /// Registers whose value at the start is the target's, where it is known: the system's, not the process's.
@@ -102,8 +119,13 @@ impl<'t> Run<'t> {
     }
 
     /// The environment of a run: where the capture has no time stamp counter, one just past what the kernel last stored.
-    pub(crate) fn environment(&self, program: &Program, space: &mut crate::Space<'_>) -> Environment {
-        let stored = program.clock.iter().filter_map(|&cell| space.load(cell, 8).ok()).max();
+    pub(crate) fn environment(
+        &self,
+        program: &Program,
+        placed: &Placed<'_>,
+        space: &mut crate::Space<'_>,
+    ) -> Environment {
+        let stored = program.clock.iter().filter_map(|&cell| space.load(placed.place(cell), 8).ok()).max();
         Environment { tsc: self.env.tsc.or(stored.map(|value| value.wrapping_add(1))) }
     }
 
@@ -114,6 +136,7 @@ impl<'t> Run<'t> {
     pub(crate) fn view(
         &self,
         program: &Program,
+        placed: &Placed<'_>,
         space: &mut crate::Space<'_>,
     ) -> Result<Result<(), Stopped>, RunError> {
         for cell in &program.view {
@@ -125,7 +148,7 @@ impl<'t> Run<'t> {
                     .ok_or(RunError::NoRegister("segment base of the per-CPU area"))?
             };
             let address = base.wrapping_add(cell.offset.into());
-            if let Err(fault) = space.store(address, u64::from(cell.size), cell.value) {
+            if let Err(fault) = space.store(address, u64::from(cell.size), placed.place(cell.value)) {
                 return Ok(Err(Stopped::Unmapped { at: program.begin_pc, address, cause: fault.to_string() }));
             }
         }
@@ -133,9 +156,9 @@ impl<'t> Run<'t> {
     }
 
     /// Fills the registers.
-    pub(crate) fn registers(&self, program: &Program, slots: &mut Slots) -> Result<(), RunError> {
+    pub(crate) fn registers(&self, program: &Program, placed: &Placed<'_>, slots: &mut Slots) -> Result<(), RunError> {
         for &(reg, value) in &program.registers {
-            slots[reg as usize & 255] = value;
+            slots[reg as usize & 255] = placed.place(value);
         }
         for &reg in FROM_TARGET {
             if let Some(value) = self.regs.get(reg) {
@@ -161,21 +184,4 @@ impl<'t> Run<'t> {
             .or(active.filter(upper))
             .ok_or(RunError::NoRegister("kernel GS base"))
     }
-}
-
-/// Compares the code a program was made from with the target's. Self-patching changes few bytes, another kernel most.
-///
-/// # Errors
-/// [`RunError::OtherKernel`] when more than a tenth differs.
-pub(crate) fn same_kernel(program: &Program, space: &mut crate::Space<'_>) -> Result<(), RunError> {
-    let (mut differing, mut checked) = (0u64, 0u64);
-    for range in &program.code {
-        for (at, &byte) in range.bytes.iter().enumerate() {
-            checked += 1;
-            if space.load(range.addr.wrapping_add(at as u64), 1) != Ok(u64::from(byte)) {
-                differing += 1;
-            }
-        }
-    }
-    if differing * 10 > checked { Err(RunError::OtherKernel { differing, checked }) } else { Ok(()) }
 }

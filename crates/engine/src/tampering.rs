@@ -6,9 +6,11 @@
 //! altogether (modules loaded elsewhere) are counted and not compared. Nothing is known of any one system: the forms are those of the instruction set.
 
 use ir::System;
-use machine::paging::{self, PagingMode};
+use machine::paging;
 use machine::{GuestMemory, VirtAddr};
 use serde::Serialize;
+
+use crate::place::Placed;
 
 /// How far a switch may lead: within one function and its cold part.
 const NEAR: u64 = 1 << 20;
@@ -30,7 +32,7 @@ pub enum Change {
 /// A stretch of code that differs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Difference {
-    /// Its address.
+    /// Its address in the training system.
     pub address: u64,
     /// What it looks like.
     pub change: Change,
@@ -38,7 +40,8 @@ pub struct Difference {
     pub trusted: Vec<u8>,
     /// The target's bytes.
     pub found: Vec<u8>,
-    /// Where the target's instruction there leads, if it is a direct jump or call.
+    /// Where the target's instruction there leads, if it is a direct jump or call: in the training system's code by its address there, else by the
+    /// target's.
     pub leads_to: Option<u64>,
 }
 
@@ -64,39 +67,41 @@ impl Tampering {
 
 /// Neighbouring pages of the trusted copy and what the target has there.
 #[derive(Default)]
-struct Region<'s> {
-    pages: Vec<Page<'s>>,
+struct Region {
+    pages: Vec<Page>,
 }
 
 /// A page of code.
-struct Page<'s> {
+struct Page {
+    /// Training's.
     address: u64,
-    trusted: &'s [u8],
+    trusted: Vec<u8>,
     /// What the target has; `None` if it is not there.
     found: Option<[u8; 4096]>,
 }
 
-/// Compares all code of a training system with what a target has at the same addresses. `root` is that of the target's page tables.
+/// Compares all code of a training system with what a target has of it; `placed` says where, modules included.
 #[must_use]
-pub fn compare(system: &System, memory: &dyn GuestMemory, mode: PagingMode, root: u64) -> Tampering {
+pub fn compare(system: &System, memory: &dyn GuestMemory, placed: &Placed<'_>) -> Tampering {
     let mut report = Tampering::default();
     let mut region = Region::default();
     for (address, trusted) in system.iter() {
         if region.pages.last().is_some_and(|last| last.address + 4096 != address) {
-            report.region(system, &std::mem::take(&mut region));
+            report.region(system, placed, &std::mem::take(&mut region));
         }
-        let found = paging::translate(memory, mode, root, VirtAddr(address))
+        let trusted = if placed.moves() { placed.trusted(system, address, 4096, memory) } else { trusted.to_vec() };
+        let found = paging::translate(memory, placed.mode(), placed.root(), VirtAddr(placed.place(address)))
             .ok()
             .filter(|found| !found.user)
             .and_then(|found| memory.page(found.paddr.page()).ok().copied());
         region.pages.push(Page { address, trusted, found });
     }
-    report.region(system, &region);
+    report.region(system, placed, &region);
     report
 }
 
 impl Tampering {
-    fn region(&mut self, system: &System, region: &Region<'_>) {
+    fn region(&mut self, system: &System, placed: &Placed<'_>, region: &Region) {
         self.absent += region.pages.iter().filter(|page| page.found.is_none()).count();
         let (mut equal, mut all) = (0usize, 0usize);
         for Page { trusted, found, .. } in &region.pages {
@@ -111,23 +116,23 @@ impl Tampering {
             return;
         }
         let (mut start, mut trusted, mut found) = (0, Vec::new(), Vec::new());
-        for &Page { address, trusted: page, found: copy } in &region.pages {
+        for Page { address, trusted: page, found: copy } in &region.pages {
             let Some(copy) = copy else {
-                self.stretch(system, start, &std::mem::take(&mut trusted), &std::mem::take(&mut found));
+                self.stretch(system, placed, start, &std::mem::take(&mut trusted), &std::mem::take(&mut found));
                 continue;
             };
             if trusted.is_empty() {
-                start = address;
+                start = *address;
             }
             self.pages += 1;
             trusted.extend_from_slice(page);
-            found.extend_from_slice(&copy);
+            found.extend_from_slice(copy);
         }
-        self.stretch(system, start, &trusted, &found);
+        self.stretch(system, placed, start, &trusted, &found);
     }
 
     /// Finds the differences of a contiguous stretch.
-    fn stretch(&mut self, system: &System, start: u64, trusted: &[u8], found: &[u8]) {
+    fn stretch(&mut self, system: &System, placed: &Placed<'_>, start: u64, trusted: &[u8], found: &[u8]) {
         let mut at = 0;
         while let Some(first) = (at..trusted.len()).find(|&at| trusted[at] != found[at]) {
             let (mut last, mut next) = (first, first + 1);
@@ -140,9 +145,12 @@ impl Tampering {
             at = last + 1;
             let form = patch(system, start, trusted, found, first, last);
             let (from, to, change, leads_to) = form.unwrap_or((first, last + 1, Change::Foreign, None));
-            let leads_to = leads_to.or_else(|| target(&found[from..], start + from as u64));
+            let address = start + from as u64;
+            let slide = placed.place(address).wrapping_sub(address);
+            let leads_to =
+                leads_to.or_else(|| target(&found[from..], address)).map(|to| placed.reported(to.wrapping_add(slide)));
             self.differences.push(Difference {
-                address: start + from as u64,
+                address,
                 change,
                 trusted: trusted[from..to].to_vec(),
                 found: found[from..to].to_vec(),
@@ -242,7 +250,12 @@ mod tests {
         let mut found = page;
         edit(&mut found);
         let mut report = Tampering::default();
-        report.region(&system, &Region { pages: vec![Page { address: BASE, trusted: &page, found: Some(found) }] });
+        let placed = Placed::unmoved(system.placement());
+        report.region(
+            &system,
+            &placed,
+            &Region { pages: vec![Page { address: BASE, trusted: page.to_vec(), found: Some(found) }] },
+        );
         report.differences.iter().map(|it| (it.address - BASE, it.change)).collect()
     }
 
@@ -263,14 +276,13 @@ mod tests {
     fn other_code_is_not_compared() {
         let mut system = System::default();
         system.insert(BASE, &[0x55; 4096]);
+        let placed = Placed::unmoved(system.placement());
+        let page = |found| Region { pages: vec![Page { address: BASE, trusted: vec![0x55; 4096], found }] };
         let mut report = Tampering::default();
-        report.region(
-            &system,
-            &Region { pages: vec![Page { address: BASE, trusted: &[0x55; 4096], found: Some([0; 4096]) }] },
-        );
+        report.region(&system, &placed, &page(Some([0; 4096])));
         assert_eq!((report.pages, report.other, report.differences.len()), (0, 1, 0));
         let mut report = Tampering::default();
-        report.region(&system, &Region { pages: vec![Page { address: BASE, trusted: &[0x55; 4096], found: None }] });
+        report.region(&system, &placed, &page(None));
         assert_eq!((report.absent, report.other), (1, 0));
     }
 }

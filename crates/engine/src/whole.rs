@@ -8,16 +8,17 @@ use ir::program::{PageContent, Summary};
 use ir::system::System;
 use ir::{Class, Kind, Op, Program, Var};
 use lift::Mode;
-use machine::{PROCESS_REGS, Reg, RegFile};
+use machine::{GuestMemory, PROCESS_REGS, Reg, RegFile};
 use rustc_hash::FxHashMap;
 
 use crate::compact::{Compact, Pool, Slots, TooLarge, slots};
 use crate::exec::execute;
 use crate::fields::{Inputs, collect, prepare};
 use crate::outcome::{Outcome, Stopped};
+use crate::place::Placed;
 use crate::space::Space;
 use crate::spin::Spin;
-use crate::start::{Run, RunError, same_kernel};
+use crate::start::{Run, RunError};
 use crate::watch::{Seen, Unwatched, Watch};
 
 /// The end marker (docs/markers.md).
@@ -48,6 +49,10 @@ struct Cache {
     /// Bytes of the instructions of watched runs.
     insns: FxHashMap<u64, Vec<u8>>,
     pool: Pool,
+    /// How far away from training's place the kernel was: the code has its addresses.
+    slide: u64,
+    /// Whether code of modules is in it, which may be elsewhere in another target.
+    modules: bool,
 }
 
 /// A program made ready for whole runs.
@@ -105,7 +110,7 @@ impl<'p> WholeProgram<'p> {
     /// [`RunError`] when the run cannot begin.
     pub fn begin(&self, run: &Run<'_>) -> Result<RegFile, RunError> {
         let mut slots = slots();
-        run.registers(self.program, &mut slots)?;
+        run.registers(self.program, &Placed::find(self.program, run)?, &mut slots)?;
         let mut regs = RegFile::new();
         for &reg in Reg::ALL {
             regs.set(reg, slots[reg.index()]);
@@ -123,13 +128,23 @@ impl<'p> WholeProgram<'p> {
         inputs: &Inputs,
         watch: &mut W,
     ) -> Result<(Outcome, WholeReport), RunError> {
-        let (mode, root) = run.paging()?;
-        let mut space = Space::new(run.memory, mode, root, self.program, run.limits.pages);
-        same_kernel(self.program, &mut space)?;
+        let placed = Placed::find(self.program, run)?;
+        let mut kernel =
+            Kernel { placed: placed.system(self.system), system: self.system, memory: run.memory, modules: false };
+        // What was lifted for another target has that one's addresses, and the constants that its kernel wrote into its code.
+        let varies = self.system.placement().fields.iter().any(|field| field.change == ir::place::Change::Patched);
+        if self.cache.slide != placed.slide() || varies || self.modules() {
+            self.cache = Cache { slide: placed.slide(), ..Cache::default() };
+        }
+        let mut space = Space::new(run.memory, &placed, self.program, run.limits.pages);
         let mut report = WholeReport::default();
         let stopped = match prepare(self.program, inputs, &mut space) {
-            Ok(()) => match run.view(self.program, &mut space)? {
-                Ok(()) => self.execute(run, &mut space, &mut report, watch)?,
+            Ok(()) => match run.view(self.program, &placed, &mut space)? {
+                Ok(()) => {
+                    let stopped = self.execute(run, &placed, &mut kernel, &mut space, &mut report, watch)?;
+                    report.assertions.iter_mut().for_each(|at| *at = kernel.placed.reported(*at));
+                    stopped.map(|stopped| stopped.map_addresses(|at| kernel.placed.reported(at)))
+                }
                 Err(stopped) => Some(stopped),
             },
             Err(fault) => Some(Stopped::Unmapped { at: self.program.begin_pc, address: 0, cause: fault.to_string() }),
@@ -147,21 +162,23 @@ impl<'p> WholeProgram<'p> {
     fn execute<W: Watch>(
         &mut self,
         run: &Run<'_>,
+        placed: &Placed<'_>,
+        kernel: &mut Kernel<'_>,
         space: &mut Space<'_>,
         report: &mut WholeReport,
         watch: &mut W,
     ) -> Result<Option<Stopped>, RunError> {
         let mut slots = slots();
         self.cache.pool.fill(&mut slots, 0);
-        run.registers(self.program, &mut slots)?;
-        let env = run.environment(self.program, space);
+        run.registers(self.program, placed, &mut slots)?;
+        let env = run.environment(self.program, placed, space);
         let (mut show, mut spin) = (Show::default(), Spin::new());
         let mut process = PROCESS_REGS.map(|reg| slots[reg.index()]);
         let (mut pc, mut from, mut used) = (self.program.begin_pc, self.program.begin_pc, 0u64);
         loop {
             let block = match self.cache.index.get(&pc) {
                 Some(&block) => block,
-                None => match self.lift_block::<W>(pc, &mut slots)? {
+                None => match self.lift_block::<W>(kernel, pc, &mut slots)? {
                     Some(block) => block,
                     None => return Ok(Some(Stopped::NoCode { at: from, to: pc })),
                 },
@@ -260,15 +277,14 @@ impl<'p> WholeProgram<'p> {
     }
 
     /// Code bytes at an address: 0 to 15, fewer at the end of what is known.
-    fn fetch(&self, pc: u64) -> Vec<u8> {
+    fn fetch(&self, kernel: &mut Kernel<'_>, pc: u64) -> Vec<u8> {
+        if !self.pages.contains_key(&(pc & !4095)) {
+            return kernel.fetch(pc);
+        }
         let mut bytes = Vec::with_capacity(15);
         for at in 0..15 {
             let address = pc.wrapping_add(at);
-            let page = match self.pages.get(&(address & !4095)) {
-                Some(page) => Some(*page),
-                None => self.system.page(address & !4095),
-            };
-            match page.and_then(|page| page.get((address & 4095) as usize)) {
+            match self.pages.get(&(address & !4095)).and_then(|page| page.get((address & 4095) as usize)) {
                 Some(&byte) => bytes.push(byte),
                 None => break,
             }
@@ -276,9 +292,19 @@ impl<'p> WholeProgram<'p> {
         bytes
     }
 
-    fn lift_block<W: Watch>(&mut self, start: u64, slots: &mut Slots) -> Result<Option<u32>, TooLarge> {
+    /// Whether some of the companion file's code was lifted for where one target has its modules.
+    fn modules(&self) -> bool {
+        self.cache.modules
+    }
+
+    fn lift_block<W: Watch>(
+        &mut self,
+        kernel: &mut Kernel<'_>,
+        start: u64,
+        slots: &mut Slots,
+    ) -> Result<Option<u32>, TooLarge> {
         if self.cache.pool.values.len() > POOL_LIMIT {
-            self.cache = Cache::default();
+            self.cache = Cache { slide: self.cache.slide, ..Cache::default() };
         }
         let known = self.cache.pool.values.len();
         let mut insns = Vec::new();
@@ -289,7 +315,7 @@ impl<'p> WholeProgram<'p> {
             } else if self.summaries.contains_key(&pc) {
                 break;
             }
-            let bytes = self.fetch(pc);
+            let bytes = self.fetch(kernel, pc);
             if summary.is_some() {
                 break;
             }
@@ -329,7 +355,33 @@ impl<'p> WholeProgram<'p> {
         let last = self.cache.ops.len() as u32;
         self.cache.blocks.push(Block { first, last, insns: insns.len() as u32, next: pc, end, summary });
         self.cache.index.insert(start, block);
+        self.cache.modules |= kernel.modules;
         Ok(Some(block))
+    }
+}
+
+/// The trusted kernel code as it is in one target.
+struct Kernel<'s> {
+    placed: Placed<'s>,
+    system: &'s System,
+    memory: &'s dyn GuestMemory,
+    /// Whether modules were looked for, which is done when one is first reached.
+    modules: bool,
+}
+
+impl Kernel<'_> {
+    /// Code bytes at an address of the target: 0 to 15, fewer at the end of what is known.
+    fn fetch(&mut self, pc: u64) -> Vec<u8> {
+        let first = self.system.placement().images.first();
+        let in_kernel = |address: u64| first.is_some_and(|image| (image.start..image.end).contains(&address));
+        let mut from = self.placed.training(pc);
+        if !from.is_some_and(in_kernel) && !self.modules {
+            self.modules = true;
+            self.placed.find_modules(self.system, self.memory);
+            from = self.placed.training(pc);
+        }
+        let Some(from) = from else { return Vec::new() };
+        self.placed.trusted(self.system, from, 15, self.memory)
     }
 }
 

@@ -42,6 +42,8 @@ pub enum Arg {
     Var(Var),
     /// A constant.
     Const(u64),
+    /// A constant that is another one in another boot: its number in [`crate::Program::moved`]. Only programs have such operands.
+    Moved(u32),
 }
 
 impl From<Var> for Arg {
@@ -396,7 +398,7 @@ impl Op {
     pub fn uses(&self) -> impl Iterator<Item = Var> + '_ {
         self.args().iter().filter_map(|arg| match arg {
             Arg::Var(var) => Some(*var),
-            Arg::Const(_) => None,
+            Arg::Const(_) | Arg::Moved(_) => None,
         })
     }
 

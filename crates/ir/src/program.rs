@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::op::{Arg, Op, Var};
+use crate::place::Placement;
 
 /// A function of a program.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -245,6 +246,8 @@ pub struct Provenance {
     pub static_in_slice: u64,
     /// The name for one-sided branches: `assume`, `guard` or `whole`.
     pub policy: String,
+    /// The trace of another boot that told what moves.
+    pub base: Option<String>,
 }
 
 /// An introspection program.
@@ -274,6 +277,8 @@ pub struct Program {
     pub summaries: Vec<(u64, Summary)>,
     /// Kernel code the slice was made from: tells whether a target runs the same kernel.
     pub code: Vec<CodeRange>,
+    /// What of it all is another in another boot.
+    pub placement: Placement,
     /// Hash of the training system's companion file, which whole runs need.
     pub system: [u8; 32],
     /// Addresses, in the training system, of cells that hold the time stamp counter as the kernel last read it: the code subtracts

@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::file::{self, FileError};
+use crate::place::Placement;
+use crate::verify;
 
 /// The trusted code of a training system.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct System {
     pages: BTreeMap<u64, Vec<u8>>,
+    placement: Placement,
 }
 
 const MAGIC: &[u8; 8] = b"VIRTSYS\0";
@@ -23,6 +26,17 @@ impl System {
     /// Adds a page.
     pub fn insert(&mut self, addr: u64, bytes: &[u8; 4096]) {
         self.pages.insert(addr, bytes.to_vec());
+    }
+
+    /// What of the code is another in another boot. It names no constants.
+    #[must_use]
+    pub const fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// Sets [`System::placement`].
+    pub fn set_placement(&mut self, placement: Placement) {
+        self.placement = placement;
     }
 
     /// The page at a page-aligned address.
@@ -48,7 +62,7 @@ impl System {
         self.pages.is_empty()
     }
 
-    /// SHA-256 over addresses and bytes: what programs name it by.
+    /// SHA-256 over addresses, bytes and placement: what programs name it by.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         use sha2::Digest;
@@ -57,6 +71,7 @@ impl System {
             hasher.update(addr.to_le_bytes());
             hasher.update(bytes);
         }
+        hash_placement(&self.placement, &mut hasher);
         hasher.finalize().into()
     }
 
@@ -74,6 +89,9 @@ impl System {
     /// [`FileError`] for anything but a whole, undamaged companion file.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FileError> {
         let system: Self = file::decode(MAGIC, "companion file", bytes, MAX_BYTES)?;
+        if let Some(why) = verify::broken_placement(&system.placement) {
+            return Err(FileError::Damaged { what: "companion file", why: why.into() });
+        }
         if system.pages.iter().any(|(addr, page)| addr % 4096 != 0 || page.len() != 4096) {
             return Err(FileError::Damaged {
                 what: "companion file",
@@ -81,5 +99,28 @@ impl System {
             });
         }
         Ok(system)
+    }
+}
+
+fn hash_placement(placement: &Placement, hasher: &mut sha2::Sha256) {
+    use crate::place::Change;
+    use sha2::Digest;
+    hasher.update([u8::from(placement.movable)]);
+    for image in &placement.images {
+        hasher.update(image.start.to_le_bytes());
+        hasher.update(image.end.to_le_bytes());
+    }
+    for (vector, handler) in &placement.gates {
+        hasher.update([*vector]);
+        hasher.update(handler.to_le_bytes());
+    }
+    for field in &placement.fields {
+        let images = match field.change {
+            Change::Moves { plus, minus } => [plus, minus].map(|image| image.map_or(0, |image| u32::from(image) + 1)),
+            Change::Patched => [u32::MAX; 2],
+        };
+        hasher.update(field.addr.to_le_bytes());
+        hasher.update([field.size]);
+        images.iter().for_each(|image| hasher.update(image.to_le_bytes()));
     }
 }

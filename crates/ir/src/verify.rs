@@ -6,9 +6,11 @@
 //! * Places of operands that an operation does not take hold 0; interleaved lanes have at most 32 bits, narrowed ones at least 8.
 //! * Arms of computed jumps and calls ascend by address without repetition.
 //! * Pages are page-aligned, at most 4096 bytes and given once; addresses of summaries, clock cells and view cells ascend.
+//! * Images are not empty and do not overlap, gates and code fields ascend, what moves names images that exist, operands moved constants that do.
 //! * A field's elements have 1, 2, 4 or 8 bytes, its buffer at most [`MAX_FIELD`] bytes.
 
-use crate::op::{Class, Kind, Op, Var, Width};
+use crate::op::{Arg, Class, Kind, Op, Var, Width};
+use crate::place::{Change, Moved, Placement};
 use crate::program::{Callee, Elem, Function, PageContent, Program, Target, Terminator};
 
 /// Temporaries of one instruction, and a few for the program's own use.
@@ -63,6 +65,9 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
     {
         return Err(whole("pages, summaries, clock cells or view cells do not ascend"));
     }
+    if let Some(rule) = broken_placement(&program.placement) {
+        return Err(whole(rule));
+    }
     for field in program.inputs.iter().chain(&program.outputs) {
         let size = field.elem.size();
         let sized = matches!(field.elem, Elem::Char) || matches!(size, 1 | 2 | 4 | 8);
@@ -71,6 +76,34 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
         }
     }
     Ok(())
+}
+
+/// The rule that a placement breaks, if any.
+#[must_use]
+pub fn broken_placement(placement: &Placement) -> Option<&'static str> {
+    let image = |image: u16| usize::from(image) < placement.images.len();
+    let mut images: Vec<(u64, u64)> = placement.images.iter().map(|image| (image.start, image.end)).collect();
+    images.sort_unstable();
+    if images.iter().any(|(start, end)| start >= end) || images.windows(2).any(|pair| pair[0].1 > pair[1].0) {
+        return Some("an image is empty or overlaps another");
+    }
+    if !ascends(placement.gates.iter().map(|gate| u64::from(gate.0)))
+        || !ascends(placement.fields.iter().map(|field| field.addr))
+    {
+        return Some("gates or code fields do not ascend");
+    }
+    let moves = placement.moved.iter().all(|moved| match moved {
+        Moved::Address { image: it, .. } => image(*it),
+        Moved::Patched { len, arg, .. } => *len <= 15 && *arg < 3,
+    });
+    let fields = placement.fields.iter().all(|field| {
+        let known = match field.change {
+            Change::Moves { plus, minus } => plus.is_none_or(image) && minus.is_none_or(image),
+            Change::Patched => true,
+        };
+        known && (1..=8).contains(&field.size) && field.addr.checked_add(8).is_some()
+    });
+    (!moves || !fields).then_some("a moving constant or field names no image, or has an impossible size")
 }
 
 fn ascends(mut values: impl Iterator<Item = u64>) -> bool {
@@ -94,6 +127,9 @@ fn verify_function(program: &Program, number: usize, function: &Function) -> Res
         for op in &block.ops {
             if let Some(rule) = broken(op) {
                 return fail(at, rule);
+            }
+            if !op.args().iter().all(|it| names_constant(program, it)) {
+                return fail(at, NO_CONSTANT);
             }
         }
         let target = |target: &Target| match target {
@@ -122,6 +158,15 @@ fn verify_function(program: &Program, number: usize, function: &Function) -> Res
             }
             Terminator::End => true,
         };
+        let value = match &block.term {
+            Terminator::Branch { cond: value, .. }
+            | Terminator::Switch { value, .. }
+            | Terminator::Call { callee: Callee::Indirect { value, .. }, .. } => Some(value),
+            _ => None,
+        };
+        if value.is_some_and(|it| !names_constant(program, it)) {
+            return fail(at, NO_CONSTANT);
+        }
         if !known {
             return fail(at, "the terminator names something that does not exist, or its arms do not ascend");
         }
@@ -129,14 +174,20 @@ fn verify_function(program: &Program, number: usize, function: &Function) -> Res
     Ok(())
 }
 
+const NO_CONSTANT: &str = "an operand names a moving constant that does not exist";
+
+fn names_constant(program: &Program, arg: &Arg) -> bool {
+    !matches!(arg, Arg::Moved(number) if *number as usize >= program.placement.moved.len())
+}
+
 fn var(var: Var) -> bool {
     var.is_reg() || (var.is_temp() && var.0 - Var::FIRST_TEMP < MAX_TEMPS)
 }
 
-fn arg(arg: &crate::op::Arg) -> bool {
+fn arg(arg: &Arg) -> bool {
     match arg {
-        crate::op::Arg::Var(it) => var(*it),
-        crate::op::Arg::Const(_) => true,
+        Arg::Var(it) => var(*it),
+        Arg::Const(_) | Arg::Moved(_) => true,
     }
 }
 
@@ -158,7 +209,7 @@ pub fn broken(op: &Op) -> Option<&'static str> {
     if matches!(op.class(), Class::Load | Class::Store) && op.width.bits() < 8 {
         return Some("a memory operation is narrower than a byte");
     }
-    if op.args[op.kind.arity()..].iter().any(|arg| *arg != crate::op::Arg::Const(0)) {
+    if op.args[op.kind.arity()..].iter().any(|arg| *arg != Arg::Const(0)) {
         return Some("an operand stands beyond those the operation takes");
     }
     if matches!(op.kind, Kind::VZipLo | Kind::VZipHi) && op.width == Width::B64

@@ -30,9 +30,46 @@ pub fn names(mode: Mode, pc: u64, code: &[u8], visit: &mut dyn FnMut(u64)) {
     }
 }
 
+/// Where the constants of one instruction stand in its bytes: displacement and immediate operands, as offset and size. Where a direct jump or call
+/// leads is none of them.
+#[must_use]
+pub fn constants(mode: Mode, bytes: &[u8]) -> Vec<(usize, u8)> {
+    let mut decoder = Decoder::with_ip(mode.bits(), bytes, 0, DecoderOptions::NONE);
+    let insn = decoder.decode();
+    if insn.is_invalid() || insn.is_jcc_short_or_near() || insn.is_jmp_short_or_near() || insn.is_call_near() {
+        return Vec::new();
+    }
+    let at = decoder.get_constant_offsets(&insn);
+    [
+        (at.displacement_offset(), at.displacement_size()),
+        (at.immediate_offset(), at.immediate_size()),
+        (at.immediate_offset2(), at.immediate_size2()),
+    ]
+    .into_iter()
+    .filter(|(_, size)| (1..=8).contains(size))
+    .map(|(offset, size)| (offset, size as u8))
+    .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn constants_stand_where_the_encoding_has_them() {
+        // movabs $imm64,%rax; shr $0x14,%eax; mov disp32(%rip),%rax; movl $imm32,disp8(%rsp); jmp; call
+        let cases: [(&[u8], &[(usize, u8)]); 6] = [
+            (&[0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8], &[(2, 8)]),
+            (&[0xc1, 0xe8, 0x14], &[(2, 1)]),
+            (&[0x48, 0x8b, 0x05, 1, 2, 3, 4], &[(3, 4)]),
+            (&[0xc7, 0x44, 0x24, 0x10, 1, 2, 3, 4], &[(3, 1), (4, 4)]),
+            (&[0xe9, 1, 2, 3, 4], &[]),
+            (&[0xe8, 1, 2, 3, 4], &[]),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(constants(Mode::Bits64, bytes), expected, "{bytes:02x?}");
+        }
+    }
 
     #[test]
     fn constants_of_all_kinds() {

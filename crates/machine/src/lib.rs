@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod addr;
+mod gates;
 mod map;
 pub mod memory;
 pub mod paging;
@@ -13,6 +14,7 @@ pub mod reg;
 pub mod target;
 
 pub use addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+pub use gates::gates;
 pub use memory::{GuestMemory, MemoryError, Page};
 pub use paging::{PagingMode, Translation, translate};
 pub use reg::{PROCESS_REGS, Reg, RegFile};

@@ -1,5 +1,6 @@
 //! Builds a program from recordings of one training program: all stages in order.
 
+use ir::place::Moved;
 use ir::program::{CodeRange, PageContent, Program, Provenance, Source, Summary, UserPage, ViewCell};
 use ir::{Class, Kind, Var, Width};
 use machine::Reg;
@@ -38,6 +39,20 @@ const MAX_ROUNDS: usize = 8;
 /// # Errors
 /// [`Error`]; every variant says what to do.
 pub fn build(start: &Start<'_>, recordings: &[&Recording], options: &BuildOptions) -> Result<Program, Error> {
+    let mut programs = build_each(start, recordings, options, &[options.policy])?;
+    programs.pop().ok_or_else(nothing_executed)
+}
+
+/// The same for several policies, in their order; what does not depend on the policy is done once.
+///
+/// # Errors
+/// [`Error`].
+pub fn build_each(
+    start: &Start<'_>,
+    recordings: &[&Recording],
+    options: &BuildOptions,
+    policies: &[Policy],
+) -> Result<Vec<Program>, Error> {
     let (first, space) = (start.recording, &start.space);
     if recordings.is_empty() {
         return Err(Error::NothingToDo("no trace was given".into()));
@@ -97,34 +112,64 @@ pub fn build(start: &Start<'_>, recordings: &[&Recording], options: &BuildOption
         return Err(Error::NothingToDo("nothing between the marks writes a declared output".into()));
     }
 
+    let entry = paths[0].func[0];
+    let emit = |mut graph: Graph, mut table: CodeTable, policy| {
+        let slice = sliced(&mut graph, &mut table, &functions, space, policy);
+        let (constants, moved) = moving(start, &table, &graph, &slice);
+        let emit = Emit {
+            graph: &graph,
+            code: &table.code,
+            constants: &constants,
+            functions: &functions,
+            slice: &slice,
+            summaries: &options.summaries,
+        };
+        let emitted = emit.emit(entry);
+        let code = kernel_code(&graph, &table, &slice, space);
+        let ranges: Vec<(u64, u64)> =
+            code.iter().map(|range| (range.addr, range.addr + range.bytes.len() as u64)).collect();
+        let begin = start.program(options);
+        let program = Program {
+            functions: emitted.functions,
+            code,
+            placement: start.relocations().of_program(&ranges, moved),
+            clock: clock::cells(&graph, &table.code, &windows(&begin.pages), &|addr| space.is_near_code(addr)),
+            provenance: provenance(&pairs, &numbers, &paths, &graph, &slice, &table, policy),
+            ..begin
+        };
+        ir::verify::verify(&program)?;
+        Ok(program)
+    };
+    let Some((&last, before)) = policies.split_last() else { return Ok(Vec::new()) };
+    let mut programs: Vec<Program> =
+        before.iter().map(|&policy| emit(graph.clone(), table.clone(), policy)).collect::<Result<_, Error>>()?;
+    programs.push(emit(graph, table, last)?);
+    Ok(programs)
+}
+
+/// The slice under a policy; detours that it leads to are added to the graph.
+fn sliced(
+    graph: &mut Graph,
+    table: &mut CodeTable,
+    functions: &Functions,
+    space: &AddressSpace<'_>,
+    policy: Policy,
+) -> Slice {
     let cfgs = (0..graph.functions.len()).map(|_| None).collect();
-    let mut slice = slice::slice(&graph, &table.code, &functions, space, options.policy, cfgs);
-    if options.policy == Policy::Guard {
+    let mut slice = slice::slice(graph, &table.code, functions, space, policy, cfgs);
+    if policy == Policy::Guard {
         // What is added may bring branches of its own into the slice.
         for _ in 0..MAX_ROUNDS {
-            let changed = complete(&mut graph, &mut table, &functions, space, &slice);
+            let changed = complete(graph, table, functions, space, &slice);
             if changed.is_empty() {
                 break;
             }
             let mut cfgs = slice.cfgs;
             changed.into_iter().for_each(|func| cfgs[func as usize] = None);
-            slice = slice::slice(&graph, &table.code, &functions, space, options.policy, cfgs);
+            slice = slice::slice(graph, &table.code, functions, space, policy, cfgs);
         }
     }
-    let entry = paths[0].func[0];
-    let emit =
-        Emit { graph: &graph, code: &table.code, functions: &functions, slice: &slice, summaries: &options.summaries };
-    let emitted = emit.emit(entry);
-    let begin = start.program(options);
-    let program = Program {
-        functions: emitted.functions,
-        code: kernel_code(&graph, &table, &slice, space),
-        clock: clock::cells(&graph, &table.code, &windows(&begin.pages), &|addr| space.is_near_code(addr)),
-        provenance: provenance(&pairs, &numbers, &paths, &graph, &slice, &table, options.policy),
-        ..begin
-    };
-    ir::verify::verify(&program)?;
-    Ok(program)
+    slice
 }
 
 pub(crate) fn nothing_executed() -> Error {
@@ -134,6 +179,7 @@ pub(crate) fn nothing_executed() -> Error {
 /// Recordings merge when they are of the same program, at the same place, with the same variables.
 fn alike(first: &Recording, other: &Recording) -> Result<(), Error> {
     let (a, b) = (first.trace.header(), other.trace.header());
+    let at = |recording: &Recording, reg| recording.begin_regs().get(reg);
     let start = |recording: &Recording| (!recording.steps.is_empty()).then(|| recording.pc(0));
     let why = if a.program != b.program {
         format!("they record different programs ({} and {})", a.program, b.program)
@@ -141,6 +187,9 @@ fn alike(first: &Recording, other: &Recording) -> Result<(), Error> {
         "their inputs and outputs differ; record both with the same trainer binary".to_string()
     } else if start(first) != start(other) {
         "their begin marks lie at different addresses; record both with the same trainer binary, without randomisation"
+            .to_string()
+    } else if [Reg::Lstar, Reg::Cstar, Reg::SysenterEip].iter().any(|&reg| at(first, reg) != at(other, reg)) {
+        "their kernels lie at different addresses; build from recordings of one base and give one of the other as --base"
             .to_string()
     } else {
         return Ok(());
@@ -157,10 +206,32 @@ fn windows(pages: &[UserPage]) -> FxHashMap<u64, u64> {
     pages.iter().filter_map(window).collect()
 }
 
-/// The most bytes of kernel code that a program carries to recognise its kernel.
-const MAX_CODE: usize = 4096;
+/// The constants of the slice's instructions that are others in another boot: by instruction, operation and operand, the number among all of them.
+pub(crate) type Constants = FxHashMap<(u32, usize), Vec<(usize, u32)>>;
 
-/// Kernel code that was executed, joined into ranges: what tells one kernel from another. The slice's own first.
+fn moving(start: &Start<'_>, table: &CodeTable, graph: &Graph, slice: &Slice) -> (Constants, Vec<Moved>) {
+    let mut codes: Vec<u32> =
+        graph.sites.iter().enumerate().filter(|(site, _)| slice.sites[*site]).map(|(_, site)| site.code).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    let (mut constants, mut moved, mut numbers) = (Constants::default(), Vec::new(), FxHashMap::default());
+    for number in codes {
+        let Some(code) = table.code.get(number as usize) else { continue };
+        for (op, arg, constant) in start.relocations().constants(code) {
+            let known = *numbers.entry(constant).or_insert_with(|| {
+                moved.push(constant);
+                moved.len() as u32 - 1
+            });
+            constants.entry((number, op)).or_default().push((arg, known));
+        }
+    }
+    (constants, moved)
+}
+
+/// Bytes of kernel code that a program carries at least, where so much was executed, to recognise its kernel.
+const ENOUGH_CODE: usize = 4096;
+
+/// Kernel code that was executed, joined into ranges: what tells one kernel from another. All of the slice's own, and more if that is little.
 fn kernel_code(graph: &Graph, table: &CodeTable, slice: &Slice, space: &AddressSpace<'_>) -> Vec<CodeRange> {
     let in_slice: FxHashSet<u32> =
         graph.sites.iter().enumerate().filter(|(site, _)| slice.sites[*site]).map(|(_, site)| site.code).collect();
@@ -175,7 +246,7 @@ fn kernel_code(graph: &Graph, table: &CodeTable, slice: &Slice, space: &AddressS
     let mut bytes = 0;
     insns.retain(|insn| {
         bytes += insn.2.len();
-        bytes <= MAX_CODE
+        !insn.0 || bytes <= ENOUGH_CODE
     });
     insns.sort_unstable_by_key(|insn| insn.1);
     let mut ranges: Vec<CodeRange> = Vec::new();
@@ -224,6 +295,7 @@ fn provenance(
         static_instructions: table.code.len() as u64,
         static_in_slice: in_slice.len() as u64,
         policy: policy.name().to_string(),
+        base: None,
     }
 }
 
@@ -239,6 +311,6 @@ pub(crate) fn passes_on(kind: Kind) -> bool {
 pub(crate) fn operand_var(arg: ir::Arg) -> Option<Var> {
     match arg {
         ir::Arg::Var(var) => Some(var),
-        ir::Arg::Const(_) => None,
+        ir::Arg::Const(_) | ir::Arg::Moved(_) => None,
     }
 }

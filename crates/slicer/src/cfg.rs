@@ -372,7 +372,7 @@ impl Builder<'_> {
                     match target {
                         Arg::Const(target) if !observed.contains(&target) => self.goto(node, target),
                         Arg::Const(_) => {}
-                        Arg::Var(_) => self.cfg.link(node, Cfg::EXIT),
+                        Arg::Var(_) | Arg::Moved(_) => self.cfg.link(node, Cfg::EXIT),
                     }
                 }
                 (Kind::Call | Kind::SysEnter | Kind::Halt, ..) => {}
@@ -477,7 +477,7 @@ impl Builder<'_> {
             if matches!(op.kind, Kind::Call | Kind::SysEnter) {
                 defines = match op.args[0] {
                     Arg::Const(callee) => self.callee_defines(callee),
-                    Arg::Var(_) => call_results(),
+                    Arg::Var(_) | Arg::Moved(_) => call_results(),
                 };
             }
         }

@@ -5,7 +5,7 @@
 //! the world stays unexplored: those are the slow paths, and a whole run answers for them.
 
 use ir::{Arg, Class, Kind, Op};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::cfg::CodeSource;
 use crate::frames::Functions;
@@ -69,27 +69,46 @@ struct Detour {
 type Tails = FxHashMap<u64, u32>;
 
 impl Detour {
-    /// What lies at an address, if all ways on from there come back to executed code of the function or end it in a way that was seen.
+    /// What lies at an address, as far as ways on from there come back to executed code of the function or end it in a way that was seen. Sides that
+    /// do not are left out, and stay unexplored.
     fn find(by_pc: &FxHashMap<u64, u32>, known: &Known<'_>, mode: lift::Mode, start: u64) -> Option<Self> {
-        let mut detour = Self { insns: Vec::new(), mode };
-        let mut work = vec![start];
+        let mut seen: Vec<(lift::Insn, Vec<u8>)> = Vec::new();
+        let mut next: FxHashMap<u64, Vec<u64>> = FxHashMap::default();
+        let (mut work, mut back) = (vec![start], Vec::new());
         while let Some(pc) = work.pop() {
-            if by_pc.contains_key(&pc) || detour.insns.iter().any(|(insn, _)| insn.pc == pc) {
+            if by_pc.contains_key(&pc) || next.contains_key(&pc) || known.functions.is_entry(pc) {
                 continue;
             }
-            if known.functions.is_entry(pc) || detour.insns.len() >= MAX_DETOUR {
+            if seen.len() >= MAX_DETOUR {
                 return None;
             }
-            let insn = known.source.insn(mode, pc).filter(|insn| is_plain(&insn.ops))?;
+            let Some(insn) = known.source.insn(mode, pc).filter(|insn| is_plain(&insn.ops)) else { continue };
             let bytes = known.source.bytes(pc, usize::from(insn.len))?;
             // Only a jump of its own can end the function: a branch to another one stays what it is.
             let ends = jump(&insn).is_some_and(|target| known.tails.contains_key(&target));
-            if !ends {
-                work.extend(targets(&insn));
+            let returns = insn.ops.last().is_some_and(|op| op.kind == Kind::Ret);
+            let ways = if ends { Vec::new() } else { targets(&insn) };
+            if ends || returns || ways.iter().any(|way| by_pc.contains_key(way)) {
+                back.push(pc);
             }
-            detour.insns.push((insn, bytes));
+            work.extend(&ways);
+            next.insert(pc, ways);
+            seen.push((insn, bytes));
         }
-        Some(detour)
+        let mut comes_back: FxHashSet<u64> = back.into_iter().collect();
+        loop {
+            let before = comes_back.len();
+            for (pc, ways) in &next {
+                if ways.iter().any(|way| comes_back.contains(way)) {
+                    comes_back.insert(*pc);
+                }
+            }
+            if before == comes_back.len() {
+                break;
+            }
+        }
+        seen.retain(|(insn, _)| comes_back.contains(&insn.pc));
+        comes_back.contains(&start).then_some(Self { insns: seen, mode })
     }
 
     /// Makes it a part of the function, entered from `site`. Returns whether that is new.
@@ -126,7 +145,9 @@ impl Detour {
         }
         for (from, next) in &new {
             for pc in next {
-                join(graph, *from, by_pc[pc]);
+                if let Some(&to) = by_pc.get(pc) {
+                    join(graph, *from, to);
+                }
             }
         }
         join(graph, site, by_pc[&start])
@@ -145,7 +166,7 @@ fn jump(insn: &lift::Insn) -> Option<u64> {
     match insn.ops.as_slice() {
         [op] if op.kind == Kind::Jump => match op.args[0] {
             Arg::Const(target) => Some(target),
-            Arg::Var(_) => None,
+            Arg::Var(_) | Arg::Moved(_) => None,
         },
         _ => None,
     }

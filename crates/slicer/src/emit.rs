@@ -8,6 +8,7 @@ use ir::program::{Arm, Block, BlockId, Callee, FuncId, Function, Target, Termina
 use ir::{Arg, Class, Kind, Op, Var};
 use rustc_hash::FxHashMap;
 
+use crate::build::Constants;
 use crate::cfg::{Cfg, Node};
 use crate::depend::summary_ops;
 use crate::frames::Functions;
@@ -22,6 +23,8 @@ pub struct Emit<'e> {
     pub graph: &'e Graph,
     /// The code table.
     pub code: &'e [Code],
+    /// Its constants that are others in another boot.
+    pub constants: &'e Constants,
     /// Functions as frames know them.
     pub functions: &'e Functions,
     /// The slice.
@@ -190,7 +193,11 @@ impl Body<'_> {
             let included = emit.slice.ops[(info.first_op as usize) + index];
             if op.class() != Class::Control {
                 if included {
-                    ops.push(*op);
+                    let mut op = *op;
+                    for &(arg, number) in emit.constants.get(&(info.code, index)).into_iter().flatten() {
+                        op.args[arg] = Arg::Moved(number);
+                    }
+                    ops.push(op);
                 }
                 continue;
             }

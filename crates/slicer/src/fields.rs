@@ -31,6 +31,7 @@ pub(crate) fn form(ops: &[Op], at: usize) -> (Form, u64) {
         steps += 1;
         match operand {
             Arg::Const(value) => break Form::Fixed(value.wrapping_add(distance)),
+            Arg::Moved(_) => break Form::Field(distance),
             Arg::Var(var) if var == RSP => break Form::Local,
             Arg::Var(var) if var.is_reg() || steps > 8 => break Form::Field(distance),
             Arg::Var(var) => match definition(&ops[..at], var) {

@@ -53,7 +53,7 @@ pub struct Function {
 }
 
 /// The graph.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Graph {
     /// Sites by number.
     pub sites: Vec<Site>,

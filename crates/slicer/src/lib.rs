@@ -22,6 +22,7 @@ pub mod preprocess;
 pub mod preserve;
 mod reaching;
 pub mod recording;
+mod relocate;
 pub mod replay;
 pub mod slice;
 mod snapshot;
@@ -30,7 +31,7 @@ mod tails;
 mod view;
 pub mod walk;
 
-pub use build::{BuildOptions, build};
+pub use build::{BuildOptions, build, build_each};
 pub use check::{CheckReport, check};
 pub use recording::Recording;
 pub use slice::Policy;
@@ -88,6 +89,9 @@ pub enum Error {
     /// There is nothing to slice for.
     #[error("{0}")]
     NothingToDo(String),
+    /// Two recordings do not show what moves.
+    #[error("nothing can be learned of what moves: {0}")]
+    Bases(String),
     /// The traces do not belong together.
     #[error("{first} and {other} cannot be merged: {why}")]
     Unlike {

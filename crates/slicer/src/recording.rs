@@ -130,7 +130,7 @@ impl Recording {
 }
 
 /// Gives instructions that several recordings share (same address, bytes and mode) one number.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct CodeTable {
     index: FxHashMap<(u64, Vec<u8>), u32>,
     /// The instructions by number.

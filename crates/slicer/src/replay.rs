@@ -199,6 +199,8 @@ impl<'r> Replay<'r> {
     fn arg(&self, arg: Arg) -> u64 {
         match arg {
             Arg::Const(value) => value,
+            // Only programs have such operands.
+            Arg::Moved(_) => 0,
             Arg::Var(var) if var.is_reg() => self.regs[var.0 as usize & 255],
             Arg::Var(var) => self.temps.get((var.0 - ir::Var::FIRST_TEMP) as usize).copied().unwrap_or(0),
         }

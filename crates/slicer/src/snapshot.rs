@@ -53,6 +53,7 @@ pub(crate) struct AddressSpace<'t> {
     pub user: FxHashMap<u64, u64>,
     /// User pages that the kernel shares with its processes: their kernel addresses.
     pub shared: FxHashMap<u64, u64>,
+    begin_regs: &'t machine::RegFile,
     user_half: u64,
     /// Supervisor mappings: physical address, size, linear address.
     supervisor: Vec<(u64, u64, u64)>,
@@ -93,6 +94,7 @@ impl<'t> AddressSpace<'t> {
             kernel_root,
             user: FxHashMap::default(),
             shared: FxHashMap::default(),
+            begin_regs: regs,
             user_half: begin >> (mode_bits(mode) - 1) & 1,
             supervisor: Vec::new(),
             kernel_code: entry.unwrap_or(u64::MAX),
@@ -158,7 +160,7 @@ impl<'t> AddressSpace<'t> {
 
     /// The pages near the kernel's code of which its instructions name an address.
     fn named_pages(&self) -> FxHashSet<u64> {
-        let mode = if mode_bits(self.mode) == 64 { lift::Mode::Bits64 } else { lift::Mode::Bits32 };
+        let mode = self.lift_mode();
         let mut named = FxHashSet::default();
         self.walk(self.kernel_root, &mut |mapping| {
             if mapping.user || !mapping.executable || mapping.size > 64 << 20 {
@@ -178,6 +180,60 @@ impl<'t> AddressSpace<'t> {
             });
         });
         named
+    }
+
+    /// How addresses are translated.
+    pub const fn mode(&self) -> PagingMode {
+        self.mode
+    }
+
+    /// The page tables that map the kernel.
+    pub const fn kernel_root(&self) -> u64 {
+        self.kernel_root
+    }
+
+    /// The registers at the begin mark.
+    pub const fn begin_regs(&self) -> &machine::RegFile {
+        self.begin_regs
+    }
+
+    /// The mode of the kernel's code.
+    pub fn lift_mode(&self) -> lift::Mode {
+        if mode_bits(self.mode) == 64 { lift::Mode::Bits64 } else { lift::Mode::Bits32 }
+    }
+
+    /// Bytes at a linear address of the kernel, each where it is mapped.
+    pub fn read_mapped(&self, address: u64, count: usize) -> Vec<Option<u8>> {
+        let mut found = Vec::with_capacity(count);
+        while found.len() < count {
+            let here = VirtAddr(address.wrapping_add(found.len() as u64));
+            let offset = here.0 as usize & 4095;
+            let size = (4096 - offset).min(count - found.len());
+            let frame = paging::translate(&self.memory, self.mode, self.kernel_root, here).ok();
+            match frame.and_then(|frame| self.memory.page(frame.paddr.page()).ok()) {
+                Some(page) => found.extend(page[offset..offset + size].iter().map(|byte| Some(*byte))),
+                None => found.resize(found.len() + size, None),
+            }
+        }
+        found
+    }
+
+    /// The pages that are executable for the supervisor, ascending.
+    pub fn code_pages(&self) -> Vec<(u64, Page)> {
+        let mut pages = Vec::new();
+        self.walk(self.kernel_root, &mut |mapping| {
+            if mapping.user || !mapping.executable || mapping.size > 64 << 20 {
+                return;
+            }
+            for at in (0..mapping.size).step_by(4096) {
+                if let Ok(page) = self.memory.page(mapping.paddr.add(at))
+                    && *page != [0; 4096]
+                {
+                    pages.push((mapping.vaddr.0 + at, *page));
+                }
+            }
+        });
+        pages
     }
 
     /// Whether an address lies where the kernel's image does, so that it means the same in every boot.
@@ -213,18 +269,7 @@ impl<'t> AddressSpace<'t> {
     /// The trusted code of the system: pages executable for the supervisor.
     pub fn system(&self) -> System {
         let mut system = System::default();
-        self.walk(self.kernel_root, &mut |mapping| {
-            if mapping.user || !mapping.executable || mapping.size > 64 << 20 {
-                return;
-            }
-            for at in (0..mapping.size).step_by(4096) {
-                if let Ok(page) = self.memory.page(mapping.paddr.add(at))
-                    && *page != [0; 4096]
-                {
-                    system.insert(mapping.vaddr.0 + at, page);
-                }
-            }
-        });
+        self.code_pages().iter().for_each(|(addr, page)| system.insert(*addr, page));
         system
     }
 }

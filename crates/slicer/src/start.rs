@@ -15,6 +15,7 @@ use crate::Error;
 use crate::build::{BuildOptions, nothing_executed};
 use crate::preprocess::{Kept, preprocess};
 use crate::recording::Recording;
+use crate::relocate::Relocations;
 use crate::snapshot::AddressSpace;
 
 /// Room left between the process's highest page near its code and run-time allocations.
@@ -26,6 +27,7 @@ pub struct Start<'r> {
     pub(crate) space: AddressSpace<'r>,
     pub(crate) kept: Kept,
     system: OnceCell<System>,
+    relocations: OnceCell<Relocations>,
 }
 
 impl<'r> Start<'r> {
@@ -39,7 +41,21 @@ impl<'r> Start<'r> {
         if kept.steps.is_empty() {
             return Err(nothing_executed());
         }
-        Ok(Self { recording, space, kept, system: OnceCell::new() })
+        Ok(Self { recording, space, kept, system: OnceCell::new(), relocations: OnceCell::new() })
+    }
+
+    /// Learns what moves from a recording of the same kernel at another address, whatever it recorded. To be called before anything is built.
+    ///
+    /// # Errors
+    /// [`Error::Bases`] when nothing can be learned from it.
+    pub fn learn_moves(&self, other: &Recording) -> Result<(), Error> {
+        let learned = Relocations::learn(&self.space, &AddressSpace::new(other)?)?;
+        self.relocations.set(learned).map_err(|_| Error::Bases("the program was begun without it".into()))
+    }
+
+    /// What is another in another boot.
+    pub(crate) fn relocations(&self) -> &Relocations {
+        self.relocations.get_or_init(|| Relocations::single(&self.space))
     }
 
     /// The recording.
@@ -62,7 +78,11 @@ impl<'r> Start<'r> {
 
     /// The training system's trusted code.
     pub fn system(&self) -> &System {
-        self.system.get_or_init(|| self.space.system())
+        self.system.get_or_init(|| {
+            let mut system = self.space.system();
+            system.set_placement(self.relocations().placement.clone());
+            system
+        })
     }
 
     /// The program without a slice: all that a whole run needs.
@@ -88,6 +108,7 @@ impl<'r> Start<'r> {
             system: self.system().hash(),
             clock: Vec::new(),
             view: options.view.clone(),
+            placement: self.relocations().of_program(&[], Vec::new()),
             pages,
             provenance: Provenance::default(),
         }

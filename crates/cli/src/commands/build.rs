@@ -24,6 +24,7 @@ use crate::{files, output};
 #[command(after_help = "Examples:
   virtuoso build pslist.trace -o pslist.prog --elf trainers/pslist
   virtuoso build a.trace b.trace -o getpsfile.prog --elf trainers/getpsfile --symbols System.map
+  virtuoso build pslist.trace -o pslist.prog --elf trainers/pslist --base kaslr/getpid.trace
   virtuoso build getpsfile.trace -o getpsfile.prog --elf trainers/getpsfile --rehearse pid=1 --rehearse pid=2")]
 pub struct BuildArgs {
     /// Recordings of the same trainer; the first gives the start state
@@ -35,6 +36,10 @@ pub struct BuildArgs {
     /// The trainer's executable: its malloc, calloc, realloc and free become operations of the runtime
     #[arg(long, value_name = "FILE")]
     elf: Option<PathBuf>,
+    /// A recording of the same kernel at another address, of whatever trainer: tells what moves, so that the program runs over
+    /// guests whose kernel lies elsewhere
+    #[arg(long, value_name = "TRACE")]
+    base: Option<PathBuf>,
     /// What to do about branches that training saw going one way only
     #[arg(long, value_enum, default_value = "guard")]
     policy: PolicyArg,
@@ -92,7 +97,7 @@ impl From<PolicyArg> for Policy {
 impl BuildArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
-        let inputs = self.traces.iter().chain(&self.elf).chain(&self.symbols);
+        let inputs = self.traces.iter().chain(&self.elf).chain(&self.symbols).chain(&self.base);
         files::not_an_input(&self.output, inputs.map(PathBuf::as_path))?;
         let symbols = self.symbols.as_deref().map(Symbols::read).transpose()?;
         let mut recordings = Vec::new();
@@ -106,7 +111,8 @@ impl BuildArgs {
             options.summaries.clone_from(&trainer.summaries);
         }
         let paused = self.view == ViewArg::Paused;
-        let wishes = Wishes { options, paused, rehearse: self.rehearse.clone() };
+        let base = self.base.as_deref().map(files::recording).transpose()?;
+        let wishes = Wishes { options, paused, base: base.as_ref(), rehearse: self.rehearse.clone() };
         let trained = context.progress.during("rehearsing and slicing", || train(&recordings, &wishes));
         let Trained { mut program, system, view } = trained.map_err(|error| built::failure(&self.traces, error))?;
         for symbols in symbols.iter().chain(trainer.as_ref().map(|trainer| &trainer.symbols)) {

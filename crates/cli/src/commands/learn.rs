@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::{Outcome, SliceProgram};
+use engine::{Outcome, Placed, SliceProgram};
 use ir::Program;
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
@@ -55,6 +55,13 @@ impl LearnArgs {
             let bytes = program.to_bytes().map_err(built::internal)?;
             return files::write(&self.output, &bytes);
         };
+        let slide = Placed::find(&program, &run).map_err(|error| self.asked.failure(&error))?.slide();
+        if slide != 0 {
+            return Err(Failure::input(format!(
+                "{}: its kernel lies {slide:#x} bytes from training's, and a whole run there cannot be merged; learn from a target with the kernel where training had it",
+                self.asked.target_path().display()
+            )));
+        }
         let why = format!("the slice stopped ({stopped}), and learning from a whole run");
         let system = self.asked.companion(&program, &why)?;
         let mut recordings = self.recordings(&program, context)?;
@@ -76,7 +83,11 @@ impl LearnArgs {
         let trace = Trace::from_bytes(bytes.as_slice()).map_err(|error| files::trace_failure(&learned, &error))?;
         recordings.push(Recording::load(&files::name(&learned), trace).map_err(built::internal)?);
 
-        let wishes = wishes(&program).map_err(|why| self.asked.program_failure(&why))?;
+        let base = match &program.provenance.base {
+            Some(name) => Some(self.recording(name, context)?),
+            None => None,
+        };
+        let wishes = wishes(&program, base.as_ref()).map_err(|why| self.asked.program_failure(&why))?;
         let trained = context.progress.during("rehearsing and slicing", || train(&recordings, &wishes));
         let Trained { program: mut new, system, view } = trained.map_err(|error| built::failure(&[], error))?;
         keep_names(&program, &mut new);
@@ -101,29 +112,29 @@ impl LearnArgs {
 
     /// The recordings that the program was built from.
     fn recordings(&self, program: &Program, context: Context) -> Result<Vec<Recording>, Failure> {
-        let own = self.asked.program_path().parent().unwrap_or(Path::new(""));
-        let folders: Vec<&Path> = std::iter::once(own).chain(self.traces.iter().map(PathBuf::as_path)).collect();
         let mut names: Vec<&str> = Vec::new();
         for source in &program.provenance.sources {
             if !names.contains(&source.trace.as_str()) {
                 names.push(&source.trace);
             }
         }
-        names
-            .into_iter()
-            .map(|name| {
-                // A name from the file must not lead out of the folder.
-                let file = Path::new(name).file_name().unwrap_or_default();
-                let found = folders.iter().map(|folder| folder.join(file)).find(|path| path.is_file());
-                let path = found.ok_or_else(|| {
-                    Failure::input(format!(
-                        "learning needs the recordings that the program was built from, and {} is not there; name its folder with --traces",
-                        folders[0].join(file).display()
-                    ))
-                })?;
-                context.progress.during(format!("reading {name}"), || files::recording(&path))
-            })
-            .collect()
+        names.into_iter().map(|name| self.recording(name, context)).collect()
+    }
+
+    /// A recording that the program names.
+    fn recording(&self, name: &str, context: Context) -> Result<Recording, Failure> {
+        let own = self.asked.program_path().parent().unwrap_or(Path::new(""));
+        let folders: Vec<&Path> = std::iter::once(own).chain(self.traces.iter().map(PathBuf::as_path)).collect();
+        // A name from the file must not lead out of the folder.
+        let file = Path::new(name).file_name().unwrap_or_default();
+        let found = folders.iter().map(|folder| folder.join(file)).find(|path| path.is_file());
+        let path = found.ok_or_else(|| {
+            Failure::input(format!(
+                "learning needs the recordings that the program was built from, and {} is not there; name its folder with --traces",
+                folders[0].join(file).display()
+            ))
+        })?;
+        context.progress.during(format!("reading {name}"), || files::recording(&path))
     }
 }
 
@@ -135,7 +146,7 @@ fn learned_name(program: &str, bytes: &[u8]) -> String {
 }
 
 /// What the program was built with.
-fn wishes(program: &Program) -> Result<Wishes, String> {
+fn wishes<'r>(program: &Program, base: Option<&'r Recording>) -> Result<Wishes<'r>, String> {
     let from = &program.provenance;
     let policy = Policy::by_name(&from.policy)
         .ok_or_else(|| format!("it was built with the unknown policy {:?}", from.policy))?;
@@ -152,7 +163,7 @@ fn wishes(program: &Program) -> Result<Wishes, String> {
         }
     }
     let options = BuildOptions { policy, summaries, view: Vec::new() };
-    Ok(Wishes { options, paused: program.view.is_empty(), rehearse })
+    Ok(Wishes { options, paused: program.view.is_empty(), base, rehearse })
 }
 
 /// Functions keep the names that symbols gave them.

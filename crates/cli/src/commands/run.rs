@@ -179,6 +179,20 @@ impl Asked {
     /// Why a run could not begin.
     pub fn failure(&self, error: &RunError) -> Failure {
         match error {
+            RunError::Elsewhere { .. } => Failure::new(
+                Exit::OtherKernel,
+                format!(
+                    "{}: {error}; build it again with --base and a recording of the same kernel booted with another base",
+                    self.target.display()
+                ),
+            ),
+            RunError::Constant { .. } => Failure::new(
+                Exit::OtherKernel,
+                format!(
+                    "{}: {error}; build the program again with --base and a recording of a guest like this one (memory size, processors)",
+                    self.target.display()
+                ),
+            ),
             RunError::OtherKernel { .. } => Failure::new(
                 Exit::OtherKernel,
                 format!("{}: {error}; train on the target's kernel and build the program again", self.target.display()),

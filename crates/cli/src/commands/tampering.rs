@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use engine::Placed;
 use engine::tampering::{Change, Difference, compare};
 use serde_json::json;
 
@@ -45,8 +46,12 @@ impl TamperingArgs {
         let run = self.asked.run(&target)?;
         let system = self.asked.companion(&program, "the comparison")?;
         let symbols = self.symbols.as_deref().map(Symbols::read).transpose()?;
-        let (mode, root) = run.paging().map_err(|error| self.asked.failure(&error))?;
-        let report = context.progress.during("comparing code", || compare(&system, run.memory, mode, root));
+        let found = Placed::find(&program, &run).map_err(|error| self.asked.failure(&error))?;
+        let mut placed = found.system(&system);
+        let report = context.progress.during("comparing code", || {
+            placed.find_modules(&system, run.memory);
+            compare(&system, run.memory, &placed)
+        });
         if report.pages == 0 {
             let text = format!(
                 "{}: none of the training system's {} code pages is there: another kernel, or another address of it",

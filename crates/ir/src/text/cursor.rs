@@ -3,7 +3,7 @@
 //! A semicolon outside a string begins a comment that ends with the line.
 
 use super::error::{ParseError, Problem, excerpt};
-use super::names::{in_word, parse_var};
+use super::names::{in_word, numbered, parse_var};
 use crate::op::{Arg, Var};
 
 /// A place in a line.
@@ -111,6 +111,10 @@ impl<'a> Cursor<'a> {
     pub fn arg(&mut self) -> Result<Arg, ParseError> {
         if self.rest.starts_with(|c: char| c.is_ascii_digit()) {
             return self.number().map(Arg::Const);
+        }
+        if let Some(number) = numbered(self.peek(), "moved") {
+            self.word("an operand")?;
+            return Ok(Arg::Moved(number));
         }
         self.var().map(Arg::Var)
     }

@@ -12,10 +12,10 @@ pub(super) const fn in_word(c: char) -> bool {
 
 fn usable(name: &str) -> bool {
     let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    starts && name.chars().all(in_word) && !name.contains('%') && temp(name).is_none()
+    starts && name.chars().all(in_word) && !name.contains('%') && temp(name).is_none() && !name.starts_with("moved")
 }
 
-/// The number after a one-letter prefix, in its only spelling.
+/// The number after a prefix, in its only spelling.
 pub(super) fn numbered(word: &str, prefix: &str) -> Option<u32> {
     let digits = word.strip_prefix(prefix)?;
     let plain = digits == "0" || digits.starts_with(|c: char| matches!(c, '1'..='9'));

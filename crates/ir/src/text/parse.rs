@@ -7,8 +7,9 @@
 use super::cursor::Cursor;
 use super::error::{ParseError, Problem};
 use super::names::numbered;
-use super::parse_field::{field, hex, summary};
+use super::parse_field::{code_field, field, hex, moved, small, summary};
 use super::parse_op::{Line, func, line};
+use crate::place::{Image, Placement};
 use crate::program::{
     Block, CodeRange, FuncId, Function, PageContent, Program, Provenance, Source, UserPage, ViewCell,
 };
@@ -38,6 +39,7 @@ pub fn parse_program(text: &str, names: &[&str]) -> Result<Program, ParseError> 
         system: [0; 32],
         clock: Vec::new(),
         view: Vec::new(),
+        placement: Placement::default(),
         provenance: Provenance::default(),
     };
     while let Some(cursor) = parser.next() {
@@ -93,8 +95,7 @@ impl<'a> Parser<'a> {
             }
             "bits" => {
                 self.once(&start, "bits")?;
-                let bits = cursor.number()?;
-                program.bits = u8::try_from(bits).map_err(|_| start.error(Problem::Number(bits.to_string())))?;
+                program.bits = small(&mut cursor)?;
             }
             "entry" => {
                 self.once(&start, "entry")?;
@@ -122,6 +123,10 @@ impl<'a> Parser<'a> {
                 program.provenance.static_instructions = cursor.number()?;
                 program.provenance.static_in_slice = cursor.number()?;
             }
+            "base" => {
+                self.once(&start, "base")?;
+                program.provenance.base = Some(cursor.string()?);
+            }
             "source" => program.provenance.sources.push(Source {
                 trace: cursor.string()?,
                 instructions: cursor.number()?,
@@ -141,12 +146,20 @@ impl<'a> Parser<'a> {
             "clock" => program.clock.push(cursor.number()?),
             "view" => {
                 let base = cursor.var()?.0;
-                let offset = cursor.number()?;
-                let offset = u32::try_from(offset).map_err(|_| start.error(Problem::Number(offset.to_string())))?;
-                let size = cursor.number()?;
-                let size = u8::try_from(size).map_err(|_| start.error(Problem::Number(size.to_string())))?;
+                let (offset, size) = (small(&mut cursor)?, small(&mut cursor)?);
                 program.view.push(ViewCell { base, offset, size, value: cursor.number()? });
             }
+            "image" => {
+                let (start, end) = (cursor.number()?, cursor.number()?);
+                program.placement.images.push(Image { start, end });
+            }
+            "movable" => {
+                self.once(&start, "movable")?;
+                program.placement.movable = true;
+            }
+            "gate" => program.placement.gates.push((small(&mut cursor)?, cursor.number()?)),
+            "moved" => program.placement.moved.push(moved(&mut cursor)?),
+            "field" => program.placement.fields.push(code_field(&mut cursor)?),
             "page" => {
                 let addr = cursor.number()?;
                 let content = match cursor.peek() {

@@ -1,9 +1,10 @@
-//! What header lines are made of: fields, summaries, bytes in hexadecimal.
+//! What header lines are made of: fields, summaries, moving constants, bytes in hexadecimal.
 
 use super::cursor::Cursor;
 use super::error::{ParseError, Problem, excerpt};
 use super::names::numbered;
 use super::print_program::summary_name;
+use crate::place::{Change, Field as CodeField, Moved};
 use crate::program::{Count, Elem, Field, Summary};
 
 /// `"name" u32[field "count" max 64] @0x1000`.
@@ -49,6 +50,46 @@ pub(super) fn summary(cursor: &mut Cursor<'_>) -> Result<Summary, ParseError> {
     let word = cursor.word(WHAT)?;
     let all = [Summary::Malloc, Summary::Calloc, Summary::Realloc, Summary::Free];
     all.into_iter().find(|summary| summary_name(*summary) == word).ok_or_else(|| start.expected(WHAT))
+}
+
+/// A number that fits a smaller type.
+pub(super) fn small<T: TryFrom<u64>>(cursor: &mut Cursor<'_>) -> Result<T, ParseError> {
+    let start = *cursor;
+    let value = cursor.number()?;
+    T::try_from(value).map_err(|_| start.error(Problem::Number(value.to_string())))
+}
+
+/// `0xffffffff82000000 image 0`, or `0x15 code 0xffffffff81001000 4 op 0 arg 1`.
+pub(super) fn moved(cursor: &mut Cursor<'_>) -> Result<Moved, ParseError> {
+    let value = cursor.number()?;
+    if cursor.peek() == "image" {
+        cursor.keyword("image")?;
+        return Ok(Moved::Address { value, image: small(cursor)? });
+    }
+    cursor.keyword("code")?;
+    let (pc, len) = (cursor.number()?, small(cursor)?);
+    cursor.keyword("op")?;
+    let op = small(cursor)?;
+    cursor.keyword("arg")?;
+    Ok(Moved::Patched { value, pc, len, op, arg: small(cursor)? })
+}
+
+/// `0xffffffff81000003 4 plus 0 minus 1` with one, both or none of the two, or `0xffffffff81000003 8 patched`.
+pub(super) fn code_field(cursor: &mut Cursor<'_>) -> Result<CodeField, ParseError> {
+    let (addr, size) = (cursor.number()?, small(cursor)?);
+    if cursor.peek() == "patched" {
+        cursor.keyword("patched")?;
+        return Ok(CodeField { addr, size, change: Change::Patched });
+    }
+    let mut image = |word| {
+        if cursor.peek() != word {
+            return Ok(None);
+        }
+        cursor.keyword(word)?;
+        small(cursor).map(Some)
+    };
+    let (plus, minus) = (image("plus")?, image("minus")?);
+    Ok(CodeField { addr, size, change: Change::Moves { plus, minus } })
 }
 
 /// Bytes in hexadecimal, two digits each.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::ROW;
 use super::names::print_var;
 use super::print::{print_op, print_terminator};
+use crate::place::{Change, Moved, Placement};
 use crate::program::{Count, Elem, Field, FuncId, Function, PageContent, Program, Summary};
 
 /// A function and its blocks; `id` is its number in its program.
@@ -40,6 +41,9 @@ fn write_program(out: &mut String, program: &Program, names: &[&str]) -> std::fm
     let from = &program.provenance;
     writeln!(out, "\npolicy {}", quoted(&from.policy))?;
     writeln!(out, "static {} {}", from.static_instructions, from.static_in_slice)?;
+    if let Some(base) = &from.base {
+        writeln!(out, "base {}", quoted(base))?;
+    }
     for source in &from.sources {
         let name = quoted(&source.trace);
         write!(out, "source {name} {} {} {}", source.instructions, source.kept, source.in_slice)?;
@@ -67,6 +71,7 @@ fn write_program(out: &mut String, program: &Program, names: &[&str]) -> std::fm
         let base = print_var(crate::Var(cell.base), names);
         writeln!(out, "view {base} {:#x} {} {:#x}", cell.offset, cell.size, cell.value)?;
     }
+    write_placement(out, &program.placement)?;
     for page in &program.pages {
         write!(out, "page {:#x} ", page.addr)?;
         match &page.content {
@@ -82,6 +87,41 @@ fn write_program(out: &mut String, program: &Program, names: &[&str]) -> std::fm
     for (number, function) in program.functions.iter().enumerate() {
         out.push('\n');
         write_function(out, FuncId(number as u32), function, names)?;
+    }
+    Ok(())
+}
+
+fn write_placement(out: &mut String, placement: &Placement) -> std::fmt::Result {
+    for image in &placement.images {
+        writeln!(out, "image {:#x} {:#x}", image.start, image.end)?;
+    }
+    if placement.movable {
+        out.push_str("movable\n");
+    }
+    for (vector, handler) in &placement.gates {
+        writeln!(out, "gate {vector} {handler:#x}")?;
+    }
+    for moved in &placement.moved {
+        match moved {
+            Moved::Address { value, image } => writeln!(out, "moved {value:#x} image {image}")?,
+            Moved::Patched { value, pc, len, op, arg } => {
+                writeln!(out, "moved {value:#x} code {pc:#x} {len} op {op} arg {arg}")?;
+            }
+        }
+    }
+    for field in &placement.fields {
+        write!(out, "field {:#x} {}", field.addr, field.size)?;
+        match field.change {
+            Change::Patched => out.push_str(" patched"),
+            Change::Moves { plus, minus } => {
+                for (word, image) in [("plus", plus), ("minus", minus)] {
+                    if let Some(image) = image {
+                        write!(out, " {word} {image}")?;
+                    }
+                }
+            }
+        }
+        out.push('\n');
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! A *wild* program breaks rules of the verifier; a tame one keeps them all.
 
 use ir::op::{Arg, Class, Kind, Op, Var, Width};
+use ir::place::{Change, Field as CodeField, Image, Moved, Placement};
 use ir::program::{
     Arm, Block, BlockId, Callee, CodeRange, Count, Elem, Field, FuncId, Function, PageContent, Program, Provenance,
     Source, Summary, Target, Terminator, UserPage, ViewCell,
@@ -11,6 +12,9 @@ use ir::program::{
 /// Names like those of a machine, and some that cannot be used as they are.
 pub const NAMES: &[&str] =
     &["rax", "rcx", "rdx", "rbx", "rsp", "t0", "if", "end", "f1", "b0", "rax", "", "a b", "12", "call"];
+
+/// Moving constants of each program.
+const MOVED: u64 = 3;
 
 /// A small generator (xorshift64*): the tests need variety, not quality.
 pub struct Random {
@@ -80,7 +84,12 @@ impl Random {
     }
 
     fn arg(&mut self) -> Arg {
-        if self.below(2) == 0 { Arg::Var(self.var()) } else { Arg::Const(self.number()) }
+        match self.below(5) {
+            0 | 1 => Arg::Var(self.var()),
+            2 | 3 => Arg::Const(self.number()),
+            _ if self.wild => Arg::Moved(self.next() as u32),
+            _ => Arg::Moved(self.below(MOVED) as u32),
+        }
     }
 
     /// An operation that a block may hold, or any if wild.
@@ -197,6 +206,43 @@ impl Random {
             .collect()
     }
 
+    fn placement(&mut self) -> Placement {
+        let wild = self.wild;
+        let image = |random: &mut Self| if wild { random.next() as u16 } else { random.below(2) as u16 };
+        let maybe = |random: &mut Self| (random.below(2) == 0).then(|| image(random));
+        Placement {
+            images: if wild {
+                self.many(3, |random| Image { start: random.number(), end: random.number() })
+            } else {
+                vec![Image { start: 0x1000, end: 0x2000 }, Image { start: 0x2000, end: 0x2001 }]
+            },
+            movable: self.below(2) == 0,
+            gates: self.many(1, |random| (random.next() as u8, random.number())),
+            moved: (0..MOVED)
+                .map(|_| match self.below(2) {
+                    0 => Moved::Address { value: self.number(), image: image(self) },
+                    _ => Moved::Patched {
+                        value: self.number(),
+                        pc: self.number(),
+                        len: if wild { self.next() as u8 } else { self.below(16) as u8 },
+                        op: self.next() as u16,
+                        arg: if wild { self.next() as u8 } else { self.below(3) as u8 },
+                    },
+                })
+                .collect(),
+            fields: (0..self.below(4))
+                .map(|at| CodeField {
+                    addr: if wild { self.number() } else { at * 16 + self.below(8) },
+                    size: if wild { self.next() as u8 } else { 1 + self.below(8) as u8 },
+                    change: match self.below(2) {
+                        0 => Change::Patched,
+                        _ => Change::Moves { plus: maybe(self), minus: maybe(self) },
+                    },
+                })
+                .collect(),
+        }
+    }
+
     /// A program.
     pub fn program(&mut self) -> Program {
         let functions = if self.wild { self.below(3) } else { 1 + self.below(3) };
@@ -225,6 +271,7 @@ impl Random {
             system: std::array::from_fn(|_| self.next() as u8),
             clock: self.ascending(),
             view: self.view(),
+            placement: self.placement(),
             provenance: Provenance {
                 sources: self.many(2, |random| Source {
                     trace: random.text(),
@@ -236,6 +283,7 @@ impl Random {
                 static_instructions: self.number(),
                 static_in_slice: self.number(),
                 policy: self.text(),
+                base: self.many(1, Self::text).pop(),
             },
         }
     }

@@ -1,0 +1,382 @@
+//! Finds in a target what training knew at other addresses.
+//!
+//! The kernel's image is where the target's interrupt gates say, as far from training's place as the gates' handlers are. Modules are found by
+//! their code. Whether it is the kernel that the program was made from, its code decides, byte by byte, with what moves taken into account. Constants
+//! that the kernel patches into its own code in each boot are read from there; that is data, the instruction around it is training's.
+
+use std::ops::ControlFlow;
+
+use ir::place::{Field, Moved, Placement};
+use ir::program::CodeRange;
+use ir::{Arg, Class, Program, System};
+use lift::Mode;
+use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
+use machine::{GuestMemory, Reg, VirtAddr};
+
+use crate::start::{Run, RunError};
+
+/// Vectors whose gates are compared: the processor's own exceptions.
+pub const VECTORS: u8 = 32;
+/// A table of page tables that belongs to the same process may lie beside that in CR3, where a kernel keeps its own mappings out of reach of
+/// processes: pairs of tables lie in pairs of pages.
+const BESIDE: u64 = 0x1000;
+/// Bytes by which a module is looked for before all of it is compared.
+const PROBE: usize = 16;
+
+/// Where everything is in one target.
+#[derive(Clone, Debug)]
+pub struct Placed<'p> {
+    placement: &'p Placement,
+    mode: PagingMode,
+    root: u64,
+    /// For each image how far it lies from training's place; `None` if it is not in the target.
+    slides: Vec<Option<u64>>,
+}
+
+impl<'p> Placed<'p> {
+    /// Everything where training had it.
+    #[cfg(test)]
+    pub(crate) fn unmoved(placement: &'p Placement) -> Self {
+        Self { placement, mode: PagingMode::Level4, root: 0, slides: vec![Some(0); placement.images.len()] }
+    }
+
+    /// Finds a program's images, and the page tables that map the kernel.
+    ///
+    /// # Errors
+    /// [`RunError`]: a register is missing, the kernel is another one, or it lies elsewhere and training saw one base only.
+    pub fn find(program: &'p Program, run: &Run<'_>) -> Result<Self, RunError> {
+        let (mode, cr3) = run.paging()?;
+        let placement = &program.placement;
+        let mut best = RunError::OtherKernel { differing: u64::MAX, checked: u64::MAX };
+        for root in [cr3, cr3 ^ BESIDE] {
+            for slide in slides(placement, run, mode, root) {
+                let mut found = Self { placement, mode, root, slides: vec![Some(slide); placement.images.len()] };
+                if placement.images.is_empty() {
+                    found.slides.push(Some(slide));
+                }
+                let code = |range: &&CodeRange| placement.image(range.addr).is_none_or(|image| image == 0);
+                let (differing, checked) = found.compare(run.memory, program.code.iter().filter(code));
+                if differing * 10 > checked {
+                    if let RunError::OtherKernel { differing: least, .. } = best
+                        && differing < least
+                    {
+                        best = RunError::OtherKernel { differing, checked };
+                    }
+                    continue;
+                }
+                if slide != 0 && !placement.movable {
+                    return Err(RunError::Elsewhere { slide });
+                }
+                for image in 1..placement.images.len() {
+                    let ranges: Vec<&CodeRange> =
+                        program.code.iter().filter(|range| placement.image(range.addr) == Some(image)).collect();
+                    found.slides[image] = None;
+                    found.slides[image] = found.module(run.memory, image, &ranges);
+                }
+                if differing > 0 {
+                    found.patched_constants(program, run.memory)?;
+                }
+                return Ok(found);
+            }
+        }
+        Err(best)
+    }
+
+    /// The same for a companion file, whose first image is the program's.
+    #[must_use]
+    pub fn system<'s>(&self, system: &'s System) -> Placed<'s> {
+        let placement = system.placement();
+        let mut slides = vec![None; placement.images.len()];
+        if let (Some(first), Some(slide)) = (slides.first_mut(), self.slides.first()) {
+            *first = *slide;
+        }
+        Placed { placement, mode: self.mode, root: self.root, slides }
+    }
+
+    /// Looks for a companion file's other images, all of them.
+    pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory) {
+        for image in 1..self.placement.images.len() {
+            let here = self.placement.images[image];
+            let page = |addr: u64| system.page(addr).map(|bytes| CodeRange { addr, bytes: bytes.to_vec() });
+            let ranges: Vec<CodeRange> = (here.start..here.end).step_by(4096).filter_map(page).collect();
+            self.slides[image] = self.module(memory, image, &ranges.iter().collect::<Vec<_>>());
+        }
+    }
+
+    /// The paging mode.
+    #[must_use]
+    pub const fn mode(&self) -> PagingMode {
+        self.mode
+    }
+
+    /// The root of the page tables that map the kernel.
+    #[must_use]
+    pub const fn root(&self) -> u64 {
+        self.root
+    }
+
+    /// Whether code or constants may differ from training's.
+    #[must_use]
+    pub fn moves(&self) -> bool {
+        !self.placement.fields.is_empty()
+    }
+
+    /// How far the kernel's image lies from training's place.
+    #[must_use]
+    pub fn slide(&self) -> u64 {
+        self.slides.first().copied().flatten().unwrap_or(0)
+    }
+
+    /// Where an address of the training system is in the target. What lies in no image does not move.
+    #[must_use]
+    pub fn place(&self, address: u64) -> u64 {
+        let slide = self.placement.image(address).and_then(|image| self.slides[image]);
+        address.wrapping_add(slide.unwrap_or(0))
+    }
+
+    /// The training system's address for one of the target; `None` if training has something else there.
+    #[must_use]
+    pub fn training(&self, address: u64) -> Option<u64> {
+        if self.slides.iter().all(|slide| *slide == Some(0)) {
+            return Some(address);
+        }
+        for (image, slide) in self.placement.images.iter().zip(&self.slides) {
+            if let Some(slide) = slide
+                && (image.start..image.end).contains(&address.wrapping_sub(*slide))
+            {
+                return Some(address.wrapping_sub(*slide));
+            }
+        }
+        self.placement.image(address).is_none().then_some(address)
+    }
+
+    /// The same for a report: where training has something else, the target's address.
+    #[must_use]
+    pub fn reported(&self, address: u64) -> u64 {
+        self.training(address).unwrap_or(address)
+    }
+
+    /// What a constant is in this target.
+    ///
+    /// # Errors
+    /// [`RunError::Constant`] when what it depends on is not there.
+    pub fn constant(&self, program: &Program, number: usize, memory: &dyn GuestMemory) -> Result<u64, RunError> {
+        let missing = |at| RunError::Constant { at };
+        match self.placement.moved.get(number) {
+            None => Ok(0),
+            Some(&Moved::Address { value, image }) => {
+                let slide = self.slides.get(usize::from(image)).copied().flatten().ok_or_else(|| missing(value))?;
+                Ok(value.wrapping_add(slide))
+            }
+            Some(&Moved::Patched { pc, len, op, arg, .. }) => {
+                let code = program.code.iter().find_map(|range| {
+                    let from = pc.checked_sub(range.addr)? as usize;
+                    range.bytes.get(from..from + usize::from(len))
+                });
+                let mut bytes = code.ok_or_else(|| missing(pc))?.to_vec();
+                let mut absent = false;
+                self.apply(pc, &mut bytes, &mut |field| {
+                    let value = self.number(memory, field.addr, field.size);
+                    absent |= value.is_none();
+                    value
+                });
+                let mode = if program.bits == 64 { Mode::Bits64 } else { Mode::Bits32 };
+                let insn = lift::lift(mode, self.place(pc), &bytes).ok().filter(|_| !absent);
+                match insn
+                    .as_ref()
+                    .and_then(|insn| insn.ops.get(usize::from(op)))
+                    .map(|op| op.args[usize::from(arg).min(2)])
+                {
+                    Some(Arg::Const(value)) => Ok(value),
+                    _ => Err(missing(pc)),
+                }
+            }
+        }
+    }
+
+    /// Code of a companion file as it is in this target: `count` bytes from `start`, an address of the training system, fewer where the file ends.
+    #[must_use]
+    pub fn trusted(&self, system: &System, start: u64, count: usize, memory: &dyn GuestMemory) -> Vec<u8> {
+        // Fields at the edges get their values only if all of them is there.
+        const MARGIN: u64 = 8;
+        let from = start.saturating_sub(MARGIN);
+        let (mut bytes, wanted) = (Vec::with_capacity(count + 16), (start - from) as usize + count + MARGIN as usize);
+        while bytes.len() < wanted {
+            let address = from + bytes.len() as u64;
+            let offset = address as usize & 4095;
+            let here = (4096 - offset).min(wanted - bytes.len());
+            match system.page(address & !4095) {
+                Some(page) => bytes.extend_from_slice(&page[offset..offset + here]),
+                None if address < start => bytes.resize(bytes.len() + here.min((start - address) as usize), 0),
+                None => break,
+            }
+        }
+        self.code(from, &mut bytes, memory);
+        bytes.drain(..((start - from) as usize).min(bytes.len()));
+        bytes.truncate(count);
+        bytes
+    }
+
+    /// Code of the training system as it is in this target.
+    pub fn code(&self, start: u64, bytes: &mut [u8], memory: &dyn GuestMemory) {
+        self.apply(start, bytes, &mut |field| self.number(memory, field.addr, field.size));
+    }
+
+    fn apply(&self, start: u64, bytes: &mut [u8], patched: &mut dyn FnMut(&Field) -> Option<u64>) {
+        if self.placement.fields.is_empty() {
+            return;
+        }
+        let slides: Vec<u64> = self.slides.iter().map(|slide| slide.unwrap_or(0)).collect();
+        self.placement.apply(start, bytes, &slides, patched);
+    }
+
+    /// The target's byte at an address of the training system.
+    fn byte(&self, memory: &dyn GuestMemory, address: u64) -> Option<u8> {
+        let found = paging::translate(memory, self.mode, self.root, VirtAddr(self.place(address))).ok()?;
+        memory.read_u8(found.paddr).ok()
+    }
+
+    fn number(&self, memory: &dyn GuestMemory, address: u64, size: u8) -> Option<u64> {
+        (0..u64::from(size.min(8)))
+            .try_fold(0, |value, at| Some(value | u64::from(self.byte(memory, address.wrapping_add(at))?) << (8 * at)))
+    }
+
+    /// The target's bytes at addresses of the training system.
+    fn bytes(&self, memory: &dyn GuestMemory, start: u64, count: usize) -> Vec<Option<u8>> {
+        let mut found = Vec::with_capacity(count);
+        while found.len() < count {
+            let address = VirtAddr(self.place(start.wrapping_add(found.len() as u64)));
+            let offset = address.0 as usize & 4095;
+            let here = (4096 - offset).min(count - found.len());
+            let page = paging::translate(memory, self.mode, self.root, address)
+                .ok()
+                .and_then(|frame| memory.page(frame.paddr.page()).ok());
+            match page {
+                Some(page) => found.extend(page[offset..offset + here].iter().map(|byte| Some(*byte))),
+                None => found.resize(found.len() + here, None),
+            }
+        }
+        found
+    }
+
+    /// Bytes of these ranges that the target has otherwise, and all of them.
+    fn compare<'r>(&self, memory: &dyn GuestMemory, ranges: impl Iterator<Item = &'r CodeRange>) -> (u64, u64) {
+        let (mut differing, mut checked) = (0u64, 0u64);
+        for range in ranges {
+            let mut expected = range.bytes.clone();
+            self.code(range.addr, &mut expected, memory);
+            let found = self.bytes(memory, range.addr, expected.len());
+            checked += expected.len() as u64;
+            differing += expected.iter().zip(&found).filter(|(a, b)| Some(**a) != **b).count() as u64;
+        }
+        (differing, checked)
+    }
+
+    /// How far away the target has an image's code: where training had it, or else wherever it is mapped.
+    fn module(&self, memory: &dyn GuestMemory, image: usize, ranges: &[&CodeRange]) -> Option<u64> {
+        let first = ranges.iter().find(|range| range.bytes.len() >= PROBE)?;
+        let mut found = self.clone();
+        let mut fits = |slide: u64| {
+            found.slides[image] = Some(slide);
+            let (differing, checked) = found.compare(memory, ranges.iter().copied());
+            differing * 10 <= checked
+        };
+        if fits(0) {
+            return Some(0);
+        }
+        if !self.placement.movable {
+            return None;
+        }
+        let fields = self.placement.fields_in(first.addr, first.addr + PROBE as u64);
+        let fixed = |at: usize| {
+            let at = first.addr + at as u64;
+            !fields.iter().any(|field| (field.addr..field.addr + u64::from(field.size)).contains(&at))
+        };
+        let offset = first.addr as usize & 4095;
+        let mut slide = None;
+        let half = VirtAddr(1 << (self.mode.linear_bits() - 1));
+        let range = if self.mode.linear_bits() > 32 { half..=VirtAddr(u64::MAX) } else { half..=VirtAddr(0xffff_ffff) };
+        paging::walk(memory, self.mode, self.root, range, DEFAULT_WALK_LIMIT, &mut |mapping| {
+            if mapping.user || !mapping.executable {
+                return ControlFlow::Continue(());
+            }
+            for at in (0..mapping.size).step_by(4096) {
+                let Ok(page) = memory.page(mapping.paddr.add(at)) else { continue };
+                let here = &page[offset..(offset + PROBE).min(4096)];
+                if here.iter().zip(&first.bytes).enumerate().all(|(at, (a, b))| a == b || !fixed(at)) {
+                    let candidate = (mapping.vaddr.0 + at).wrapping_sub(first.addr & !4095);
+                    if fits(candidate) {
+                        slide = Some(candidate);
+                        return ControlFlow::Break(());
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        slide
+    }
+
+    /// Refuses a target in whose code an instruction of the program has another constant than training knows of. Other changes are the kernel's
+    /// own patches, or somebody's: the program's code is training's in any case.
+    fn patched_constants(&self, program: &Program, memory: &dyn GuestMemory) -> Result<(), RunError> {
+        let mode = if program.bits == 64 { Mode::Bits64 } else { Mode::Bits32 };
+        for range in &program.code {
+            let mut expected = range.bytes.clone();
+            self.code(range.addr, &mut expected, memory);
+            let found = self.bytes(memory, range.addr, expected.len());
+            let mut at = 0;
+            while let Some(rest) = expected.get(at..).filter(|rest| !rest.is_empty()) {
+                let pc = range.addr.wrapping_add(at as u64);
+                let Ok(trusted) = lift::lift(mode, pc, rest) else { break };
+                let len = usize::from(trusted.len).max(1);
+                let theirs: Option<Vec<u8>> = found.get(at..at + len).and_then(|bytes| bytes.iter().copied().collect());
+                if let Some(theirs) = theirs
+                    && theirs != rest[..len]
+                    && let Ok(other) = lift::lift(mode, pc, &theirs)
+                    && differ_in_a_constant(&trusted, &other)
+                {
+                    return Err(RunError::Constant { at: pc });
+                }
+                at += len;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether two instructions do the same with another constant. Where control goes is not such a constant: kernels patch calls and jumps.
+fn differ_in_a_constant(a: &lift::Insn, b: &lift::Insn) -> bool {
+    let same_form = a.len == b.len
+        && a.ops.len() == b.ops.len()
+        && a.ops.iter().zip(&b.ops).all(|(a, b)| {
+            let form = |arg: &Arg| match arg {
+                Arg::Var(var) => Some(*var),
+                Arg::Const(_) | Arg::Moved(_) => None,
+            };
+            (a.kind, a.width, a.dst) == (b.kind, b.width, b.dst) && a.args.iter().map(form).eq(b.args.iter().map(form))
+        });
+    let control = |insn: &lift::Insn| insn.ops.iter().any(|op| op.class() == Class::Control);
+    same_form && !control(a) && a.ops != b.ops
+}
+
+/// How far the kernel's image may lie from training's place, the likeliest first.
+fn slides(placement: &Placement, run: &Run<'_>, mode: PagingMode, root: u64) -> Vec<u64> {
+    let mut votes: Vec<(u64, usize)> = Vec::new();
+    if let Some(base) = run.regs.get(Reg::IdtrBase) {
+        for (vector, handler) in machine::gates(run.memory, mode, root, base, VECTORS) {
+            if let Ok(at) = placement.gates.binary_search_by_key(&vector, |gate| gate.0) {
+                let slide = handler.wrapping_sub(placement.gates[at].1);
+                match votes.iter_mut().find(|vote| vote.0 == slide) {
+                    Some(vote) => vote.1 += 1,
+                    None => votes.push((slide, 1)),
+                }
+            }
+        }
+    }
+    votes.sort_by_key(|vote| std::cmp::Reverse(vote.1));
+    let mut slides: Vec<u64> = votes.into_iter().map(|vote| vote.0).collect();
+    if !slides.contains(&0) {
+        slides.push(0);
+    }
+    slides
+}

@@ -1,0 +1,186 @@
+//! What lies elsewhere, or is something else, in another boot of the same kernel.
+//!
+//! A kernel that randomises its addresses moves a few *images*, each as a whole: its own, and each module. Training under two bases tells which
+//! constants move with which image, by comparison; nothing is known of relocation tables. Constants that change in another way are ones
+//! that the kernel patches into its own code, and are read from there in each target. Where one base only was seen, nothing may move.
+
+use serde::{Deserialize, Serialize};
+
+/// A part of the training system's address space that moves as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Image {
+    /// Its first address.
+    pub start: u64,
+    /// The address after its last.
+    pub end: u64,
+}
+
+/// How a field of machine code changes from boot to boot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Change {
+    /// By the slides of these images: one is added, one is taken off.
+    Moves {
+        /// The image whose slide is added.
+        plus: Option<u16>,
+        /// The image whose slide is taken off.
+        minus: Option<u16>,
+    },
+    /// The system writes its own value in each boot.
+    Patched,
+}
+
+/// Bytes of machine code that are others in another boot: a little-endian number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Field {
+    /// Its address in the training system.
+    pub addr: u64,
+    /// Bytes, at most 8.
+    pub size: u8,
+    /// What happens to it.
+    pub change: Change,
+}
+
+/// A constant of a program that is another one in another boot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Moved {
+    /// It moves with an image.
+    Address {
+        /// What it is in the training system.
+        value: u64,
+        /// The image's number.
+        image: u16,
+    },
+    /// It stands in the system's own code.
+    Patched {
+        /// What it is in the training system.
+        value: u64,
+        /// The instruction it stands in.
+        pc: u64,
+        /// The instruction's bytes.
+        len: u8,
+        /// Which of the lifted instruction's operations has it.
+        op: u16,
+        /// As which operand.
+        arg: u8,
+    },
+}
+
+impl Moved {
+    /// What it is in the training system.
+    #[must_use]
+    pub const fn value(&self) -> u64 {
+        match self {
+            Moved::Address { value, .. } | Moved::Patched { value, .. } => *value,
+        }
+    }
+}
+
+/// Everything about a program that is another one in another boot.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Placement {
+    /// The images; the first is the kernel's own.
+    pub images: Vec<Image>,
+    /// Whether training saw two bases. If not, fields and constants are not known, and every image must be at its place.
+    pub movable: bool,
+    /// Where the training system's interrupt gates lead: vector and handler, ascending by vector. Their distance to the target's is the first
+    /// image's slide.
+    pub gates: Vec<(u8, u64)>,
+    /// Constants that operands name by number.
+    pub moved: Vec<Moved>,
+    /// What of the code is other bytes in another boot, ascending by address.
+    pub fields: Vec<Field>,
+}
+
+impl Placement {
+    /// The image that holds an address.
+    #[must_use]
+    pub fn image(&self, address: u64) -> Option<usize> {
+        self.images.iter().position(|image| (image.start..image.end).contains(&address))
+    }
+
+    /// An address of the training system where these slides, one for each image, put it.
+    #[must_use]
+    pub fn place(&self, address: u64, slides: &[u64]) -> u64 {
+        let slide = self.image(address).and_then(|image| slides.get(image));
+        address.wrapping_add(slide.copied().unwrap_or(0))
+    }
+
+    /// An address of the target, as the training system's.
+    #[must_use]
+    pub fn back(&self, address: u64, slides: &[u64]) -> u64 {
+        let inside =
+            |(image, slide): &(&Image, &u64)| (image.start..image.end).contains(&address.wrapping_sub(**slide));
+        self.images.iter().zip(slides).find(inside).map_or(address, |(_, slide)| address.wrapping_sub(*slide))
+    }
+
+    /// The fields that lie in, or reach into, a range of addresses.
+    #[must_use]
+    pub fn fields_in(&self, start: u64, end: u64) -> &[Field] {
+        let first = self.fields.partition_point(|field| field.addr.saturating_add(u64::from(field.size)) <= start);
+        let last = self.fields.partition_point(|field| field.addr < end);
+        self.fields.get(first..last).unwrap_or(&[])
+    }
+
+    /// Gives `bytes`, code of the training system at `start`, the values that its fields have with these slides. `patched` reads a
+    /// patched field's bytes; where it cannot, the training system's stay.
+    pub fn apply(&self, start: u64, bytes: &mut [u8], slides: &[u64], patched: &mut dyn FnMut(&Field) -> Option<u64>) {
+        let slide = |image: Option<u16>| image.and_then(|image| slides.get(image as usize)).copied().unwrap_or(0);
+        let end = start.saturating_add(bytes.len() as u64);
+        for field in self.fields_in(start, end) {
+            // A field at the edge is only partly here: its bytes outside are not known, so it is left to the range that has all of it.
+            let Some(at) = field.addr.checked_sub(start).map(|at| at as usize) else { continue };
+            let Some(place) = bytes.get_mut(at..at + usize::from(field.size.min(8))) else { continue };
+            let mut value = [0; 8];
+            value[..place.len()].copy_from_slice(place);
+            let value = u64::from_le_bytes(value);
+            let new = match field.change {
+                Change::Moves { plus, minus } => value.wrapping_add(slide(plus)).wrapping_sub(slide(minus)),
+                Change::Patched => patched(field).unwrap_or(value),
+            };
+            let size = place.len();
+            place.copy_from_slice(&new.to_le_bytes()[..size]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placement() -> Placement {
+        let moves = |plus, minus| Change::Moves { plus, minus };
+        Placement {
+            images: vec![Image { start: 0x1000, end: 0x3000 }, Image { start: 0x8000, end: 0x9000 }],
+            movable: true,
+            fields: vec![
+                Field { addr: 0x1001, size: 4, change: moves(Some(0), None) },
+                Field { addr: 0x1008, size: 4, change: moves(Some(1), Some(0)) },
+                Field { addr: 0x1010, size: 2, change: Change::Patched },
+            ],
+            ..Placement::default()
+        }
+    }
+
+    #[test]
+    fn addresses_move_with_their_image_and_back() {
+        let (placement, slides) = (placement(), [0x10_0000, 0x40u64.wrapping_neg()]);
+        for (from, to) in [(0x1000, 0x10_1000), (0x2fff, 0x10_2fff), (0x3000, 0x3000), (0x8010, 0x7fd0)] {
+            assert_eq!(placement.place(from, &slides), to);
+            assert_eq!(placement.back(to, &slides), from);
+        }
+    }
+
+    #[test]
+    fn fields_get_their_values() {
+        let (placement, slides) = (placement(), [0x10_0000, 0x30_0000]);
+        let mut bytes = [0u8; 0x20];
+        placement.apply(0x1000, &mut bytes, &slides, &mut |field| (field.size == 2).then_some(0xabcd));
+        assert_eq!(bytes[1..5], 0x10_0000u32.to_le_bytes());
+        assert_eq!(bytes[8..12], 0x20_0000u32.to_le_bytes());
+        assert_eq!(bytes[16..18], [0xcd, 0xab]);
+        // A range that has only part of a field leaves it alone.
+        let mut part = [7u8; 3];
+        placement.apply(0x1000, &mut part, &slides, &mut |_| None);
+        assert_eq!(part, [7; 3]);
+    }
+}

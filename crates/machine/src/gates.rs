@@ -1,0 +1,42 @@
+//! Interrupt gates: where a processor goes for each vector.
+//!
+//! A kernel's handlers lie in its image, so the distance between two boots' handlers is that between their images. Task gates and absent ones
+//! are left out; nothing is judged.
+
+use crate::addr::VirtAddr;
+use crate::memory::GuestMemory;
+use crate::paging::{self, PagingMode};
+
+/// The present interrupt and trap gates of the table at linear address `base`, up to `vectors` of them: vector and handler, ascending by vector. Gates that
+/// are not mapped are left out (SDM vol. 3 sections 6.11 and 6.14.1).
+#[must_use]
+pub fn gates(memory: &dyn GuestMemory, mode: PagingMode, root: u64, base: u64, vectors: u8) -> Vec<(u8, u64)> {
+    let long = mode.linear_bits() > 32;
+    let size = if long { 16 } else { 8 };
+    let mut found = Vec::new();
+    for vector in 0..vectors {
+        let mut gate = [0u8; 16];
+        let at = base.wrapping_add(u64::from(vector) * size);
+        let whole = (0..size).all(|byte| {
+            let address = VirtAddr(at.wrapping_add(byte));
+            let frame = paging::translate(memory, mode, root, address).ok();
+            match frame.and_then(|frame| memory.read_u8(frame.paddr).ok()) {
+                Some(value) => {
+                    gate[byte as usize] = value;
+                    true
+                }
+                None => false,
+            }
+        });
+        let kind = gate[5] & 0x1f;
+        // Interrupt or trap gate, 32 bits or 64; present.
+        if !whole || gate[5] & 0x80 == 0 || !matches!(kind, 0x0e | 0x0f) {
+            continue;
+        }
+        let low =
+            u64::from(u16::from_le_bytes([gate[0], gate[1]])) | u64::from(u16::from_le_bytes([gate[6], gate[7]])) << 16;
+        let high = u64::from(u32::from_le_bytes([gate[8], gate[9], gate[10], gate[11]])) << 32;
+        found.push((vector, if long { low | high } else { low }));
+    }
+    found
+}
