@@ -10,6 +10,7 @@ mod exit;
 mod failure;
 mod files;
 mod format;
+mod live;
 mod output;
 mod record;
 mod report;

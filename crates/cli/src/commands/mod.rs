@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit;
 use crate::failure::Failure;
+use crate::live::watchdog::ResumeArgs;
 use crate::output::Progress;
 
 /// Asks a paused machine what runs in it, with programs extracted from the system's own code.
@@ -40,6 +41,8 @@ enum Verb {
     Crossview(crossview::CrossviewArgs),
     #[command(subcommand)]
     Target(target::Verb),
+    #[command(hide = true)]
+    ResumeWhenClosed(ResumeArgs),
 }
 
 /// What every verb gets from the common options.
@@ -64,7 +67,8 @@ impl Cli {
             Verb::Explain(args) => args.run(),
             Verb::Tampering(args) => args.run(context),
             Verb::Crossview(args) => args.run(context),
-            Verb::Target(verb) => verb.run(),
+            Verb::Target(verb) => verb.run(context),
+            Verb::ResumeWhenClosed(args) => args.run(),
         }
     }
 }
