@@ -60,5 +60,8 @@ int main(void)
             page->place[at].state = EMPTY;
         }
         page->turns++;
+        /* Some pauses are to find everything settled. */
+        for (volatile int rest = 0; rest < 100000; rest++)
+            continue;
     }
 }

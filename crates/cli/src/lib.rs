@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod built;
+mod changes;
 mod commands;
 mod exit;
 mod failure;

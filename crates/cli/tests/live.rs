@@ -186,6 +186,9 @@ fn a_guest_under_load_is_asked_and_runs_on() -> Result<(), Failure> {
     rounds(&mut load, &directory.join("pslist.prog"))?;
     kills(&mut load, &directory.join("pslist.prog"))?;
     paused_by_others(&mut load, &directory.join("pslist.prog"))?;
+    watched(&mut load, &directory)?;
+    bounded(&mut load, &directory.join("pslist.prog"))?;
+    through_virsh(&mut load, &directory)?;
     // Nothing is stuck: init answers, and processes come and go.
     let turns = load.view()?.turns;
     ask(&mut load.guest)?;
@@ -279,6 +282,109 @@ fn kills(load: &mut Load, program: &Path) -> Result<(), Failure> {
         "{KILLS} kills, {in_pause} seen during the pause; the guest ran again after {} ms at most",
         worst.as_millis()
     );
+    Ok(())
+}
+
+/// What `watch` tells adds up, and Ctrl-C ends it with a summary.
+fn watched(load: &mut Load, directory: &Path) -> Result<(), Failure> {
+    let program = |name: &str| OsString::from(directory.join(format!("{name}.prog")));
+    let mut words =
+        vec!["watch".into(), "--quiet".into(), "--json".into(), program("pslist"), program("gettime"), load.name()];
+    words.extend(["--interval", "50ms"].map(OsString::from));
+    let mut counted = words.clone();
+    counted.extend(["--count", "40"].map(OsString::from));
+    let output = command(&counted).output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout)?;
+    let mut objects: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let summary = objects.pop().ok_or("no output")?;
+    assert_eq!((&summary["summary"]["rounds"], objects.len()), (&40.into(), 80), "{summary}");
+    let numbers = |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_u64).collect::<Vec<_>>();
+    let (mut pids, mut count) = (BTreeSet::new(), 0);
+    for object in objects.iter().filter(|object| object["program"] == "pslist") {
+        assert_eq!(object["outcome"], "answer", "{object}");
+        pids.extend(numbers(&object["outputs"]["pids"]));
+        count = object["outputs"]["count"].as_u64().unwrap_or(count);
+        numbers(&object["gone"]["pids"]).iter().for_each(|pid| assert!(pids.remove(pid), "{object}"));
+        numbers(&object["new"]["pids"]).iter().for_each(|&pid| assert!(pids.insert(pid), "{object}"));
+        count = object["changed"]["count"]["to"].as_u64().unwrap_or(count);
+        assert_eq!(pids.len() as u64, count, "{object}");
+    }
+    assert!(summary["summary"]["changed"].as_u64() > Some(20), "{summary}");
+    eprintln!("watch: {summary}");
+
+    let child = command(&words).spawn()?;
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
+    let output = child.wait_with_output()?;
+    assert!(output.status.success(), "{}", output.status);
+    assert!(String::from_utf8_lossy(&output.stdout).lines().last().is_some_and(|line| line.contains("summary")));
+    assert!(load.qmp.is_running()?);
+    Ok(())
+}
+
+/// A run that takes too long has no answer, and the guest does not wait for it.
+fn bounded(load: &mut Load, program: &Path) -> Result<(), Failure> {
+    let mut words: Vec<OsString> = vec!["run".into(), program.into(), load.name()];
+    words.extend(["--repeat", "300", "--max-pause", "60"].map(OsString::from));
+    load.qmp.take_events();
+    let begin = Instant::now();
+    let child = command(&words).spawn()?;
+    load.qmp.wait_for_event("STOP")?;
+    load.qmp.wait_for_event("RESUME")?;
+    let paused = begin.elapsed();
+    let output = child.wait_with_output()?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(19), "{messages}");
+    assert!(output.stdout.is_empty() && messages.contains("--max-pause"), "{messages}");
+    assert!(load.qmp.is_running()?, "after {paused:?}");
+    Ok(())
+}
+
+/// The way over libvirt, with a script in virsh's place that hands commands and files to the real monitor.
+fn through_virsh(load: &mut Load, directory: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::PermissionsExt;
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("skipped: the script in virsh's place needs python3");
+        return Ok(());
+    }
+    let folder = directory.join("bin");
+    std::fs::create_dir_all(&folder)?;
+    let script = folder.join("virsh");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/virsh.py");
+    std::fs::copy(source, &script)?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH")?);
+    let socket = load.socket.clone();
+    let ask = |target: &str| {
+        let words: Vec<OsString> =
+            vec!["run".into(), directory.join("pslist.prog").into(), target.into(), "--json".into()];
+        let mut command = command(&words);
+        command.env("PATH", &path).env("VIRSH_TEST_SOCKET", &socket).current_dir(directory);
+        command.spawn()
+    };
+    let forker = load.view()?.itself;
+    let others = others(&mut load.guest, forker)?;
+    for target in ["libvirt:target", "target"] {
+        load.qmp.take_events();
+        let child = ask(target)?;
+        load.qmp.wait_for_event("STOP")?;
+        let view = load.view()?;
+        assert!(!load.qmp.is_running()? && load.qmp.take_events().is_empty(), "a pause over virsh is long");
+        let answer = finish(child)?;
+        assert_eq!(wrong(&answer, &view, &others), None);
+        assert!(load.qmp.is_running()?);
+    }
+    // Killed while the guest stands still.
+    load.qmp.take_events();
+    let mut child = ask("target")?;
+    load.qmp.wait_for_event("STOP")?;
+    child.kill()?;
+    child.wait()?;
+    load.runs_again()?;
+    // No such domain: a file's name as before.
+    let output = ask("nobody")?.wait_with_output()?;
+    assert!(String::from_utf8_lossy(&output.stderr).contains("check the path"));
     Ok(())
 }
 

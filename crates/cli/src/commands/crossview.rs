@@ -67,13 +67,15 @@ impl CrossviewArgs {
         }
         // One pause for all: views of two moments of a live guest differ with nothing hidden.
         let mut target = self.how.open(&self.target, context)?;
-        let mut seen = Vec::new();
-        for ((a, b), (first, second)) in self.pairs.iter().zip(&programs) {
-            seen.push((self.see(a, first, &target, context)?, self.see(b, second, &target, context)?));
-        }
+        let pairs = self.pairs.iter().zip(&programs);
+        let seen: Result<Vec<_>, Failure> = pairs
+            .map(|((a, b), (first, second))| {
+                Ok((self.see(a, first, &target, context)?, self.see(b, second, &target, context)?))
+            })
+            .collect();
         target.resume()?;
         let mut differences = 0;
-        for ((a, b), (left, right)) in self.pairs.iter().zip(seen) {
+        for ((a, b), (left, right)) in self.pairs.iter().zip(seen?) {
             let only = |mine: &BTreeSet<String>, other: &BTreeSet<String>| -> Vec<String> {
                 let mut only: Vec<String> = mine.difference(other).cloned().collect();
                 only.sort_by_key(|word| (word.parse::<u64>().unwrap_or(u64::MAX), word.clone()));
@@ -115,13 +117,8 @@ impl CrossviewArgs {
         target: &Target,
         context: Context,
     ) -> Result<BTreeSet<String>, Failure> {
-        let given: Vec<(String, String)> = self
-            .inputs
-            .iter()
-            .filter(|(name, _)| program.inputs.iter().any(|field| field.name == *name))
-            .cloned()
-            .collect();
-        let asked = Asked::new(view.program.clone(), self.target.clone(), self.how.clone(), given);
+        let asked = Asked::new(view.program.clone(), self.target.clone(), self.how.clone(), Vec::new());
+        let asked = asked.with_inputs(program, &self.inputs);
         let values = asked.answer(program, target, context)?;
         match values.get(&view.output) {
             Some(Value::List(list)) => Ok(list.iter().map(text).collect()),

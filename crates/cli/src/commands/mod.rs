@@ -9,6 +9,7 @@ mod run;
 mod tampering;
 mod target;
 mod trace;
+mod watch;
 
 use clap::{Parser, Subcommand};
 
@@ -41,6 +42,7 @@ enum Verb {
     Crossview(crossview::CrossviewArgs),
     #[command(subcommand)]
     Target(target::Verb),
+    Watch(watch::WatchArgs),
     #[command(hide = true)]
     ResumeWhenClosed(ResumeArgs),
 }
@@ -68,6 +70,7 @@ impl Cli {
             Verb::Tampering(args) => args.run(context),
             Verb::Crossview(args) => args.run(context),
             Verb::Target(verb) => verb.run(context),
+            Verb::Watch(args) => args.run(context),
             Verb::ResumeWhenClosed(args) => args.run(),
         }
     }

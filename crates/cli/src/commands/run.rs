@@ -91,7 +91,7 @@ impl TargetArgs {
 }
 
 /// A program, a target and how to look at it: what every run needs.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Asked {
     /// The program, made by `virtuoso build`
     program: PathBuf,
@@ -108,6 +108,14 @@ impl Asked {
     /// The same without a command line.
     pub const fn new(program: PathBuf, target: PathBuf, how: TargetArgs, inputs: Vec<(String, String)>) -> Self {
         Self { program, target, inputs, how }
+    }
+
+    /// The same with those of the inputs that the program has.
+    #[must_use]
+    pub fn with_inputs(mut self, program: &Program, inputs: &[(String, String)]) -> Self {
+        let known = |name: &String| program.inputs.iter().any(|field| field.name == *name);
+        self.inputs = inputs.iter().filter(|(name, _)| known(name)).cloned().collect();
+        self
     }
 
     /// The program.
@@ -251,13 +259,31 @@ impl RunArgs {
                 .or_else(|failure| if self.whole || self.verify { Err(failure) } else { Ok(None) })?;
         }
         let mut target = self.asked.target(context)?;
-        let run = self.asked.run(&target)?;
         let mut report = Report::new(&program.name, &self.asked.target, begin.elapsed());
+        let asked = self.attempts(&program, &inputs, slice.as_ref(), system, &target, &mut report, context);
+        // A pause that was over too early is the cause of whatever went wrong.
+        report.pause = target.resume()?.map(|pause| pause.length);
+        asked?;
+        self.finish(&report, context)
+    }
 
-        if let Some(slice) = &slice {
+    /// Asks the target in the ways that are wanted.
+    #[expect(clippy::too_many_arguments, reason = "all of it is made ready before a live guest is paused")]
+    fn attempts(
+        &self,
+        program: &Program,
+        inputs: &Inputs,
+        slice: Option<&SliceProgram<'_>>,
+        system: Option<ir::System>,
+        target: &Target,
+        report: &mut Report<'_>,
+        context: Context,
+    ) -> Result<(), Failure> {
+        let run = self.asked.run(target)?;
+        if let Some(slice) = slice {
             let begin = Instant::now();
-            let (outcome, operations) = slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?;
-            let time = median(begin.elapsed(), self.repeat, || slice.run(&run, &inputs).map(drop))
+            let (outcome, operations) = slice.run(&run, inputs).map_err(|error| self.asked.failure(&error))?;
+            let time = median(begin.elapsed(), self.repeat, || slice.run(&run, inputs).map(drop))
                 .map_err(|error| self.asked.failure(&error))?;
             report.slice = Some(Attempt { outcome, steps: operations, time });
         }
@@ -266,20 +292,19 @@ impl RunArgs {
                 Some(Outcome::Stopped(stopped)) => format!("the slice stopped ({stopped}), and the whole run"),
                 _ => "the whole run".to_string(),
             };
-            let system = system.map_or_else(|| self.asked.companion(&program, &why), Ok)?;
+            let system = system.map_or_else(|| self.asked.companion(program, &why), Ok)?;
             let begin = Instant::now();
-            let mut whole = WholeProgram::new(&program, &system);
+            let mut whole = WholeProgram::new(program, &system);
             let (outcome, told) = context
                 .progress
-                .during("whole run", || whole.run(&run, &inputs))
+                .during("whole run", || whole.run(&run, inputs))
                 .map_err(|error| self.asked.failure(&error))?;
             report.assertions = told.assertions;
-            let time = median(begin.elapsed(), self.repeat, || whole.run(&run, &inputs).map(drop))
+            let time = median(begin.elapsed(), self.repeat, || whole.run(&run, inputs).map(drop))
                 .map_err(|error| self.asked.failure(&error))?;
             report.whole = Some(Attempt { outcome, steps: told.instructions, time });
         }
-        report.pause = target.resume()?.map(|pause| pause.length);
-        self.finish(&report, context)
+        Ok(())
     }
 
     fn finish(&self, report: &Report<'_>, context: Context) -> Result<(), Failure> {

@@ -70,9 +70,8 @@ impl Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        if let Some((mut guest, pause)) = self.paused.take()
-            && let Err(failure) = guest.resume(pause)
-        {
+        // Here something failed already, which the caller reports; this may be why.
+        if let Err(failure) = self.resume() {
             output::note(&failure.to_string());
         }
     }
@@ -141,6 +140,7 @@ impl Guest {
 
     /// Leaves the rest to the watchdog.
     fn rescue(&mut self) -> &'static str {
+        self.live.hang_up();
         if self.watchdog.rescue() {
             " (over another connection it was seen to run again)"
         } else {

@@ -41,8 +41,9 @@ impl Watchdog {
                 "cannot start the process that resumes the guest if this one dies: {error}; the guest was not paused"
             ))
         };
-        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-        command.arg("resume-when-closed").arg(name.to_argument()).process_group(0);
+        // Not by its path: this very program, even if its file has been replaced since.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("virtuoso").arg("resume-when-closed").arg(name.to_argument()).process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().map_err(failed)?;
         let pipe = child.stdin.take();
         Ok(Self { child, pipe })

@@ -210,8 +210,22 @@ impl Live {
         Ok((core.cpus, core.mem))
     }
 
+    /// Closes the connection, so that somebody else can have the monitor. Nothing more can be asked.
+    pub fn hang_up(&mut self) {
+        *self.lock() = Box::new(HungUp);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Box<dyn Monitor>> {
         self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that was closed.
+struct HungUp;
+
+impl Monitor for HungUp {
+    fn execute(&mut self, command: &str, _: Value, _: Option<&File>) -> Result<Value, MonitorError> {
+        Err(MonitorError::Lost { command: command.to_owned(), text: "the connection was closed".to_owned() })
     }
 }
 
