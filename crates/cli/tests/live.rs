@@ -188,6 +188,7 @@ fn a_guest_under_load_is_asked_and_runs_on() -> Result<(), Failure> {
     paused_by_others(&mut load, &directory.join("pslist.prog"))?;
     watched(&mut load, &directory)?;
     bounded(&mut load, &directory.join("pslist.prog"))?;
+    by_the_monitor(&mut load, &directory.join("pslist.prog"))?;
     through_virsh(&mut load, &directory)?;
     // Nothing is stuck: init answers, and processes come and go.
     let turns = load.view()?.turns;
@@ -338,6 +339,36 @@ fn bounded(load: &mut Load, program: &Path) -> Result<(), Failure> {
     assert_eq!(output.status.code(), Some(19), "{messages}");
     assert!(output.stdout.is_empty() && messages.contains("--max-pause"), "{messages}");
     assert!(load.qmp.is_running()?, "after {paused:?}");
+    Ok(())
+}
+
+/// Somebody who may use the monitor and not read QEMU's memory.
+fn by_the_monitor(load: &mut Load, program: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&load.socket, std::fs::Permissions::from_mode(0o777))?;
+    let nobody = |words: &[OsString]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_virtuoso")]);
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    if !nobody(&["explain".into(), program.into()]).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: only root can be nobody, and only where nobody may read the files");
+        return Ok(());
+    }
+    let forker = load.view()?.itself;
+    let others = others(&mut load.guest, forker)?;
+    load.qmp.take_events();
+    let child = nobody(&["run".into(), program.into(), load.name(), "--json".into()]).spawn()?;
+    load.qmp.wait_for_event("STOP")?;
+    let view = load.view()?;
+    assert!(!load.qmp.is_running()? && load.qmp.take_events().is_empty(), "a pause with slow memory is long");
+    let output = child.wait_with_output()?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert!(messages.contains("RAM is read through QEMU's monitor"), "{messages}");
+    let answer: Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(wrong(&answer, &view, &others), None);
+    eprintln!("through the monitor: paused for {} ms", answer["pause_milliseconds"]);
     Ok(())
 }
 

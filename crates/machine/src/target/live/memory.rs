@@ -156,3 +156,78 @@ impl GuestMemory for LiveMemory {
         joined
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::super::monitor::MonitorError;
+    use super::*;
+
+    /// Writes the address it is asked for over and over, as `pmemsave` writes memory.
+    struct Addresses(File);
+
+    impl Monitor for Addresses {
+        fn execute(&mut self, command: &str, arguments: Value, _: Option<&File>) -> Result<Value, MonitorError> {
+            let number = |name: &str| arguments[name].as_u64().unwrap_or(0);
+            let text = number("val").to_le_bytes().repeat(number("size") as usize / 8);
+            let written = self.0.write_all_at(&text, 0);
+            let command = command.to_owned();
+            written.map(|()| Value::Null).map_err(|error| MonitorError::Lost { command, text: error.to_string() })
+        }
+    }
+
+    fn memory_file() -> File {
+        rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).expect("a file in memory").into()
+    }
+
+    fn memory(backing: Backing, size: u64) -> (LiveMemory, Arc<Gate>) {
+        let block = "ram".to_owned();
+        let range = layout::Range { start: 0x10_0000, size, block: block.clone(), offset: 0x1000 };
+        let ram = Ram { ranges: vec![range], backings: vec![(block, backing)] };
+        let outbox = Outbox { file: memory_file(), name: String::new() };
+        let monitor: Box<dyn Monitor> = Box::new(Addresses(outbox.file.try_clone().expect("a handle")));
+        let gate = Arc::new(Gate::open());
+        let monitor = Arc::new(Mutex::new(monitor));
+        (LiveMemory::new(Arc::new(ram), Arc::clone(&gate), monitor, Some(Arc::new(outbox))), gate)
+    }
+
+    #[test]
+    fn all_ways_give_the_same_bytes() {
+        let bytes: Vec<u8> = (0..5 * CHUNK / 4).map(|at| (at / 4096) as u8).collect();
+        let file = memory_file();
+        file.write_all_at(&bytes, 0).expect("it is written");
+        let process = File::open("/proc/self/mem").expect("our own memory");
+        for backing in [
+            Backing::Mapped { map: FileMap::new(&file).expect("a mapping"), base: 0 },
+            Backing::Process { file: process, base: bytes.as_ptr() as u64 },
+        ] {
+            let (memory, gate) = memory(backing, bytes.len() as u64 - 0x1000);
+            for page in 0..bytes.len() as u64 / 4096 - 1 {
+                assert_eq!(memory.page(PhysAddr(0x10_0000 + page * 4096)).expect("a page")[7], page as u8 + 1);
+            }
+            let end = PhysAddr(0x10_0000 + bytes.len() as u64 - 0x1000);
+            assert_eq!(memory.page(end), Err(MemoryError::Hole(end)));
+            assert_eq!(memory.ranges(), [PhysAddr(0x10_0000)..end]);
+            gate.close();
+            let first = PhysAddr(0x10_0000);
+            assert_eq!(memory.page(first), Err(MemoryError::Absent(first)), "the pause is over");
+        }
+    }
+
+    #[test]
+    fn the_monitor_is_asked_for_physical_addresses() {
+        let (memory, _) = memory(Backing::Monitor, 3 * CHUNK + 0x1000);
+        assert_eq!(memory.read_u64(PhysAddr(0x10_0008 + 2 * CHUNK)), Ok(0x10_0000 + 2 * CHUNK));
+        assert_eq!(memory.read_u64(PhysAddr(0x10_0000 + 3 * CHUNK)), Ok(0x10_0000 + 3 * CHUNK));
+    }
+
+    #[test]
+    fn memory_that_cannot_be_read_is_absent_and_the_pause_knows_why() {
+        let process = File::open("/proc/self/mem").expect("our own memory");
+        let (memory, gate) = memory(Backing::Process { file: process, base: 0 }, CHUNK);
+        let first = PhysAddr(0x10_0000);
+        assert_eq!(memory.page(first), Err(MemoryError::Absent(first)));
+        assert!(gate.problem().is_some_and(|problem| problem.contains("QEMU's memory")));
+    }
+}

@@ -26,6 +26,15 @@ impl Gate {
         self.open.load(Ordering::Acquire)
     }
 
+    pub(super) fn close(&self) {
+        self.open.store(false, Ordering::Release);
+    }
+
+    /// What went wrong first, if anything; it is told once.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Keeps the first problem.
     pub(super) fn tell(&self, problem: String) {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(problem);
@@ -63,7 +72,7 @@ impl State {
         if end.is_some() {
             return;
         }
-        self.gate.open.store(false, Ordering::Release);
+        self.gate.close();
         let mut report = PauseReport { length: Duration::ZERO, expired, problem: None };
         let mut resumed = Ok(());
         if let Some(began) = self.began {
@@ -125,7 +134,7 @@ impl Pause {
             return Err(MonitorError::Lost { command: "cont".to_owned(), text: "nothing is known of it".to_owned() });
         };
         resumed?;
-        report.problem = self.state.gate.problem.lock().unwrap_or_else(PoisonError::into_inner).take();
+        report.problem = self.state.gate.problem();
         Ok(report)
     }
 
