@@ -33,6 +33,9 @@ state_pressure() {
     cat /bin/busybox /lib/* >/dev/null
 }
 
+# Processes come and go all the time.
+state_fork() { /lib/forker & }
+
 state_load() { /lib/churn & }
 
 # Modules come and go: those that nobody uses, twice, in the other order the second time.

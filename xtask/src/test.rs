@@ -18,7 +18,12 @@ pub fn run() -> Outcome {
     shell::show(&mut cargo(&format!("{runner} --workspace")))?;
     // The end-to-end test runs the command, and the command needs the recorder's library beside it.
     shell::show(&mut cargo("build --release -p virtuoso-cli -p virtuoso-recorder"))?;
-    for guests in ["-p virtuoso-testkit --test guests", "-p virtuoso-cli --test e2e", "-p virtuoso-cli --test hidden"] {
+    for guests in [
+        "-p virtuoso-testkit --test guests",
+        "-p virtuoso-cli --test e2e",
+        "-p virtuoso-cli --test hidden",
+        "-p virtuoso-cli --test live",
+    ] {
         shell::show(cargo(&format!("test --release {guests}")).env("VIRTUOSO_E2E", "1"))?;
     }
     Ok(())

@@ -51,6 +51,8 @@ exits! {
     NoCode 17 "the run reached code of which training kept no trusted copy",
     /// See [`Stopped::Limit`].
     Limit 18 "the run reached a limit on memory or on nested calls",
+    /// A live guest's pause was over first.
+    PauseOver 19 "a live guest had to be resumed (--max-pause) before the run was over",
     /// The target is another system.
     OtherKernel 20 "the target runs another kernel than the program was made from",
     /// `run --verify` found a difference.
@@ -67,6 +69,8 @@ exits! {
     Timeout 31 "`record`: the guest was still running at the --timeout",
     /// `record` could not run QEMU.
     Qemu 32 "`record`: QEMU is missing, too old, or could not start the guest",
+    /// A live guest's monitor failed during the pause.
+    Live 40 "a live guest's monitor failed while the guest was paused",
     /// A bug of ours.
     Internal 70 "internal error: a bug in Virtuoso, please report it",
     /// The reader of the output went away.

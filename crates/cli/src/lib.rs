@@ -5,11 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod built;
+mod changes;
 mod commands;
 mod exit;
 mod failure;
 mod files;
 mod format;
+mod live;
 mod output;
 mod record;
 mod report;

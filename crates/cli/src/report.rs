@@ -30,6 +30,8 @@ pub struct Report<'r> {
     pub slice: Option<Attempt>,
     /// The whole run, where it ran.
     pub whole: Option<Attempt>,
+    /// How long a live guest was paused.
+    pub pause: Option<Duration>,
     /// Addresses of kernel assertions that the whole run stepped over.
     pub assertions: Vec<u64>,
 }
@@ -38,7 +40,7 @@ impl<'r> Report<'r> {
     /// A report without attempts yet; `opening` is the time it took to read program and target.
     #[must_use]
     pub const fn new(program: &'r str, target: &'r Path, opening: Duration) -> Self {
-        Self { program, target, opening, slice: None, whole: None, assertions: Vec::new() }
+        Self { program, target, opening, slice: None, whole: None, pause: None, assertions: Vec::new() }
     }
 
     /// Whether the slice ran and answered.
@@ -126,6 +128,9 @@ impl<'r> Report<'r> {
         if let Some(it) = &self.whole {
             text.push_str(&format!(", whole run {:.3} ms ({} instructions)", milliseconds(it.time), it.steps));
         }
+        if let Some(pause) = self.pause {
+            text.push_str(&format!(", guest paused for {:.3} ms", milliseconds(pause)));
+        }
         text
     }
 
@@ -162,6 +167,7 @@ impl<'r> Report<'r> {
             "instructions": self.whole.as_ref().map(|it| it.steps),
             "milliseconds": slice + whole,
             "opening_milliseconds": milliseconds(self.opening),
+            "pause_milliseconds": self.pause.map(milliseconds),
             "assertions": self.assertions,
             "slice_outcome": outcome(self.slice.as_ref()),
             "slice_stop": stop(self.slice.as_ref()),

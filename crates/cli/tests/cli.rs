@@ -22,6 +22,31 @@ fn a_slice_answers() {
 }
 
 #[test]
+fn live_guests_that_are_none() {
+    let folder = ready("live", &Slice::Right);
+    folder.virtuoso(&["run", "p.prog", "qmp:gone", "--input", "n=1"]).fails(1, &["qmp:gone", "cannot connect", "-qmp"]);
+    folder.virtuoso(&["watch", "p.prog", "guest.raw", "--input", "n=1"]).fails(1, &["guest.raw", "virtuoso run"]);
+    let answers = |name: &str, says: &'static str| {
+        let listener = std::os::unix::net::UnixListener::bind(folder.path(name)).expect("a socket");
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            std::io::Write::write_all(&mut stream, says.as_bytes()).expect("it reads");
+            stream.shutdown(std::net::Shutdown::Write).expect("it is open");
+        });
+    };
+    answers("monitor", "QEMU 10.0.2 monitor - type 'help' for more information\n(qemu) ");
+    folder
+        .virtuoso(&["run", "p.prog", "qmp:monitor", "--input", "n=1"])
+        .fails(1, &["it is no QMP monitor", "QEMU 10.0.2", "socket of -qmp"]);
+    answers("ended", "{\"QMP\": {}}\n");
+    folder
+        .virtuoso(&["run", "p.prog", "qmp:ended", "--input", "n=1"])
+        .fails(1, &["QEMU's monitor is gone at `qmp_capabilities`", "still runs"]);
+    answers("silent", "");
+    folder.virtuoso(&["target", "info", "qmp:silent"]).fails(1, &["qmp:silent", "closed the connection"]);
+}
+
+#[test]
 fn json_has_all_fields() {
     let folder = ready("json", &Slice::Right);
     let ended = folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=0x10", "--json"]);

@@ -1,4 +1,4 @@
-//! Read-only mapping of a file: the one place of this crate with `unsafe`.
+//! Read-only mapping of a file, be it a dump or the RAM that QEMU shares: the one place of this crate with `unsafe`.
 //!
 //! A dump has the size of the guest's RAM, so it is mapped and not read: opening costs nothing and only the pages a
 //! run touches are loaded. It deliberately offers no writable mapping: a target is never changed.
@@ -24,6 +24,10 @@ impl FileMap {
         // raise SIGBUS, which ends this process without corrupting it. Both need somebody to modify a capture while it
         // is being analysed, which the documentation of `Target::open` rules out; the alternative, copying a dump
         // as large as the guest's RAM, is not affordable.
+        // A live guest's RAM is the case where another process does write: QEMU. It is handed out only while the guest
+        // is paused (`target::live`), when no virtual CPU and no device of it runs. A run that is still going when its pause
+        // ends may read a page it borrowed before; whatever it reads, its answer is thrown away. QEMU never shrinks
+        // the file.
         unsafe { Mmap::map(file) }.map(Self)
     }
 }

@@ -1,10 +1,11 @@
 //! A minimal client for QEMU's monitor protocol (QMP) over a Unix socket.
 //!
-//! One command, one answer, events skipped: all that pausing, dumping and ending a guest needs. By hand because the
+//! One command, one answer, events kept by name: all that pausing, dumping and ending a guest needs. By hand because the
 //! protocol is lines of JSON.
 
 use crate::{Error, Result};
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub struct Qmp {
     stream: UnixStream,
     lines: BufReader<UnixStream>,
+    events: VecDeque<String>,
 }
 
 impl Qmp {
@@ -24,7 +26,7 @@ impl Qmp {
         // A dump of a big guest takes a while; a monitor that says nothing for this long is dead.
         stream.set_read_timeout(Some(Duration::from_secs(120))).map_err(Error::io(socket))?;
         let reader = stream.try_clone().map_err(Error::io(socket))?;
-        let mut qmp = Self { stream, lines: BufReader::new(reader) };
+        let mut qmp = Self { stream, lines: BufReader::new(reader), events: VecDeque::new() };
         let greeting = qmp.line()?;
         if greeting.get("QMP").is_none() {
             return Err(Error::Qmp(format!("expected a greeting, got {greeting}")));
@@ -47,7 +49,35 @@ impl Qmp {
             if let Some(value) = answer.get_mut("return") {
                 return Ok(value.take());
             }
+            self.keep(&answer);
         }
+    }
+
+    /// Waits for an event with this name; earlier ones are forgotten. At most as long as an answer may take.
+    pub fn wait_for_event(&mut self, name: &str) -> Result<()> {
+        loop {
+            while let Some(event) = self.events.pop_front() {
+                if event == name {
+                    return Ok(());
+                }
+            }
+            let line = self.line()?;
+            self.keep(&line);
+        }
+    }
+
+    /// The events that came before the last answer and were not waited for; they are forgotten.
+    pub fn take_events(&mut self) -> Vec<String> {
+        self.events.drain(..).collect()
+    }
+
+    /// Whether the guest runs.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.execute("query-status", json!({}))?["running"] == true)
+    }
+
+    fn keep(&mut self, line: &Value) {
+        self.events.extend(line.get("event").and_then(Value::as_str).map(str::to_owned));
     }
 
     /// Pauses the guest.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use engine::Value;
+use ir::Program;
+use machine::Target;
 use serde_json::json;
 
 use crate::commands::Context;
@@ -23,7 +25,7 @@ use crate::{files, format, output};
   virtuoso crossview guest.elf --pair pslist.prog:pids=pidprobe.prog:pids --input limit=4096
   virtuoso crossview guest.elf --pair modnames.prog:names=sysmod.prog:names --json")]
 pub struct CrossviewArgs {
-    /// A dump of a paused guest
+    /// A dump of a paused guest, or a live guest: qmp:SOCKET or libvirt:DOMAIN
     target: PathBuf,
     /// Two outputs that must hold the same: PROGRAM:OUTPUT=PROGRAM:OUTPUT
     #[arg(long = "pair", required = true, value_name = "A:OUTPUT=B:OUTPUT", value_parser = parse_pair)]
@@ -58,9 +60,22 @@ fn parse_pair(text: &str) -> Result<(View, View), String> {
 impl CrossviewArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
-        let mut differences = 0;
+        let load = |view: &View| files::program(&view.program);
+        let mut programs = Vec::new();
         for (a, b) in &self.pairs {
-            let (left, right) = (self.see(a, context)?, self.see(b, context)?);
+            programs.push((load(a)?, load(b)?));
+        }
+        // One pause for all: views of two moments of a live guest differ with nothing hidden.
+        let mut target = self.how.open(&self.target, context)?;
+        let pairs = self.pairs.iter().zip(&programs);
+        let seen: Result<Vec<_>, Failure> = pairs
+            .map(|((a, b), (first, second))| {
+                Ok((self.see(a, first, &target, context)?, self.see(b, second, &target, context)?))
+            })
+            .collect();
+        target.resume()?;
+        let mut differences = 0;
+        for ((a, b), (left, right)) in self.pairs.iter().zip(seen?) {
             let only = |mine: &BTreeSet<String>, other: &BTreeSet<String>| -> Vec<String> {
                 let mut only: Vec<String> = mine.difference(other).cloned().collect();
                 only.sort_by_key(|word| (word.parse::<u64>().unwrap_or(u64::MAX), word.clone()));
@@ -95,16 +110,16 @@ impl CrossviewArgs {
     }
 
     /// What a program sees.
-    fn see(&self, view: &View, context: Context) -> Result<BTreeSet<String>, Failure> {
-        let program = files::program(&view.program)?;
-        let given: Vec<(String, String)> = self
-            .inputs
-            .iter()
-            .filter(|(name, _)| program.inputs.iter().any(|field| field.name == *name))
-            .cloned()
-            .collect();
-        let asked = Asked::new(view.program.clone(), self.target.clone(), self.how.clone(), given);
-        let values = asked.answer(&program, context)?;
+    fn see(
+        &self,
+        view: &View,
+        program: &Program,
+        target: &Target,
+        context: Context,
+    ) -> Result<BTreeSet<String>, Failure> {
+        let asked = Asked::new(view.program.clone(), self.target.clone(), self.how.clone(), Vec::new());
+        let asked = asked.with_inputs(program, &self.inputs);
+        let values = asked.answer(program, target, context)?;
         match values.get(&view.output) {
             Some(Value::List(list)) => Ok(list.iter().map(text).collect()),
             Some(Value::Text(words)) => Ok(words.split_whitespace().map(str::to_string).collect()),

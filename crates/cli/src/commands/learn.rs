@@ -46,11 +46,12 @@ impl LearnArgs {
     pub fn run(&self, context: Context) -> Result<(), Failure> {
         let program = self.asked.program()?;
         let inputs = self.asked.inputs(&program)?;
-        let target = self.asked.target()?;
+        let mut target = self.asked.target(context)?;
         let run = self.asked.run(&target)?;
         let slice = SliceProgram::new(&program).map_err(|error| self.asked.failure(&error.into()))?;
         let (outcome, _) = slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?;
         let Outcome::Stopped(stopped) = outcome else {
+            target.resume()?;
             output::note("the slice answers already: there is nothing to learn, and the program is copied as it is");
             let bytes = program.to_bytes().map_err(built::internal)?;
             return files::write(&self.output, &bytes);
@@ -103,6 +104,7 @@ impl LearnArgs {
                 output::note(&format!("the new slice still stops on this target: {stopped}"));
             }
         }
+        target.resume()?;
         files::write(&learned, &bytes)?;
         let encoded = new.to_bytes().map_err(built::internal)?;
         let companion = built::write(&self.output, &new, &system, &encoded, context)?;

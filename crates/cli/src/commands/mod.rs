@@ -9,11 +9,13 @@ mod run;
 mod tampering;
 mod target;
 mod trace;
+mod watch;
 
 use clap::{Parser, Subcommand};
 
 use crate::exit;
 use crate::failure::Failure;
+use crate::live::watchdog::ResumeArgs;
 use crate::output::Progress;
 
 /// Asks a paused machine what runs in it, with programs extracted from the system's own code.
@@ -40,6 +42,9 @@ enum Verb {
     Crossview(crossview::CrossviewArgs),
     #[command(subcommand)]
     Target(target::Verb),
+    Watch(watch::WatchArgs),
+    #[command(hide = true)]
+    ResumeWhenClosed(ResumeArgs),
 }
 
 /// What every verb gets from the common options.
@@ -64,7 +69,9 @@ impl Cli {
             Verb::Explain(args) => args.run(),
             Verb::Tampering(args) => args.run(context),
             Verb::Crossview(args) => args.run(context),
-            Verb::Target(verb) => verb.run(),
+            Verb::Target(verb) => verb.run(context),
+            Verb::Watch(args) => args.run(context),
+            Verb::ResumeWhenClosed(args) => args.run(),
         }
     }
 }

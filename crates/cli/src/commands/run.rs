@@ -11,11 +11,12 @@ use machine::Target;
 use crate::commands::{Context, target};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::live::{Name, Opened};
 use crate::report::{Attempt, Report};
 use crate::statistics::companion_name;
 use crate::{exit, files, format, output};
 
-/// Run a program over a paused machine and print its answer
+/// Run a program over a paused machine or a live guest and print its answer
 ///
 /// By default the slice runs; where it meets code that training did not see, the whole run answers (the trainer's and the
 /// kernel's trusted code over the target's memory), and a remark says so. The target is never written, and no code is ever taken from it.
@@ -23,10 +24,12 @@ use crate::{exit, files, format, output};
 #[command(after_help = "Examples:
   virtuoso run pslist.prog guest.elf
   virtuoso run getpsfile.prog guest.elf --input pid=1 --json
-  virtuoso run lsmod.prog guest.raw --cpu-file guest.cpu.json --verify", after_long_help = format!("Examples:
+  virtuoso run lsmod.prog guest.raw --cpu-file guest.cpu.json --verify
+  virtuoso run pslist.prog qmp:/run/guest.qmp", after_long_help = format!("Examples:
   virtuoso run pslist.prog guest.elf
   virtuoso run getpsfile.prog guest.elf --input pid=1 --json
   virtuoso run lsmod.prog guest.raw --cpu-file guest.cpu.json --verify
+  virtuoso run pslist.prog qmp:/run/guest.qmp      # a running guest: paused, asked, resumed
 
 {}", exit::help()))]
 pub struct RunArgs {
@@ -67,17 +70,32 @@ pub struct TargetArgs {
     /// Operations a run may execute
     #[arg(long, value_name = "N", value_parser = format::parse_number)]
     fuel: Option<u64>,
+    /// Milliseconds that a live guest may be paused; then it is resumed, and there is no answer
+    #[arg(long, value_name = "MS", value_parser = format::parse_number, default_value_t = 10_000)]
+    max_pause: u64,
     /// The training system's companion file; default: the one beside the program that it names by hash
     #[arg(long, value_name = "FILE")]
     system: Option<PathBuf>,
 }
 
+impl TargetArgs {
+    /// Opens a target; a live guest is paused from here on.
+    pub fn open(&self, target: &Path, context: Context) -> Result<Opened, Failure> {
+        target::open(target, self.cpu_file.as_deref(), self.max_pause(), context)
+    }
+
+    /// How long a live guest may be paused.
+    pub const fn max_pause(&self) -> Duration {
+        Duration::from_millis(self.max_pause)
+    }
+}
+
 /// A program, a target and how to look at it: what every run needs.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Asked {
     /// The program, made by `virtuoso build`
     program: PathBuf,
-    /// A dump of a paused guest
+    /// A dump of a paused guest, or a live guest: qmp:SOCKET or libvirt:DOMAIN
     target: PathBuf,
     /// Value of an input; lists are separated by commas
     #[arg(short, long = "input", value_name = "NAME=VALUE", value_parser = parse_input)]
@@ -92,6 +110,14 @@ impl Asked {
         Self { program, target, inputs, how }
     }
 
+    /// The same with those of the inputs that the program has.
+    #[must_use]
+    pub fn with_inputs(mut self, program: &Program, inputs: &[(String, String)]) -> Self {
+        let known = |name: &String| program.inputs.iter().any(|field| field.name == *name);
+        self.inputs = inputs.iter().filter(|(name, _)| known(name)).cloned().collect();
+        self
+    }
+
     /// The program.
     pub fn program(&self) -> Result<Program, Failure> {
         files::program(&self.program)
@@ -100,6 +126,11 @@ impl Asked {
     /// Where the program is.
     pub fn program_path(&self) -> &Path {
         &self.program
+    }
+
+    /// Whether the target is a live guest.
+    pub fn is_live(&self) -> bool {
+        Name::parse(&self.target).is_some()
     }
 
     /// Where the target is.
@@ -117,9 +148,9 @@ impl Asked {
         parse_inputs(program, &self.inputs).map_err(|error| Failure::file(&self.program, error))
     }
 
-    /// The target.
-    pub fn target(&self) -> Result<Target, Failure> {
-        target::open(&self.target, self.how.cpu_file.as_ref())
+    /// The target; a live guest is paused from here on.
+    pub fn target(&self, context: Context) -> Result<Opened, Failure> {
+        self.how.open(&self.target, context)
     }
 
     /// The target as a run sees it.
@@ -155,10 +186,10 @@ impl Asked {
         Ok(system)
     }
 
-    /// The answer: the slice's, or else the whole run's.
-    pub fn answer(&self, program: &Program, context: Context) -> Result<Values, Failure> {
-        let (inputs, target) = (self.inputs(program)?, self.target()?);
-        let run = self.run(&target)?;
+    /// The answer about an opened target: the slice's, or else the whole run's.
+    pub fn answer(&self, program: &Program, target: &Target, context: Context) -> Result<Values, Failure> {
+        let inputs = self.inputs(program)?;
+        let run = self.run(target)?;
         let slice = SliceProgram::new(program).map_err(|error| self.failure(&error.into()))?;
         let why = match slice.run(&run, &inputs).map_err(|error| self.failure(&error))?.0 {
             Outcome::Answer(values) => return Ok(values),
@@ -230,15 +261,43 @@ impl RunArgs {
         let begin = Instant::now();
         let program = self.asked.program()?;
         let inputs = self.asked.inputs(&program)?;
-        let target = self.asked.target()?;
-        let run = self.asked.run(&target)?;
+        // A live guest waits while the target is open: what can be made ready before, is.
+        let slice = (!self.whole).then(|| SliceProgram::new(&program)).transpose();
+        let slice = slice.map_err(|error| self.asked.failure(&error.into()))?;
+        let mut system = None;
+        if self.whole || self.verify || self.asked.is_live() && !self.slice {
+            system = self
+                .asked
+                .companion(&program, "the whole run")
+                .map(Some)
+                .or_else(|failure| if self.whole || self.verify { Err(failure) } else { Ok(None) })?;
+        }
+        let mut target = self.asked.target(context)?;
         let mut report = Report::new(&program.name, &self.asked.target, begin.elapsed());
+        let asked = self.attempts(&program, &inputs, slice.as_ref(), system, &target, &mut report, context);
+        // A pause that was over too early is the cause of whatever went wrong.
+        report.pause = target.resume()?.map(|pause| pause.length);
+        asked?;
+        self.finish(&report, context)
+    }
 
-        if !self.whole {
+    /// Asks the target in the ways that are wanted.
+    #[expect(clippy::too_many_arguments, reason = "all of it is made ready before a live guest is paused")]
+    fn attempts(
+        &self,
+        program: &Program,
+        inputs: &Inputs,
+        slice: Option<&SliceProgram<'_>>,
+        system: Option<ir::System>,
+        target: &Target,
+        report: &mut Report<'_>,
+        context: Context,
+    ) -> Result<(), Failure> {
+        let run = self.asked.run(target)?;
+        if let Some(slice) = slice {
             let begin = Instant::now();
-            let slice = SliceProgram::new(&program).map_err(|error| self.asked.failure(&error.into()))?;
-            let (outcome, operations) = slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?;
-            let time = median(begin.elapsed(), self.repeat, || slice.run(&run, &inputs).map(drop))
+            let (outcome, operations) = slice.run(&run, inputs).map_err(|error| self.asked.failure(&error))?;
+            let time = median(begin.elapsed(), self.repeat, || slice.run(&run, inputs).map(drop))
                 .map_err(|error| self.asked.failure(&error))?;
             report.slice = Some(Attempt { outcome, steps: operations, time });
         }
@@ -247,19 +306,19 @@ impl RunArgs {
                 Some(Outcome::Stopped(stopped)) => format!("the slice stopped ({stopped}), and the whole run"),
                 _ => "the whole run".to_string(),
             };
-            let system = self.asked.companion(&program, &why)?;
+            let system = system.map_or_else(|| self.asked.companion(program, &why), Ok)?;
             let begin = Instant::now();
-            let mut whole = WholeProgram::new(&program, &system);
+            let mut whole = WholeProgram::new(program, &system);
             let (outcome, told) = context
                 .progress
-                .during("whole run", || whole.run(&run, &inputs))
+                .during("whole run", || whole.run(&run, inputs))
                 .map_err(|error| self.asked.failure(&error))?;
             report.assertions = told.assertions;
-            let time = median(begin.elapsed(), self.repeat, || whole.run(&run, &inputs).map(drop))
+            let time = median(begin.elapsed(), self.repeat, || whole.run(&run, inputs).map(drop))
                 .map_err(|error| self.asked.failure(&error))?;
             report.whole = Some(Attempt { outcome, steps: told.instructions, time });
         }
-        self.finish(&report, context)
+        Ok(())
     }
 
     fn finish(&self, report: &Report<'_>, context: Context) -> Result<(), Failure> {

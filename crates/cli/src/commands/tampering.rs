@@ -23,7 +23,8 @@ use crate::{format, output};
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso tampering pslist.prog guest.elf --symbols System.map
-  virtuoso tampering pslist.prog guest.elf --json")]
+  virtuoso tampering pslist.prog guest.elf --json
+  virtuoso tampering pslist.prog qmp:/run/guest.qmp")]
 pub struct TamperingArgs {
     #[command(flatten)]
     asked: Asked,
@@ -42,16 +43,17 @@ impl TamperingArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
         let program = self.asked.program()?;
-        let target = self.asked.target()?;
-        let run = self.asked.run(&target)?;
         let system = self.asked.companion(&program, "the comparison")?;
         let symbols = self.symbols.as_deref().map(Symbols::read).transpose()?;
+        let mut target = self.asked.target(context)?;
+        let run = self.asked.run(&target)?;
         let found = Placed::find(&program, &run).map_err(|error| self.asked.failure(&error))?;
         let mut placed = found.system(&system);
         let report = context.progress.during("comparing code", || {
             placed.find_modules(&system, run.memory);
             compare(&system, run.memory, &placed)
         });
+        target.resume()?;
         if report.pages == 0 {
             let text = format!(
                 "{}: none of the training system's {} code pages is there: another kernel, or another address of it",

@@ -1,16 +1,19 @@
-//! `virtuoso target`: looks at captured machines.
+//! `virtuoso target`: looks at captured machines and live guests, and opens both for every verb.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use machine::target::cpus_json;
 use machine::{Cpu, PagingMode, Reg, Target, TargetOptions};
 
+use crate::commands::Context;
 use crate::failure::Failure;
+use crate::live::{Name, Opened};
 use crate::{format, output};
 
-/// Look at captured machines
+/// Look at captured machines and live guests
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     Info(InfoArgs),
@@ -18,21 +21,22 @@ pub enum Verb {
 
 impl Verb {
     /// Runs the verb.
-    pub fn run(&self) -> Result<(), Failure> {
+    pub fn run(&self, context: Context) -> Result<(), Failure> {
         match self {
-            Verb::Info(args) => args.run(),
+            Verb::Info(args) => args.run(context),
         }
     }
 }
 
-/// Print a capture's format, memory and processors
+/// Print a target's format, memory and processors
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso target info guest.elf
   virtuoso target info guest.raw --cpu-file guest.cpu.json
+  virtuoso target info qmp:/run/guest.qmp
   virtuoso target info guest.elf --json > guest.cpu.json   # processor state that --cpu-file reads")]
 pub struct InfoArgs {
-    /// A dump of a paused guest: an ELF core of QEMU's dump-guest-memory, or raw RAM
+    /// A dump of a paused guest: an ELF core of QEMU's dump-guest-memory, or raw RAM; or a live guest: qmp:SOCKET or libvirt:DOMAIN
     target: PathBuf,
     /// Processor state as JSON; default for raw RAM: TARGET.cpu.json
     #[arg(long, value_name = "FILE")]
@@ -43,8 +47,9 @@ pub struct InfoArgs {
 }
 
 impl InfoArgs {
-    fn run(&self) -> Result<(), Failure> {
-        let target = open(&self.target, self.cpu_file.as_ref())?;
+    fn run(&self, context: Context) -> Result<(), Failure> {
+        let mut target = open(&self.target, self.cpu_file.as_deref(), INFO_PAUSE, context)?;
+        target.resume()?;
         let mut out = output::stdout();
         if self.json {
             writeln!(out, "{}", cpus_json(&target.cpus))?;
@@ -61,9 +66,21 @@ impl InfoArgs {
     }
 }
 
-/// Opens a target with or without a file of processor state.
-pub fn open(path: &PathBuf, cpu_file: Option<&PathBuf>) -> Result<Target, Failure> {
-    Target::open(path, &TargetOptions { cpu_file: cpu_file.cloned() }).map_err(Failure::input)
+/// The longest pause for looking at a live guest, which takes some milliseconds.
+const INFO_PAUSE: Duration = Duration::from_secs(5);
+
+/// Opens a target: a dump, with or without a file of processor state, or a live guest, which is paused for `limit` at most.
+pub fn open(path: &Path, cpu_file: Option<&Path>, limit: Duration, context: Context) -> Result<Opened, Failure> {
+    match Name::parse(path) {
+        Some(_) if cpu_file.is_some() => {
+            Err(Failure::file(path, "a live guest has its own processor state; leave --cpu-file out"))
+        }
+        Some(name) => Opened::live(&name, path, limit, context),
+        None => {
+            let options = TargetOptions { cpu_file: cpu_file.map(Path::to_owned) };
+            Target::open(path, &options).map(Opened::dump).map_err(Failure::input)
+        }
+    }
 }
 
 fn describe(cpu: &Cpu) -> String {

@@ -1,4 +1,5 @@
-//! A machine to ask: the memory of a captured guest and the state of its processors, read from files.
+//! A machine to ask: the memory of a captured guest and the state of its processors, read from files, or from a running
+//! guest while it is paused (`live`).
 //!
 //! The format is found from the content, not from the name. Opening maps the file and decodes headers only: it costs
 //! the number of segments, not the size of the guest. Formats read today: ELF cores of QEMU's `dump-guest-memory` and
@@ -8,6 +9,7 @@ mod cpu;
 mod cpu_json;
 mod elf;
 mod error;
+pub mod live;
 mod qemu_note;
 mod raw;
 
@@ -37,7 +39,7 @@ pub struct Target {
     pub mem: Box<dyn GuestMemory>,
     /// The processors, at least one, in the order of the capture.
     pub cpus: Vec<Cpu>,
-    /// What was read: `"elf64"`, `"elf32"` or `"raw"`.
+    /// What was read: `"elf64"`, `"elf32"`, `"raw"`, or how a live guest's RAM is read.
     pub format: &'static str,
     /// Where from.
     pub path: PathBuf,

@@ -1,0 +1,349 @@
+//! `virtuoso watch`: asks a live guest again and again and tells what changed.
+//!
+//! All that can be made ready is made ready before the first pause; in a pause nothing is printed. Whatever goes wrong in
+//! a round is that round's outcome, as long as the guest's monitor answers.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use engine::{Outcome, Run, SliceProgram, Stopped, Values, WholeProgram};
+use ir::{Program, System};
+use machine::Target;
+use serde_json::{Value as Json, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::changes::compare;
+use crate::commands::Context;
+use crate::commands::run::{Asked, TargetArgs, parse_input};
+use crate::failure::Failure;
+use crate::live::{Guest, Name, expired};
+use crate::{format, output};
+
+/// How long Ctrl-C may go unnoticed between two rounds.
+const NAP: Duration = Duration::from_millis(50);
+
+/// Run programs over a live guest at an interval and print what changed
+///
+/// Each round pauses the guest once, asks all programs about that moment, and resumes it. The first round prints the answers, the others what is new, gone
+/// or changed. Ctrl-C ends it after the round, with a summary of the pauses.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  virtuoso watch pslist.prog qmp:/run/guest.qmp
+  virtuoso watch pslist.prog lsmod.prog qmp:/run/guest.qmp --interval 500ms --max-pause 100 --json
+  virtuoso watch getpsfile.prog libvirt:web --input pid=1 --count 10")]
+pub struct WatchArgs {
+    /// The programs, made by `virtuoso build`
+    #[arg(required = true)]
+    programs: Vec<PathBuf>,
+    /// A live guest: qmp:SOCKET or libvirt:DOMAIN
+    target: PathBuf,
+    /// Time from one pause to the next, such as 1s, 500ms or 2m
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
+    interval: Duration,
+    /// End after so many rounds; default: go on until Ctrl-C
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// Value of an input, given to every program that has it
+    #[arg(short, long = "input", value_name = "NAME=VALUE", value_parser = parse_input)]
+    inputs: Vec<(String, String)>,
+    #[command(flatten)]
+    how: TargetArgs,
+    /// Print JSON lines: one object for each program and round, and one summary
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(char::is_alphabetic);
+    let unit = match &text[digits.len()..] {
+        "ms" => 1e-3,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        _ => return Err("give a time such as 1s, 500ms or 2m".to_owned()),
+    };
+    let seconds = digits.parse::<f64>().map(|number| number * unit).ok();
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or_else(|| "give a time such as 1s, 500ms or 2m".to_owned())
+}
+
+/// A program ready to run, and its last answer.
+struct Watched<'p> {
+    asked: Asked,
+    program: &'p Program,
+    inputs: engine::Inputs,
+    slice: SliceProgram<'p>,
+    whole: Option<WholeProgram<'p>>,
+    last: Option<Values>,
+}
+
+/// What a program gave in one round.
+enum Given {
+    Answer {
+        values: Values,
+        by: &'static str,
+    },
+    Stopped {
+        stopped: Stopped,
+        by: &'static str,
+    },
+    /// The pause was over first.
+    TooLate,
+}
+
+impl Watched<'_> {
+    fn ask(&mut self, run: &Run<'_>) -> Result<Given, Failure> {
+        let outcome = self.slice.run(run, &self.inputs).map_err(|error| self.asked.failure(&error))?.0;
+        let (outcome, by) = match (outcome, &mut self.whole) {
+            (Outcome::Stopped(_), Some(whole)) => {
+                (whole.run(run, &self.inputs).map_err(|error| self.asked.failure(&error))?.0, "whole")
+            }
+            (outcome, _) => (outcome, "slice"),
+        };
+        Ok(match outcome {
+            Outcome::Answer(values) => Given::Answer { values, by },
+            Outcome::Stopped(stopped) => Given::Stopped { stopped, by },
+        })
+    }
+}
+
+/// The rounds so far.
+#[derive(Default)]
+struct Tally {
+    rounds: u64,
+    changed: u64,
+    unanswered: u64,
+    too_late: u64,
+    /// In microseconds.
+    pauses: Vec<u32>,
+}
+
+impl Tally {
+    fn pause(&mut self, length: Duration) {
+        self.pauses.push(u32::try_from(length.as_micros()).unwrap_or(u32::MAX));
+    }
+
+    /// Median and maximum in milliseconds.
+    fn lengths(&self) -> (f64, f64) {
+        let mut sorted = self.pauses.clone();
+        sorted.sort_unstable();
+        let at = |index: usize| f64::from(sorted.get(index).copied().unwrap_or(0)) / 1e3;
+        (at(sorted.len() / 2), at(sorted.len().saturating_sub(1)))
+    }
+}
+
+impl WatchArgs {
+    /// Runs the verb.
+    pub fn run(&self, context: Context) -> Result<(), Failure> {
+        let Some(name) = Name::parse(&self.target) else {
+            let text = "it names no live guest; give qmp:SOCKET or libvirt:DOMAIN, or ask a dump with `virtuoso run`";
+            return Err(Failure::file(&self.target, text));
+        };
+        let loaded = self.load(context)?;
+        let mut watched = Vec::new();
+        for (asked, program, system) in &loaded {
+            let failed = |error: engine::TooLarge| asked.failure(&error.into());
+            watched.push(Watched {
+                asked: asked.clone(),
+                program,
+                inputs: asked.inputs(program)?,
+                slice: SliceProgram::new(program).map_err(failed)?,
+                whole: system.as_ref().map(|system| WholeProgram::new(program, system)),
+                last: None,
+            });
+        }
+        let mut guest = Guest::connect(&name, &self.target, context)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            flag::register(signal, Arc::clone(&stop))
+                .map_err(|error| Failure::input(format!("cannot listen to signals: {error}")))?;
+        }
+        let mut tally = Tally::default();
+        let begin = Instant::now();
+        let ended = self.rounds(&mut guest, &mut watched, &mut tally, &stop, begin);
+        self.summary(&tally)?;
+        ended
+    }
+
+    fn load(&self, context: Context) -> Result<Vec<(Asked, Program, Option<System>)>, Failure> {
+        let mut loaded = Vec::new();
+        for path in &self.programs {
+            let asked = Asked::new(path.clone(), self.target.clone(), self.how.clone(), Vec::new());
+            let program = asked.program()?;
+            let asked = asked.with_inputs(&program, &self.inputs);
+            let system = match asked.companion(&program, "the whole run") {
+                Ok(system) => Some(system),
+                Err(failure) => {
+                    if !context.quiet {
+                        output::note(&format!("{failure}; where the slice stops there is no answer"));
+                    }
+                    None
+                }
+            };
+            loaded.push((asked, program, system));
+        }
+        Ok(loaded)
+    }
+
+    fn rounds(
+        &self,
+        guest: &mut Guest,
+        watched: &mut [Watched<'_>],
+        tally: &mut Tally,
+        stop: &AtomicBool,
+        begin: Instant,
+    ) -> Result<(), Failure> {
+        let mut next = begin;
+        while !stop.load(Ordering::Relaxed) && self.count.is_none_or(|count| tally.rounds < count) {
+            let left = next.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                std::thread::sleep(left.min(NAP));
+                continue;
+            }
+            // A round that takes longer than the interval puts off the next one.
+            next = (next + self.interval).max(Instant::now());
+            let at = begin.elapsed();
+            let (target, pause) = guest.pause(self.how.max_pause())?;
+            let given = ask_all(watched, &target);
+            let report = guest.resume(pause)?;
+            tally.rounds += 1;
+            tally.pause(report.length);
+            // What went wrong in a round whose pause was over too early is of no interest.
+            let given = match given {
+                _ if report.expired => watched.iter().map(|_| Given::TooLate).collect(),
+                given => given?,
+            };
+            if report.expired {
+                tally.too_late += 1;
+                if !self.json {
+                    output::note(&expired(&self.target, &report));
+                }
+            } else if let Some(problem) = &report.problem {
+                output::note(problem);
+            }
+            for (watched, given) in watched.iter_mut().zip(given) {
+                self.print(watched, given, tally, at, report.length)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn print(
+        &self,
+        watched: &mut Watched<'_>,
+        given: Given,
+        tally: &mut Tally,
+        at: Duration,
+        pause: Duration,
+    ) -> Result<(), Failure> {
+        let name = &watched.program.name;
+        let mut object = json!({
+            "round": tally.rounds, "seconds": round(at.as_secs_f64()), "program": name,
+            "pause_milliseconds": round(pause.as_secs_f64() * 1e3),
+        });
+        let mut text = String::new();
+        match given {
+            Given::Answer { values, by } => {
+                object["outcome"] = "answer".into();
+                object["by"] = by.into();
+                match &watched.last {
+                    None => {
+                        object["outputs"] = json!(values);
+                        for (name, value) in &values.0 {
+                            let _ =
+                                write!(text, "\n  {} = {}", format::plain(name), format::value(value, name.len() + 5));
+                        }
+                    }
+                    Some(last) => {
+                        let changes = compare(last, &values);
+                        tally.changed += u64::from(!changes.is_empty());
+                        text = changes.text();
+                        changes.add_to(&mut object);
+                    }
+                }
+                watched.last = Some(values);
+            }
+            Given::Stopped { stopped, by } => {
+                tally.unanswered += 1;
+                text = format!("\n  no answer: {stopped}");
+                object["outcome"] = json!(stopped)["outcome"].take();
+                object["by"] = by.into();
+                object["stop"] = json!(stopped);
+            }
+            Given::TooLate => {
+                tally.unanswered += 1;
+                object["outcome"] = "pause-over".into();
+            }
+        }
+        if self.json {
+            return output::json(&object);
+        }
+        if text.is_empty() {
+            return Ok(());
+        }
+        let mut out = output::stdout();
+        writeln!(out, "+{:.1} s {}:{text}", at.as_secs_f64(), format::plain(name))?;
+        Ok(out.flush()?)
+    }
+
+    fn summary(&self, tally: &Tally) -> Result<(), Failure> {
+        let (median, maximum) = tally.lengths();
+        if self.json {
+            return output::json(&json!({"summary": {
+                "rounds": tally.rounds, "changed": tally.changed, "unanswered": tally.unanswered,
+                "pauses_over": tally.too_late,
+                "pause_median_milliseconds": median, "pause_maximum_milliseconds": maximum,
+            }}));
+        }
+        let mut out = output::stdout();
+        writeln!(
+            out,
+            "{} rounds: {} answers changed, {} without an answer; guest paused for {median:.1} ms in the median, {maximum:.1} ms at most",
+            tally.rounds, tally.changed, tally.unanswered
+        )?;
+        Ok(out.flush()?)
+    }
+}
+
+/// What all programs say about one moment.
+fn ask_all(watched: &mut [Watched<'_>], target: &Target) -> Result<Vec<Given>, Failure> {
+    watched
+        .iter_mut()
+        .map(|watched| {
+            let asked = watched.asked.clone();
+            watched.ask(&asked.run(target)?)
+        })
+        .collect()
+}
+
+/// To three places.
+fn round(number: f64) -> Json {
+    json!((number * 1e3).round() / 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_have_units() {
+        assert_eq!(parse_interval("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_interval("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_interval("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_interval("3"), Ok(Duration::from_secs(3)));
+        assert!(["", "s", "-1s", "1h", "nan", "infs"].iter().all(|text| parse_interval(text).is_err()));
+    }
+
+    #[test]
+    fn the_summary_has_median_and_maximum() {
+        let mut tally = Tally::default();
+        assert_eq!(tally.lengths(), (0.0, 0.0));
+        [3, 1, 2].iter().for_each(|&length| tally.pause(Duration::from_millis(length)));
+        assert_eq!(tally.lengths(), (2.0, 3.0));
+    }
+}

@@ -1,0 +1,437 @@
+//! Live guests, under load: every answer against what is true at that very pause, and a guest that runs again whatever happens.
+//!
+//! The truth at a pause cannot be printed by the guest, which stands still. A process in it (`guests/linux/forker.c`) forks and reaps all
+//! the time and keeps a list of its children in one page, in such an order that the list is true at any moment. The test sees the
+//! pause through a monitor of its own (the event STOP), reads that page, and asks whether the guest still stands still and no RESUME
+//! has come in between: then page and answer are of the same pause. Where it was too late, the round does not count and is repeated.
+//! What else runs in the guest is told by busybox before and after each ten rounds.
+//!
+//! Boots guests and takes a minute or two, so it runs only with `VIRTUOSO_E2E=1` (as `cargo xtask test` sets it) and in release.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use testkit::capture::ask;
+use testkit::guest::{Guest, Target, Training, boot_target};
+use testkit::layout;
+use testkit::pipeline::{Tool, program_of};
+use testkit::qmp::Qmp;
+use testkit::truth::Truth;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Rounds of pause, answer and resume.
+const ROUNDS: usize = 100;
+/// Times that the command is killed.
+const KILLS: usize = 24;
+/// The forker's page: mark, own PID, turns, places of state and PID.
+const MARK: &[u8; 32] = b"virtuoso: children of forker\n\x01\x02\x03";
+const PLACES: usize = 24;
+
+/// A target that forks, the socket for the command, and the guest's RAM.
+struct Load {
+    guest: Guest,
+    qmp: Qmp,
+    socket: PathBuf,
+    ram: File,
+    page: u64,
+}
+
+/// What the forker knows of its children.
+#[derive(Debug, Default)]
+struct View {
+    itself: u64,
+    turns: u32,
+    alive: BTreeSet<u64>,
+    dying: BTreeSet<u64>,
+    forking: usize,
+}
+
+impl Load {
+    fn boot(directory: &Path) -> Result<Self, Failure> {
+        let socket = directory.join("guest.qmp");
+        let words = format!(
+            "-object memory-backend-memfd,id=ram,size=192M,share=on -machine memory-backend=ram -qmp unix:{},server=on,wait=off",
+            socket.display()
+        );
+        let qemu = words.split(' ').map(OsString::from).collect();
+        let target = Target { append: "state=fork".to_owned(), qemu, ..Target::default() };
+        let guest = boot_target(&target, Duration::from_secs(300))?;
+        let (qmp, ram) = (guest.qmp()?, ram(&guest)?);
+        let mut load = Self { guest, qmp, socket, ram, page: 0 };
+        load.page = load.find_page()?;
+        Ok(load)
+    }
+
+    fn name(&self) -> OsString {
+        format!("qmp:{}", self.socket.display()).into()
+    }
+
+    /// The physical address of the forker's page. RAM has no hole in a guest as small as this.
+    fn find_page(&self) -> Result<u64, Failure> {
+        let mut bytes = vec![0; 1 << 20];
+        for at in (0..self.ram.metadata()?.len()).step_by(bytes.len()) {
+            self.ram.read_exact_at(&mut bytes, at)?;
+            if let Some(page) = bytes.chunks(4096).position(|page| page.starts_with(MARK) && page[32..36] != [0; 4]) {
+                return Ok(at + 4096 * page as u64);
+            }
+        }
+        Err("the forker's page is not in the guest's RAM".into())
+    }
+
+    fn view(&self) -> Result<View, Failure> {
+        let mut page = [0; 4096];
+        self.ram.read_exact_at(&mut page, self.page)?;
+        assert!(page.starts_with(MARK), "the forker's page has moved");
+        let word = |at: usize| u32::from_le_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
+        let mut view = View { itself: word(32).into(), turns: word(36), ..View::default() };
+        for place in 0..PLACES {
+            let (state, pid) = (word(40 + 8 * place), word(44 + 8 * place).into());
+            match state {
+                0 => {}
+                1 => view.forking += 1,
+                2 => drop(view.alive.insert(pid)),
+                3 => drop(view.dying.insert(pid)),
+                _ => return Err(format!("place {place} has state {state}").into()),
+            }
+        }
+        Ok(view)
+    }
+
+    fn hash(&self) -> Result<[u8; 32], Failure> {
+        let mut hash = Sha256::new();
+        let mut bytes = vec![0; 1 << 20];
+        for at in (0..self.ram.metadata()?.len()).step_by(bytes.len()) {
+            self.ram.read_exact_at(&mut bytes, at)?;
+            hash.update(&bytes);
+        }
+        Ok(hash.finalize().into())
+    }
+
+    /// Waits until the guest runs; how long that took.
+    fn runs_again(&mut self) -> Result<Duration, Failure> {
+        let begin = Instant::now();
+        while !self.qmp.is_running()? {
+            assert!(begin.elapsed() < Duration::from_secs(20), "the guest stands still");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(begin.elapsed())
+    }
+}
+
+/// The guest's RAM: the file that QEMU shares.
+fn ram(guest: &Guest) -> Result<File, Failure> {
+    let folder = format!("/proc/{}/fd", guest.process_id());
+    let links = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path());
+    let is_ram = |link: &PathBuf| {
+        std::fs::read_link(link).is_ok_and(|path| path.to_string_lossy().starts_with("/memfd:memory-backend"))
+    };
+    Ok(File::open(links.into_iter().find(is_ram).ok_or("QEMU has no memfd")?)?)
+}
+
+fn command(words: &[OsString]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_virtuoso"));
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn finish(child: Child) -> Result<Value, Failure> {
+    let output = child.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {text}{messages}", output.status);
+    Ok(serde_json::from_str(text.trim()).map_err(|error| format!("{error}: {text}"))?)
+}
+
+/// The processes that busybox sees, the forker's children left out.
+fn others(guest: &mut Guest, forker: u64) -> Result<BTreeSet<u64>, Failure> {
+    let truth: Truth = ask(guest)?;
+    let mine = |pid: u64, name: &str| name == "forker" && pid != forker;
+    let all = truth.processes.iter().map(|process| (u64::from(process.pid), process.task_name()));
+    Ok(all.filter(|&(pid, name)| !mine(pid, name)).map(|(pid, _)| pid).collect())
+}
+
+/// What is wrong with an answer, given what was true at its pause.
+fn wrong(answer: &Value, view: &View, others: &BTreeSet<u64>) -> Option<String> {
+    let list = answer["outputs"]["pids"].as_array()?;
+    let pids: BTreeSet<u64> = list.iter().filter_map(Value::as_u64).collect();
+    let missing: Vec<_> = others.union(&view.alive).filter(|pid| !pids.contains(pid)).collect();
+    let known = |pid: &u64| others.contains(pid) || view.alive.contains(pid) || view.dying.contains(pid);
+    let unknown: Vec<_> = pids.iter().filter(|pid| !known(pid)).collect();
+    let right = missing.is_empty() && unknown.len() <= view.forking && pids.len() == list.len();
+    (!right).then(|| format!("missing {missing:?}, unknown {unknown:?}; {view:?}; {answer}"))
+}
+
+#[test]
+fn a_guest_under_load_is_asked_and_runs_on() -> Result<(), Failure> {
+    if std::env::var_os("VIRTUOSO_E2E").is_none() {
+        eprintln!("skipped: boots guests; set VIRTUOSO_E2E=1 (cargo xtask test does)");
+        return Ok(());
+    }
+    let tool = Tool { virtuoso: PathBuf::from(env!("CARGO_BIN_EXE_virtuoso")) };
+    let directory = layout::run().join("live");
+    let trainers = ["pslist", "gettime"].map(str::to_owned).to_vec();
+    for trace in tool.record(&Training { trainers, ..Training::default() }, &directory)? {
+        let program = program_of(&trace);
+        tool.build(&program, std::slice::from_ref(&trace), &directory.join(format!("{program}.prog")))?;
+    }
+    let mut load = Load::boot(&directory)?;
+    rounds(&mut load, &directory.join("pslist.prog"))?;
+    kills(&mut load, &directory.join("pslist.prog"))?;
+    paused_by_others(&mut load, &directory.join("pslist.prog"))?;
+    watched(&mut load, &directory)?;
+    bounded(&mut load, &directory.join("pslist.prog"))?;
+    by_the_monitor(&mut load, &directory.join("pslist.prog"))?;
+    through_virsh(&mut load, &directory)?;
+    // Nothing is stuck: init answers, and processes come and go.
+    let turns = load.view()?.turns;
+    ask(&mut load.guest)?;
+    assert_ne!(load.view()?.turns, turns, "the forker does not work any more");
+    Ok(())
+}
+
+/// Pause, answer, resume; each answer is what was true at that pause.
+fn rounds(load: &mut Load, program: &Path) -> Result<(), Failure> {
+    let words: Vec<OsString> = vec!["run".into(), "--quiet".into(), "--json".into(), program.into(), load.name()];
+    let forker = load.view()?.itself;
+    let mut before = others(&mut load.guest, forker)?;
+    let (mut good, mut late, mut unsteady, mut exact) = (0, 0, 0, 0);
+    let (mut pauses, mut by_slice, mut last_turns) = (Vec::new(), 0, None);
+    while good < ROUNDS {
+        assert!(late + unsteady < 5 * ROUNDS, "{late} rounds were too late and {unsteady} unsteady");
+        let mut batch = Vec::new();
+        while batch.len() < 10 {
+            load.qmp.take_events();
+            let child = command(&words).spawn()?;
+            load.qmp.wait_for_event("STOP")?;
+            let view = load.view()?;
+            let stands = !load.qmp.is_running()?;
+            let same_pause = stands && load.qmp.take_events().is_empty();
+            let answer = finish(child)?;
+            pauses.extend(answer["pause_milliseconds"].as_f64());
+            by_slice += usize::from(answer["by"] == "slice");
+            if !same_pause {
+                late += 1;
+                assert!(late < 5 * ROUNDS, "the pauses are too short for the test to look");
+                continue;
+            }
+            assert_ne!(Some(view.turns), last_turns, "no load between two pauses");
+            last_turns = Some(view.turns);
+            batch.push((view, answer));
+        }
+        let after = others(&mut load.guest, forker)?;
+        // Kernel threads come and go by themselves.
+        if before == after {
+            for (view, answer) in &batch {
+                if let Some(text) = wrong(answer, view, &before) {
+                    return Err(text.into());
+                }
+                exact += usize::from(view.forking == 0 && view.dying.is_empty());
+            }
+            good += batch.len();
+        } else {
+            unsteady += batch.len();
+        }
+        before = after;
+    }
+    pauses.sort_by(f64::total_cmp);
+    let (median, max) = (pauses[pauses.len() / 2], pauses[pauses.len() - 1]);
+    eprintln!(
+        "{good} rounds right ({exact} with nobody in between), {late} too late to compare, {unsteady} while others came or went; \
+         {by_slice} of {} answers by slice; pause median {median:.1} ms, maximum {max:.1} ms",
+        pauses.len()
+    );
+    Ok(())
+}
+
+/// The command is killed at any moment, mostly during the pause: the guest runs on.
+fn kills(load: &mut Load, program: &Path) -> Result<(), Failure> {
+    let mut words: Vec<OsString> = vec!["run".into(), program.into(), load.name()];
+    words.extend(["--repeat", "2000"].map(OsString::from));
+    let (mut in_pause, mut worst) = (0, Duration::ZERO);
+    for turn in 0..KILLS {
+        load.qmp.take_events();
+        let mut child = command(&words).spawn()?;
+        if turn % 4 == 3 {
+            std::thread::sleep(Duration::from_millis(7 * turn as u64));
+        } else {
+            load.qmp.wait_for_event("STOP")?;
+            std::thread::sleep(Duration::from_micros(700 * turn as u64));
+        }
+        let signal = ["-KILL", "-INT", "-TERM"][turn % 3];
+        let killed = Command::new("kill").arg(signal).arg(child.id().to_string()).status()?;
+        assert!(killed.success());
+        let status = child.wait()?;
+        assert!(!status.success(), "it had answered before it was killed");
+        in_pause += usize::from(!load.qmp.is_running()?);
+        worst = worst.max(load.runs_again()?);
+        // The monitor is free for the next.
+        let mut words = vec!["target".into(), "info".into(), load.name()];
+        words.push("--quiet".into());
+        assert!(command(&words).output()?.status.success());
+        assert!(load.qmp.is_running()?);
+    }
+    assert!(in_pause > KILLS / 4, "only {in_pause} of {KILLS} kills hit a pause");
+    eprintln!(
+        "{KILLS} kills, {in_pause} seen during the pause; the guest ran again after {} ms at most",
+        worst.as_millis()
+    );
+    Ok(())
+}
+
+/// What `watch` tells adds up, and Ctrl-C ends it with a summary.
+fn watched(load: &mut Load, directory: &Path) -> Result<(), Failure> {
+    let program = |name: &str| OsString::from(directory.join(format!("{name}.prog")));
+    let mut words =
+        vec!["watch".into(), "--quiet".into(), "--json".into(), program("pslist"), program("gettime"), load.name()];
+    words.extend(["--interval", "50ms"].map(OsString::from));
+    let mut counted = words.clone();
+    counted.extend(["--count", "40"].map(OsString::from));
+    let output = command(&counted).output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout)?;
+    let mut objects: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let summary = objects.pop().ok_or("no output")?;
+    assert_eq!((&summary["summary"]["rounds"], objects.len()), (&40.into(), 80), "{summary}");
+    let numbers = |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_u64).collect::<Vec<_>>();
+    let (mut pids, mut count) = (BTreeSet::new(), 0);
+    for object in objects.iter().filter(|object| object["program"] == "pslist") {
+        assert_eq!(object["outcome"], "answer", "{object}");
+        pids.extend(numbers(&object["outputs"]["pids"]));
+        count = object["outputs"]["count"].as_u64().unwrap_or(count);
+        numbers(&object["gone"]["pids"]).iter().for_each(|pid| assert!(pids.remove(pid), "{object}"));
+        numbers(&object["new"]["pids"]).iter().for_each(|&pid| assert!(pids.insert(pid), "{object}"));
+        count = object["changed"]["count"]["to"].as_u64().unwrap_or(count);
+        assert_eq!(pids.len() as u64, count, "{object}");
+    }
+    assert!(summary["summary"]["changed"].as_u64() > Some(20), "{summary}");
+    eprintln!("watch: {summary}");
+
+    let child = command(&words).spawn()?;
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
+    let output = child.wait_with_output()?;
+    assert!(output.status.success(), "{}", output.status);
+    assert!(String::from_utf8_lossy(&output.stdout).lines().last().is_some_and(|line| line.contains("summary")));
+    assert!(load.qmp.is_running()?);
+    Ok(())
+}
+
+/// A run that takes too long has no answer, and the guest does not wait for it.
+fn bounded(load: &mut Load, program: &Path) -> Result<(), Failure> {
+    let mut words: Vec<OsString> = vec!["run".into(), program.into(), load.name()];
+    words.extend(["--repeat", "300", "--max-pause", "60"].map(OsString::from));
+    load.qmp.take_events();
+    let begin = Instant::now();
+    let child = command(&words).spawn()?;
+    load.qmp.wait_for_event("STOP")?;
+    load.qmp.wait_for_event("RESUME")?;
+    let paused = begin.elapsed();
+    let output = child.wait_with_output()?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(19), "{messages}");
+    assert!(output.stdout.is_empty() && messages.contains("--max-pause"), "{messages}");
+    assert!(load.qmp.is_running()?, "after {paused:?}");
+    Ok(())
+}
+
+/// Somebody who may use the monitor and not read QEMU's memory.
+fn by_the_monitor(load: &mut Load, program: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&load.socket, std::fs::Permissions::from_mode(0o777))?;
+    let nobody = |words: &[OsString]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_virtuoso")]);
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    if !nobody(&["explain".into(), program.into()]).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: only root can be nobody, and only where nobody may read the files");
+        return Ok(());
+    }
+    let forker = load.view()?.itself;
+    let others = others(&mut load.guest, forker)?;
+    load.qmp.take_events();
+    let child = nobody(&["run".into(), program.into(), load.name(), "--json".into()]).spawn()?;
+    load.qmp.wait_for_event("STOP")?;
+    let view = load.view()?;
+    assert!(!load.qmp.is_running()? && load.qmp.take_events().is_empty(), "a pause with slow memory is long");
+    let output = child.wait_with_output()?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert!(messages.contains("RAM is read through QEMU's monitor"), "{messages}");
+    let answer: Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(wrong(&answer, &view, &others), None);
+    eprintln!("through the monitor: paused for {} ms", answer["pause_milliseconds"]);
+    Ok(())
+}
+
+/// The way over libvirt, with a script in virsh's place that hands commands and files to the real monitor.
+fn through_virsh(load: &mut Load, directory: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::PermissionsExt;
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("skipped: the script in virsh's place needs python3");
+        return Ok(());
+    }
+    let folder = directory.join("bin");
+    std::fs::create_dir_all(&folder)?;
+    let script = folder.join("virsh");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/virsh.py");
+    std::fs::copy(source, &script)?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH")?);
+    let socket = load.socket.clone();
+    let ask = |target: &str| {
+        let words: Vec<OsString> =
+            vec!["run".into(), directory.join("pslist.prog").into(), target.into(), "--json".into()];
+        let mut command = command(&words);
+        command.env("PATH", &path).env("VIRSH_TEST_SOCKET", &socket).current_dir(directory);
+        command.spawn()
+    };
+    let forker = load.view()?.itself;
+    let others = others(&mut load.guest, forker)?;
+    for target in ["libvirt:target", "target"] {
+        load.qmp.take_events();
+        let child = ask(target)?;
+        load.qmp.wait_for_event("STOP")?;
+        let view = load.view()?;
+        assert!(!load.qmp.is_running()? && load.qmp.take_events().is_empty(), "a pause over virsh is long");
+        let answer = finish(child)?;
+        assert_eq!(wrong(&answer, &view, &others), None);
+        assert!(load.qmp.is_running()?);
+    }
+    // Killed while the guest stands still.
+    load.qmp.take_events();
+    let mut child = ask("target")?;
+    load.qmp.wait_for_event("STOP")?;
+    child.kill()?;
+    child.wait()?;
+    load.runs_again()?;
+    // No such domain: a file's name as before.
+    let output = ask("nobody")?.wait_with_output()?;
+    assert!(String::from_utf8_lossy(&output.stderr).contains("check the path"));
+    Ok(())
+}
+
+/// A guest that somebody else has paused stays paused, and no run changes its RAM.
+fn paused_by_others(load: &mut Load, program: &Path) -> Result<(), Failure> {
+    load.qmp.stop()?;
+    let before = load.hash()?;
+    for mode in ["--slice", "--whole", "--verify"] {
+        let words: Vec<OsString> = vec!["run".into(), program.into(), load.name(), mode.into(), "--json".into()];
+        let output = command(&words).output()?;
+        let messages = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || mode != "--slice", "{mode}: {messages}");
+        assert!(messages.contains("was paused already and stays paused"), "{messages}");
+    }
+    assert!(!load.qmp.is_running()?, "a guest that stood still was resumed");
+    assert_eq!(before, load.hash()?, "the guest's RAM was written");
+    load.qmp.cont()?;
+    Ok(())
+}

@@ -1,0 +1,279 @@
+//! A running guest as a target: paused, read, resumed.
+//!
+//! All goes through QEMU's monitor and works alike for TCG and KVM. The processors come from `dump-guest-memory` of a
+//! single page, whose notes are those of any dump: unlike `info registers` they hold the kernel GS base, and unlike the
+//! gdb stub they hold the descriptor tables; it takes a millisecond. RAM is read where QEMU has it (see `memory`).
+//! The guest is never written, and no process is started here: what resumes a guest whose reader dies is the
+//! command's affair.
+
+mod layout;
+mod memory;
+mod monitor;
+mod pause;
+
+use std::fs::{self, File};
+use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::MemfdFlags;
+use serde_json::{Value, json};
+
+use super::cpu::Cpu;
+use super::error::TargetCause;
+use super::{Target, elf};
+use crate::addr::{PAGE_SIZE, PhysAddr};
+use crate::map::FileMap;
+use crate::memory::{GuestMemory, ImageMemory};
+use crate::reg::Reg;
+use memory::{Backing, LiveMemory, Outbox, Ram};
+pub use monitor::{Monitor, MonitorError, QmpSocket, result, resume};
+pub use pause::{Pause, PauseReport};
+
+/// Bytes of a dump of one page: the notes of 4096 processors are some 3 MiB.
+const MAX_DUMP: u64 = 16 << 20;
+/// The address bits of CR3 (SDM vol. 3 table 4-12).
+const CR3_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Why a live guest cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// The monitor does not answer.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    /// The operating system refuses.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What it says.
+        error: std::io::Error,
+    },
+    /// QEMU says something that is not understood.
+    #[error("QEMU's answer to `{0}` is not understood")]
+    Answer(&'static str),
+    /// The processors that QEMU wrote down are not readable.
+    #[error("the processor state that QEMU gives is unusable: {0}")]
+    Dump(TargetCause),
+    /// QEMU has no RAM where it says it has.
+    #[error("no RAM is found in QEMU's memory map")]
+    NoRam,
+    /// What is mapped is not the guest's memory.
+    #[error("what process {0} has at the addresses that QEMU names is not this guest's RAM")]
+    OtherMemory(u64),
+}
+
+impl LiveError {
+    /// What to do next, in one sentence without a full stop.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Monitor(error) => error.hint(),
+            Self::Io { .. } => "check this system's limits and rights",
+            Self::Answer(_) | Self::NoRam => "use QEMU 9.2 or 10, or take a dump with dump-guest-memory",
+            Self::Dump(_) => "take a dump with dump-guest-memory and see what is wrong with it",
+            Self::OtherMemory(_) => "run in the PID namespace in which QEMU runs",
+        }
+    }
+}
+
+/// A guest whose monitor is connected. It runs until it is paused.
+pub struct Live {
+    path: PathBuf,
+    monitor: Arc<Mutex<Box<dyn Monitor>>>,
+    ram: Arc<Ram>,
+    /// Where QEMU writes dumps of a page.
+    dump: File,
+    outbox: Option<Arc<Outbox>>,
+    /// QEMU's process where its memory or files are read and that this is the guest's RAM is not yet seen.
+    unproved: Option<u64>,
+    slow: Option<String>,
+}
+
+impl Live {
+    /// Looks where the guest's RAM is; `path` names it in messages. The guest runs on.
+    ///
+    /// # Errors
+    /// [`LiveError`].
+    pub fn open(mut monitor: Box<dyn Monitor>, path: &Path) -> Result<Self, LiveError> {
+        let ask = &mut *monitor;
+        let blocks = memory_blocks(&ask.execute("query-memdev", json!({}), None)?)?;
+        let ranges = layout::ranges(&human(ask, "info mtree -f")?, &blocks);
+        if ranges.is_empty() {
+            return Err(LiveError::NoRam);
+        }
+        let process = ask.execute("query-cpus-fast", json!({}), None)?;
+        let process = process.pointer("/0/thread-id").and_then(Value::as_u64);
+        let table = human(ask, "info ramblock")?;
+        let mut backings = Vec::new();
+        let mut slow = None;
+        for block in blocks {
+            let size = ranges.iter().filter(|range| range.block == block).map(|range| range.offset + range.size).max();
+            let Some(size) = size else { continue };
+            let found = match (process, layout::host_address(&table, &block)) {
+                (Some(process), Some(address)) => backing(process, address, size),
+                _ => Err("QEMU does not say where it has it".to_owned()),
+            };
+            backings.push((
+                block.clone(),
+                found.unwrap_or_else(|why| {
+                    slow.get_or_insert(format!("{block}: {why}"));
+                    Backing::Monitor
+                }),
+            ));
+        }
+        let outbox = slow.as_ref().map(|_| outbox(ask)).transpose()?;
+        let unproved = process.filter(|_| backings.iter().any(|(_, backing)| !matches!(backing, Backing::Monitor)));
+        Ok(Self {
+            path: path.to_owned(),
+            ram: Arc::new(Ram { ranges, backings }),
+            monitor: Arc::new(Mutex::new(monitor)),
+            dump: memory_file()?,
+            outbox: outbox.map(Arc::new),
+            unproved,
+            slow,
+        })
+    }
+
+    /// Why memory can be read only through the monitor, if so: some milliseconds for each 64 KiB a run touches.
+    #[must_use]
+    pub fn slow(&self) -> Option<&str> {
+        self.slow.as_deref()
+    }
+
+    /// Whether the guest runs.
+    ///
+    /// # Errors
+    /// [`LiveError`].
+    pub fn is_running(&mut self) -> Result<bool, LiveError> {
+        let status = self.lock().execute("query-status", json!({}), None)?;
+        status.get("running").and_then(Value::as_bool).ok_or(LiveError::Answer("query-status"))
+    }
+
+    /// Pauses the guest, for at most `limit`, and reads its processors. One that stands still already stays so.
+    ///
+    /// # Errors
+    /// [`LiveError`]; the guest then runs if it ran before.
+    pub fn pause(&mut self, limit: Duration) -> Result<(Target, Pause), LiveError> {
+        let was_running = self.is_running()?;
+        self.offer_dump()?;
+        let began = was_running.then(Instant::now);
+        let gate = Arc::new(pause::Gate::open());
+        // Before the order is given: if its answer is lost, the guest may stand still and is to be resumed.
+        let pause = Pause::new(Arc::clone(&gate), Arc::clone(&self.monitor), began, limit);
+        if was_running {
+            self.lock().execute("stop", json!({}), None)?;
+        }
+        let (cpus, _) = self.dump_page(0)?;
+        let (ram, monitor, outbox) = (Arc::clone(&self.ram), Arc::clone(&self.monitor), self.outbox.clone());
+        let memory = LiveMemory::new(ram, gate, monitor, outbox);
+        if let Some(process) = self.unproved {
+            self.prove(&memory, &cpus, process)?;
+            self.unproved = None;
+        }
+        let format = match self.ram.backings.iter().map(|(_, backing)| backing).next() {
+            Some(Backing::Mapped { .. }) => "live, RAM mapped",
+            Some(Backing::Process { .. }) => "live, RAM read from QEMU's process",
+            _ => "live, RAM read through the monitor",
+        };
+        Ok((Target { mem: Box::new(memory), cpus, format, path: self.path.clone() }, pause))
+    }
+
+    /// Compares the root of the page tables, which no other guest has alike, with what QEMU says it is.
+    fn prove(&mut self, memory: &LiveMemory, cpus: &[Cpu], process: u64) -> Result<(), LiveError> {
+        let root = PhysAddr(cpus.first().and_then(|cpu| cpu.regs.get(Reg::Cr3)).unwrap_or(0) & CR3_ADDRESS);
+        let Ok(found) = memory.page(root) else { return Ok(()) };
+        self.offer_dump()?;
+        let (_, said) = self.dump_page(root.0)?;
+        if said.page(root).is_ok_and(|said| said == found) { Ok(()) } else { Err(LiveError::OtherMemory(process)) }
+    }
+
+    /// Hands QEMU the file for the next dump: not while the guest waits, where that can be helped.
+    fn offer_dump(&mut self) -> Result<(), LiveError> {
+        let what = "emptying a file in memory";
+        let emptied = self.dump.set_len(0).and_then(|()| self.dump.rewind());
+        emptied.map_err(|error| LiveError::Io { what, error })?;
+        let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
+        monitor.execute("getfd", json!({ "fdname": "virtuoso" }), Some(&self.dump))?;
+        Ok(())
+    }
+
+    /// The processors, and the page at a physical address.
+    fn dump_page(&mut self, address: u64) -> Result<(Vec<Cpu>, ImageMemory<Vec<u8>>), LiveError> {
+        let arguments = json!({ "paging": false, "protocol": "fd:virtuoso", "begin": address, "length": PAGE_SIZE });
+        self.lock().execute("dump-guest-memory", arguments, None)?;
+        let mut bytes = Vec::new();
+        let read = self.dump.rewind().and_then(|()| (&self.dump).take(MAX_DUMP).read_to_end(&mut bytes));
+        read.map_err(|error| LiveError::Io { what: "reading QEMU's dump of a page", error })?;
+        let core = elf::read(bytes, None).map_err(LiveError::Dump)?;
+        Ok((core.cpus, core.mem))
+    }
+
+    /// Closes the connection, so that somebody else can have the monitor. Nothing more can be asked.
+    pub fn hang_up(&mut self) {
+        *self.lock() = Box::new(HungUp);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Box<dyn Monitor>> {
+        self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that was closed.
+struct HungUp;
+
+impl Monitor for HungUp {
+    fn execute(&mut self, command: &str, _: Value, _: Option<&File>) -> Result<Value, MonitorError> {
+        Err(MonitorError::Lost { command: command.to_owned(), text: "the connection was closed".to_owned() })
+    }
+}
+
+/// The names of the guest's RAM blocks.
+fn memory_blocks(answer: &Value) -> Result<Vec<String>, LiveError> {
+    let list = answer.as_array().ok_or(LiveError::Answer("query-memdev"))?;
+    Ok(list.iter().filter_map(|device| device.get("id")?.as_str().map(str::to_owned)).collect())
+}
+
+fn human(monitor: &mut dyn Monitor, command: &'static str) -> Result<String, LiveError> {
+    let answer = monitor.execute("human-monitor-command", json!({ "command-line": command }), None)?;
+    answer.as_str().map(str::to_owned).ok_or(LiveError::Answer(command))
+}
+
+/// The fastest way to `size` bytes at an address of QEMU's process, or why there is none.
+fn backing(process: u64, address: u64, size: u64) -> Result<Backing, String> {
+    let root = PathBuf::from(format!("/proc/{process}"));
+    let maps = fs::read_to_string(root.join("maps")).map_err(|error| format!("QEMU's process: {error}"))?;
+    let mapping = layout::mapping(&maps, address, size).ok_or("QEMU's process has it not where QEMU says")?;
+    if mapping.shared && mapping.inode != 0 {
+        let map = shared_file(&root.join("fd"), &mapping).and_then(|file| FileMap::new(&file).ok());
+        if let Some(map) = map.filter(|map| mapping.offset + size <= map.as_ref().len() as u64) {
+            return Ok(Backing::Mapped { map, base: mapping.offset });
+        }
+    }
+    let file = File::open(root.join("mem")).map_err(|error| format!("QEMU's memory: {error}"))?;
+    Ok(Backing::Process { file, base: address })
+}
+
+/// The file of a mapping, among those that the process has open: it may have no name any more, as a memfd has none.
+fn shared_file(folder: &Path, mapping: &layout::Mapping) -> Option<File> {
+    use std::os::unix::fs::MetadataExt;
+    let links = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    let mut same = links.filter(|link| fs::read_link(link).is_ok_and(|path| path == Path::new(&mapping.path)));
+    let link = same.find(|link| fs::metadata(link).is_ok_and(|meta| meta.is_file() && meta.ino() == mapping.inode))?;
+    File::open(link).ok()
+}
+
+/// Gives QEMU a file to write memory to. It goes away with the connection.
+fn outbox(monitor: &mut dyn Monitor) -> Result<Outbox, LiveError> {
+    let file = memory_file()?;
+    let answer = monitor.execute("add-fd", json!({ "opaque": "virtuoso" }), Some(&file))?;
+    let number = answer.get("fd").and_then(Value::as_u64).ok_or(LiveError::Answer("add-fd"))?;
+    Ok(Outbox { file, name: format!("/proc/self/fd/{number}") })
+}
+
+/// A file that exists in memory only.
+fn memory_file() -> Result<File, LiveError> {
+    let made = rustix::fs::memfd_create("virtuoso", MemfdFlags::CLOEXEC);
+    made.map(File::from).map_err(|error| LiveError::Io { what: "creating a file in memory", error: error.into() })
+}
