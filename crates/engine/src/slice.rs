@@ -9,7 +9,7 @@ use crate::exec::execute;
 use crate::fields::{Inputs, collect, prepare};
 use crate::outcome::{Outcome, Stopped};
 use crate::space::Space;
-use crate::spin::Spin;
+use crate::spin::{Spin, chained};
 use crate::start::{Run, RunError, same_kernel};
 
 /// Where control goes, with blocks of all functions numbered in one row.
@@ -56,6 +56,8 @@ struct Frame {
     rsp: u64,
     func: u32,
     saved: u32,
+    /// The name of the calls before this one.
+    chain: u64,
 }
 
 impl<'p> SliceProgram<'p> {
@@ -125,22 +127,20 @@ impl<'p> SliceProgram<'p> {
         same_kernel(self.program, &mut space)?;
         let mut used = 0;
         let outcome = match self.execute(run, inputs, &mut space, &mut used)? {
-            Ok(()) => match collect(self.program, &mut space) {
-                Ok(values) => Outcome::Answer(values),
-                Err(fault) => Outcome::Stopped(Stopped::Unmapped { at: 0, address: 0, cause: fault.to_string() }),
-            },
+            Ok(end) => collect(self.program, end, &mut space).map_or_else(Outcome::Stopped, Outcome::Answer),
             Err(stopped) => Outcome::Stopped(stopped),
         };
         Ok((outcome, used))
     }
 
+    /// Runs to the end mark, whose address is the result.
     fn execute(
         &self,
         run: &Run<'_>,
         inputs: &Inputs,
         space: &mut Space<'_>,
         used: &mut u64,
-    ) -> Result<Result<(), Stopped>, RunError> {
+    ) -> Result<Result<u64, Stopped>, RunError> {
         let mut slots = slots();
         self.pool.fill(&mut slots, 0);
         run.registers(self.program, &mut slots)?;
@@ -148,11 +148,11 @@ impl<'p> SliceProgram<'p> {
         if let Err(stopped) = run.view(self.program, space)? {
             return Ok(Err(stopped));
         }
-        if let Err(fault) = prepare(self.program, inputs, space) {
-            return Ok(Err(Stopped::Unmapped { at: 0, address: 0, cause: fault.to_string() }));
+        if let Err(stopped) = prepare(self.program, inputs, space) {
+            return Ok(Err(stopped));
         }
         let mut frames: Vec<Frame> = Vec::new();
-        let mut spin = Spin::new();
+        let (mut spin, mut chain) = (Spin::new(), 0u64);
         let mut saved: Vec<u64> = Vec::new();
         let rsp = Reg::Rsp.index();
         let mut at = self.functions[self.program.entry.0 as usize].entry;
@@ -164,7 +164,7 @@ impl<'p> SliceProgram<'p> {
                 }
             }
             *used += u64::from(block.last - block.first) + 1;
-            let place = u64::from(at) | (frames.len() as u64) << 32;
+            let place = chained(chain, u64::from(at));
             if spin.is_waiting(place, &slots, space) {
                 return Ok(Err(Stopped::Blocked { at: block.pc }));
             }
@@ -203,15 +203,20 @@ impl<'p> SliceProgram<'p> {
                         None => Go::Unexplored(value),
                     }
                 }
-                Exit::Finish => return Ok(Ok(())),
+                Exit::Finish => return Ok(Ok(block.end_pc)),
             };
             if let Some((func, stack)) = call {
                 if frames.len() >= run.limits.depth {
                     return Ok(Err(Stopped::Limit { at: block.end_pc, what: "nested calls".to_string() }));
                 }
                 let function = &self.functions[func as usize];
-                frames.push(Frame { then: go, rsp: slots[stack as usize], func, saved: saved.len() as u32 });
-                saved.extend(function.preserved.iter().map(|&slot| slots[slot as usize]));
+                let rsp = slots[stack as usize];
+                frames.push(Frame { then: go, rsp, func, saved: saved.len() as u32, chain });
+                chain = chained(chained(chain, u64::from(at)), rsp);
+                for &slot in &function.preserved {
+                    saved.push(slots[slot as usize]);
+                    chain = chained(chain, slots[slot as usize]);
+                }
                 at = function.entry;
                 continue;
             }
@@ -225,6 +230,7 @@ impl<'p> SliceProgram<'p> {
                 }
                 saved.truncate(frame.saved as usize);
                 slots[rsp] = frame.rsp;
+                chain = frame.chain;
                 go = frame.then;
             }
             match go {

@@ -110,7 +110,7 @@ impl<'t> Space<'t> {
         space
     }
 
-    /// How many stores changed what was there.
+    /// How many stores changed what was there, and allocations.
     #[must_use]
     pub const fn changes(&self) -> u64 {
         self.changes
@@ -142,6 +142,8 @@ impl<'t> Space<'t> {
             page += 4096;
         }
         self.heap = end;
+        // A run that allocates goes on.
+        self.changes += 1;
         self.heap_sizes.insert(start, size);
         start
     }

@@ -19,12 +19,19 @@ pub(crate) struct Spin {
     next: u64,
 }
 
+/// What a chain of calls and one more call are together: a name for the call stack, equal where the stacks are.
+#[inline]
+pub(crate) const fn chained(chain: u64, part: u64) -> u64 {
+    (chain.rotate_left(23) ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 impl Spin {
     pub fn new() -> Self {
         Self { place: u64::MAX, registers: Box::new([0; REGISTERS]), changes: 0, seen: 0, next: 64 }
     }
 
-    /// Whether the run was here before in this very state. `place` is any name of the place.
+    /// Whether the run was here before in this very state. `place` is any name of the place
+    /// and, where the call stack is not in memory, of the calls that led there.
     #[inline]
     pub fn is_waiting(&mut self, place: u64, slots: &Slots, space: &Space<'_>) -> bool {
         self.seen += 1;
