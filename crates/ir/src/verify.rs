@@ -6,7 +6,7 @@
 //! * Places of operands that an operation does not take hold 0; interleaved lanes have at most 32 bits, narrowed ones at least 8.
 //! * Arms of computed jumps and calls ascend by address without repetition.
 //! * Pages are page-aligned, at most 4096 bytes and given once; addresses of summaries, clock cells and view cells ascend.
-//! * A field's elements have 1, 2, 4 or 8 bytes, its buffer at most [`MAX_FIELD`] bytes.
+//! * A field's elements have 1, 2, 4 or 8 bytes, its buffer at most [`MAX_FIELD`] bytes, all buffers together [`MAX_FIELDS`].
 
 use crate::op::{Class, Kind, Op, Var, Width};
 use crate::program::{Callee, Elem, Function, PageContent, Program, Target, Terminator};
@@ -15,6 +15,8 @@ use crate::program::{Callee, Elem, Function, PageContent, Program, Target, Termi
 pub const MAX_TEMPS: u16 = 2048;
 /// Bytes of the largest field.
 pub const MAX_FIELD: u64 = 16 << 20;
+/// Bytes of all fields together: a run writes and reads them outside its budget of operations.
+pub const MAX_FIELDS: u64 = 64 << 20;
 
 /// A rule a program breaks.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -63,11 +65,16 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
     {
         return Err(whole("pages, summaries, clock cells or view cells do not ascend"));
     }
+    let mut together = 0u64;
     for field in program.inputs.iter().chain(&program.outputs) {
         let size = field.elem.size();
         let sized = matches!(field.elem, Elem::Char) || matches!(size, 1 | 2 | 4 | 8);
         if !sized || field.count.max().checked_mul(size).is_none_or(|bytes| bytes > MAX_FIELD) {
             return Err(whole("a field has an impossible size"));
+        }
+        together += field.count.max() * size;
+        if together > MAX_FIELDS {
+            return Err(whole("the fields together are too large"));
         }
     }
     Ok(())
