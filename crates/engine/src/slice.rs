@@ -9,7 +9,7 @@ use crate::exec::execute;
 use crate::fields::{Inputs, collect, prepare};
 use crate::outcome::{Outcome, Stopped};
 use crate::space::Space;
-use crate::spin::{Spin, chained};
+use crate::spin::{Spin, called};
 use crate::start::{Run, RunError, same_kernel};
 
 /// Where control goes, with blocks of all functions numbered in one row.
@@ -57,7 +57,7 @@ struct Frame {
     func: u32,
     saved: u32,
     /// The name of the calls before this one.
-    chain: u64,
+    calls: u64,
 }
 
 impl<'p> SliceProgram<'p> {
@@ -152,7 +152,7 @@ impl<'p> SliceProgram<'p> {
             return Ok(Err(stopped));
         }
         let mut frames: Vec<Frame> = Vec::new();
-        let (mut spin, mut chain) = (Spin::new(), 0u64);
+        let (mut spin, mut calls) = (Spin::new(), 0u64);
         let mut saved: Vec<u64> = Vec::new();
         let rsp = Reg::Rsp.index();
         let mut at = self.functions[self.program.entry.0 as usize].entry;
@@ -164,8 +164,7 @@ impl<'p> SliceProgram<'p> {
                 }
             }
             *used += u64::from(block.last - block.first) + 1;
-            let place = chained(chain, u64::from(at));
-            if spin.is_waiting(place, &slots, space) {
+            if spin.is_waiting(at.into(), calls, &slots, space) {
                 return Ok(Err(Stopped::Blocked { at: block.pc }));
             }
             if *used > run.limits.fuel {
@@ -211,12 +210,10 @@ impl<'p> SliceProgram<'p> {
                 }
                 let function = &self.functions[func as usize];
                 let rsp = slots[stack as usize];
-                frames.push(Frame { then: go, rsp, func, saved: saved.len() as u32, chain });
-                chain = chained(chained(chain, u64::from(at)), rsp);
-                for &slot in &function.preserved {
-                    saved.push(slots[slot as usize]);
-                    chain = chained(chain, slots[slot as usize]);
-                }
+                let first = saved.len();
+                frames.push(Frame { then: go, rsp, func, saved: first as u32, calls });
+                saved.extend(function.preserved.iter().map(|&slot| slots[slot as usize]));
+                calls = called(calls, at, saved[first..].iter().copied().chain([rsp]));
                 at = function.entry;
                 continue;
             }
@@ -230,7 +227,7 @@ impl<'p> SliceProgram<'p> {
                 }
                 saved.truncate(frame.saved as usize);
                 slots[rsp] = frame.rsp;
-                chain = frame.chain;
+                calls = frame.calls;
                 go = frame.then;
             }
             match go {

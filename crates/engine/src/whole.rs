@@ -167,7 +167,7 @@ impl<'p> WholeProgram<'p> {
                 return Ok(Ok(pc));
             }
             used += u64::from(block.last - block.first) + 1;
-            if spin.is_waiting(pc, &slots, space) {
+            if spin.is_waiting(pc, 0, &slots, space) {
                 return Ok(Err(Stopped::Blocked { at: pc }));
             }
             if used > run.limits.fuel {

@@ -242,6 +242,13 @@ fn limits_end_endless_programs() {
     let lock =
         format!("function f0 1 \"\" {{\nb0 @1:\n rcx = load.64 {FIRST:#x}\n store.64 {FIRST:#x}, rcx\n goto b0\n}}\n");
     assert_eq!(end(&lock), Stopped::Blocked { at: 1 });
+    // A retry that calls functions writes to its stack and comes back to the same: still a circle.
+    let retry = format!(
+        "function f0 1 \"\" {{\nb0 @1:\n store.64 {FIRST:#x}, 1\n store.32 {:#x}, 7\n store.8 {FIRST:#x}, 0\n store.32 {:#x}, 0\n goto b0\n}}\n",
+        FIRST + 6,
+        FIRST + 6
+    );
+    assert_eq!(end(&retry), Stopped::Blocked { at: 1 });
     let counted = format!(
         "function f0 1 \"\" {{\nb0 @1:\n rcx = load.64 {FIRST:#x}\n rcx = add.64 rcx, 1\n store.64 {FIRST:#x}, rcx\n rcx = mov.64 0\n goto b0\n}}\n"
     );
