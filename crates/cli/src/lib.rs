@@ -20,21 +20,43 @@ mod symbols;
 mod trainer;
 pub mod training;
 
+use std::panic::{UnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
+
+use exit::Exit;
+use failure::Failure;
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = commands::Cli::parse();
-    match cli.run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if !failure.is_quiet() {
-                output::note(&failure.to_string());
-            }
-            ExitCode::from(failure.exit.code())
-        }
+    let Err(failure) = guarded(|| cli.run()) else { return ExitCode::SUCCESS };
+    if !failure.is_quiet() {
+        output::note(&failure.to_string());
+    }
+    ExitCode::from(failure.exit.code())
+}
+
+/// A panic is a bug of ours and has the exit code of one; Rust has printed where it was.
+fn guarded(run: impl FnOnce() -> Result<(), Failure> + UnwindSafe) -> Result<(), Failure> {
+    let bug = "internal error: please report it with the lines above and the command line";
+    catch_unwind(run).unwrap_or_else(|_| Err(Failure::new(Exit::Internal, bug)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bugs_have_their_exit_code() {
+        let code = |ended: Result<(), Failure>| ended.map_err(|failure| failure.exit);
+        assert_eq!(code(guarded(|| panic!("a bug"))), Err(Exit::Internal));
+        assert_eq!(code(guarded(|| Err(Failure::input("a file")))), Err(Exit::Input));
+        assert_eq!(code(guarded(|| Ok(()))), Ok(()));
+        let unprintable: Result<serde_json::Value, _> = serde_json::from_str("{");
+        assert_eq!(unprintable.map_err(|error| Failure::from(error).exit), Err(Exit::Internal));
+        assert_eq!(built::internal("the verifier refused").exit, Exit::Internal);
     }
 }

@@ -3,77 +3,15 @@
 //! `recorded/` holds one real recording and the frames of another real guest that a run touches, cut down by `examples/sparse.rs`; the
 //! truth in its JSON file was printed inside that guest.
 
-use std::path::{Path, PathBuf};
+#[allow(dead_code, reason = "shared with other tests, which need more of it")]
+mod case;
 
-use engine::{Environment, Fault, Limits, Outcome, Placed, Run, SliceProgram, Space, Stopped, Value, WholeProgram};
-use ir::program::Summary;
+use case::{Failure, build, case, file, listed, recording};
+use engine::{Environment, Fault, Limits, Outcome, Placed, Run, SliceProgram, Space, Stopped, WholeProgram};
 use machine::memory::Mock;
-use machine::{PhysAddr, Reg, RegFile};
-use serde_json::Value as Json;
-use slicer::{BuildOptions, Policy, Recording};
-use trace::Trace;
-use virtuoso_cli::training::{Trained, View, Wishes, train};
-
-type Failure = Box<dyn std::error::Error>;
-
-fn file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded").join(name)
-}
-
-struct Case {
-    built: Trained,
-    memory: Mock,
-    regs: RegFile,
-    pids: Vec<u64>,
-}
-
-fn meta() -> Result<Json, Failure> {
-    Ok(serde_json::from_slice(&std::fs::read(file("pslist.json"))?)?)
-}
-
-fn recording() -> Result<Recording, Failure> {
-    Ok(Recording::load("pslist.trace", Trace::open(file("pslist.trace"))?)?)
-}
-
-/// Builds in the view of the paused processor, or in that of an idle one.
-fn build(policy: Policy, paused: bool) -> Result<Trained, Failure> {
-    let meta = meta()?;
-    let allocators = meta["allocators"].as_array().ok_or("allocators")?;
-    let summaries = allocators
-        .iter()
-        .filter_map(|it| Some((it["address"].as_u64()?, Summary::by_symbol(it["name"].as_str()?)?)))
-        .collect();
-    let options = BuildOptions { policy, summaries, view: Vec::new() };
-    Ok(train(&[recording()?], &Wishes { options, paused, base: None, rehearse: Vec::new() })?)
-}
-
-fn case(policy: Policy, paused: bool) -> Result<Case, Failure> {
-    let meta = meta()?;
-    let mut memory = Mock::new();
-    for (addr, bytes) in ir::System::from_bytes(&std::fs::read(file("pslist.target"))?)?.iter() {
-        memory.write(PhysAddr(addr), bytes);
-    }
-    let cpus = machine::target::parse_cpus(&serde_json::to_vec(&meta["cpu"])?)?;
-    let regs = cpus.into_iter().next().ok_or("no processor")?.regs;
-    let mut pids: Vec<u64> = meta["pids"].as_array().ok_or("pids")?.iter().filter_map(Json::as_u64).collect();
-    pids.sort_unstable();
-    Ok(Case { built: build(policy, paused)?, memory, regs, pids })
-}
-
-impl Case {
-    fn run(&self) -> Run<'_> {
-        Run { memory: &self.memory, regs: &self.regs, env: Environment::default(), limits: Limits::default() }
-    }
-}
-
-fn listed(outcome: &Outcome) -> Vec<u64> {
-    let Outcome::Answer(values) = outcome else { return Vec::new() };
-    let Some(Value::List(pids)) = values.get("pids") else { return Vec::new() };
-    let number = |value: &Value| if let Value::Unsigned(pid) = value { Some(*pid) } else { None };
-    let mut pids: Vec<u64> = pids.iter().filter_map(number).collect();
-    pids.sort_unstable();
-    pids
-}
+use machine::{PhysAddr, Reg};
+use slicer::Policy;
+use virtuoso_cli::training::View;
 
 #[test]
 fn every_instruction_replays() -> Result<(), Failure> {

@@ -28,11 +28,11 @@ pub(crate) fn execute(
         Kind::And => a & b & mask,
         Kind::Load => match space.load(a, op.width.bytes()) {
             Ok(value) => value,
-            Err(fault) => return Err(Stopped::Unmapped { at, address: a, cause: fault.to_string() }),
+            Err(fault) => return Err(Stopped::access(at, a, &fault)),
         },
         Kind::Store => match space.store(a, op.width.bytes(), b) {
             Ok(()) => return Ok(()),
-            Err(fault) => return Err(Stopped::Unmapped { at, address: a, cause: fault.to_string() }),
+            Err(fault) => return Err(Stopped::access(at, a, &fault)),
         },
         _ => match ir::eval(op.kind, op.width, a, b, slots[op.c as usize]) {
             Ok(value) => value,
@@ -59,9 +59,7 @@ fn environment(
     match op.kind {
         Kind::Tsc => Ok(env.tsc.unwrap_or(0)),
         Kind::Alloc => Ok(space.allocate(a)),
-        Kind::Realloc => {
-            space.reallocate(a, b).map_err(|fault| Stopped::Unmapped { at, address: a, cause: fault.to_string() })
-        }
+        Kind::Realloc => space.reallocate(a, b).map_err(|fault| Stopped::access(at, a, &fault)),
         Kind::Free | Kind::TlbFlush => Ok(0),
         Kind::Rdmsr => match a {
             // SDM vol. 4 table 2-2.

@@ -3,7 +3,8 @@
 use ir::program::{Count, Elem, Field, Program};
 use serde::Serialize;
 
-use crate::space::{Fault, Space};
+use crate::outcome::Stopped;
+use crate::space::Space;
 
 /// A value of a field.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -140,30 +141,37 @@ fn encode(field: &Field, text: &str) -> Result<Vec<u8>, InputError> {
 }
 
 /// Writes the inputs and zeroes the outputs.
-pub(crate) fn prepare(program: &Program, inputs: &Inputs, space: &mut Space<'_>) -> Result<(), Fault> {
+pub(crate) fn prepare(program: &Program, inputs: &Inputs, space: &mut Space<'_>) -> Result<(), Stopped> {
+    let mut store = |address: u64, byte: u8| {
+        let stored = space.store(address, 1, u64::from(byte));
+        stored.map_err(|fault| Stopped::access(program.begin_pc, address, &fault))
+    };
     for field in &program.outputs {
         for at in 0..field.count.max() * field.elem.size() {
-            space.store(field.addr.wrapping_add(at), 1, 0)?;
+            store(field.addr.wrapping_add(at), 0)?;
         }
     }
     for (field, bytes) in inputs {
         for (at, &byte) in bytes.iter().enumerate() {
-            space.store(field.addr.wrapping_add(at as u64), 1, u64::from(byte))?;
+            store(field.addr.wrapping_add(at as u64), byte)?;
         }
     }
     Ok(())
 }
 
-/// Reads the outputs.
-pub(crate) fn collect(program: &Program, space: &mut Space<'_>) -> Result<Values, Fault> {
+/// Reads the outputs; `end` is where the run ended.
+pub(crate) fn collect(program: &Program, end: u64, space: &mut Space<'_>) -> Result<Values, Stopped> {
     let mut values = Values::default();
+    let mut load =
+        |address: u64, size: u64| space.load(address, size).map_err(|fault| Stopped::access(end, address, &fault));
     // Lengths first, for arrays name them.
     for field in program.outputs.iter().filter(|field| field.count == Count::One) {
-        let value = element(field, field.addr, space)?;
+        let value = element(field, field.addr, &mut load)?;
         values.0.push((field.name.clone(), value));
     }
     for field in program.outputs.iter().filter(|field| field.count != Count::One) {
-        let value = if field.elem == Elem::Char { text(field, space)? } else { list(program, field, &values, space)? };
+        let value =
+            if field.elem == Elem::Char { text(field, &mut load)? } else { list(program, field, &values, &mut load)? };
         values.0.push((field.name.clone(), value));
     }
     let order = |name: &str| program.outputs.iter().position(|field| field.name == name);
@@ -171,9 +179,12 @@ pub(crate) fn collect(program: &Program, space: &mut Space<'_>) -> Result<Values
     Ok(values)
 }
 
-fn element(field: &Field, addr: u64, space: &mut Space<'_>) -> Result<Value, Fault> {
+/// Reads 1 to 8 bytes at an address.
+type Load<'l> = dyn FnMut(u64, u64) -> Result<u64, Stopped> + 'l;
+
+fn element(field: &Field, addr: u64, load: &mut Load<'_>) -> Result<Value, Stopped> {
     let size = field.elem.size();
-    let raw = space.load(addr, size)?;
+    let raw = load(addr, size)?;
     Ok(match field.elem {
         Elem::Signed(_) => {
             let shift = 64 - 8 * size;
@@ -183,10 +194,10 @@ fn element(field: &Field, addr: u64, space: &mut Space<'_>) -> Result<Value, Fau
     })
 }
 
-fn text(field: &Field, space: &mut Space<'_>) -> Result<Value, Fault> {
+fn text(field: &Field, load: &mut Load<'_>) -> Result<Value, Stopped> {
     let mut bytes = Vec::new();
     for at in 0..field.count.max() {
-        match space.load(field.addr.wrapping_add(at), 1)? as u8 {
+        match load(field.addr.wrapping_add(at), 1)? as u8 {
             0 => break,
             byte => bytes.push(byte),
         }
@@ -194,13 +205,13 @@ fn text(field: &Field, space: &mut Space<'_>) -> Result<Value, Fault> {
     Ok(Value::Text(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-fn list(program: &Program, field: &Field, values: &Values, space: &mut Space<'_>) -> Result<Value, Fault> {
+fn list(program: &Program, field: &Field, values: &Values, load: &mut Load<'_>) -> Result<Value, Stopped> {
     let count = match &field.count {
         Count::Field { name, max } => {
             let given = match values.number(name) {
                 Some(number) => number.clamp(0, i128::from(*max)) as u64,
                 None => match program.inputs.iter().find(|input| input.name == *name) {
-                    Some(input) => space.load(input.addr, input.elem.size())?.min(*max),
+                    Some(input) => load(input.addr, input.elem.size())?.min(*max),
                     None => 0,
                 },
             };
@@ -208,6 +219,6 @@ fn list(program: &Program, field: &Field, values: &Values, space: &mut Space<'_>
         }
         count => count.max(),
     };
-    let elements = (0..count).map(|at| element(field, field.addr.wrapping_add(at * field.elem.size()), space));
+    let elements = (0..count).map(|at| element(field, field.addr.wrapping_add(at * field.elem.size()), load));
     Ok(Value::List(elements.collect::<Result<_, _>>()?))
 }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::space::Fault;
+
 /// A place in the training system's code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Place {
@@ -104,6 +106,15 @@ impl Stopped {
             | Self::Limit { at, .. } => *at = change(*at),
         }
         self
+    }
+
+    /// An access that failed: a limit where the overlay is full, else memory that is not there.
+    #[cold]
+    pub(crate) fn access(at: u64, address: u64, fault: &Fault) -> Self {
+        match fault {
+            Fault::Full => Self::Limit { at, what: fault.to_string() },
+            _ => Self::Unmapped { at, address, cause: fault.to_string() },
+        }
     }
 }
 

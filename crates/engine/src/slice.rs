@@ -10,7 +10,7 @@ use crate::fields::{Inputs, collect, prepare};
 use crate::outcome::{Outcome, Stopped};
 use crate::place::Placed;
 use crate::space::Space;
-use crate::spin::Spin;
+use crate::spin::{Spin, called};
 use crate::start::{Run, RunError};
 
 /// Where control goes, with blocks of all functions numbered in one row.
@@ -57,6 +57,8 @@ struct Frame {
     rsp: u64,
     func: u32,
     saved: u32,
+    /// The name of the calls before this one.
+    calls: u64,
 }
 
 impl<'p> SliceProgram<'p> {
@@ -125,15 +127,13 @@ impl<'p> SliceProgram<'p> {
         let mut space = Space::new(run.memory, &placed, self.program, run.limits.pages);
         let mut used = 0;
         let outcome = match self.execute(run, &placed, inputs, &mut space, &mut used)? {
-            Ok(()) => match collect(self.program, &mut space) {
-                Ok(values) => Outcome::Answer(values),
-                Err(fault) => Outcome::Stopped(Stopped::Unmapped { at: 0, address: 0, cause: fault.to_string() }),
-            },
+            Ok(end) => collect(self.program, end, &mut space).map_or_else(Outcome::Stopped, Outcome::Answer),
             Err(stopped) => Outcome::Stopped(stopped),
         };
         Ok((outcome, used))
     }
 
+    /// Runs to the end mark, whose address is the result.
     fn execute(
         &self,
         run: &Run<'_>,
@@ -141,7 +141,7 @@ impl<'p> SliceProgram<'p> {
         inputs: &Inputs,
         space: &mut Space<'_>,
         used: &mut u64,
-    ) -> Result<Result<(), Stopped>, RunError> {
+    ) -> Result<Result<u64, Stopped>, RunError> {
         let mut slots = slots();
         self.pool.fill(&mut slots, 0);
         for (number, slot) in self.pool.moved() {
@@ -152,11 +152,11 @@ impl<'p> SliceProgram<'p> {
         if let Err(stopped) = run.view(self.program, placed, space)? {
             return Ok(Err(stopped));
         }
-        if let Err(fault) = prepare(self.program, inputs, space) {
-            return Ok(Err(Stopped::Unmapped { at: 0, address: 0, cause: fault.to_string() }));
+        if let Err(stopped) = prepare(self.program, inputs, space) {
+            return Ok(Err(stopped));
         }
         let mut frames: Vec<Frame> = Vec::new();
-        let mut spin = Spin::new();
+        let (mut spin, mut calls) = (Spin::new(), 0u64);
         let mut saved: Vec<u64> = Vec::new();
         let rsp = Reg::Rsp.index();
         let mut at = self.functions[self.program.entry.0 as usize].entry;
@@ -168,8 +168,7 @@ impl<'p> SliceProgram<'p> {
                 }
             }
             *used += u64::from(block.last - block.first) + 1;
-            let place = u64::from(at) | (frames.len() as u64) << 32;
-            if spin.is_waiting(place, &slots, space) {
+            if spin.is_waiting(at.into(), calls, &slots, space) {
                 return Ok(Err(Stopped::Blocked { at: block.pc }));
             }
             if *used > run.limits.fuel {
@@ -211,15 +210,18 @@ impl<'p> SliceProgram<'p> {
                         None => Go::Unexplored(placed.reported(value)),
                     }
                 }
-                Exit::Finish => return Ok(Ok(())),
+                Exit::Finish => return Ok(Ok(block.end_pc)),
             };
             if let Some((func, stack)) = call {
                 if frames.len() >= run.limits.depth {
                     return Ok(Err(Stopped::Limit { at: block.end_pc, what: "nested calls".to_string() }));
                 }
                 let function = &self.functions[func as usize];
-                frames.push(Frame { then: go, rsp: slots[stack as usize], func, saved: saved.len() as u32 });
+                let rsp = slots[stack as usize];
+                let first = saved.len();
+                frames.push(Frame { then: go, rsp, func, saved: first as u32, calls });
                 saved.extend(function.preserved.iter().map(|&slot| slots[slot as usize]));
+                calls = called(calls, at, saved[first..].iter().copied().chain([rsp]));
                 at = function.entry;
                 continue;
             }
@@ -233,6 +235,7 @@ impl<'p> SliceProgram<'p> {
                 }
                 saved.truncate(frame.saved as usize);
                 slots[rsp] = frame.rsp;
+                calls = frame.calls;
                 go = frame.then;
             }
             match go {

@@ -67,7 +67,18 @@ pub struct Space<'t> {
     heap_start: u64,
     heap_sizes: FxHashMap<u64, u64>,
     limit: usize,
-    changes: u64,
+    state: u64,
+}
+
+/// An aligned word of a page.
+fn word(page: &[u8; 4096], at: usize) -> u64 {
+    page[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// What an aligned word counts in memory's state: the state is the sum of all words, each multiplied by a number of its own.
+const fn key(copy: u32, at: usize) -> u64 {
+    let place = ((copy as u64) << 12 | at as u64) + 1;
+    place.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32).wrapping_mul(0xbf58_476d_1ce4_e5b9) | 1
 }
 
 impl<'t> Space<'t> {
@@ -89,7 +100,7 @@ impl<'t> Space<'t> {
             heap_start: program.heap,
             heap_sizes: FxHashMap::default(),
             limit,
-            changes: 0,
+            state: 0,
         };
         for page in &program.pages {
             match &page.content {
@@ -112,10 +123,10 @@ impl<'t> Space<'t> {
         space
     }
 
-    /// How many stores changed what was there.
+    /// A number for what memory holds: equal after changes that were undone, whatever was written in between, and else as good as never.
     #[must_use]
-    pub const fn changes(&self) -> u64 {
-        self.changes
+    pub const fn state(&self) -> u64 {
+        self.state
     }
 
     /// How many pages were copied or made.
@@ -144,6 +155,8 @@ impl<'t> Space<'t> {
             page += 4096;
         }
         self.heap = end;
+        // What is left of the heap is a part of memory's state too.
+        self.state = self.state.wrapping_add(size.max(1).wrapping_mul(key(NONE, 0)));
         self.heap_sizes.insert(start, size);
         start
     }
@@ -285,9 +298,21 @@ impl<'t> Space<'t> {
         }
         let entry = self.entry(address, true)?;
         let page = &mut self.copies[entry.copy as usize];
-        let (bytes, new) = (&mut page[offset..offset + size as usize], &value.to_le_bytes()[..size as usize]);
-        self.changes += u64::from(*bytes != *new);
-        bytes.copy_from_slice(new);
+        let (first, inside) = (offset & !7, offset & 7);
+        if inside + size as usize > 8 {
+            // Into the next word: in two parts.
+            let low = 8 - inside as u64;
+            self.store(address, low, value)?;
+            return self.store(address.wrapping_add(low), size - low, value >> (8 * low));
+        }
+        let mask = (u64::MAX >> (64 - 8 * size)) << (8 * inside);
+        let before = word(page, first);
+        let after = before & !mask | value << (8 * inside) & mask;
+        if after != before {
+            page[first..first + 8].copy_from_slice(&after.to_le_bytes());
+            let change = after.wrapping_sub(before).wrapping_mul(key(entry.copy, first));
+            self.state = self.state.wrapping_add(change);
+        }
         Ok(())
     }
 

@@ -149,7 +149,7 @@ impl<'t> Run<'t> {
             };
             let address = base.wrapping_add(cell.offset.into());
             if let Err(fault) = space.store(address, u64::from(cell.size), placed.place(cell.value)) {
-                return Ok(Err(Stopped::Unmapped { at: program.begin_pc, address, cause: fault.to_string() }));
+                return Ok(Err(Stopped::access(program.begin_pc, address, &fault)));
             }
         }
         Ok(Ok(()))

@@ -138,27 +138,23 @@ impl<'p> WholeProgram<'p> {
         }
         let mut space = Space::new(run.memory, &placed, self.program, run.limits.pages);
         let mut report = WholeReport::default();
-        let stopped = match prepare(self.program, inputs, &mut space) {
+        let ended = match prepare(self.program, inputs, &mut space) {
             Ok(()) => match run.view(self.program, &placed, &mut space)? {
                 Ok(()) => {
-                    let stopped = self.execute(run, &placed, &mut kernel, &mut space, &mut report, watch)?;
+                    let ended = self.execute(run, &placed, &mut kernel, &mut space, &mut report, watch)?;
                     report.assertions.iter_mut().for_each(|at| *at = kernel.placed.reported(*at));
-                    stopped.map(|stopped| stopped.map_addresses(|at| kernel.placed.reported(at)))
+                    ended.map_err(|stopped| stopped.map_addresses(|at| kernel.placed.reported(at)))
                 }
-                Err(stopped) => Some(stopped),
+                Err(stopped) => Err(stopped),
             },
-            Err(fault) => Some(Stopped::Unmapped { at: self.program.begin_pc, address: 0, cause: fault.to_string() }),
+            Err(stopped) => Err(stopped),
         };
-        let outcome = match stopped {
-            Some(stopped) => Outcome::Stopped(stopped),
-            None => match collect(self.program, &mut space) {
-                Ok(values) => Outcome::Answer(values),
-                Err(fault) => Outcome::Stopped(Stopped::Unmapped { at: 0, address: 0, cause: fault.to_string() }),
-            },
-        };
+        let outcome =
+            ended.and_then(|end| collect(self.program, end, &mut space)).map_or_else(Outcome::Stopped, Outcome::Answer);
         Ok((outcome, report))
     }
 
+    /// Runs to the end mark, whose address is the result.
     fn execute<W: Watch>(
         &mut self,
         run: &Run<'_>,
@@ -167,7 +163,7 @@ impl<'p> WholeProgram<'p> {
         space: &mut Space<'_>,
         report: &mut WholeReport,
         watch: &mut W,
-    ) -> Result<Option<Stopped>, RunError> {
+    ) -> Result<Result<u64, Stopped>, RunError> {
         let mut slots = slots();
         self.cache.pool.fill(&mut slots, 0);
         run.registers(self.program, placed, &mut slots)?;
@@ -180,12 +176,19 @@ impl<'p> WholeProgram<'p> {
                 Some(&block) => block,
                 None => match self.lift_block::<W>(kernel, pc, &mut slots)? {
                     Some(block) => block,
-                    None => return Ok(Some(Stopped::NoCode { at: from, to: pc })),
+                    None => return Ok(Err(Stopped::NoCode { at: from, to: pc })),
                 },
             };
             let block = &self.cache.blocks[block as usize];
             if block.end {
-                return Ok(None);
+                return Ok(Ok(pc));
+            }
+            used += u64::from(block.last - block.first) + 1;
+            if spin.is_waiting(pc, 0, &slots, space) {
+                return Ok(Err(Stopped::Blocked { at: pc }));
+            }
+            if used > run.limits.fuel {
+                return Ok(Err(Stopped::OutOfFuel { at: pc, used }));
             }
             if let Some(summary) = block.summary {
                 let slot = slots[Reg::Rsp.index()];
@@ -197,21 +200,10 @@ impl<'p> WholeProgram<'p> {
                         (from, pc) = (pc, next);
                     }
                     Err(fault) => {
-                        return Ok(Some(Stopped::Unmapped {
-                            at: pc,
-                            address: slots[Reg::Rsp.index()],
-                            cause: fault.to_string(),
-                        }));
+                        return Ok(Err(Stopped::access(pc, slots[Reg::Rsp.index()], &fault)));
                     }
                 }
                 continue;
-            }
-            used += u64::from(block.last - block.first) + 1;
-            if spin.is_waiting(pc, &slots, space) {
-                return Ok(Some(Stopped::Blocked { at: pc }));
-            }
-            if used > run.limits.fuel {
-                return Ok(Some(Stopped::OutOfFuel { at: pc, used }));
             }
             from = pc;
             pc = block.next;
@@ -249,7 +241,7 @@ impl<'p> WholeProgram<'p> {
                         let vector = slots[op.a as usize] as u8;
                         let place = self.cache.pcs[first + at];
                         if vector != 6 || self.pages.contains_key(&(place & !4095)) {
-                            return Ok(Some(Stopped::Exception { at: place, vector }));
+                            return Ok(Err(Stopped::Exception { at: place, vector }));
                         }
                         if report.assertions.len() < 64 {
                             report.assertions.push(place);
@@ -257,15 +249,15 @@ impl<'p> WholeProgram<'p> {
                         pc = slots[op.b as usize];
                         break;
                     }
-                    Kind::Halt => return Ok(Some(Stopped::Blocked { at: self.cache.pcs[first + at] })),
+                    Kind::Halt => return Ok(Err(Stopped::Blocked { at: self.cache.pcs[first + at] })),
                     Kind::Unsupported => {
                         let name = lift::mnemonic_name(slots[op.a as usize]);
-                        return Ok(Some(Stopped::Unsupported { at: self.cache.pcs[first + at], name }));
+                        return Ok(Err(Stopped::Unsupported { at: self.cache.pcs[first + at], name }));
                     }
                     _ => {
                         let address = slots[op.a as usize];
                         if let Err(stopped) = execute(op, &mut slots, space, &env, self.cache.pcs[first + at]) {
-                            return Ok(Some(stopped));
+                            return Ok(Err(stopped));
                         }
                         if W::ON {
                             show.done(watch, op, address, &slots, space);

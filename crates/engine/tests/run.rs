@@ -97,6 +97,13 @@ fn stopped(text: &str) -> Stopped {
     }
 }
 
+fn stopped_within(text: &str, fuel: u64) -> Stopped {
+    match run_in(text, &[], Limits { fuel, ..Limits::default() }, None).0 {
+        Outcome::Answer(values) => panic!("{values:?}"),
+        Outcome::Stopped(stopped) => stopped,
+    }
+}
+
 /// The output `x`.
 fn x(text: &str) -> u64 {
     match answer(text).get("x") {
@@ -235,6 +242,13 @@ fn limits_end_endless_programs() {
     let lock =
         format!("function f0 1 \"\" {{\nb0 @1:\n rcx = load.64 {FIRST:#x}\n store.64 {FIRST:#x}, rcx\n goto b0\n}}\n");
     assert_eq!(end(&lock), Stopped::Blocked { at: 1 });
+    // A retry that calls functions writes to its stack and comes back to the same: still a circle.
+    let retry = format!(
+        "function f0 1 \"\" {{\nb0 @1:\n store.64 {FIRST:#x}, 1\n store.32 {:#x}, 7\n store.8 {FIRST:#x}, 0\n store.32 {:#x}, 0\n goto b0\n}}\n",
+        FIRST + 6,
+        FIRST + 6
+    );
+    assert_eq!(end(&retry), Stopped::Blocked { at: 1 });
     let counted = format!(
         "function f0 1 \"\" {{\nb0 @1:\n rcx = load.64 {FIRST:#x}\n rcx = add.64 rcx, 1\n store.64 {FIRST:#x}, rcx\n rcx = mov.64 0\n goto b0\n}}\n"
     );
@@ -248,9 +262,27 @@ fn limits_end_endless_programs() {
     // The overlay: the output's page is there, the copy is one too many.
     let copy = block(&format!("store.8 {FIRST:#x}, 1\nend"));
     match run_in(&copy, &[], Limits { pages: 1, ..limits }, None).0 {
-        Outcome::Stopped(Stopped::Unmapped { cause, .. }) => assert!(cause.contains("full"), "{cause}"),
+        Outcome::Stopped(Stopped::Limit { at: 0x100, what }) => assert!(what.contains("full"), "{what}"),
         other => panic!("{other:?}"),
     }
+}
+
+/// The same place with the same registers and memory, but with other calls to come back to, is no waiting.
+#[test]
+fn a_function_called_often_is_not_waiting() {
+    let mut text = "function f0 1 \"\" {\n".to_string();
+    for number in 0..300 {
+        text += &format!("b{number} @{}:\n call f1 stack rsp then b{}\n", number + 1, number + 1);
+    }
+    text += "b300 @301:\n store.64 0x5000, 3\n end\n}\nfunction f1 2 \"\" {\nb0 @0x1000:\n return\n}\n";
+    assert_eq!(x(&text), 3);
+}
+
+/// An allocation makes the next round another one: the heap may come to an end.
+#[test]
+fn allocating_for_ever_is_not_waiting() {
+    let text = "heap 0x100000\nfunction f0 1 \"\" {\nb0 @1:\n rax = alloc.64 8\n rax = mov.64 0\n goto b0\n}\n";
+    assert!(matches!(stopped_within(text, 100_000), Stopped::OutOfFuel { .. }));
 }
 
 #[test]
@@ -394,5 +426,5 @@ fn a_heap_at_the_end_of_the_address_space() {
 #[test]
 fn a_field_at_the_end_of_the_address_space() {
     let text = format!("output \"y\" u64[4] @0xfffffffffffffff8\npage 0xfffffffffffff000 zero\n{}", block("end"));
-    assert!(matches!(stopped(&text), Stopped::Unmapped { .. }));
+    assert!(matches!(stopped(&text), Stopped::Unmapped { address: 0, .. }), "{}", stopped(&text));
 }

@@ -79,7 +79,8 @@ pub(crate) fn decode<T: DeserializeOwned>(
     if version != VERSION {
         return Err(FileError::Version { what, version });
     }
-    if Sha256::digest(&bytes[44..])[..] != bytes[12..44] {
+    // No fuzzer guesses a checksum, so under cargo-fuzz any will do.
+    if !cfg!(fuzzing) && Sha256::digest(&bytes[44..])[..] != bytes[12..44] {
         return Err(damaged("its checksum is wrong"));
     }
     let length: [u8; 8] = std::array::from_fn(|at| bytes[44 + at]);

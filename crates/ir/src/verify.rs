@@ -7,7 +7,7 @@
 //! * Arms of computed jumps and calls ascend by address without repetition.
 //! * Pages are page-aligned, at most 4096 bytes and given once; addresses of summaries, clock cells and view cells ascend.
 //! * Images are not empty and do not overlap, gates and code fields ascend, what moves names images that exist, operands moved constants that do.
-//! * A field's elements have 1, 2, 4 or 8 bytes, its buffer at most [`MAX_FIELD`] bytes.
+//! * A field's elements have 1, 2, 4 or 8 bytes, its buffer at most [`MAX_FIELD`] bytes, all buffers together [`MAX_FIELDS`].
 
 use crate::op::{Arg, Class, Kind, Op, Var, Width};
 use crate::place::{Change, Moved, Placement};
@@ -17,6 +17,8 @@ use crate::program::{Callee, Elem, Function, PageContent, Program, Target, Termi
 pub const MAX_TEMPS: u16 = 2048;
 /// Bytes of the largest field.
 pub const MAX_FIELD: u64 = 16 << 20;
+/// Bytes of all fields together: a run writes and reads them outside its budget of operations.
+pub const MAX_FIELDS: u64 = 64 << 20;
 
 /// A rule a program breaks.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -68,11 +70,16 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
     if let Some(rule) = broken_placement(&program.placement) {
         return Err(whole(rule));
     }
+    let mut together = 0u64;
     for field in program.inputs.iter().chain(&program.outputs) {
         let size = field.elem.size();
         let sized = matches!(field.elem, Elem::Char) || matches!(size, 1 | 2 | 4 | 8);
         if !sized || field.count.max().checked_mul(size).is_none_or(|bytes| bytes > MAX_FIELD) {
             return Err(whole("a field has an impossible size"));
+        }
+        together += field.count.max() * size;
+        if together > MAX_FIELDS {
+            return Err(whole("the fields together are too large"));
         }
     }
     Ok(())

@@ -195,19 +195,21 @@ fn a_note_fills_the_register_file() {
 #[test]
 fn raw_ram_needs_and_takes_a_side_file() {
     let dir = Dir::new();
-    let raw = dir.file("guest.raw", &ram(0x1801, 1));
+    let raw = dir.file("guest.raw", &ram(0x2000, 1));
     assert!(matches!(cause(&raw), TargetCause::NoCpuFile(_)));
     let cpus = open(&dir.file("core", &sample(true))).unwrap().cpus;
     dir.file("guest.raw.cpu.json", cpus_json(&cpus).as_bytes());
     let target = open(&raw).unwrap();
     assert_eq!((target.format, &target.cpus), ("raw", &cpus));
-    assert_eq!(target.mem.ranges(), [PhysAddr(0)..PhysAddr(0x1801)]);
-    assert_eq!(target.mem.page(PhysAddr(0x1000)).unwrap()[0x800], ram(0x1801, 1)[0x1800]);
+    assert_eq!(target.mem.ranges(), [PhysAddr(0)..PhysAddr(0x2000)]);
+    assert_eq!(target.mem.page(PhysAddr(0x1000)).unwrap()[0x800], ram(0x2000, 1)[0x1800]);
     let given = TargetOptions { cpu_file: Some(dir.file("other.json", cpus_json(&cpus[..1]).as_bytes())) };
     assert_eq!(Target::open(&raw, &given).unwrap().cpus.len(), 1);
     let bare = dir.file("bare.core", &core(true, &[], &[(0, ram(0x1000, 0))]));
     assert!(matches!(cause(&bare), TargetCause::NoCpus));
     assert_eq!(Target::open(&bare, &given).unwrap().cpus, cpus[..1]);
+    let part = dir.file("part.raw", &ram(0x1801, 1));
+    assert!(matches!(*Target::open(&part, &given).unwrap_err().cause, TargetCause::PartOfAPage(0x1801)));
     let missing = TargetOptions { cpu_file: Some(dir.0.join("nowhere")) };
     assert!(matches!(*Target::open(&raw, &missing).unwrap_err().cause, TargetCause::CpuFileIo { .. }));
 }

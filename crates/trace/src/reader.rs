@@ -7,7 +7,7 @@ use machine::{Reg, RegFile, VirtAddr};
 
 use crate::checksum::xxh64;
 use crate::chunk::{
-    ChunkRef, END_MAGIC, FORMAT_VERSION, HEAD_LEN, Kind, MAGIC, MAX_RAW, PREFIX_LEN, Source, TRAILER_LEN,
+    ChunkRef, END_MAGIC, FORMAT_VERSION, HEAD_LEN, Kind, MAGIC, MAX_RAW, PREFIX_LEN, Source, TRAILER_LEN, is_checksum,
 };
 use crate::codec::{BlockDecoder, BlockLimits, DecodeStop, MAX_BLOCK_EVENTS, MAX_BLOCK_RAW};
 use crate::error::TraceError;
@@ -235,7 +235,7 @@ fn check_trailer(source: &Source) -> Result<ChunkRef, TraceError> {
     if trailer[32..] != END_MAGIC {
         return Err(TraceError::Truncated { missing: CUT });
     }
-    if trailer[24..32] != xxh64(&trailer[..24], 0).to_le_bytes() {
+    if !is_checksum(&trailer[24..32], xxh64(&trailer[..24], 0)) {
         return Err(TraceError::damaged(offset, "the trailer's checksum does not match"));
     }
     let index = ChunkRef {

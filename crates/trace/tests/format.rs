@@ -273,6 +273,31 @@ fn what_the_format_cannot_hold_is_refused() {
     assert!(Trace::from_bytes(twice.finish_in_memory(None).unwrap()).is_err());
 }
 
+/// The seeds of the fuzz target `trace`, which wants frames that are not compressed:
+/// `RUSTFLAGS="--cfg fuzzing" cargo test -p virtuoso-trace --test format -- --ignored seeds`.
+#[cfg(fuzzing)]
+#[test]
+#[ignore = "writes fuzz/seeds/trace"]
+fn seeds_for_fuzzing() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/trace");
+    std::fs::create_dir_all(&folder).unwrap();
+    let whole_run = Header { ram_size: 0, ram_ranges: Vec::new(), idle: Vec::new(), whole_run: true, ..header() };
+    let mut bare = TraceWriter::in_memory(whole_run, begin_regs()).unwrap();
+    let id = bare.insn_id(VirtAddr(0x40_0000), 64, &[0x0f, 0x05]).unwrap();
+    bare.insn(id).unwrap();
+    let seeds = [
+        ("empty", TraceWriter::in_memory(Header::default(), RegFile::new()).unwrap().finish_in_memory(None).unwrap()),
+        ("whole-run", bare.finish_in_memory(None).unwrap()),
+        ("events", build(40, &[]).0),
+        ("pages", build(8, &[(0x1000, 3), (0x10_0000, 4)]).0),
+        ("long", build(800, &[(0x5000, 0)]).0),
+    ];
+    for (name, bytes) in seeds {
+        Trace::from_bytes(bytes.clone()).unwrap().verify().unwrap();
+        std::fs::write(folder.join(name), bytes).unwrap();
+    }
+}
+
 /// Not a check but a number: `cargo test -p virtuoso-trace --release -- --ignored --nocapture`.
 #[test]
 #[ignore = "prints the decoding speed"]

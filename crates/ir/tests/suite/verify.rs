@@ -3,7 +3,7 @@
 use ir::op::{Arg, Kind, Op, Var, Width};
 use ir::program::{Count, Elem, PageContent, Program};
 use ir::text::parse_program;
-use ir::verify::{MAX_FIELD, MAX_TEMPS, broken, verify};
+use ir::verify::{MAX_FIELD, MAX_FIELDS, MAX_TEMPS, broken, verify};
 
 const GOOD: &str = r#"
 program "good"
@@ -133,5 +133,13 @@ fn pages_fields_and_bits() {
             program.inputs[0].count = Count::Fixed(u64::MAX);
         },
         "impossible size",
+    );
+    changed(
+        |program| {
+            program.outputs[0].count = Count::Fixed(MAX_FIELD / program.outputs[0].elem.size());
+            let large = program.outputs[0].clone();
+            program.outputs.extend(std::iter::repeat_n(large, (MAX_FIELDS / MAX_FIELD) as usize));
+        },
+        "together are too large",
     );
 }

@@ -83,6 +83,9 @@ pub enum TargetCause {
         /// What is wrong.
         source: NoteError,
     },
+    /// Raw RAM that ends in the middle of a page.
+    #[error("it has {0} bytes, which are no whole pages of 4096: it was cut off, or it is no raw RAM")]
+    PartOfAPage(u64),
     /// A capture without processors.
     #[error("it holds no processor state (no note of type 0 named QEMU)")]
     NoCpus,
@@ -109,9 +112,12 @@ impl TargetCause {
             Self::CpuFile { .. } => "write the file in the format that target info --json prints",
             Self::NotACore(_) => "give a dump taken with QEMU's dump-guest-memory",
             Self::NoCpus => "take the dump with QEMU's dump-guest-memory, or add the CPU state with --cpu-file",
-            Self::Elf(_) | Self::NoMemory | Self::Image(_) | Self::Note { .. } | Self::TooManyCpus => {
-                "take the dump again, or copy it again if it was copied"
-            }
+            Self::Elf(_)
+            | Self::NoMemory
+            | Self::PartOfAPage(_)
+            | Self::Image(_)
+            | Self::Note { .. }
+            | Self::TooManyCpus => "take the dump again, or copy it again if it was copied",
         }
     }
 }

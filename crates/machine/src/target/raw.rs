@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::cpu::Cpu;
 use super::cpu_json::{JsonError, parse_cpus};
 use super::error::TargetCause;
-use crate::addr::PhysAddr;
+use crate::addr::{PAGE_SIZE, PhysAddr};
 use crate::memory::{ImageMemory, Segment};
 
 /// Bytes a side file may have.
@@ -33,7 +33,12 @@ pub(super) fn read<B: AsRef<[u8]>>(
         return Err(TargetCause::NoCpuFile(side));
     }
     let cpus = read_cpus(&side)?;
-    let all = Segment { start: PhysAddr(0), size: bytes.as_ref().len() as u64, offset: 0 };
+    let len = bytes.as_ref().len() as u64;
+    // No machine has a part of a page, and reading what was cut off as zeros would make answers of it.
+    if !len.is_multiple_of(PAGE_SIZE) {
+        return Err(TargetCause::PartOfAPage(len));
+    }
+    let all = Segment { start: PhysAddr(0), size: len, offset: 0 };
     Ok((ImageMemory::new(bytes, [all]).map_err(TargetCause::Image)?, cpus))
 }
 
