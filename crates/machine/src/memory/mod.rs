@@ -54,7 +54,8 @@ impl MemoryError {
 pub trait GuestMemory: Send + Sync {
     /// Borrows the page in which `addr` lies (`addr` need not be page aligned).
     ///
-    /// The reference lives as long as the memory: holding it is cheaper than asking again. Where RAM covers only a part
+    /// The reference lives as long as the memory: holding it is cheaper than asking again. Asking again gives the same
+    /// one; pages with the same bytes may share one. Where RAM covers only a part
     /// of the page (a range that ends in the middle of one), the rest reads as zero.
     fn page(&self, addr: PhysAddr) -> Result<&Page, MemoryError>;
 
