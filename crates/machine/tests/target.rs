@@ -12,7 +12,7 @@ use virtuoso_machine as machine;
 use machine::target::{JsonError, NoteError, TargetCause, VboxError, VmwareError, cpu_json, cpus_json, parse_cpus};
 use machine::{Cpu, GuestMemory, MemoryError, PagingMode, PhysAddr, Reg, Target, TargetError, TargetOptions};
 use proptest::prelude::*;
-use support::{note, note_segment, ram};
+use support::{core, core_with, note, ram};
 
 /// A directory that goes away with the test.
 struct Dir(PathBuf);
@@ -48,46 +48,6 @@ fn cause(path: &Path) -> TargetCause {
     let text = error.to_string();
     assert!(text.contains(&path.display().to_string()) && text.contains(error.hint()), "{text}");
     *error.cause
-}
-
-/// An ELF core with these notes and segments (physical address, bytes).
-fn core(is64: bool, descs: &[Vec<u8>], segments: &[(u64, Vec<u8>)]) -> Vec<u8> {
-    core_with(is64, note_segment(descs), segments)
-}
-
-fn core_with(is64: bool, notes: Vec<u8>, segments: &[(u64, Vec<u8>)]) -> Vec<u8> {
-    let (header, program) = if is64 { (64u64, 56u64) } else { (52, 32) };
-    let mut offset = header + program * (segments.len() as u64 + 1);
-    let mut parts = vec![(4u32, 0, notes)];
-    parts.extend(segments.iter().map(|(start, bytes)| (1, *start, bytes.clone())));
-    let mut out = vec![0x7f, b'E', b'L', b'F', if is64 { 2 } else { 1 }, 1, 1];
-    out.resize(16, 0);
-    let word = |out: &mut Vec<u8>, value: u64| {
-        out.extend(&value.to_le_bytes()[..if is64 { 8 } else { 4 }]);
-    };
-    out.extend([4u16.to_le_bytes(), if is64 { 62u16 } else { 3 }.to_le_bytes()].concat());
-    out.extend(1u32.to_le_bytes());
-    [0, header, 0].into_iter().for_each(|value| word(&mut out, value));
-    out.extend(0u32.to_le_bytes());
-    for half in [header as u16, program as u16, parts.len() as u16, 0, 0, 0] {
-        out.extend(half.to_le_bytes());
-    }
-    for (kind, start, bytes) in &parts {
-        let size = bytes.len() as u64;
-        out.extend(kind.to_le_bytes());
-        if is64 {
-            out.extend(0u32.to_le_bytes());
-        }
-        [offset, 0, *start, size, size].into_iter().for_each(|value| word(&mut out, value));
-        if is64 {
-            out.extend(0u64.to_le_bytes());
-        } else {
-            out.extend([0; 8]);
-        }
-        offset += size;
-    }
-    parts.into_iter().for_each(|(.., bytes)| out.extend(bytes));
-    out
 }
 
 fn sample(is64: bool) -> Vec<u8> {

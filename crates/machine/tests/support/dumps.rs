@@ -196,3 +196,29 @@ pub fn avml(pages: &Pages, block: usize, skip: usize) -> Vec<u8> {
     }
     out
 }
+
+/// A snapshot of VMware with its memory inside: two regions, of which the second has a hole before it.
+pub fn vmware(low: &[u8], high: &[u8], high_frame: u32) -> Vec<u8> {
+    let tag = |name: &str, index: u32, value: u32| {
+        let head = [1 << 6 | 4, name.len() as u8];
+        [&head[..], name.as_bytes(), &index.to_le_bytes(), &value.to_le_bytes()].concat()
+    };
+    let mut out = [0xbed2_bed2u32, 8, 1].map(u32::to_le_bytes).concat();
+    out.extend(b"memory");
+    out.resize(12 + 64, 0);
+    out.extend([92u64.to_le_bytes(), [0; 8]].concat());
+    let pages = |bytes: &[u8]| bytes.len() as u32 / 4096;
+    out.extend(tag("regionsCount", 0, 2));
+    for (i, [page, frame, size]) in [[0, 0, pages(low)], [pages(low), high_frame, pages(high)]].into_iter().enumerate()
+    {
+        let i = i as u32;
+        out.extend([tag("regionPageNum", i, page), tag("regionPPN", i, frame), tag("regionSize", i, size)].concat());
+    }
+    let memory = [low, high].concat();
+    out.extend([&[2 << 6 | 63, 6][..], b"Memory", &[0; 8]].concat());
+    out.extend([(memory.len() as u64).to_le_bytes(), (memory.len() as u64).to_le_bytes()].concat());
+    out.extend([2, 0, 0, 0]);
+    out.extend(memory);
+    out.extend([0, 0]);
+    out
+}

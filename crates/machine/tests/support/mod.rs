@@ -45,3 +45,44 @@ pub fn note_segment(descs: &[Vec<u8>]) -> Vec<u8> {
 pub fn ram(n: usize, seed: u8) -> Vec<u8> {
     (0..n).map(|i| (i as u8).wrapping_mul(31).wrapping_add((i >> 8) as u8) ^ seed).collect()
 }
+
+/// An ELF core with these notes and segments (physical address, bytes).
+pub fn core(is64: bool, descs: &[Vec<u8>], segments: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    core_with(is64, note_segment(descs), segments)
+}
+
+/// The same with notes as they are.
+pub fn core_with(is64: bool, notes: Vec<u8>, segments: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    let (header, program) = if is64 { (64u64, 56u64) } else { (52, 32) };
+    let mut offset = header + program * (segments.len() as u64 + 1);
+    let mut parts = vec![(4u32, 0, notes)];
+    parts.extend(segments.iter().map(|(start, bytes)| (1, *start, bytes.clone())));
+    let mut out = vec![0x7f, b'E', b'L', b'F', if is64 { 2 } else { 1 }, 1, 1];
+    out.resize(16, 0);
+    let word = |out: &mut Vec<u8>, value: u64| {
+        out.extend(&value.to_le_bytes()[..if is64 { 8 } else { 4 }]);
+    };
+    out.extend([4u16.to_le_bytes(), if is64 { 62u16 } else { 3 }.to_le_bytes()].concat());
+    out.extend(1u32.to_le_bytes());
+    [0, header, 0].into_iter().for_each(|value| word(&mut out, value));
+    out.extend(0u32.to_le_bytes());
+    for half in [header as u16, program as u16, parts.len() as u16, 0, 0, 0] {
+        out.extend(half.to_le_bytes());
+    }
+    for (kind, start, bytes) in &parts {
+        let size = bytes.len() as u64;
+        out.extend(kind.to_le_bytes());
+        if is64 {
+            out.extend(0u32.to_le_bytes());
+        }
+        [offset, 0, *start, size, size].into_iter().for_each(|value| word(&mut out, value));
+        if is64 {
+            out.extend(0u64.to_le_bytes());
+        } else {
+            out.extend([0; 8]);
+        }
+        offset += size;
+    }
+    parts.into_iter().for_each(|(.., bytes)| out.extend(bytes));
+    out
+}
