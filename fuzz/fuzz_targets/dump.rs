@@ -1,20 +1,25 @@
-//! Any file is a target or an error; page tables in it may be anything.
+//! Any file is a target or an error; its pages and page tables may be anything.
 #![no_main]
 
 use std::ops::ControlFlow;
 
 use machine::paging::{self, PagingMode};
-use machine::{Reg, Target, TargetOptions, VirtAddr};
+use machine::{Cpu, PhysAddr, Reg, Target, VirtAddr};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let path = std::env::temp_dir().join(format!("virtuoso-fuzz-{}", std::process::id()));
-    if std::fs::write(&path, data).is_err() {
-        return;
+    // A processor, so that formats without any are opened too.
+    let mut cpu = Cpu::default();
+    for (reg, value) in [(Reg::Rip, 0), (Reg::Cr0, 0x8000_0001), (Reg::Cr3, 0x1000), (Reg::Cr4, 0x20)] {
+        cpu.regs.set(reg, value);
     }
-    let target = Target::open(&path, &TargetOptions::default());
-    if let Ok(target) = &target {
+    for cpus in [None, Some(vec![cpu])] {
+        let Ok(target) = Target::from_bytes(data.to_vec(), "fuzz", cpus) else { continue };
         for range in target.mem.ranges().into_iter().take(16) {
-            let _ = target.mem.page(range.start);
+            assert!(range.start < range.end);
+            let _ = target.mem.page(PhysAddr(range.end.0 - 1));
+            for page in (range.start.0..range.end.0).step_by(4096).take(64) {
+                let _ = target.mem.page(PhysAddr(page));
+            }
         }
         for cpu in target.cpus.iter().take(4) {
             if let (Ok(mode), Some(root)) = (PagingMode::from_regs(&cpu.regs), cpu.regs.get(Reg::Cr3)) {
@@ -24,6 +29,4 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             }
         }
     }
-    drop(target);
-    let _ = std::fs::remove_file(&path);
 });

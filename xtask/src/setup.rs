@@ -24,6 +24,7 @@ pub fn run() -> Outcome {
     qemu()?;
     let kernel = kernel()?;
     headers(&kernel)?;
+    makedumpfile()?;
     kernel.unpacked()?;
     for kind in [Kind::Training, Kind::Target] {
         initramfs::build(kind, &kernel)?;
@@ -65,6 +66,20 @@ fn headers(kernel: &Kernel) -> Outcome {
     }
     println!("setup: installing {package} (for the test modules that hide things in test guests)");
     Ok(apt::install(&[&package, "make"], None)?)
+}
+
+/// Installs the tool whose dumps are read besides QEMU's; without it their test does with QEMU's alone.
+fn makedumpfile() -> Outcome {
+    const PACKAGE: &str = "makedumpfile";
+    if shell::exists(PACKAGE) {
+        return Ok(());
+    }
+    if !apt::present() || apt::versions(PACKAGE).is_empty() {
+        println!("setup: no {PACKAGE} to be had: its dumps will not be tested");
+        return Ok(());
+    }
+    println!("setup: installing {PACKAGE} (to test the dumps that it writes)");
+    Ok(apt::install(&[PACKAGE], None)?)
 }
 
 /// Makes sure that there is a QEMU that is new enough.

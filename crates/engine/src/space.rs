@@ -6,7 +6,7 @@
 
 use ir::program::{PageContent, Program};
 use machine::paging::{self, PagingMode};
-use machine::{GuestMemory, VirtAddr};
+use machine::{GuestMemory, MemoryError, VirtAddr};
 use rustc_hash::FxHashMap;
 
 use crate::place::Placed;
@@ -23,9 +23,9 @@ pub enum Fault {
     /// It is mapped read-only.
     #[error("it is mapped read-only")]
     ReadOnly,
-    /// The frame is not in the target's memory.
-    #[error("the frame {0:#x} is not in the target's memory")]
-    NoFrame(u64),
+    /// The target's memory does not have the frame.
+    #[error("{0}")]
+    NoFrame(MemoryError),
     /// Too many pages were written.
     #[error("the overlay is full")]
     Full,
@@ -226,7 +226,7 @@ impl<'t> Space<'t> {
             if let Some(copy) = copied {
                 entry.copy = copy;
             } else {
-                entry.target = self.memory.page(frame).map_err(|_| Fault::NoFrame(frame.0))?;
+                entry.target = self.memory.page(frame).map_err(Fault::NoFrame)?;
                 if write {
                     if self.copies.len() >= self.limit {
                         return Err(Fault::Full);

@@ -141,7 +141,7 @@ fn faults_name_their_cause() {
         (format!("t0 = load.8 {USER:#x}"), USER, "user memory"),
         (format!("store.8 {USER:#x}, 1"), USER, "user memory"),
         (format!("store.8 {READ_ONLY:#x}, 1"), READ_ONLY, "read-only"),
-        (format!("t0 = load.8 {NO_FRAME:#x}"), NO_FRAME, "not in the target's memory"),
+        (format!("t0 = load.8 {NO_FRAME:#x}"), NO_FRAME, "no RAM at physical address"),
         (format!("t0 = load.8 {UNMAPPED:#x}"), UNMAPPED, "not mapped"),
         ("t0 = load.8 0x400000".into(), 0x40_0000, "not mapped"),
         ("t0 = load.8 0x800000000000".into(), 0x8000_0000_0000, "not canonical"),

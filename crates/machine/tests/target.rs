@@ -1,15 +1,18 @@
 //! Targets built byte by byte: ELF cores of both classes, raw RAM with a side file, and everything that can be wrong
 //! with them.
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use virtuoso_machine as machine;
 
-use machine::target::{JsonError, NoteError, TargetCause, cpu_json, cpus_json, parse_cpus};
+use machine::target::{JsonError, NoteError, TargetCause, VboxError, VmwareError, cpu_json, cpus_json, parse_cpus};
 use machine::{Cpu, GuestMemory, MemoryError, PagingMode, PhysAddr, Reg, Target, TargetError, TargetOptions};
 use proptest::prelude::*;
+use support::{core, core_with, note, ram};
 
 /// A directory that goes away with the test.
 struct Dir(PathBuf);
@@ -45,82 +48,6 @@ fn cause(path: &Path) -> TargetCause {
     let text = error.to_string();
     assert!(text.contains(&path.display().to_string()) && text.contains(error.hint()), "{text}");
     *error.cause
-}
-
-/// A note as QEMU writes it; field k of the 64-bit ones holds a number that tells where it was.
-fn note(kernel_gs: bool) -> Vec<u8> {
-    let size: u32 = if kernel_gs { 440 } else { 432 };
-    let mut out = [1u32.to_le_bytes(), size.to_le_bytes()].concat();
-    (0..17u64).for_each(|i| out.extend((0x1000 + i).to_le_bytes()));
-    out.extend(0x3246u64.to_le_bytes());
-    for i in 0..10u32 {
-        let flags = if i == 0 { 0xaf_9b00 } else { 0x300 + i };
-        for word in [if i == 0 { 0x33 } else { 0x100 + i }, 0x200 + i, flags, 0] {
-            out.extend(word.to_le_bytes());
-        }
-        out.extend((0xffff_8000_0000_0400 + u64::from(i)).to_le_bytes());
-    }
-    for cr in [0x8005_0033u64, 0, 0xc2, 0x2000, 0x20] {
-        out.extend(cr.to_le_bytes());
-    }
-    if kernel_gs {
-        out.extend(0xffff_8888_0000_0000u64.to_le_bytes());
-    }
-    out
-}
-
-fn note_segment(descs: &[Vec<u8>]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (name, kind, desc) in descs.iter().flat_map(|desc| [(b"CORE", 1u32, vec![0; 336]), (b"QEMU", 0, desc.clone())])
-    {
-        out.extend([5u32.to_le_bytes(), (desc.len() as u32).to_le_bytes(), kind.to_le_bytes()].concat());
-        out.extend(name);
-        out.extend([0; 4]);
-        out.extend(&desc);
-        out.resize(out.len().next_multiple_of(4), 0);
-    }
-    out
-}
-
-/// An ELF core with these notes and segments (physical address, bytes).
-fn core(is64: bool, descs: &[Vec<u8>], segments: &[(u64, Vec<u8>)]) -> Vec<u8> {
-    let (header, program) = if is64 { (64u64, 56u64) } else { (52, 32) };
-    let notes = note_segment(descs);
-    let mut offset = header + program * (segments.len() as u64 + 1);
-    let mut parts = vec![(4u32, 0, notes)];
-    parts.extend(segments.iter().map(|(start, bytes)| (1, *start, bytes.clone())));
-    let mut out = vec![0x7f, b'E', b'L', b'F', if is64 { 2 } else { 1 }, 1, 1];
-    out.resize(16, 0);
-    let word = |out: &mut Vec<u8>, value: u64| {
-        out.extend(&value.to_le_bytes()[..if is64 { 8 } else { 4 }]);
-    };
-    out.extend([4u16.to_le_bytes(), if is64 { 62u16 } else { 3 }.to_le_bytes()].concat());
-    out.extend(1u32.to_le_bytes());
-    [0, header, 0].into_iter().for_each(|value| word(&mut out, value));
-    out.extend(0u32.to_le_bytes());
-    for half in [header as u16, program as u16, parts.len() as u16, 0, 0, 0] {
-        out.extend(half.to_le_bytes());
-    }
-    for (kind, start, bytes) in &parts {
-        let size = bytes.len() as u64;
-        out.extend(kind.to_le_bytes());
-        if is64 {
-            out.extend(0u32.to_le_bytes());
-        }
-        [offset, 0, *start, size, size].into_iter().for_each(|value| word(&mut out, value));
-        if is64 {
-            out.extend(0u64.to_le_bytes());
-        } else {
-            out.extend([0; 8]);
-        }
-        offset += size;
-    }
-    parts.into_iter().for_each(|(.., bytes)| out.extend(bytes));
-    out
-}
-
-fn ram(n: usize, seed: u8) -> Vec<u8> {
-    (0..n).map(|i| (i as u8).wrapping_mul(31).wrapping_add((i >> 8) as u8) ^ seed).collect()
 }
 
 fn sample(is64: bool) -> Vec<u8> {
@@ -193,6 +120,66 @@ fn a_note_fills_the_register_file() {
 }
 
 #[test]
+fn cores_of_virtualbox() {
+    // Names end without a zero byte in their size, as VirtualBox writes them.
+    let note = |name: &[u8], kind: u32, desc: &[u8]| {
+        let sizes = [(name.len() as u32).to_le_bytes(), (desc.len() as u32).to_le_bytes(), kind.to_le_bytes()].concat();
+        [&sizes, name, &[0; 3][..(8 - name.len()).min(3)], desc].concat()
+    };
+    let descriptor = |version: u32| [0xc01a_c0deu32, version, 24, 0x0700_0000, 0, 1].map(u32::to_le_bytes).concat();
+    let mut cpu = vec![0; 0x2240];
+    cpu[304..312].copy_from_slice(&0x2000u64.to_le_bytes());
+    let notes = |version| [note(b"VBCORE", 0xb00, &descriptor(version)), note(b"VBCPU", 0xb01, &cpu)].concat();
+    let target = Target::from_bytes(core_with(true, notes(0x1_0006), &[(0, ram(0x1000, 1))]), "core", None).unwrap();
+    assert_eq!(target.cpus.len(), 1);
+    assert_eq!(target.cpus[0].regs.get(Reg::Cr3), Some(0x2000));
+    let old = core_with(true, notes(0x1_0000), &[(0, ram(0x1000, 1))]);
+    let error = Target::from_bytes(old.clone(), "core", None).unwrap_err();
+    assert!(matches!(*error.cause, TargetCause::Vbox(VboxError::Version(0x1_0000))), "{error}");
+    assert!(Target::from_bytes(old, "core", Some(target.cpus)).is_ok(), "its processors are not looked at");
+}
+
+#[test]
+fn memory_of_vmware_lies_beside_its_description() {
+    let dir = Dir::new();
+    let tag = |name: &str, index: Option<u32>, value: u32| {
+        let head = vec![u8::from(index.is_some()) << 6 | 4, name.len() as u8];
+        let index = index.map_or(Vec::new(), |index| index.to_le_bytes().to_vec());
+        [head, name.as_bytes().to_vec(), index, value.to_le_bytes().to_vec()].concat()
+    };
+    let mut description = [0xbed2_bed2u32, 8, 1].map(u32::to_le_bytes).concat();
+    description.extend(b"memory");
+    description.resize(12 + 64, 0);
+    description.extend([92u64.to_le_bytes(), [0; 8]].concat());
+    description.extend(tag("regionsCount", None, 2));
+    for (i, [page, frame, size]) in [[0, 0, 2], [2, 0x10, 1]].into_iter().enumerate() {
+        let i = Some(i as u32);
+        description
+            .extend([tag("regionPageNum", i, page), tag("regionPPN", i, frame), tag("regionSize", i, size)].concat());
+    }
+    description.extend([0, 0]);
+    let given = TargetOptions {
+        cpu_file: Some(dir.file(
+            "cpu.json",
+            cpus_json(&[open(&dir.file("core", &sample(true))).unwrap().cpus[0].clone()]).as_bytes(),
+        )),
+    };
+    let vmss = dir.file("guest.vmss", &description);
+    let missing = *Target::open(&vmss, &given).unwrap_err().cause;
+    assert!(matches!(missing, TargetCause::Vmware(VmwareError::NoVmem(_))));
+    let vmem = dir.file("guest.vmem", &ram(0x3000, 5));
+    for path in [&vmss, &vmem] {
+        assert!(matches!(cause(path), TargetCause::NoCpus(_)));
+        let target = Target::open(path, &given).unwrap();
+        assert_eq!(target.format, "vmware");
+        assert_eq!(target.mem.ranges(), [PhysAddr(0)..PhysAddr(0x2000), PhysAddr(0x1_0000)..PhysAddr(0x1_1000)]);
+        assert_eq!(target.mem.page(PhysAddr(0x1_0000)).unwrap()[..], ram(0x3000, 5)[0x2000..]);
+    }
+    dir.file("guest.vmem", &ram(0x2fff, 5));
+    assert!(matches!(cause(&vmss), TargetCause::Image(_)), "cut off");
+}
+
+#[test]
 fn raw_ram_needs_and_takes_a_side_file() {
     let dir = Dir::new();
     let raw = dir.file("guest.raw", &ram(0x2000, 1));
@@ -206,7 +193,7 @@ fn raw_ram_needs_and_takes_a_side_file() {
     let given = TargetOptions { cpu_file: Some(dir.file("other.json", cpus_json(&cpus[..1]).as_bytes())) };
     assert_eq!(Target::open(&raw, &given).unwrap().cpus.len(), 1);
     let bare = dir.file("bare.core", &core(true, &[], &[(0, ram(0x1000, 0))]));
-    assert!(matches!(cause(&bare), TargetCause::NoCpus));
+    assert!(matches!(cause(&bare), TargetCause::NoCpus(_)));
     assert_eq!(Target::open(&bare, &given).unwrap().cpus, cpus[..1]);
     let part = dir.file("part.raw", &ram(0x1801, 1));
     assert!(matches!(*Target::open(&part, &given).unwrap_err().cause, TargetCause::PartOfAPage(0x1801)));
@@ -246,7 +233,7 @@ fn what_is_no_target_is_refused() {
     assert!(matches!(cause(&dir.0.join("absent")), TargetCause::Io(_)));
     assert!(matches!(cause(&dir.file("empty", b"")), TargetCause::Empty));
     assert!(matches!(cause(&dir.file("text", b"hello")), TargetCause::NoCpuFile(_)));
-    assert!(matches!(cause(&dir.file("dump", b"KDUMP   \0")), TargetCause::Foreign(_)));
+    assert!(matches!(cause(&dir.file("dump", b"PAGEDU64\0")), TargetCause::Foreign(_)));
     let changed = |name: &str, at: usize, byte: u8| {
         let mut bytes = sample(true);
         bytes[at] = byte;

@@ -71,6 +71,17 @@ pub fn capture(guest: &mut Guest, stem: &Path, moment: Moment) -> Result<Capture
 
 /// The same; `command` is given to the guest's init between the truth and the pause.
 pub fn capture_after(guest: &mut Guest, stem: &Path, moment: Moment, command: Option<&str>) -> Result<Capture> {
+    capture_with(guest, stem, moment, command, &mut |_| Ok(()))
+}
+
+/// The same; `also` writes more of the pause, perhaps more than once.
+pub fn capture_with(
+    guest: &mut Guest,
+    stem: &Path,
+    moment: Moment,
+    command: Option<&str>,
+    also: &mut dyn FnMut(&mut Qmp) -> Result<()>,
+) -> Result<Capture> {
     let empty = Truth { processes: Vec::new(), modules: Vec::new(), time: 0.0, time_after: None };
     let files = Capture::at(stem, empty);
     let mut qmp = guest.qmp()?;
@@ -81,7 +92,7 @@ pub fn capture_after(guest: &mut Guest, stem: &Path, moment: Moment, command: Op
             tell(guest, command)?;
         }
         pause(&mut qmp, moment)?;
-        let written = write(&mut qmp, &files);
+        let written = write(&mut qmp, &files).and_then(|()| also(&mut qmp));
         qmp.cont()?;
         written?;
         let later = ask(guest)?;

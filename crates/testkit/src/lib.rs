@@ -10,6 +10,7 @@
 pub mod capture;
 pub mod cpio;
 pub mod error;
+pub mod formats;
 pub mod guest;
 pub mod initramfs;
 pub mod kernel;

@@ -101,6 +101,20 @@ impl Qmp {
         self.execute("dump-guest-memory", json!({ "paging": false, "protocol": protocol })).map(drop)
     }
 
+    /// Writes the same in one of [`Qmp::dump_formats`].
+    pub fn dump_guest_memory_as(&mut self, format: &str, path: &Path) -> Result<()> {
+        let protocol = format!("file:{}", path.display());
+        let arguments = json!({ "paging": false, "protocol": protocol, "format": format });
+        self.execute("dump-guest-memory", arguments).map(drop)
+    }
+
+    /// The formats that this QEMU can dump in, such as `kdump-zlib`.
+    pub fn dump_formats(&mut self) -> Result<Vec<String>> {
+        let answer = self.execute("query-dump-guest-memory-capability", json!({}))?;
+        let formats = answer.get("formats").and_then(Value::as_array).into_iter().flatten();
+        Ok(formats.filter_map(|format| format.as_str().map(str::to_owned)).collect())
+    }
+
     /// Writes `size` bytes of guest-physical memory from `address` on.
     pub fn pmemsave(&mut self, address: u64, size: u64, path: &Path) -> Result<()> {
         let arguments = json!({ "val": address, "size": size, "filename": path.to_string_lossy() });

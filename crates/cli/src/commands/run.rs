@@ -61,7 +61,7 @@ pub struct TargetArgs {
     /// The processor whose view is taken, counted from 0
     #[arg(long, default_value_t = 0, value_name = "N")]
     cpu: usize,
-    /// Processor state as JSON; default for raw RAM: TARGET.cpu.json
+    /// Processor state as JSON; default: the dump's own, and TARGET.cpu.json where it has none
     #[arg(long, value_name = "FILE")]
     cpu_file: Option<PathBuf>,
     /// The target's time stamp counter at the pause, where it is known

@@ -32,13 +32,15 @@ impl Verb {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso target info guest.elf
-  virtuoso target info guest.raw --cpu-file guest.cpu.json
+  virtuoso target info guest.kdump
+  virtuoso target info guest.lime --cpu-file guest.cpu.json
   virtuoso target info qmp:/run/guest.qmp
   virtuoso target info guest.elf --json > guest.cpu.json   # processor state that --cpu-file reads")]
 pub struct InfoArgs {
-    /// A dump of a paused guest: an ELF core of QEMU's dump-guest-memory, or raw RAM; or a live guest: qmp:SOCKET or libvirt:DOMAIN
+    /// A dump of a guest: an ELF core or kdump, LiME, AVML, VMware's .vmss and .vmem, or raw RAM; the content decides; or a live guest: qmp:SOCKET
+    /// or libvirt:DOMAIN
     target: PathBuf,
-    /// Processor state as JSON; default for raw RAM: TARGET.cpu.json
+    /// Processor state as JSON; default: the dump's own, and TARGET.cpu.json where it has none
     #[arg(long, value_name = "FILE")]
     cpu_file: Option<PathBuf>,
     /// Print the processors' state in the form that --cpu-file reads

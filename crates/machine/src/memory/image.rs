@@ -13,7 +13,7 @@ use crate::addr::{PAGE_SIZE, PhysAddr};
 pub const MAX_PHYS: u64 = 1 << 52;
 
 /// Segments left after joining; QEMU writes some ten, a filtered Linux dump some thousands.
-const MAX_SEGMENTS: usize = 1 << 20;
+pub(crate) const MAX_SEGMENTS: usize = 1 << 20;
 /// Pages that segments may cover only in part: bounds what construction allocates (64 MiB).
 const MAX_PADDED: usize = 1 << 14;
 

@@ -8,12 +8,15 @@
 
 mod image;
 mod mock;
+mod store;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+pub(crate) use image::MAX_SEGMENTS;
 pub use image::{ImageError, ImageMemory, MAX_PHYS, Segment};
 pub use mock::Mock;
+pub(crate) use store::PageStore;
 
 use crate::addr::PhysAddr;
 
@@ -32,6 +35,9 @@ pub enum MemoryError {
     /// RAM that the capture knows of and does not hold, e.g. a page left out of a filtered dump.
     #[error("the page at physical address {0} is not in the capture")]
     Absent(PhysAddr),
+    /// RAM whose bytes in the capture are not what its format promises: they do not decompress, or lie outside the file.
+    #[error("the page at physical address {0} is damaged in the capture")]
+    Damaged(PhysAddr),
 }
 
 impl MemoryError {
@@ -39,7 +45,7 @@ impl MemoryError {
     #[must_use]
     pub const fn addr(&self) -> PhysAddr {
         match *self {
-            Self::Hole(addr) | Self::Absent(addr) => addr,
+            Self::Hole(addr) | Self::Absent(addr) | Self::Damaged(addr) => addr,
         }
     }
 }
@@ -48,7 +54,8 @@ impl MemoryError {
 pub trait GuestMemory: Send + Sync {
     /// Borrows the page in which `addr` lies (`addr` need not be page aligned).
     ///
-    /// The reference lives as long as the memory: holding it is cheaper than asking again. Where RAM covers only a part
+    /// The reference lives as long as the memory: holding it is cheaper than asking again. Asking again gives the same
+    /// one; pages with the same bytes may share one. Where RAM covers only a part
     /// of the page (a range that ends in the middle of one), the rest reads as zero.
     fn page(&self, addr: PhysAddr) -> Result<&Page, MemoryError>;
 

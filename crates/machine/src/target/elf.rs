@@ -1,54 +1,45 @@
-//! ELF cores of a whole machine, as QEMU's `dump-guest-memory` writes them: `PT_LOAD` segments with physical
-//! addresses and one note per processor.
+//! ELF cores of a whole machine, as QEMU's `dump-guest-memory` and VirtualBox's `dumpvmcore` write them: `PT_LOAD`
+//! segments with physical addresses and one note per processor.
 //!
 //! 32-bit files (guests below 4 GiB that are not in long mode) and 64-bit ones are read alike, also with more than
 //! 65534 segments. Only bytes that are in the file count as RAM: what a segment claims beyond its file size is a
-//! device's range, a hole. Cores of processes have no processor notes of QEMU and are refused for that reason.
+//! device's range, a hole. Cores of processes have no such notes and are refused for that reason.
 
 use object::Endianness;
 use object::elf::{self, FileHeader32, FileHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 
-use super::cpu::{Cpu, MAX_CPUS};
+use super::cpu::Cpu;
 use super::error::TargetCause;
-use super::qemu_note;
+use super::notes;
 use crate::addr::PhysAddr;
 use crate::memory::{ImageMemory, Segment};
 
 /// The first bytes of every ELF file.
 pub(super) const MAGIC: [u8; 4] = *b"\x7fELF";
 
-/// What a core holds.
-#[derive(Debug)]
-pub(super) struct Core<B> {
-    pub(super) mem: ImageMemory<B>,
-    pub(super) cpus: Vec<Cpu>,
-    pub(super) format: &'static str,
-}
-
-/// Reads the headers of a core; processors `given` replace those of its notes.
-pub(super) fn read<B: AsRef<[u8]>>(bytes: B, given: Option<Vec<Cpu>>) -> Result<Core<B>, TargetCause> {
+/// Reads the headers of a core; processors only if `with_notes`.
+pub(super) fn read<B: AsRef<[u8]>>(
+    bytes: B,
+    with_notes: bool,
+) -> Result<(ImageMemory<B>, Vec<Cpu>, &'static str), TargetCause> {
     let data = bytes.as_ref();
-    let (segments, notes, format) = match data.get(4).copied() {
+    let (segments, cpus, format) = match data.get(4).copied() {
         Some(1) => {
-            let (segments, notes) = headers::<FileHeader32<Endianness>>(data, given.is_none())?;
-            (segments, notes, "elf32")
+            let (segments, cpus) = headers::<FileHeader32<Endianness>>(data, with_notes)?;
+            (segments, cpus, "elf32")
         }
         Some(2) => {
-            let (segments, notes) = headers::<FileHeader64<Endianness>>(data, given.is_none())?;
-            (segments, notes, "elf64")
+            let (segments, cpus) = headers::<FileHeader64<Endianness>>(data, with_notes)?;
+            (segments, cpus, "elf64")
         }
         _ => return Err(TargetCause::Elf("the class is neither 32 nor 64 bit, or the header is cut off".to_owned())),
     };
     if segments.iter().all(|segment| segment.size == 0) {
         return Err(TargetCause::NoMemory);
     }
-    let cpus = given.unwrap_or(notes);
-    if cpus.is_empty() {
-        return Err(TargetCause::NoCpus);
-    }
     let mem = ImageMemory::new(bytes, segments).map_err(TargetCause::Image)?;
-    Ok(Core { mem, cpus, format })
+    Ok((mem, cpus, format))
 }
 
 fn headers<E: FileHeader<Endian = Endianness>>(
@@ -76,7 +67,7 @@ fn headers<E: FileHeader<Endian = Endianness>>(
                 size: program.p_filesz(endian).into(),
                 offset: program.p_offset(endian).into(),
             }),
-            elf::PT_NOTE if with_notes => notes(program, data, &mut cpus)?,
+            elf::PT_NOTE if with_notes => segment_notes(program, data, &mut cpus)?,
             _ => {}
         }
     }
@@ -84,24 +75,11 @@ fn headers<E: FileHeader<Endian = Endianness>>(
 }
 
 /// Adds the processors of one note segment.
-fn notes<P: ProgramHeader<Endian = Endianness>>(
+fn segment_notes<P: ProgramHeader<Endian = Endianness>>(
     program: &P,
     data: &[u8],
     cpus: &mut Vec<Cpu>,
 ) -> Result<(), TargetCause> {
-    let broken = |error: object::Error| TargetCause::Elf(error.to_string());
-    let Some(mut notes) = program.notes(Endianness::Little, data).map_err(broken)? else {
-        return Ok(());
-    };
-    while let Some(note) = notes.next().map_err(broken)? {
-        if note.name() != b"QEMU" || note.n_type(Endianness::Little).0 != 0 {
-            continue;
-        }
-        if cpus.len() == MAX_CPUS {
-            return Err(TargetCause::TooManyCpus);
-        }
-        let cpu = qemu_note::parse(note.desc()).map_err(|source| TargetCause::Note { cpu: cpus.len(), source })?;
-        cpus.push(cpu);
-    }
-    Ok(())
+    let found = program.notes(Endianness::Little, data).map_err(|error| TargetCause::Elf(error.to_string()))?;
+    found.map_or(Ok(()), |found| notes::from_iterator(found, cpus))
 }

@@ -5,7 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::cpu::MAX_CPUS;
 use super::cpu_json::JsonError;
+use super::flat::FlatError;
+use super::kdump::KdumpError;
+use super::lime::LimeError;
 use super::qemu_note::NoteError;
+use super::vbox_note::VboxError;
+use super::vmware::VmwareError;
 use crate::memory::ImageError;
 
 /// A target that cannot be opened; its text names the file, the cause and the next step.
@@ -45,7 +50,7 @@ pub enum TargetCause {
     #[error("it is {0}, which is not supported")]
     Foreign(&'static str),
     /// Neither an ELF file nor accompanied by processor state.
-    #[error("unknown format: no ELF core, and no processor state at {} that would make it raw RAM", .0.display())]
+    #[error("unknown format: no dump of a kind that is read, and no processor state at {} that would make it raw RAM", .0.display())]
     NoCpuFile(PathBuf),
     /// The file with the processors' state cannot be read.
     #[error("cannot read the processor state {}: {source}", path.display())]
@@ -69,8 +74,17 @@ pub enum TargetCause {
     /// An ELF file, but not a core of an x86 machine.
     #[error("it is {0}, not a core of an x86 machine")]
     NotACore(&'static str),
-    /// No segment holds memory.
-    #[error("the ELF core holds no memory")]
+    /// A flattened stream is broken.
+    #[error("{0}")]
+    Flat(FlatError),
+    /// A kdump is broken, or not of a kind that is read.
+    #[error("{0}")]
+    Kdump(KdumpError),
+    /// A capture of LiME or AVML is broken.
+    #[error("{0}")]
+    Lime(LimeError),
+    /// It holds no memory.
+    #[error("it holds no memory")]
     NoMemory,
     /// Segments that make no memory.
     #[error("{0}")]
@@ -86,9 +100,15 @@ pub enum TargetCause {
     /// Raw RAM that ends in the middle of a page.
     #[error("it has {0} bytes, which are no whole pages of 4096: it was cut off, or it is no raw RAM")]
     PartOfAPage(u64),
-    /// A capture without processors.
-    #[error("it holds no processor state (no note of type 0 named QEMU)")]
-    NoCpus,
+    /// The notes of a core of VirtualBox cannot be used.
+    #[error("{0}")]
+    Vbox(VboxError),
+    /// A machine of VMware cannot be read.
+    #[error("{0}")]
+    Vmware(VmwareError),
+    /// A capture without processors, and no file of them beside it.
+    #[error("it holds no processor state, and there is none at {}", .0.display())]
+    NoCpus(PathBuf),
     /// More processors than any machine has.
     #[error("it holds the state of more than {MAX_CPUS} processors")]
     TooManyCpus,
@@ -111,8 +131,19 @@ impl TargetCause {
             }
             Self::CpuFile { .. } => "write the file in the format that target info --json prints",
             Self::NotACore(_) => "give a dump taken with QEMU's dump-guest-memory",
-            Self::NoCpus => "take the dump with QEMU's dump-guest-memory, or add the CPU state with --cpu-file",
+            Self::Kdump(KdumpError::Split) => "put the parts together with makedumpfile --reassemble",
+            Self::Kdump(KdumpError::Machine(_) | KdumpError::BlockSize(_)) => "give a dump of an x86 machine",
+            Self::Vmware(VmwareError::NoVmem(_)) => "put the .vmem file beside it",
+            Self::Vmware(VmwareError::Old | VmwareError::Compressed) => {
+                "take the snapshot with a newer VMware, uncompressed"
+            }
+            Self::Vbox(_) => "add the CPU state with --cpu-file",
+            Self::NoCpus(_) => "take the dump with QEMU's dump-guest-memory, or add the CPU state with --cpu-file",
             Self::Elf(_)
+            | Self::Flat(_)
+            | Self::Kdump(_)
+            | Self::Lime(_)
+            | Self::Vmware(_)
             | Self::NoMemory
             | Self::PartOfAPage(_)
             | Self::Image(_)

@@ -19,31 +19,19 @@ use crate::memory::{ImageMemory, Segment};
 /// Bytes a side file may have.
 const MAX_SIDE_FILE: u64 = 16 << 20;
 
-/// Reads raw RAM and its processors.
-pub(super) fn read<B: AsRef<[u8]>>(
-    path: &Path,
-    bytes: B,
-    cpu_file: Option<&Path>,
-) -> Result<(ImageMemory<B>, Vec<Cpu>), TargetCause> {
-    let side = match cpu_file {
-        Some(given) => given.to_owned(),
-        None => default_cpu_file(path),
-    };
-    if cpu_file.is_none() && !side.exists() {
-        return Err(TargetCause::NoCpuFile(side));
-    }
-    let cpus = read_cpus(&side)?;
+/// Memory of which byte n is at physical address n.
+pub(super) fn read<B: AsRef<[u8]>>(bytes: B) -> Result<ImageMemory<B>, TargetCause> {
     let len = bytes.as_ref().len() as u64;
     // No machine has a part of a page, and reading what was cut off as zeros would make answers of it.
     if !len.is_multiple_of(PAGE_SIZE) {
         return Err(TargetCause::PartOfAPage(len));
     }
     let all = Segment { start: PhysAddr(0), size: len, offset: 0 };
-    Ok((ImageMemory::new(bytes, [all]).map_err(TargetCause::Image)?, cpus))
+    ImageMemory::new(bytes, [all]).map_err(TargetCause::Image)
 }
 
 /// The target's path with `.cpu.json` appended.
-fn default_cpu_file(path: &Path) -> PathBuf {
+pub(super) fn default_cpu_file(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".cpu.json");
     name.into()

@@ -206,8 +206,8 @@ impl Live {
         let mut bytes = Vec::new();
         let read = self.dump.rewind().and_then(|()| (&self.dump).take(MAX_DUMP).read_to_end(&mut bytes));
         read.map_err(|error| LiveError::Io { what: "reading QEMU's dump of a page", error })?;
-        let core = elf::read(bytes, None).map_err(LiveError::Dump)?;
-        Ok((core.cpus, core.mem))
+        let (mem, cpus, _) = elf::read(bytes, true).map_err(LiveError::Dump)?;
+        Ok((cpus, mem))
     }
 
     /// Closes the connection, so that somebody else can have the monitor. Nothing more can be asked.
