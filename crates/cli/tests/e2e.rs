@@ -91,7 +91,7 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
     let question = &testkit::pipeline::questions("lsmod", &busy.truth, 0)[0];
     assert!(question.is_answered(&answer), "lsmod, learned: {}", answer["outputs"]);
 
-    // Another kernel base is refused, not answered.
+    // Another kernel base is refused by programs that know of one only, and answered by those that have seen two.
     let moved = captured("e2e-kaslr", &Target { kaslr: true, ..Target::default() }, Moment::Idle)?;
     for program in PROGRAMS {
         let mut words: Vec<std::ffi::OsString> = ["run", "--quiet", "--json"].iter().map(Into::into).collect();
@@ -104,6 +104,30 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
         }
         let finished = tool.run(&words)?;
         assert_eq!(finished.code, 20, "{program}: {}{}", finished.output, finished.messages);
+        assert!(finished.messages.contains("--base"), "{program}: {}", finished.messages);
+    }
+    let base = tool.record_base(&layout::run().join("e2e-base"))?;
+    let base = base.to_string_lossy();
+    for program in PROGRAMS {
+        let mine: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
+        let file = directory.join(format!("{program}.moving.prog"));
+        let built = tool.build_with(program, &mine, &file, &["--base", &base])?;
+        for capture in [&moved, &idle] {
+            let row = tool.ask(program, &file, capture, 0, &built, false);
+            assert!(row.equals_truth, "{program}, moved: {} of {} right: {:?}", row.right, row.asked, row.problems);
+            if program == "pslist" || program == "gettime" {
+                assert_eq!(row.by_slice, row.asked, "{program} is answered by the slice where the kernel moved, too");
+            }
+        }
+    }
+    // The reverse: trained where the kernel chose its place, asked where it did not.
+    let reverse = directory.join("getpid.reverse.prog");
+    let getpid: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == "getpid").take(1).cloned().collect();
+    let built =
+        tool.build_with("getpid", &[PathBuf::from(&*base)], &reverse, &["--base", &getpid[0].to_string_lossy()])?;
+    for (capture, running) in [(&moved, 0), (&idle, 0), (&busy, u64::from(spinner.pid))] {
+        let row = tool.ask("getpid", &reverse, capture, running, &built, true);
+        assert!(row.equals_truth, "getpid, reverse: {:?}", row.problems);
     }
     Ok(())
 }

@@ -102,6 +102,16 @@ impl Tool {
         Ok(traces)
     }
 
+    /// Boots a training guest whose kernel chose another place, and records one short trainer: what `build --base` learns from.
+    ///
+    /// # Errors
+    /// What the guest or the recorder says.
+    pub fn record_base(&self, directory: &Path) -> Result<PathBuf> {
+        let training = Training { trainers: vec!["getpid".to_owned()], kaslr: true, ..Training::default() };
+        let traces = self.record(&training, directory)?;
+        traces.into_iter().next().ok_or_else(|| Error::Missing { what: "the trace of the other base".to_owned() })
+    }
+
     /// Builds a program from traces of one trainer.
     ///
     /// # Errors
