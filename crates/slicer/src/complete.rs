@@ -15,6 +15,8 @@ use crate::slice::Slice;
 
 /// Instructions on the way from a branch back to executed code, at most.
 const MAX_DETOUR: usize = 96;
+/// The same where some sides do not come back: a check or two more.
+const MAX_CHECK: usize = 16;
 
 /// Adds what the slice's branches may lead to. Returns the functions that changed.
 pub(crate) fn complete(
@@ -69,8 +71,8 @@ struct Detour {
 type Tails = FxHashMap<u64, u32>;
 
 impl Detour {
-    /// What lies at an address, as far as ways on from there come back to executed code of the function or end it in a way that was seen. Sides that
-    /// do not are left out, and stay unexplored.
+    /// What lies at an address, if all ways on from there come back to executed code of the function or end it in a way that was seen. A few instructions
+    /// that store nothing are taken also if they have sides that do not: these stay unexplored.
     fn find(by_pc: &FxHashMap<u64, u32>, known: &Known<'_>, mode: lift::Mode, start: u64) -> Option<Self> {
         let mut seen: Vec<(lift::Insn, Vec<u8>)> = Vec::new();
         let mut next: FxHashMap<u64, Vec<u64>> = FxHashMap::default();
@@ -107,8 +109,14 @@ impl Detour {
                 break;
             }
         }
+        let open = next.iter().any(|(pc, ways)| {
+            let known = |way: &u64| by_pc.contains_key(way) || comes_back.contains(way);
+            !comes_back.contains(pc) || !ways.iter().all(known)
+        });
         seen.retain(|(insn, _)| comes_back.contains(&insn.pc));
-        comes_back.contains(&start).then_some(Self { insns: seen, mode })
+        let stores = seen.iter().any(|(insn, _)| insn.ops.iter().any(|op| op.kind == Kind::Store));
+        let fits = !open || seen.len() <= MAX_CHECK && !stores;
+        (fits && (by_pc.contains_key(&start) || comes_back.contains(&start))).then_some(Self { insns: seen, mode })
     }
 
     /// Makes it a part of the function, entered from `site`. Returns whether that is new.
