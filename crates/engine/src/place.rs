@@ -64,14 +64,14 @@ impl<'p> Placed<'p> {
                     }
                     continue;
                 }
-                if slide != 0 && !placement.movable {
+                if slide != 0 && !placement.movable() {
                     return Err(RunError::Elsewhere { slide });
                 }
                 for image in 1..placement.images.len() {
                     let ranges: Vec<&CodeRange> =
                         program.code.iter().filter(|range| placement.image(range.addr) == Some(image)).collect();
                     found.slides[image] = None;
-                    found.slides[image] = found.module(run.memory, image, &ranges);
+                    found.slides[image] = found.module(run.memory, image, &ranges, true);
                 }
                 if differing > 0 {
                     found.patched_constants(program, run.memory)?;
@@ -93,13 +93,14 @@ impl<'p> Placed<'p> {
         Placed { placement, mode: self.mode, root: self.root, slides }
     }
 
-    /// Looks for a companion file's other images, all of them.
-    pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory) {
+    /// Looks for a companion file's other images, all of them. To be executed their code must be training's to the byte, what moves taken into account: one
+    /// that calls another may have to call it elsewhere. For a comparison a tenth may differ.
+    pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory, exact: bool) {
         for image in 1..self.placement.images.len() {
             let here = self.placement.images[image];
             let page = |addr: u64| system.page(addr).map(|bytes| CodeRange { addr, bytes: bytes.to_vec() });
             let ranges: Vec<CodeRange> = (here.start..here.end).step_by(4096).filter_map(page).collect();
-            self.slides[image] = self.module(memory, image, &ranges.iter().collect::<Vec<_>>());
+            self.slides[image] = self.module(memory, image, &ranges.iter().collect::<Vec<_>>(), exact);
         }
     }
 
@@ -273,18 +274,18 @@ impl<'p> Placed<'p> {
     }
 
     /// How far away the target has an image's code: where training had it, or else wherever it is mapped.
-    fn module(&self, memory: &dyn GuestMemory, image: usize, ranges: &[&CodeRange]) -> Option<u64> {
+    fn module(&self, memory: &dyn GuestMemory, image: usize, ranges: &[&CodeRange], exact: bool) -> Option<u64> {
         let first = ranges.iter().find(|range| range.bytes.len() >= PROBE)?;
         let mut found = self.clone();
         let mut fits = |slide: u64| {
             found.slides[image] = Some(slide);
             let (differing, checked) = found.compare(memory, ranges.iter().copied());
-            differing * 10 <= checked
+            differing == 0 || (!exact && differing * 10 <= checked)
         };
         if fits(0) {
             return Some(0);
         }
-        if !self.placement.movable {
+        if !self.placement.images[image].movable {
             return None;
         }
         let fields = self.placement.fields_in(first.addr, first.addr + PROBE as u64);

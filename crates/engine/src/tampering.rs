@@ -25,6 +25,8 @@ pub enum Change {
     Switch,
     /// A no-operation and a call into the trusted copy, either way.
     TracePoint,
+    /// A lock prefix and a prefix without effect, either way: kernels need no locks on one processor.
+    Lock,
     /// Anything else.
     Foreign,
 }
@@ -175,6 +177,10 @@ fn patch(
     last: usize,
 ) -> Option<(usize, usize, Change, Option<u64>)> {
     let mut foreign = None;
+    let lock = |at: usize| matches!((trusted[at], found[at]), (0xf0, 0x3e) | (0x3e, 0xf0));
+    if (first..=last).all(|at| trusted[at] == found[at] || lock(at)) {
+        return Some((first, last + 1, Change::Lock, None));
+    }
     for length in [5usize, 2] {
         for from in first.saturating_sub(length - 1)..=first {
             let to = from + length;
@@ -217,7 +223,8 @@ fn form(bytes: &[u8], address: u64) -> Option<Form> {
         [0x0f, 0x1f, 0x44, 0x00, 0x00] | [0x66, 0x90] => Some(Form::Nothing),
         [0xe8, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Call),
         [0xe9, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Jump),
-        [0xeb, _] => target(bytes, address).map(Form::Jump),
+        // A short jump may be followed by filling.
+        [0xeb, _] | [0xeb, _, 0x0f, 0x1f, 0x00] => target(bytes, address).map(Form::Jump),
         _ => None,
     }
 }
@@ -245,6 +252,7 @@ mod tests {
         page[100..105].copy_from_slice(&[0x0f, 0x1f, 0x44, 0x00, 0x00]);
         page[200..205].copy_from_slice(&[0xe8, 1, 0, 0, 0]);
         page[300..302].copy_from_slice(&[0x66, 0x90]);
+        page[401] = 0xf0;
         let mut system = System::default();
         system.insert(BASE, &page);
         let mut found = page;
@@ -269,6 +277,8 @@ mod tests {
         // Out of the trusted copy: the first five bytes of a hook.
         assert_eq!(changes(|page| page[100..105].copy_from_slice(&[0xe9, 0, 0, 1, 0])), [(100, Change::Foreign)]);
         assert_eq!(changes(|page| page[200..205].copy_from_slice(&[0xe8, 0, 0, 1, 0])), [(200, Change::Foreign)]);
+        assert_eq!(changes(|page| page[100..105].copy_from_slice(&[0xeb, 9, 0x0f, 0x1f, 0])), [(100, Change::Switch)]);
+        assert_eq!(changes(|page| page[401] = 0x3e), [(401, Change::Lock)]);
         assert_eq!(changes(|page| page[50] = 0xcc), [(50, Change::Foreign)]);
     }
 

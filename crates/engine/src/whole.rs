@@ -369,7 +369,7 @@ impl Kernel<'_> {
         let mut from = self.placed.training(pc);
         if !from.is_some_and(in_kernel) && !self.modules {
             self.modules = true;
-            self.placed.find_modules(self.system, self.memory);
+            self.placed.find_modules(self.system, self.memory, true);
             from = self.placed.training(pc);
         }
         let Some(from) = from else { return Vec::new() };

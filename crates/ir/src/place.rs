@@ -13,6 +13,8 @@ pub struct Image {
     pub start: u64,
     /// The address after its last.
     pub end: u64,
+    /// Whether training saw it at two places, so that its fields and constants are known. If not, it is of use only where training had it.
+    pub movable: bool,
 }
 
 /// How a field of machine code changes from boot to boot.
@@ -80,8 +82,6 @@ impl Moved {
 pub struct Placement {
     /// The images; the first is the kernel's own.
     pub images: Vec<Image>,
-    /// Whether training saw two bases. If not, fields and constants are not known, and every image must be at its place.
-    pub movable: bool,
     /// Where the training system's interrupt gates lead: vector and handler, ascending by vector. Their distance to the target's is the first
     /// image's slide.
     pub gates: Vec<(u8, u64)>,
@@ -92,6 +92,12 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// Whether the kernel's own image may lie elsewhere.
+    #[must_use]
+    pub fn movable(&self) -> bool {
+        self.images.first().is_some_and(|image| image.movable)
+    }
+
     /// The image that holds an address.
     #[must_use]
     pub fn image(&self, address: u64) -> Option<usize> {
@@ -150,8 +156,10 @@ mod tests {
     fn placement() -> Placement {
         let moves = |plus, minus| Change::Moves { plus, minus };
         Placement {
-            images: vec![Image { start: 0x1000, end: 0x3000 }, Image { start: 0x8000, end: 0x9000 }],
-            movable: true,
+            images: vec![
+                Image { start: 0x1000, end: 0x3000, movable: true },
+                Image { start: 0x8000, end: 0x9000, movable: true },
+            ],
             fields: vec![
                 Field { addr: 0x1001, size: 4, change: moves(Some(0), None) },
                 Field { addr: 0x1008, size: 4, change: moves(Some(1), Some(0)) },

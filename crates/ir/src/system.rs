@@ -105,10 +105,10 @@ impl System {
 fn hash_placement(placement: &Placement, hasher: &mut sha2::Sha256) {
     use crate::place::Change;
     use sha2::Digest;
-    hasher.update([u8::from(placement.movable)]);
     for image in &placement.images {
         hasher.update(image.start.to_le_bytes());
         hasher.update(image.end.to_le_bytes());
+        hasher.update([u8::from(image.movable)]);
     }
     for (vector, handler) in &placement.gates {
         hasher.update([*vector]);

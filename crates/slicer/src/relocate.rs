@@ -19,8 +19,8 @@ use crate::snapshot::AddressSpace;
 const VECTORS: u8 = 32;
 /// Code this near to the interrupt handlers belongs to their image.
 const NEAR: u64 = 64 << 20;
-/// What an image's code may have otherwise in the other boot and still be the same: a fifth.
-const SAME: usize = 5;
+/// What an image's code may have otherwise in the other boot and still be the same: half of it, for every address in a small module differs.
+const SAME: usize = 2;
 
 /// Contiguous executable pages.
 struct Stretch {
@@ -68,22 +68,25 @@ impl Relocations {
         for image in this.placement.images.clone() {
             let parts: Vec<&Stretch> = mine.iter().filter(|it| image.holds(it.start)).collect();
             let candidates = std::iter::once(slide).chain(theirs.iter().map(|it| it.start.wrapping_sub(image.start)));
-            let (mut found, mut tried) = (None, Vec::new());
+            let (mut best, mut tried) = (None, Vec::new());
             for candidate in candidates {
                 if tried.contains(&candidate) {
                     continue;
                 }
                 tried.push(candidate);
-                if parts
+                let (differing, all) = parts
                     .iter()
                     .map(|part| part.alike(other, candidate))
-                    .fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
-                    .same()
-                {
-                    found = Some(candidate);
+                    .fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+                if all > 0 && differing * SAME <= all && best.is_none_or(|(least, _)| differing < least) {
+                    best = Some((differing, candidate));
+                }
+                // The kernel is where its handlers are.
+                if this.slides.is_empty() {
                     break;
                 }
             }
+            let found = best.map(|(_, candidate)| candidate);
             this.slides.push(found);
         }
         if this.slides.first().copied().flatten() != Some(slide) {
@@ -99,7 +102,10 @@ impl Relocations {
         }
         this.placement.fields.sort_unstable_by_key(|field| field.addr);
         this.placement.fields.dedup_by_key(|field| field.addr);
-        this.placement.movable = true;
+        // Which of two images that moved alike a constant belongs to, nobody can tell.
+        for (image, slide) in this.placement.images.iter_mut().zip(&this.slides) {
+            image.movable = slide.is_some() && this.slides.iter().filter(|other| *other == slide).count() == 1;
+        }
         this.widen();
         Ok(this)
     }
@@ -132,7 +138,7 @@ impl Relocations {
                 end = end.max((address | 4095).saturating_add(1));
             }
         }
-        self.placement.images[0] = Image { start, end };
+        self.placement.images[0] = Image { start, end, ..kernel };
     }
 
     /// Which constants of an instruction are others in another boot: operation, operand, and what it is.
@@ -233,19 +239,7 @@ impl Relocations {
                 patched @ Moved::Patched { .. } => patched,
             })
             .collect();
-        Placement { images, movable: self.placement.movable, gates: self.placement.gates.clone(), moved, fields }
-    }
-}
-
-/// Whether so many of so many bytes make the same code.
-trait Same {
-    fn same(self) -> bool;
-}
-
-impl Same for (usize, usize) {
-    fn same(self) -> bool {
-        let (differing, all) = self;
-        all > 0 && differing * SAME <= all
+        Placement { images, gates: self.placement.gates.clone(), moved, fields }
     }
 }
 
@@ -262,7 +256,7 @@ impl Holds for Image {
 
 impl Stretch {
     fn image(&self) -> Image {
-        Image { start: self.start, end: self.start.saturating_add(self.bytes.len() as u64) }
+        Image { start: self.start, end: self.start.saturating_add(self.bytes.len() as u64), movable: false }
     }
 
     /// Bytes that the other boot has otherwise, this far away, and all; filling between functions says nothing.
@@ -408,7 +402,7 @@ fn kernel(gates: &[(u8, u64)], stretches: &[Stretch]) -> Image {
     let handlers: Vec<u64> = gates.iter().map(|gate| gate.1).collect();
     let count = |it: &&Stretch| handlers.iter().filter(|handler| it.image().holds(**handler)).count();
     let Some(home) = stretches.iter().max_by_key(count).filter(|it| count(it) > 0) else {
-        return Image { start: 0, end: 0 };
+        return Image { start: 0, end: 0, movable: false };
     };
     let (mut start, mut end) = (home.image().start, home.image().end);
     for it in stretches.iter().map(Stretch::image) {
@@ -416,7 +410,7 @@ fn kernel(gates: &[(u8, u64)], stretches: &[Stretch]) -> Image {
             (start, end) = (start.min(it.start), end.max(it.end));
         }
     }
-    Image { start, end }
+    Image { start, end, movable: false }
 }
 
 /// The executable pages of the kernel, joined.

@@ -50,7 +50,7 @@ impl TamperingArgs {
         let found = Placed::find(&program, &run).map_err(|error| self.asked.failure(&error))?;
         let mut placed = found.system(&system);
         let report = context.progress.during("comparing code", || {
-            placed.find_modules(&system, run.memory);
+            placed.find_modules(&system, run.memory, false);
             compare(&system, run.memory, &placed)
         });
         target.resume()?;
@@ -89,6 +89,7 @@ impl TamperingArgs {
                 "other": report.other,
                 "switches": count(Change::Switch),
                 "trace_points": count(Change::TracePoint),
+                "locks": count(Change::Lock),
                 "foreign": foreign,
                 "differences": differences,
             }))?;
@@ -101,9 +102,10 @@ impl TamperingArgs {
             )?;
             writeln!(
                 out,
-                "patched by the kernel itself: {} switches, {} trace points",
+                "patched by the kernel itself: {} switches, {} trace points, {} lock prefixes",
                 count(Change::Switch),
-                count(Change::TracePoint)
+                count(Change::TracePoint),
+                count(Change::Lock)
             )?;
             writeln!(out, "foreign changes: {foreign}")?;
             for it in report.differences.iter().filter(|it| self.all || it.change == Change::Foreign) {

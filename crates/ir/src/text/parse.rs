@@ -151,11 +151,11 @@ impl<'a> Parser<'a> {
             }
             "image" => {
                 let (start, end) = (cursor.number()?, cursor.number()?);
-                program.placement.images.push(Image { start, end });
-            }
-            "movable" => {
-                self.once(&start, "movable")?;
-                program.placement.movable = true;
+                let movable = cursor.peek() == "movable";
+                if movable {
+                    cursor.keyword("movable")?;
+                }
+                program.placement.images.push(Image { start, end, movable });
             }
             "gate" => program.placement.gates.push((small(&mut cursor)?, cursor.number()?)),
             "moved" => program.placement.moved.push(moved(&mut cursor)?),

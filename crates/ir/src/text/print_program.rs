@@ -93,10 +93,8 @@ fn write_program(out: &mut String, program: &Program, names: &[&str]) -> std::fm
 
 fn write_placement(out: &mut String, placement: &Placement) -> std::fmt::Result {
     for image in &placement.images {
-        writeln!(out, "image {:#x} {:#x}", image.start, image.end)?;
-    }
-    if placement.movable {
-        out.push_str("movable\n");
+        let movable = if image.movable { " movable" } else { "" };
+        writeln!(out, "image {:#x} {:#x}{movable}", image.start, image.end)?;
     }
     for (vector, handler) in &placement.gates {
         writeln!(out, "gate {vector} {handler:#x}")?;

@@ -212,11 +212,17 @@ impl Random {
         let maybe = |random: &mut Self| (random.below(2) == 0).then(|| image(random));
         Placement {
             images: if wild {
-                self.many(3, |random| Image { start: random.number(), end: random.number() })
+                self.many(3, |random| Image {
+                    start: random.number(),
+                    end: random.number(),
+                    movable: random.below(2) == 0,
+                })
             } else {
-                vec![Image { start: 0x1000, end: 0x2000 }, Image { start: 0x2000, end: 0x2001 }]
+                vec![
+                    Image { start: 0x1000, end: 0x2000, movable: self.below(2) == 0 },
+                    Image { start: 0x2000, end: 0x2001, movable: self.below(2) == 0 },
+                ]
             },
-            movable: self.below(2) == 0,
             gates: self.many(1, |random| (random.next() as u8, random.number())),
             moved: (0..MOVED)
                 .map(|_| match self.below(2) {
