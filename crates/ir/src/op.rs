@@ -42,7 +42,7 @@ pub enum Arg {
     Var(Var),
     /// A constant.
     Const(u64),
-    /// A constant that is another one in another boot: its number in [`crate::Program::moved`]. Only programs have such operands.
+    /// A constant that is another one in another boot: its number in [`crate::Placement::moved`]. Only programs have such operands.
     Moved(u32),
 }
 

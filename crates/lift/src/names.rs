@@ -58,7 +58,8 @@ mod tests {
     #[test]
     fn constants_stand_where_the_encoding_has_them() {
         // movabs $imm64,%rax; shr $0x14,%eax; mov disp32(%rip),%rax; movl $imm32,disp8(%rsp); jmp; call
-        let cases: [(&[u8], &[(usize, u8)]); 6] = [
+        type Case = (&'static [u8], &'static [(usize, u8)]);
+        let cases: [Case; 6] = [
             (&[0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8], &[(2, 8)]),
             (&[0xc1, 0xe8, 0x14], &[(2, 1)]),
             (&[0x48, 0x8b, 0x05, 1, 2, 3, 4], &[(3, 4)]),
