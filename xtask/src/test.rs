@@ -23,6 +23,7 @@ pub fn run() -> Outcome {
         "-p virtuoso-cli --test e2e",
         "-p virtuoso-cli --test hidden",
         "-p virtuoso-cli --test live",
+        "-p virtuoso-cli --test formats",
     ] {
         shell::show(cargo(&format!("test --release {guests}")).env("VIRTUOSO_E2E", "1"))?;
     }

@@ -172,7 +172,7 @@ impl<'p> Placed<'p> {
             Some(&Moved::Patched { pc, len, op, arg, .. }) => {
                 let code = program.code.iter().find_map(|range| {
                     let from = pc.checked_sub(range.addr)? as usize;
-                    range.bytes.get(from..from + usize::from(len))
+                    range.bytes.get(from..)?.get(..usize::from(len))
                 });
                 let mut bytes = code.ok_or_else(|| missing(pc))?.to_vec();
                 let mut absent = false;
@@ -203,7 +203,7 @@ impl<'p> Placed<'p> {
         let from = start.saturating_sub(MARGIN);
         let (mut bytes, wanted) = (Vec::with_capacity(count + 16), (start - from) as usize + count + MARGIN as usize);
         while bytes.len() < wanted {
-            let address = from + bytes.len() as u64;
+            let address = from.wrapping_add(bytes.len() as u64);
             let offset = address as usize & 4095;
             let here = (4096 - offset).min(wanted - bytes.len());
             match system.page(address & !4095) {
@@ -288,9 +288,9 @@ impl<'p> Placed<'p> {
         if !self.placement.images[image].movable {
             return None;
         }
-        let fields = self.placement.fields_in(first.addr, first.addr + PROBE as u64);
+        let fields = self.placement.fields_in(first.addr, first.addr.saturating_add(PROBE as u64));
         let fixed = |at: usize| {
-            let at = first.addr + at as u64;
+            let at = first.addr.wrapping_add(at as u64);
             !fields.iter().any(|field| (field.addr..field.addr + u64::from(field.size)).contains(&at))
         };
         let offset = first.addr as usize & 4095;
@@ -305,7 +305,7 @@ impl<'p> Placed<'p> {
                 let Ok(page) = memory.page(mapping.paddr.add(at)) else { continue };
                 let here = &page[offset..(offset + PROBE).min(4096)];
                 if here.iter().zip(&first.bytes).enumerate().all(|(at, (a, b))| a == b || !fixed(at)) {
-                    let candidate = (mapping.vaddr.0 + at).wrapping_sub(first.addr & !4095);
+                    let candidate = mapping.vaddr.0.wrapping_add(at).wrapping_sub(first.addr & !4095);
                     if fits(candidate) {
                         slide = Some(candidate);
                         return ControlFlow::Break(());
