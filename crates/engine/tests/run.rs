@@ -415,6 +415,32 @@ fn a_run_needs_control_registers_and_the_same_kernel() {
     assert_eq!(begin(&code("8877665544332212"), None), Err(other));
 }
 
+/// With no gates to compare, an image is where training had it, and so are the constants that move with it.
+#[test]
+fn moving_constants_have_training_s_values_where_nothing_moved() {
+    let end = FIRST + 0x10_0000;
+    let text = format!(
+        "image {FIRST:#x} {end:#x} movable\nmoved {:#x} image 0\n{}",
+        FIRST + 8,
+        block("store.64 0x5000, moved0\nend")
+    );
+    assert_eq!(x(&text), FIRST + 8);
+}
+
+/// A constant that stands in code that the program does not hold is refused, wherever it claims to be.
+#[test]
+fn a_moving_constant_without_its_code_is_refused() {
+    for pc in [0x1000, u64::MAX] {
+        let code = format!("code {FIRST:#x} bytes 8 {{\n 0: 8877665544332211\n}}");
+        let moved = format!("moved 0x1 code {pc:#x} 15 op 65535 arg 2");
+        let program = program(&format!("{moved}\n{code}\n{}", block("store.64 0x5000, moved0\nend")));
+        let (memory, regs) = guest();
+        let run = Run { memory: &memory, regs: &regs, env: Environment::default(), limits: Limits::default() };
+        let refused = SliceProgram::new(&program).unwrap().run(&run, &Vec::new()).map(|_| ());
+        assert_eq!(refused, Err(RunError::Constant { at: pc }));
+    }
+}
+
 /// A heap at the end of the address space must not overflow.
 #[test]
 fn a_heap_at_the_end_of_the_address_space() {
