@@ -11,10 +11,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Write};
-use std::net::Shutdown;
 use std::os::unix::fs::FileExt;
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -193,7 +190,6 @@ fn a_guest_under_load_is_asked_and_runs_on() -> Result<(), Failure> {
     bounded(&mut load, &directory.join("pslist.prog"))?;
     by_the_monitor(&mut load, &directory.join("pslist.prog"))?;
     through_virsh(&mut load, &directory)?;
-    hung_up(&mut load, &directory)?;
     // Nothing is stuck: init answers, and processes come and go.
     let turns = load.view()?.turns;
     ask(&mut load.guest)?;
@@ -376,40 +372,6 @@ fn by_the_monitor(load: &mut Load, program: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A monitor that hangs up in the middle of a pause: an exit code of its own, and the guest runs on.
-fn hung_up(load: &mut Load, directory: &Path) -> Result<(), Failure> {
-    let proxy = directory.join("proxy.sock");
-    let _ = std::fs::remove_file(&proxy);
-    let listener = UnixListener::bind(&proxy)?;
-    let real = load.socket.clone();
-    std::thread::spawn(move || {
-        for (number, client) in listener.incoming().map_while(Result::ok).enumerate() {
-            let Ok(monitor) = UnixStream::connect(&real) else { return };
-            let (Ok(mut up), Ok(mut down)) = (client.try_clone(), monitor.try_clone()) else { return };
-            std::thread::spawn(move || std::io::copy(&mut &monitor, &mut &client));
-            let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = up.read(&mut bytes) {
-                if down.write_all(&bytes[..count]).is_err() {
-                    break;
-                }
-                // The first client is cut off once the guest stands still.
-                if number == 0 && bytes[..count].windows(6).any(|it| it == b"\"stop\"") {
-                    std::thread::sleep(Duration::from_millis(50));
-                    break;
-                }
-            }
-            let _ = (up.shutdown(Shutdown::Both), down.shutdown(Shutdown::Both));
-        }
-    });
-    let target = format!("qmp:{}", proxy.display());
-    let output = command(&["run".into(), directory.join("pslist.prog").into(), target.into()]).output()?;
-    let messages = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(40), "{messages}");
-    assert!(output.stdout.is_empty(), "no answer");
-    eprintln!("hung up: running again after {:?}", load.runs_again()?);
-    Ok(())
-}
-
 /// The way over libvirt, with a script in virsh's place that hands commands and files to the real monitor.
 fn through_virsh(load: &mut Load, directory: &Path) -> Result<(), Failure> {
     use std::os::unix::fs::PermissionsExt;
@@ -450,6 +412,16 @@ fn through_virsh(load: &mut Load, directory: &Path) -> Result<(), Failure> {
     load.qmp.wait_for_event("STOP")?;
     child.kill()?;
     child.wait()?;
+    load.runs_again()?;
+    // A monitor that answers this process no more once the guest stands still: a code of its own, and somebody else resumes the guest.
+    std::fs::rename(&script, folder.join("virsh.py"))?;
+    let text = "#!/bin/sh\n[ \"$(cat \"$0.stopped\" 2>/dev/null)\" = $PPID ] && exit 1\n\
+                case \"$*\" in *'\"stop\"'*) \"$0.py\" \"$@\"; code=$?; echo $PPID > \"$0.stopped\"; exit $code;; esac\nexec \"$0.py\" \"$@\"\n";
+    std::fs::write(&script, text)?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+    let output = ask("target")?.wait_with_output()?;
+    assert_eq!(output.status.code(), Some(40), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stdout.is_empty(), "no answer");
     load.runs_again()?;
     // No such domain: a file's name as before.
     let output = ask("nobody")?.wait_with_output()?;
