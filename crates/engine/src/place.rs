@@ -143,7 +143,7 @@ impl<'p> Placed<'p> {
         }
         for (image, slide) in self.placement.images.iter().zip(&self.slides) {
             if let Some(slide) = slide
-                && (image.start..image.end).contains(&address.wrapping_sub(*slide))
+                && image.holds(address.wrapping_sub(*slide))
             {
                 return Some(address.wrapping_sub(*slide));
             }
@@ -231,33 +231,15 @@ impl<'p> Placed<'p> {
         self.placement.apply(start, bytes, &slides, patched);
     }
 
-    /// The target's byte at an address of the training system.
-    fn byte(&self, memory: &dyn GuestMemory, address: u64) -> Option<u8> {
-        let found = paging::translate(memory, self.mode, self.root, VirtAddr(self.place(address))).ok()?;
-        memory.read_u8(found.paddr).ok()
-    }
-
+    /// The target's little-endian number at an address of the training system.
     fn number(&self, memory: &dyn GuestMemory, address: u64, size: u8) -> Option<u64> {
-        (0..u64::from(size.min(8)))
-            .try_fold(0, |value, at| Some(value | u64::from(self.byte(memory, address.wrapping_add(at))?) << (8 * at)))
+        let bytes = self.bytes(memory, address, usize::from(size.min(8)));
+        bytes.into_iter().rev().try_fold(0, |value, byte| Some(value << 8 | u64::from(byte?)))
     }
 
-    /// The target's bytes at addresses of the training system.
+    /// The target's bytes at addresses of the training system, which lie in one image or in none.
     fn bytes(&self, memory: &dyn GuestMemory, start: u64, count: usize) -> Vec<Option<u8>> {
-        let mut found = Vec::with_capacity(count);
-        while found.len() < count {
-            let address = VirtAddr(self.place(start.wrapping_add(found.len() as u64)));
-            let offset = address.0 as usize & 4095;
-            let here = (4096 - offset).min(count - found.len());
-            let page = paging::translate(memory, self.mode, self.root, address)
-                .ok()
-                .and_then(|frame| memory.page(frame.paddr.page()).ok());
-            match page {
-                Some(page) => found.extend(page[offset..offset + here].iter().map(|byte| Some(*byte))),
-                None => found.resize(found.len() + here, None),
-            }
-        }
-        found
+        paging::read_mapped(memory, self.mode, self.root, VirtAddr(self.place(start)), count)
     }
 
     /// Bytes of these ranges that the target has otherwise, and all of them.

@@ -133,7 +133,7 @@ impl<'p> WholeProgram<'p> {
             Kernel { placed: placed.system(self.system), system: self.system, memory: run.memory, modules: false };
         // What was lifted for another target has that one's addresses, and the constants that its kernel wrote into its code.
         let varies = self.system.placement().fields.iter().any(|field| field.change == ir::place::Change::Patched);
-        if self.cache.slide != placed.slide() || varies || self.modules() {
+        if self.cache.slide != placed.slide() || varies || self.cache.modules {
             self.cache = Cache { slide: placed.slide(), ..Cache::default() };
         }
         let mut space = Space::new(run.memory, &placed, self.program, run.limits.pages);
@@ -284,11 +284,6 @@ impl<'p> WholeProgram<'p> {
         bytes
     }
 
-    /// Whether some of the companion file's code was lifted for where one target has its modules.
-    fn modules(&self) -> bool {
-        self.cache.modules
-    }
-
     fn lift_block<W: Watch>(
         &mut self,
         kernel: &mut Kernel<'_>,
@@ -365,7 +360,7 @@ impl Kernel<'_> {
     /// Code bytes at an address of the target: 0 to 15, fewer at the end of what is known.
     fn fetch(&mut self, pc: u64) -> Vec<u8> {
         let first = self.system.placement().images.first();
-        let in_kernel = |address: u64| first.is_some_and(|image| (image.start..image.end).contains(&address));
+        let in_kernel = |address: u64| first.is_some_and(|image| image.holds(address));
         let mut from = self.placed.training(pc);
         if !from.is_some_and(in_kernel) && !self.modules {
             self.modules = true;

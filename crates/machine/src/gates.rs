@@ -17,17 +17,9 @@ pub fn gates(memory: &dyn GuestMemory, mode: PagingMode, root: u64, base: u64, v
     for vector in 0..vectors {
         let mut gate = [0u8; 16];
         let at = base.wrapping_add(u64::from(vector) * size);
-        let whole = (0..size).all(|byte| {
-            let address = VirtAddr(at.wrapping_add(byte));
-            let frame = paging::translate(memory, mode, root, address).ok();
-            match frame.and_then(|frame| memory.read_u8(frame.paddr).ok()) {
-                Some(value) => {
-                    gate[byte as usize] = value;
-                    true
-                }
-                None => false,
-            }
-        });
+        let bytes = paging::read_mapped(memory, mode, root, VirtAddr(at), size as usize);
+        let whole = bytes.iter().all(Option::is_some);
+        gate.iter_mut().zip(bytes.into_iter().flatten()).for_each(|(place, byte)| *place = byte);
         let kind = gate[5] & 0x1f;
         // Interrupt or trap gate, 32 bits or 64; present.
         if !whole || gate[5] & 0x80 == 0 || !matches!(kind, 0x0e | 0x0f) {

@@ -243,17 +243,6 @@ impl Relocations {
     }
 }
 
-/// Addresses in an image.
-trait Holds {
-    fn holds(&self, address: u64) -> bool;
-}
-
-impl Holds for Image {
-    fn holds(&self, address: u64) -> bool {
-        (self.start..self.end).contains(&address)
-    }
-}
-
 impl Stretch {
     fn image(&self) -> Image {
         Image { start: self.start, end: self.start.saturating_add(self.bytes.len() as u64), movable: false }

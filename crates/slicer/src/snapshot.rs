@@ -204,18 +204,7 @@ impl<'t> AddressSpace<'t> {
 
     /// Bytes at a linear address of the kernel, each where it is mapped.
     pub fn read_mapped(&self, address: u64, count: usize) -> Vec<Option<u8>> {
-        let mut found = Vec::with_capacity(count);
-        while found.len() < count {
-            let here = VirtAddr(address.wrapping_add(found.len() as u64));
-            let offset = here.0 as usize & 4095;
-            let size = (4096 - offset).min(count - found.len());
-            let frame = paging::translate(&self.memory, self.mode, self.kernel_root, here).ok();
-            match frame.and_then(|frame| self.memory.page(frame.paddr.page()).ok()) {
-                Some(page) => found.extend(page[offset..offset + size].iter().map(|byte| Some(*byte))),
-                None => found.resize(found.len() + size, None),
-            }
-        }
-        found
+        paging::read_mapped(&self.memory, self.mode, self.kernel_root, VirtAddr(address), count)
     }
 
     /// The pages that are executable for the supervisor, ascending.

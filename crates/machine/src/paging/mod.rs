@@ -125,5 +125,28 @@ pub fn translate(
     })
 }
 
+/// `count` bytes from a linear address on, each where it is mapped and its frame is in memory.
+#[must_use]
+pub fn read_mapped(
+    mem: &dyn GuestMemory,
+    mode: PagingMode,
+    cr3: u64,
+    address: VirtAddr,
+    count: usize,
+) -> Vec<Option<u8>> {
+    let mut found = Vec::with_capacity(count);
+    while found.len() < count {
+        let here = VirtAddr(address.0.wrapping_add(found.len() as u64));
+        let offset = here.0 as usize & 4095;
+        let size = (4096 - offset).min(count - found.len());
+        let frame = translate(mem, mode, cr3, here).ok();
+        match frame.and_then(|frame| mem.page(frame.paddr.page()).ok()) {
+            Some(page) => found.extend(page[offset..offset + size].iter().map(|byte| Some(*byte))),
+            None => found.resize(found.len() + size, None),
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests;
