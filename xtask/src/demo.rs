@@ -53,7 +53,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
     say(&format!("{} traces, {instructions} instructions, all replayed by the lifter", traces.len()));
     say("recording once more with the kernel elsewhere, to learn what moves");
-    let base = tool.record_base(&layout::run().join("demo-base"))?;
+    let base = tool.record_base(testkit::kernel::DEFAULT, &layout::run().join("demo-base"))?;
     say("building six programs");
     let mut built = Vec::new();
     for program in PROGRAMS {

@@ -8,7 +8,7 @@ use crate::{Outcome, apt, shell};
 use std::path::Path;
 use std::process::Command;
 use testkit::initramfs::{self, Kind};
-use testkit::kernel::{CURRENT, Kernel};
+use testkit::kernel::{DEFAULT, Kernel, OTHERS, marker};
 use testkit::{layout, rootkit};
 
 /// The oldest QEMU whose plugin interface shows the values of memory accesses.
@@ -25,11 +25,18 @@ pub fn run() -> Outcome {
     let kernel = kernel()?;
     headers(&kernel)?;
     makedumpfile()?;
-    kernel.unpacked()?;
-    for kind in [Kind::Training, Kind::Target] {
-        initramfs::build(kind, &kernel)?;
+    let mut kernels = vec![kernel];
+    for name in OTHERS {
+        kernels.extend(other_kernel(name)?);
     }
-    println!("setup: ready (QEMU {}, guest kernel {})", qemu_version().unwrap_or_default(), kernel.release);
+    for kernel in &kernels {
+        kernel.unpacked()?;
+        for kind in [Kind::Training, Kind::Target] {
+            initramfs::build(kind, kernel)?;
+        }
+    }
+    let releases: Vec<&str> = kernels.iter().map(|kernel| kernel.release.as_str()).collect();
+    println!("setup: ready (QEMU {}, guest kernels {})", qemu_version().unwrap_or_default(), releases.join(", "));
     Ok(())
 }
 
@@ -142,7 +149,7 @@ fn version(text: &str) -> Option<(u32, u32)> {
 
 /// The guest kernel in the cache, fetched if it is not there.
 fn kernel() -> Result<Kernel, Box<dyn std::error::Error>> {
-    if let Ok(kernel) = Kernel::find() {
+    if let Ok(kernel) = Kernel::find(DEFAULT) {
         return Ok(kernel);
     }
     need_apt("the guest kernel")?;
@@ -158,16 +165,40 @@ fn kernel() -> Result<Kernel, Box<dyn std::error::Error>> {
     // Ubuntu keeps the modules in a package of their own.
     let mut packages = vec![package.clone()];
     packages.extend(apt::dependencies(&package, "linux-modules-"));
-    let directory = layout::kernels().join(&package);
-    println!("setup: fetching {} into {}", packages.join(" and "), layout::kernels().display());
-    if let Err(error) = fetch(&packages, &directory) {
+    if let Err(error) = fetch(DEFAULT, &packages) {
         println!("setup: {error}\nsetup: apt's lists may be old, refreshing them");
         apt::update()?;
-        fetch(&packages, &directory)?;
+        fetch(DEFAULT, &packages)?;
     }
-    let kernel = Kernel::in_directory(&directory)?;
-    layout::write(&layout::kernels().join(CURRENT), package.as_bytes())?;
-    Ok(kernel)
+    Ok(Kernel::find(DEFAULT)?)
+}
+
+/// One of the other kernels; `None` where the archive has no such build, and then what tests several kernels has one fewer.
+fn other_kernel(name: &str) -> Result<Option<Kernel>, Box<dyn std::error::Error>> {
+    if let Ok(kernel) = Kernel::find(name) {
+        return Ok(Some(kernel));
+    }
+    let meta = match name {
+        "cloud" => "linux-image-cloud-amd64".to_owned(),
+        "rt" => "linux-image-rt-amd64".to_owned(),
+        _ => {
+            let known = apt::versions("linux-image-amd64").into_iter();
+            let Some((version, _)) = known.into_iter().find(|(_, place)| place.contains("-backports/")) else {
+                println!("setup: apt's sources have no kernel in backports: that kernel will not be tested");
+                return Ok(None);
+            };
+            format!("linux-image-amd64={version}")
+        }
+    };
+    let Some(package) = apt::dependencies(&meta, "linux-image-").pop() else {
+        println!("setup: apt knows no {meta}: that kernel will not be tested");
+        return Ok(None);
+    };
+    if let Err(error) = fetch(name, &[package]) {
+        println!("setup: {error}\nsetup: that kernel will not be tested");
+        return Ok(None);
+    }
+    Ok(Some(Kernel::find(name)?))
 }
 
 /// The package with the kernel to use: Debian's current 6.1 where the archive has one, else the current one.
@@ -186,8 +217,16 @@ fn kernel_package() -> Option<String> {
     known.filter_map(|name| Some((revision(&name)?, name))).max().map(|(_, name)| name).or(current)
 }
 
-/// Downloads packages and unpacks them into `directory`, in one step for whoever looks at it.
-fn fetch(packages: &[String], directory: &Path) -> Outcome {
+/// Downloads the packages of the kernel `name` and unpacks them into the cache, in one step for whoever looks there.
+fn fetch(name: &str, packages: &[String]) -> Outcome {
+    let package = packages.first().ok_or("no package to fetch")?;
+    let directory = layout::kernels().join(package);
+    println!("setup: fetching {} into {}", packages.join(" and "), layout::kernels().display());
+    unpack(packages, &directory)?;
+    Ok(layout::write(&marker(name), package.as_bytes())?)
+}
+
+fn unpack(packages: &[String], directory: &Path) -> Outcome {
     let part = layout::part_name(directory);
     std::fs::create_dir_all(&part)?;
     let result = packages.iter().try_for_each(|package| -> Outcome {

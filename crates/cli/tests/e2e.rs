@@ -106,7 +106,7 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
         assert_eq!(finished.code, 20, "{program}: {}{}", finished.output, finished.messages);
         assert!(finished.messages.contains("--base"), "{program}: {}", finished.messages);
     }
-    let base = tool.record_base(&layout::run().join("e2e-base"))?;
+    let base = tool.record_base(testkit::kernel::DEFAULT, &layout::run().join("e2e-base"))?;
     let base = base.to_string_lossy();
     for program in PROGRAMS {
         let mine: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use testkit::capture::{Capture, Moment, ask, capture, tell};
 use testkit::guest::{Guest, Target, Training, boot_target, run_file};
-use testkit::kernel::Kernel;
+use testkit::kernel::{DEFAULT, Kernel};
 use testkit::pipeline::{Finished, Tool, program_of};
 use testkit::truth::Truth;
 use testkit::{layout, rootkit};
@@ -76,7 +76,7 @@ fn what_is_hidden_is_found() -> Result<(), Failure> {
         eprintln!("skipped: boots guests; set VIRTUOSO_E2E=1 (cargo xtask test does)");
         return Ok(());
     }
-    assert!(!rootkit::build(&Kernel::find()?)?.is_empty(), "no kernel headers: run cargo xtask setup");
+    assert!(!rootkit::build(&Kernel::find(DEFAULT)?)?.is_empty(), "no kernel headers: run cargo xtask setup");
     let tool = Tool { virtuoso: PathBuf::from(env!("CARGO_BIN_EXE_virtuoso")) };
     let directory = layout::run().join("hidden");
     let trainers = ["pslist", "lsmod", "pidprobe:400", "modnames", "sysmod"].map(str::to_owned).to_vec();

@@ -4,7 +4,7 @@
 //! would. A [`Guest`] owns its QEMU: dropping it ends it. The serial console is QEMU's standard input and output.
 
 use crate::initramfs::{self, Kind};
-use crate::kernel::Kernel;
+use crate::kernel::{self, Kernel};
 use crate::qmp::Qmp;
 use crate::{Error, Result, layout};
 use std::ffi::OsString;
@@ -22,8 +22,10 @@ pub const TRAINING_DONE: &str = "=== TRAINING DONE";
 pub const READY: &str = "=== READY";
 
 /// What may vary between two training guests.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Training {
+    /// Which kernel it runs, see [`Kernel::find`].
+    pub kernel: String,
     /// The trainers to run, each `NAME` or `NAME:ARGUMENT`; none means all with their usual arguments.
     pub trainers: Vec<String>,
     /// Whether the kernel chooses its place at random.
@@ -34,9 +36,23 @@ pub struct Training {
     pub qemu: Vec<OsString>,
 }
 
+impl Default for Training {
+    fn default() -> Self {
+        Self {
+            kernel: kernel::DEFAULT.to_owned(),
+            trainers: Vec::new(),
+            kaslr: false,
+            append: String::new(),
+            qemu: Vec::new(),
+        }
+    }
+}
+
 /// What may vary between two target guests.
 #[derive(Debug, Clone)]
 pub struct Target {
+    /// Which kernel it runs, see [`Kernel::find`].
+    pub kernel: String,
     /// How many named processes to start.
     pub idlers: u32,
     /// Whether a process of uid 1000 spins in user mode.
@@ -54,6 +70,7 @@ pub struct Target {
 impl Default for Target {
     fn default() -> Self {
         Self {
+            kernel: kernel::DEFAULT.to_owned(),
             idlers: 64,
             busy: false,
             kaslr: false,
@@ -74,7 +91,7 @@ pub fn training_argv(options: &Training) -> Result<Vec<OsString>> {
     // Time by instructions, not by the clock on the wall: recording slows the guest down, and it would spend its time on timer ticks.
     let mut qemu: Vec<OsString> = vec!["-icount".into(), "shift=1,sleep=off".into()];
     qemu.extend(options.qemu.iter().cloned());
-    argv(Kind::Training, options.kaslr, &append, &qemu)
+    argv(Kind::Training, &options.kernel, options.kaslr, &append, &qemu)
 }
 
 /// The whole QEMU command line of a target guest, program first. Builds its initramfs if need be.
@@ -82,11 +99,11 @@ pub fn target_argv(options: &Target) -> Result<Vec<OsString>> {
     let append = format!("{} idlers={} busy={}", options.append, options.idlers, u32::from(options.busy));
     let mut qemu: Vec<OsString> = vec!["-rtc".into(), format!("base={},clock=vm", options.clock).into()];
     qemu.extend(options.qemu.iter().cloned());
-    argv(Kind::Target, options.kaslr, &append, &qemu)
+    argv(Kind::Target, &options.kernel, options.kaslr, &append, &qemu)
 }
 
-fn argv(kind: Kind, kaslr: bool, append: &str, more: &[OsString]) -> Result<Vec<OsString>> {
-    let kernel = Kernel::find()?;
+fn argv(kind: Kind, kernel: &str, kaslr: bool, append: &str, more: &[OsString]) -> Result<Vec<OsString>> {
+    let kernel = Kernel::find(kernel)?;
     let initramfs = initramfs::build(kind, &kernel)?;
     // The vDSO reads the time stamp counter, so that `clock_gettime` needs neither a system call nor a device.
     let (base, image) = if kaslr { ("kaslr", kernel.image) } else { ("nokaslr", kernel.unpacked()?) };

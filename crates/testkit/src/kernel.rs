@@ -1,4 +1,4 @@
-//! The guest kernel: the unpacked distribution package in the cache, and its modules in load order.
+//! The guest kernels: unpacked distribution packages in the cache, and their modules in load order.
 //!
 //! Dependencies come from the modules themselves (`depends=` in `.modinfo`), because the packages carry no
 //! `modules.dep` and running `depmod` would need the `kmod` package. What a module asks for by name only at run time
@@ -28,16 +28,27 @@ pub struct Module {
     pub object: Vec<u8>,
 }
 
-/// The file in [`layout::kernels`] that names the directory in use. Set-up writes it last.
-pub const CURRENT: &str = "current";
+/// The kernel of guests that ask for no other.
+pub const DEFAULT: &str = "default";
+
+/// Other builds, which set-up fetches where the archive has them: for virtual machines, with real-time scheduling, and the distribution's newest.
+pub const OTHERS: [&str; 3] = ["cloud", "rt", "backports"];
+
+/// The file that names the directory of the kernel called `name`. Set-up writes it last.
+#[must_use]
+pub fn marker(name: &str) -> PathBuf {
+    layout::kernels().join(format!("{name}.kernel"))
+}
 
 impl Kernel {
-    /// The kernel that set-up has chosen.
-    pub fn find() -> Result<Self> {
-        let marker = layout::kernels().join(CURRENT);
-        let name =
-            std::fs::read_to_string(&marker).map_err(|_| Error::Missing { what: "the guest kernel".to_owned() })?;
-        Self::in_directory(&layout::kernels().join(name.trim()))
+    /// The kernel called [`DEFAULT`], or one of [`OTHERS`].
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when set-up has not fetched it.
+    pub fn find(name: &str) -> Result<Self> {
+        let directory = std::fs::read_to_string(marker(name))
+            .map_err(|_| Error::Missing { what: format!("the {name} guest kernel") })?;
+        Self::in_directory(&layout::kernels().join(directory.trim()))
     }
 
     /// The kernel of an unpacked package.

@@ -106,8 +106,9 @@ impl Tool {
     ///
     /// # Errors
     /// What the guest or the recorder says.
-    pub fn record_base(&self, directory: &Path) -> Result<PathBuf> {
-        let training = Training { trainers: vec!["getpid".to_owned()], kaslr: true, ..Training::default() };
+    pub fn record_base(&self, kernel: &str, directory: &Path) -> Result<PathBuf> {
+        let trainers = vec!["getpid".to_owned()];
+        let training = Training { kernel: kernel.to_owned(), trainers, kaslr: true, ..Training::default() };
         let traces = self.record(&training, directory)?;
         traces.into_iter().next().ok_or_else(|| Error::Missing { what: "the trace of the other base".to_owned() })
     }
