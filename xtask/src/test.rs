@@ -24,6 +24,7 @@ pub fn run() -> Outcome {
         "-p virtuoso-cli --test hidden",
         "-p virtuoso-cli --test live",
         "-p virtuoso-cli --test formats",
+        "-p virtuoso-cli --test kernels",
     ] {
         shell::show(cargo(&format!("test --release {guests}")).env("VIRTUOSO_E2E", "1"))?;
     }

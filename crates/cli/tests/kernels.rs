@@ -27,7 +27,8 @@ struct Machine {
 
 impl Machine {
     fn name(self) -> String {
-        let (place, tables) = (if self.kaslr { "random" } else { "fixed" }, if self.isolated { "pti" } else { "nopti" });
+        let (place, tables) =
+            (if self.kaslr { "random" } else { "fixed" }, if self.isolated { "pti" } else { "nopti" });
         format!("{place}-{tables}-{}", self.processors)
     }
 }
@@ -92,9 +93,21 @@ fn ask(tool: &Tool, kernel: &str, machine: Machine, log: &Path) -> Result<Vec<St
         let line = json!({ "kernel": kernel, "machine": machine.name(), "program": program, "asked": row.asked, "right": row.right,
             "by_slice": row.by_slice, "milliseconds": row.milliseconds, "problems": row.problems });
         writeln!(file, "{line}")?;
-        eprintln!("{kernel} {} {program}: {} of {} right, {} by slice", machine.name(), row.right, row.asked, row.by_slice);
+        eprintln!(
+            "{kernel} {} {program}: {} of {} right, {} by slice",
+            machine.name(),
+            row.right,
+            row.asked,
+            row.by_slice
+        );
         if !row.equals_truth {
-            wrong.push(format!("{kernel}, {}, {program}: {} of {} right: {:?}", machine.name(), row.right, row.asked, row.problems));
+            wrong.push(format!(
+                "{kernel}, {}, {program}: {} of {} right: {:?}",
+                machine.name(),
+                row.right,
+                row.asked,
+                row.problems
+            ));
         }
     }
     Ok(wrong)
@@ -114,7 +127,8 @@ fn every_kernel_answers_whatever_its_machine() -> Result<(), Failure> {
     let mut wrong = Vec::new();
     // The default kernel's programs are asked about moved kernels by the end-to-end test; here only in the full matrix.
     let others = OTHERS.into_iter().filter(|kernel| Kernel::find(kernel).is_ok());
-    let kernels: Vec<&str> = if mode == "full" { [DEFAULT].into_iter().chain(others).collect() } else { others.collect() };
+    let kernels: Vec<&str> =
+        if mode == "full" { [DEFAULT].into_iter().chain(others).collect() } else { others.collect() };
     for kernel in kernels.into_iter().filter(|kernel| chosen(kernel)) {
         train(&tool, kernel)?;
         for (machine, boots) in machines(mode == "full") {

@@ -92,7 +92,7 @@ impl Relocations {
         if this.slides.first().copied().flatten() != Some(slide) {
             return Err(Error::Bases("their kernels have different code".into()));
         }
-        let deltas = Deltas::new(&this.slides);
+        let deltas = Deltas::new(&this.placement.images, &this.slides);
         for stretch in &mine {
             let Some(image) = this.placement.image(stretch.start) else { continue };
             let Some(slide) = this.slides[image] else { continue };
@@ -182,7 +182,8 @@ impl Relocations {
                     self.slides.get(image).copied().flatten().is_some_and(|it| it & mask == delta & mask)
                 };
                 let holder = self.placement.image(value).filter(|&image| moves(image));
-                let image = holder.or_else(|| (0..self.slides.len()).find(|&image| moves(image)));
+                let named = |image: usize| moves(image) && names(&self.placement.images[image], value);
+                let image = holder.or_else(|| (0..self.slides.len()).find(|&image| named(image)));
                 let moved = match image {
                     Some(image) => Moved::Address { value, image: image as u16 },
                     None => Moved::Patched { value, pc, len: len as u8, op: op as u16, arg: arg as u8 },
@@ -257,14 +258,21 @@ impl Stretch {
     }
 }
 
+/// Whether a value can be an address that moves with an image: in it or near it. What is far from it and moved alike once (physical memory is mapped
+/// a second time, with some code in it) need not do so in the next boot.
+fn names(image: &Image, value: u64) -> bool {
+    image.start.saturating_sub(NEAR) <= value && value < image.end.saturating_add(NEAR)
+}
+
 /// By how much a field may differ: the change that each difference stands for.
 struct Deltas {
+    images: Vec<Image>,
     slides: Vec<Option<u64>>,
     by_image: Vec<FxHashMap<u32, Change>>,
 }
 
 impl Deltas {
-    fn new(slides: &[Option<u64>]) -> Self {
+    fn new(images: &[Image], slides: &[Option<u64>]) -> Self {
         let by_image = (0..slides.len()).map(|own| {
             let mut table = FxHashMap::default();
             let Some(own_slide) = slides[own] else { return table };
@@ -285,7 +293,7 @@ impl Deltas {
             }
             table
         });
-        Self { slides: slides.to_vec(), by_image: by_image.collect() }
+        Self { images: images.to_vec(), slides: slides.to_vec(), by_image: by_image.collect() }
     }
 
     /// The change of a field at the beginning of these bytes, and its size.
@@ -299,7 +307,7 @@ impl Deltas {
             && self.slides[usize::from(image)] == Some(b.wrapping_sub(a))
             && a >> 32 != b >> 32
         {
-            return Some((8, change));
+            return names(&self.images[usize::from(image)], a).then_some((8, change));
         }
         Some((4, change))
     }
@@ -412,4 +420,26 @@ fn stretches(space: &AddressSpace<'_>) -> Vec<Stretch> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Linux 6.12 patches the address of a table into its code; the table lies in the mapping of all memory, and so does some code.
+    #[test]
+    fn what_is_far_from_an_image_does_not_move_with_it_though_it_moved_alike() {
+        let images = [
+            Image { start: 0xffff_ffff_8100_0000, end: 0xffff_ffff_8200_0000, movable: true },
+            Image { start: 0xffff_8880_0009_a000, end: 0xffff_8880_0009_b000, movable: true },
+        ];
+        let slides = [Some(0x1200_0000), Some(0x1_4000_0000)];
+        let deltas = Deltas::new(&images, &slides);
+        let table = 0xffff_8880_0b5c_0000u64;
+        let change =
+            |value: u64, delta: u64| deltas.change(0, &value.to_le_bytes(), &value.wrapping_add(delta).to_le_bytes());
+        assert_eq!(change(table, 0x1_4000_0000), None);
+        let moves = Change::Moves { plus: Some(1), minus: None };
+        assert_eq!(change(0xffff_8880_0009_a100, 0x1_4000_0000), Some((8, moves)));
+    }
 }

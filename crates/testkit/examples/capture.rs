@@ -9,7 +9,9 @@ use virtuoso_testkit::guest::{Target, boot_target, run_file};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut words = std::env::args().skip(1);
-    let name = words.next().ok_or("usage: capture NAME [kernel=NAME] [idlers=N] [busy] [kaslr] [append=WORD]... [qemu=WORD]...")?;
+    let name = words
+        .next()
+        .ok_or("usage: capture NAME [kernel=NAME] [idlers=N] [busy] [kaslr] [append=WORD]... [qemu=WORD]...")?;
     let mut options = Target::default();
     for word in words {
         match word.split_once('=') {

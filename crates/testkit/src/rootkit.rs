@@ -26,7 +26,8 @@ pub fn build(kernel: &Kernel) -> Result<Vec<PathBuf>> {
     if !headers.is_dir() {
         return Ok(Vec::new());
     }
-    let (sources, products) = (layout::guests().join("modules"), layout::build().join(format!("modules-{}", kernel.release)));
+    let (sources, products) =
+        (layout::guests().join("modules"), layout::build().join(format!("modules-{}", kernel.release)));
     let built: Vec<PathBuf> = NAMES.iter().map(|name| products.join(format!("{name}.ko"))).collect();
     let time = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
     let files = || std::fs::read_dir(&sources).into_iter().flatten().flatten().map(|entry| entry.path());
