@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use engine::Value;
+use engine::locate::Located;
 use ir::program::{Callee, Count, Elem, Field, FuncId, Function, Target, Terminator};
 use ir::text::{print_op, print_terminator};
 use ir::{Arg, Kind, Op, Var};
@@ -26,6 +27,20 @@ pub fn value(value: &Value, indent: usize) -> String {
             format!("[{}]", fold(&items, indent + 1))
         }
     }
+}
+
+/// How a target's processors were found, and how sure that is.
+#[must_use]
+pub fn located(found: &Located) -> String {
+    let (count, (gates, all_gates), (roots, all_roots)) = (found.cpus.len(), found.gates, found.roots);
+    let base = match found.anchors {
+        Some((least, all)) => format!("per-CPU memory by at least {least} of {all} words"),
+        None => "per-CPU memory as given".to_string(),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    format!(
+        "no processor state in it; found in memory: {count} processor{plural} (interrupt table by {gates} of {all_gates} gates, page tables by {roots} of {all_roots} that agree, {base})"
+    )
 }
 
 /// Items separated by spaces, broken into lines that begin under the first item.

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use engine::locate::Located;
 use engine::{Outcome, Stopped, Values};
 use serde_json::{Value as Json, json};
 
@@ -32,6 +33,8 @@ pub struct Report<'r> {
     pub whole: Option<Attempt>,
     /// How long a live guest was paused.
     pub pause: Option<Duration>,
+    /// How the processors were found in memory, where the target does not say.
+    pub located: Option<Located>,
     /// Addresses of kernel assertions that the whole run stepped over.
     pub assertions: Vec<u64>,
 }
@@ -40,7 +43,7 @@ impl<'r> Report<'r> {
     /// A report without attempts yet; `opening` is the time it took to read program and target.
     #[must_use]
     pub const fn new(program: &'r str, target: &'r Path, opening: Duration) -> Self {
-        Self { program, target, opening, slice: None, whole: None, pause: None, assertions: Vec::new() }
+        Self { program, target, opening, slice: None, whole: None, pause: None, located: None, assertions: Vec::new() }
     }
 
     /// Whether the slice ran and answered.
@@ -168,6 +171,9 @@ impl<'r> Report<'r> {
             "milliseconds": slice + whole,
             "opening_milliseconds": milliseconds(self.opening),
             "pause_milliseconds": self.pause.map(milliseconds),
+            "processors_found": self.located.as_ref().map(|found| json!({
+                "processors": found.cpus.len(), "gates": found.gates, "page_tables": found.roots, "anchors": found.anchors,
+            })),
             "assertions": self.assertions,
             "slice_outcome": outcome(self.slice.as_ref()),
             "slice_stop": stop(self.slice.as_ref()),

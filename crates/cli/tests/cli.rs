@@ -180,13 +180,20 @@ fn bad_targets_are_told_apart() {
     for (name, says) in [
         ("empty.elf", "empty"),
         ("cut.elf", "broken ELF"),
-        ("foreign.elf", "unknown format"),
+        ("foreign.elf", "no raw RAM"),
         ("missing.elf", "check the path"),
         (".", "directory"),
     ] {
         folder.virtuoso(&["run", "p.prog", name, "--input", "n=1"]).fails(1, &[name, says]);
         folder.virtuoso(&["target", "info", name]).fails(1, &[name, says]);
     }
+    // What has no processors is opened, and they are looked for by the program's kernel code.
+    folder.file("bare.raw", [7; 8192]);
+    folder
+        .virtuoso(&["run", "p.prog", "bare.raw", "--input", "n=1"])
+        .fails(1, &["bare.raw", "64-bit guests only", "--cpu-file"]);
+    let info = folder.virtuoso(&["target", "info", "bare.raw"]);
+    assert!(info.code() == 0 && info.out().contains("CPUs  not in the file"), "{}", info.out());
 }
 
 #[test]

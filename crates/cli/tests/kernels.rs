@@ -1,7 +1,7 @@
 //! Other builds of the kernel, its place chosen at random or not, page tables isolated or not, one processor or four.
 //!
 //! For each kernel the six programs are recorded without randomisation (and what moves in a second boot with it) and asked about other guests, whose own truth the
-//! answers are compared with. Runs only with `VIRTUOSO_E2E=1`, for each kernel a few combinations; `VIRTUOSO_E2E=full` asks five random places in every combination.
+//! answers are compared with; then about the same RAM without the processors' state. Runs only with `VIRTUOSO_E2E=1`, for each kernel a few combinations; `VIRTUOSO_E2E=full` asks five random places in every combination.
 //! `VIRTUOSO_KERNELS=rt,cloud` picks kernels. The answers are counted in `.cache/run/kernels.jsonl`.
 
 use std::io::Write;
@@ -110,6 +110,39 @@ fn ask(tool: &Tool, kernel: &str, machine: Machine, log: &Path) -> Result<Vec<St
             ));
         }
     }
+    wrong.extend(ask_bare(tool, &directory, machine, &target)?);
+    Ok(wrong)
+}
+
+/// Asks about nothing but RAM: page tables and processors have to be found in it.
+fn ask_bare(tool: &Tool, programs: &Path, machine: Machine, target: &Capture) -> Result<Vec<String>, Failure> {
+    let bare = layout::run().join("kernels-bare.raw");
+    let _ = std::fs::remove_file(&bare);
+    std::fs::hard_link(&target.raw, &bare)?;
+    let mut few = Capture { elf: bare.clone(), ..target.clone() };
+    let mut wrong = Vec::new();
+    for program in PROGRAMS {
+        few.truth = target.truth.clone();
+        match program {
+            "getpsfile" => few.truth.processes.truncate(3),
+            "getdrvfile" => few.truth.modules.truncate(3),
+            _ => {}
+        }
+        let file = programs.join(format!("{program}.prog"));
+        let row = tool.ask(program, &file, &few, 0, &Value::Null, false);
+        eprintln!(
+            "  without processor state, {program}: {} of {} right, {} by slice",
+            row.right, row.asked, row.by_slice
+        );
+        if !row.equals_truth {
+            wrong.push(format!("{}, RAM alone, {program}: {:?}", programs.display(), row.problems));
+        }
+        if program == "gettime" {
+            let answer = tool.answer(&file, &bare, &[], &[])?;
+            assert_eq!(answer["processors_found"]["processors"], machine.processors, "{answer}");
+        }
+    }
+    std::fs::remove_file(&bare)?;
     Ok(wrong)
 }
 

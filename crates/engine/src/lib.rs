@@ -9,6 +9,7 @@
 mod compact;
 mod exec;
 mod fields;
+pub mod locate;
 mod outcome;
 pub mod place;
 mod slice;

@@ -210,6 +210,15 @@ pub struct ViewCell {
     pub value: u64,
 }
 
+/// A word of per-CPU memory that holds an address in that same memory: by a few of them it is recognised in a target whose registers nobody kept.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Anchor {
+    /// The word's distance from the kernel's own segment base in bytes.
+    pub offset: u32,
+    /// What it holds, as a distance from there.
+    pub points: u32,
+}
+
 /// A stretch of trusted machine code that the program was made from.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct CodeRange {
@@ -287,6 +296,8 @@ pub struct Program {
     /// Cells of per-CPU memory that are given these values before a run, by base and offset: the program's view is then that of an idle
     /// processor, whatever the paused one executes. Empty: it is the paused processor's.
     pub view: Vec<ViewCell>,
+    /// Words by which per-CPU memory is found, by offset.
+    pub anchors: Vec<Anchor>,
     /// Where it comes from.
     pub provenance: Provenance,
 }

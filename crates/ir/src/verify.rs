@@ -64,8 +64,9 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
         || !ascends(program.clock.iter().copied())
         || !ascends(program.summaries.iter().map(|summary| summary.0))
         || !ascends(program.view.iter().map(|cell| u64::from(cell.base) << 32 | u64::from(cell.offset)))
+        || !ascends(program.anchors.iter().map(|anchor| anchor.offset.into()))
     {
-        return Err(whole("pages, summaries, clock cells or view cells do not ascend"));
+        return Err(whole("pages, summaries, clock cells, view cells or anchors do not ascend"));
     }
     if let Some(rule) = broken_placement(&program.placement) {
         return Err(whole(rule));

@@ -163,6 +163,7 @@ fn memory_of_vmware_lies_beside_its_description() {
             "cpu.json",
             cpus_json(&[open(&dir.file("core", &sample(true))).unwrap().cpus[0].clone()]).as_bytes(),
         )),
+        ..TargetOptions::default()
     };
     let vmss = dir.file("guest.vmss", &description);
     let missing = *Target::open(&vmss, &given).unwrap_err().cause;
@@ -190,14 +191,17 @@ fn raw_ram_needs_and_takes_a_side_file() {
     assert_eq!((target.format, &target.cpus), ("raw", &cpus));
     assert_eq!(target.mem.ranges(), [PhysAddr(0)..PhysAddr(0x2000)]);
     assert_eq!(target.mem.page(PhysAddr(0x1000)).unwrap()[0x800], ram(0x2000, 1)[0x1800]);
-    let given = TargetOptions { cpu_file: Some(dir.file("other.json", cpus_json(&cpus[..1]).as_bytes())) };
+    let given = TargetOptions {
+        cpu_file: Some(dir.file("other.json", cpus_json(&cpus[..1]).as_bytes())),
+        ..TargetOptions::default()
+    };
     assert_eq!(Target::open(&raw, &given).unwrap().cpus.len(), 1);
     let bare = dir.file("bare.core", &core(true, &[], &[(0, ram(0x1000, 0))]));
     assert!(matches!(cause(&bare), TargetCause::NoCpus(_)));
     assert_eq!(Target::open(&bare, &given).unwrap().cpus, cpus[..1]);
     let part = dir.file("part.raw", &ram(0x1801, 1));
     assert!(matches!(*Target::open(&part, &given).unwrap_err().cause, TargetCause::PartOfAPage(0x1801)));
-    let missing = TargetOptions { cpu_file: Some(dir.0.join("nowhere")) };
+    let missing = TargetOptions { cpu_file: Some(dir.0.join("nowhere")), ..TargetOptions::default() };
     assert!(matches!(*Target::open(&raw, &missing).unwrap_err().cause, TargetCause::CpuFileIo { .. }));
 }
 

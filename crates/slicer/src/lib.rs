@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod anchors;
 pub mod build;
 pub mod cfg;
 pub mod check;

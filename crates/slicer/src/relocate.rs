@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 
 use ir::place::{Change, Field, Image, Moved, Placement};
+use ir::program::Anchor;
 use ir::{Arg, Class};
 use machine::Reg;
 use rustc_hash::FxHashMap;
 
 use crate::Error;
+use crate::anchors::anchors;
 use crate::recording::Code;
 use crate::snapshot::AddressSpace;
 
@@ -32,6 +34,8 @@ struct Stretch {
 pub(crate) struct Relocations {
     /// For companion file and programs; without constants.
     pub placement: Placement,
+    /// By what per-CPU memory is recognised.
+    pub anchors: Vec<Anchor>,
     /// For each image how far away the other boot has it.
     slides: Vec<Option<u64>>,
     /// The other boot's code, by this boot's address.
@@ -48,7 +52,7 @@ impl Relocations {
         let known = kernel.start < kernel.end;
         let images = if known { std::iter::once(kernel).chain(modules).collect() } else { Vec::new() };
         let placement = Placement { images, gates, ..Placement::default() };
-        Self { placement, slides: Vec::new(), other: BTreeMap::new() }
+        Self { placement, anchors: anchors(space), slides: Vec::new(), other: BTreeMap::new() }
     }
 
     /// What two boots tell.
@@ -106,6 +110,8 @@ impl Relocations {
         for (image, slide) in this.placement.images.iter_mut().zip(&this.slides) {
             image.movable = slide.is_some() && this.slides.iter().filter(|other| *other == slide).count() == 1;
         }
+        let theirs = anchors(other);
+        this.anchors.retain(|anchor| theirs.binary_search(anchor).is_ok());
         this.widen();
         Ok(this)
     }

@@ -108,6 +108,7 @@ impl<'r> Start<'r> {
             system: self.system().hash(),
             clock: Vec::new(),
             view: options.view.clone(),
+            anchors: self.relocations().anchors.clone(),
             placement: self.relocations().of_program(&[], Vec::new()),
             pages,
             provenance: Provenance::default(),

@@ -65,8 +65,9 @@ impl CrossviewArgs {
         for (a, b) in &self.pairs {
             programs.push((load(a)?, load(b)?));
         }
+        let first = programs.first().ok_or_else(|| Failure::input("give a pair of programs".to_string()))?;
         // One pause for all: views of two moments of a live guest differ with nothing hidden.
-        let mut target = self.how.open(&self.target, context)?;
+        let mut target = self.how.open(&self.target, &first.0, context)?;
         let pairs = self.pairs.iter().zip(&programs);
         let seen: Result<Vec<_>, Failure> = pairs
             .map(|((a, b), (first, second))| {

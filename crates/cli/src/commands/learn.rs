@@ -46,7 +46,7 @@ impl LearnArgs {
     pub fn run(&self, context: Context) -> Result<(), Failure> {
         let program = self.asked.program()?;
         let inputs = self.asked.inputs(&program)?;
-        let mut target = self.asked.target(context)?;
+        let mut target = self.asked.target(&program, context)?;
         let run = self.asked.run(&target)?;
         let slice = SliceProgram::new(&program).map_err(|error| self.asked.failure(&error.into()))?;
         let (outcome, _) = slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?;

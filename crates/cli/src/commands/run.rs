@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use engine::locate::{Hints, LocateError, locate};
 use engine::{Environment, Inputs, Limits, Outcome, Run, RunError, SliceProgram, Values, WholeProgram, parse_inputs};
 use ir::Program;
 use machine::Target;
@@ -61,9 +62,15 @@ pub struct TargetArgs {
     /// The processor whose view is taken, counted from 0
     #[arg(long, default_value_t = 0, value_name = "N")]
     cpu: usize,
-    /// Processor state as JSON; default: the dump's own, and TARGET.cpu.json where it has none
+    /// Processor state as JSON; default: the dump's own, TARGET.cpu.json where it has none, or what is found in memory
     #[arg(long, value_name = "FILE")]
     cpu_file: Option<PathBuf>,
+    /// Root of page tables that map the kernel, for a dump without processor state; default: found in memory
+    #[arg(long, value_name = "ADDR", value_parser = format::parse_number)]
+    cr3: Option<u64>,
+    /// The kernel's GS base, for a dump without processor state; default: found in memory
+    #[arg(long, value_name = "ADDR", value_parser = format::parse_number)]
+    gs: Option<u64>,
     /// The target's time stamp counter at the pause, where it is known
     #[arg(long, value_name = "N", value_parser = format::parse_number)]
     tsc: Option<u64>,
@@ -79,9 +86,34 @@ pub struct TargetArgs {
 }
 
 impl TargetArgs {
-    /// Opens a target; a live guest is paused from here on.
-    pub fn open(&self, target: &Path, context: Context) -> Result<Opened, Failure> {
-        target::open(target, self.cpu_file.as_deref(), self.max_pause(), context)
+    /// Opens a target for a program, by which the processors are found where the target does not say; a live guest is paused from here on.
+    pub fn open(&self, path: &Path, program: &Program, context: Context) -> Result<Opened, Failure> {
+        let hints = Hints { cr3: self.cr3, gs_base: self.gs };
+        let hinted = hints.cr3.is_some() || hints.gs_base.is_some();
+        if hinted && Name::parse(path).is_some() {
+            return Err(Failure::file(path, "a live guest has its own processor state; leave --cr3 and --gs out"));
+        }
+        let mut opened = target::open(path, self.cpu_file.as_deref(), self.max_pause(), context)?;
+        if !opened.cpus.is_empty() && !hinted {
+            return Ok(opened);
+        }
+        let found = context.progress.during("finding the processors", || locate(program, &*opened.mem, hints));
+        let found = found.map_err(|error| {
+            let taken = if opened.format == "raw" { " (a file of no known format is taken for raw RAM)" } else { "" };
+            let text = format!(
+                "{}: {error}{taken}; give the processors' state with --cpu-file, or --cr3 and --gs",
+                path.display()
+            );
+            match error {
+                LocateError::Gates | LocateError::Tables => Failure::new(Exit::OtherKernel, text),
+                _ => Failure::input(text),
+            }
+        })?;
+        if !context.quiet {
+            output::note(&format!("{}: {}", path.display(), format::located(&found)));
+        }
+        opened.found(found);
+        Ok(opened)
     }
 
     /// How long a live guest may be paused.
@@ -149,8 +181,8 @@ impl Asked {
     }
 
     /// The target; a live guest is paused from here on.
-    pub fn target(&self, context: Context) -> Result<Opened, Failure> {
-        self.how.open(&self.target, context)
+    pub fn target(&self, program: &Program, context: Context) -> Result<Opened, Failure> {
+        self.how.open(&self.target, program, context)
     }
 
     /// The target as a run sees it.
@@ -272,8 +304,9 @@ impl RunArgs {
                 .map(Some)
                 .or_else(|failure| if self.whole || self.verify { Err(failure) } else { Ok(None) })?;
         }
-        let mut target = self.asked.target(context)?;
+        let mut target = self.asked.target(&program, context)?;
         let mut report = Report::new(&program.name, &self.asked.target, begin.elapsed());
+        report.located = target.located().cloned();
         let asked = self.attempts(&program, &inputs, slice.as_ref(), system, &target, &mut report, context);
         // A pause that was over too early is the cause of whatever went wrong.
         report.pause = target.resume()?.map(|pause| pause.length);

@@ -45,7 +45,7 @@ impl TamperingArgs {
         let program = self.asked.program()?;
         let system = self.asked.companion(&program, "the comparison")?;
         let symbols = self.symbols.as_deref().map(Symbols::read).transpose()?;
-        let mut target = self.asked.target(context)?;
+        let mut target = self.asked.target(&program, context)?;
         let run = self.asked.run(&target)?;
         let found = Placed::find(&program, &run).map_err(|error| self.asked.failure(&error))?;
         let mut placed = found.system(&system);

@@ -64,6 +64,9 @@ impl InfoArgs {
         for (number, cpu) in target.cpus.iter().enumerate() {
             writeln!(out, "  CPU {number}  {}", describe(cpu))?;
         }
+        if target.cpus.is_empty() {
+            writeln!(out, "  CPUs  not in the file; `virtuoso run` finds what it needs in memory, or give --cpu-file")?;
+        }
         Ok(out.flush()?)
     }
 }
@@ -71,7 +74,7 @@ impl InfoArgs {
 /// The longest pause for looking at a live guest, which takes some milliseconds.
 const INFO_PAUSE: Duration = Duration::from_secs(5);
 
-/// Opens a target: a dump, with or without a file of processor state, or a live guest, which is paused for `limit` at most.
+/// Opens a target: a dump, which may hold no processors, with or without a file of processor state, or a live guest, which is paused for `limit` at most.
 pub fn open(path: &Path, cpu_file: Option<&Path>, limit: Duration, context: Context) -> Result<Opened, Failure> {
     match Name::parse(path) {
         Some(_) if cpu_file.is_some() => {
@@ -79,7 +82,7 @@ pub fn open(path: &Path, cpu_file: Option<&Path>, limit: Duration, context: Cont
         }
         Some(name) => Opened::live(&name, path, limit, context),
         None => {
-            let options = TargetOptions { cpu_file: cpu_file.map(Path::to_owned) };
+            let options = TargetOptions { cpu_file: cpu_file.map(Path::to_owned), without_cpus: true };
             Target::open(path, &options).map(Opened::dump).map_err(Failure::input)
         }
     }

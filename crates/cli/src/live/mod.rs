@@ -11,8 +11,9 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use machine::Target;
+use engine::locate::Located;
 use machine::target::live::{Live, LiveError, Pause, PauseReport};
+use machine::{Cpu, Target};
 
 use crate::commands::Context;
 use crate::exit::Exit;
@@ -25,6 +26,7 @@ use watchdog::Watchdog;
 pub struct Opened {
     target: Target,
     paused: Option<(Guest, Pause)>,
+    located: Option<Located>,
 }
 
 impl Deref for Opened {
@@ -38,7 +40,7 @@ impl Deref for Opened {
 impl Opened {
     /// A dump.
     pub const fn dump(target: Target) -> Self {
-        Self { target, paused: None }
+        Self { target, paused: None, located: None }
     }
 
     /// A live guest, which is paused from now on.
@@ -48,7 +50,18 @@ impl Opened {
         if !context.quiet && !pause.is_ours() {
             output::note(&format!("{}: the guest was paused already and stays paused", path.display()));
         }
-        Ok(Self { target, paused: Some((guest, pause)) })
+        Ok(Self { target, paused: Some((guest, pause)), located: None })
+    }
+
+    /// Gives it the processors that were found in its memory.
+    pub fn found(&mut self, located: Located) {
+        self.target.cpus = located.cpus.iter().map(|regs| Cpu { regs: regs.clone() }).collect();
+        self.located = Some(located);
+    }
+
+    /// How its processors were found in its memory, if they were.
+    pub const fn located(&self) -> Option<&Located> {
+        self.located.as_ref()
     }
 
     /// Lets a live guest run; its memory can no longer be read. A dump has no pause to report.

@@ -154,6 +154,7 @@ pub fn program(slice: &Slice) -> Program {
         system: System::default().hash(),
         clock: Vec::new(),
         view: Vec::new(),
+        anchors: Vec::new(),
         placement: ir::Placement::default(),
         provenance: Provenance::default(),
     }

@@ -11,7 +11,7 @@ use super::parse_field::{code_field, field, hex, moved, small, summary};
 use super::parse_op::{Line, func, line};
 use crate::place::{Image, Placement};
 use crate::program::{
-    Block, CodeRange, FuncId, Function, PageContent, Program, Provenance, Source, UserPage, ViewCell,
+    Anchor, Block, CodeRange, FuncId, Function, PageContent, Program, Provenance, Source, UserPage, ViewCell,
 };
 
 /// Bytes of all pages and code together: the size of the largest program file.
@@ -39,6 +39,7 @@ pub fn parse_program(text: &str, names: &[&str]) -> Result<Program, ParseError> 
         system: [0; 32],
         clock: Vec::new(),
         view: Vec::new(),
+        anchors: Vec::new(),
         placement: Placement::default(),
         provenance: Provenance::default(),
     };
@@ -148,6 +149,10 @@ impl<'a> Parser<'a> {
                 let base = cursor.var()?.0;
                 let (offset, size) = (small(&mut cursor)?, small(&mut cursor)?);
                 program.view.push(ViewCell { base, offset, size, value: cursor.number()? });
+            }
+            "anchor" => {
+                let offset = small(&mut cursor)?;
+                program.anchors.push(Anchor { offset, points: small(&mut cursor)? });
             }
             "image" => {
                 let (start, end) = (cursor.number()?, cursor.number()?);

@@ -71,6 +71,9 @@ fn write_program(out: &mut String, program: &Program, names: &[&str]) -> std::fm
         let base = print_var(crate::Var(cell.base), names);
         writeln!(out, "view {base} {:#x} {} {:#x}", cell.offset, cell.size, cell.value)?;
     }
+    for anchor in &program.anchors {
+        writeln!(out, "anchor {:#x} {:#x}", anchor.offset, anchor.points)?;
+    }
     write_placement(out, &program.placement)?;
     for page in &program.pages {
         write!(out, "page {:#x} ", page.addr)?;

@@ -5,8 +5,8 @@
 use ir::op::{Arg, Class, Kind, Op, Var, Width};
 use ir::place::{Change, Field as CodeField, Image, Moved, Placement};
 use ir::program::{
-    Arm, Block, BlockId, Callee, CodeRange, Count, Elem, Field, FuncId, Function, PageContent, Program, Provenance,
-    Source, Summary, Target, Terminator, UserPage, ViewCell,
+    Anchor, Arm, Block, BlockId, Callee, CodeRange, Count, Elem, Field, FuncId, Function, PageContent, Program,
+    Provenance, Source, Summary, Target, Terminator, UserPage, ViewCell,
 };
 
 /// Names like those of a machine, and some that cannot be used as they are.
@@ -277,6 +277,9 @@ impl Random {
             system: std::array::from_fn(|_| self.next() as u8),
             clock: self.ascending(),
             view: self.view(),
+            anchors: (0..self.below(4) as u32)
+                .map(|at| Anchor { offset: at * 8, points: self.next() as u32 })
+                .collect(),
             placement: self.placement(),
             provenance: Provenance {
                 sources: self.many(2, |random| Source {

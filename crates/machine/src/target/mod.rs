@@ -46,13 +46,15 @@ pub struct TargetOptions {
     /// Where the processors' state is, in the format of [`cpus_json`]. Default: what the capture holds, and the target's
     /// path plus `.cpu.json` where it holds none.
     pub cpu_file: Option<PathBuf>,
+    /// Open a capture that has no processors, too, and no side file: somebody finds them in memory. A file of no known format is RAM then.
+    pub without_cpus: bool,
 }
 
 /// A captured machine.
 pub struct Target {
     /// Guest-physical memory.
     pub mem: Box<dyn GuestMemory>,
-    /// The processors, at least one, in the order of the capture.
+    /// The processors in the order of the capture; at least one, unless the options allow none.
     pub cpus: Vec<Cpu>,
     /// What was read, for people: `"elf64"`, `"kdump-zlib, flattened"`, `"lime"`, `"avml"`, `"raw"` and so on, or how a live guest's RAM is read.
     pub format: &'static str,
@@ -116,7 +118,10 @@ fn open(path: &Path, options: &TargetOptions) -> Result<Target, TargetCause> {
     let (map, layout) = with_description(path, map)?;
     let side = options.cpu_file.clone().unwrap_or_else(|| raw::default_cpu_file(path));
     let given = if options.cpu_file.is_some() { Some(raw::read_cpus(&side)?) } else { None };
-    decode(map, path, layout, given, || if side.exists() { raw::read_cpus(&side).map(Some) } else { Ok(None) })
+    decode(map, path, layout, given, || match side.exists() {
+        true => raw::read_cpus(&side).map(Some),
+        false => Ok(options.without_cpus.then(Vec::new)),
+    })
 }
 
 /// A file and, if it is of VMware, where memory is in it; for a description without memory the file that has it.

@@ -1,0 +1,294 @@
+//! Finds in memory alone what a target's processors would tell: page tables, interrupt table, per-CPU memory.
+//!
+//! Three searches over all of RAM, each by something that training knows and that no reboot changes. *Where the kernel is*: an interrupt table whose
+//! handlers all lie equally far from training's. *Page tables*: pages that, read as the top table, map the program's kernel code to pages that hold it.
+//! Of several (each process has its own) most must agree on the kernel's half; any of those will do, for only that half is used. *Processors*: places
+//! where the words lie by which per-CPU memory is recognised ([`ir::program::Anchor`]), most of them. What a processor executed at the pause is not found:
+//! its registers are not in memory. Nothing about an operating system is typed in; 32-bit targets are left out, as are those whose kernel has no GS base.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use ir::Program;
+use ir::program::Anchor;
+use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
+use machine::{GuestMemory, Page, PhysAddr, Reg, RegFile, VirtAddr};
+use rustc_hash::FxHashSet;
+
+/// What the user knows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hints {
+    /// The root of page tables that map the kernel.
+    pub cr3: Option<u64>,
+    /// The kernel's GS base.
+    pub gs_base: Option<u64>,
+}
+
+/// What was found, and how sure it is.
+#[derive(Clone, Debug)]
+pub struct Located {
+    /// The registers that follow from it, for each processor; by ascending GS base.
+    pub cpus: Vec<RegFile>,
+    /// How many of the interrupt table's handlers are where training's would be, and of how many.
+    pub gates: (usize, usize),
+    /// How many roots of page tables have the same kernel half as the one taken, and of how many.
+    pub roots: (usize, usize),
+    /// How many anchors the least certain processor has, and of how many; `None` where the user named the GS base.
+    pub anchors: Option<(usize, usize)>,
+}
+
+/// Why nothing was found.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LocateError {
+    /// The program is not of a 64-bit system.
+    #[error("the state of processors is found in the memory of 64-bit guests only")]
+    Bits,
+    /// The program has no kernel code, or knows no interrupt gates.
+    #[error("the program has no kernel code by which memory could be recognised")]
+    Nothing,
+    /// No interrupt table leads to the kernel that the program was made from.
+    #[error(
+        "no interrupt table in its memory leads to the kernel that the program was made from: another kernel, or not all of its memory"
+    )]
+    Gates,
+    /// No page tables map the kernel's code where the interrupt table has it.
+    #[error(
+        "an interrupt table is there, but no page tables that map the kernel's code: another kernel, or not all of its memory"
+    )]
+    Tables,
+    /// Nothing looks like per-CPU memory.
+    #[error("page tables are there, but no per-CPU memory by which a processor could be recognised")]
+    Processors,
+}
+
+/// Bytes of code that a page is recognised by.
+const PROBE: usize = 16;
+/// Places in the code that are looked for.
+const PROBES: usize = 8;
+/// Per-CPU memory is looked for by so many of the anchors.
+const SEEDS: usize = 8;
+/// Places that may be compared with all anchors: a target may hold any number of lures.
+const MOST_PLACES: usize = 1 << 18;
+/// Bits by which entries of tables for the same mapping may differ: accessed and dirty (SDM vol. 3 section 4.8).
+const NOTED: u64 = 0x60;
+
+/// A piece of the kernel's code that is the same in every boot.
+struct Probe {
+    addr: u64,
+    bytes: [u8; PROBE],
+    /// Pages that hold it.
+    pages: FxHashSet<u64>,
+}
+
+/// An interrupt table.
+struct Table {
+    slide: u64,
+    at: PhysAddr,
+    gates: usize,
+}
+
+/// Looks for the state of the processors of a target that runs the program's kernel.
+///
+/// # Errors
+/// [`LocateError`].
+pub fn locate(program: &Program, memory: &dyn GuestMemory, hints: Hints) -> Result<Located, LocateError> {
+    if program.bits != 64 {
+        return Err(LocateError::Bits);
+    }
+    let gates = &program.placement.gates;
+    let mut probes = probes(program);
+    if probes.is_empty() || gates.len() < 4 {
+        return Err(LocateError::Nothing);
+    }
+    let mut tables = Vec::new();
+    each_page(memory, &mut |addr, page| {
+        for probe in &mut probes {
+            let offset = probe.addr as usize & 4095;
+            if page[offset..offset + PROBE] == probe.bytes {
+                probe.pages.insert(addr.0);
+            }
+        }
+        tables.extend(interrupt_tables(gates, addr, page));
+    });
+    tables.sort_by_key(|table| std::cmp::Reverse(table.gates));
+    probes.retain(|probe| !probe.pages.is_empty());
+    if tables.is_empty() || probes.is_empty() {
+        return Err(LocateError::Gates);
+    }
+    for table in &tables {
+        for mode in [PagingMode::Level5, PagingMode::Level4] {
+            let maps = |root: u64| {
+                probes.iter().all(|probe| {
+                    let address = VirtAddr(probe.addr.wrapping_add(table.slide));
+                    let found = paging::translate(memory, mode, root, address);
+                    found.is_ok_and(|found| !found.user && probe.pages.contains(&found.paddr.page().0))
+                })
+            };
+            let Some((root, roots)) = root(memory, hints.cr3, maps) else { continue };
+            let linear = linear(memory, mode, root, table.at);
+            let (bases, anchors) = match hints.gs_base {
+                Some(base) => (vec![base], None),
+                None => {
+                    let found = per_cpu(memory, mode, root, &program.anchors);
+                    let least = found.values().min().copied().ok_or(LocateError::Processors)?;
+                    (found.into_keys().collect(), Some((least, program.anchors.len())))
+                }
+            };
+            let cpus = bases.into_iter().map(|base| registers(program, mode, root, linear, base)).collect();
+            return Ok(Located { cpus, gates: (table.gates, gates.len()), roots, anchors });
+        }
+    }
+    Err(LocateError::Tables)
+}
+
+fn each_page(memory: &dyn GuestMemory, visit: &mut dyn FnMut(PhysAddr, &Page)) {
+    for range in memory.ranges() {
+        for addr in (range.start.0..range.end.0).step_by(4096) {
+            if let Ok(page) = memory.page(PhysAddr(addr)) {
+                visit(PhysAddr(addr), page);
+            }
+        }
+    }
+}
+
+/// Pieces of the program's kernel code without anything that moves, one of a page, spread over all of it.
+fn probes(program: &Program) -> Vec<Probe> {
+    let placement = &program.placement;
+    let mut found: Vec<Probe> = Vec::new();
+    for range in program.code.iter().filter(|range| placement.image(range.addr) == Some(0)) {
+        for (at, bytes) in range.bytes.chunks_exact(PROBE).enumerate() {
+            let addr = range.addr.wrapping_add((at * PROBE) as u64);
+            let within = addr & 4095 <= 4096 - PROBE as u64;
+            let fixed = placement.fields_in(addr, addr.saturating_add(PROBE as u64)).is_empty();
+            let new = found.last().is_none_or(|last| last.addr & !4095 != addr & !4095);
+            if let Some(bytes) = bytes.first_chunk().filter(|_| within && fixed && new) {
+                found.push(Probe { addr, bytes: *bytes, pages: FxHashSet::default() });
+            }
+        }
+    }
+    let step = found.len().div_ceil(PROBES).max(1);
+    found.into_iter().step_by(step).collect()
+}
+
+/// The interrupt tables that begin in a page: at least three quarters of the gates that training knows, all as far from training's handlers
+/// (SDM vol. 3 section 6.14.1).
+fn interrupt_tables(gates: &[(u8, u64)], page_addr: PhysAddr, page: &Page) -> Vec<Table> {
+    let handler = |start: usize, vector: u8| {
+        let gate: &[u8; 16] = page.get(start + usize::from(vector) * 16..)?.first_chunk()?;
+        // Present interrupt or trap gate.
+        if gate[5] & 0x9f != 0x8e && gate[5] & 0x9f != 0x8f {
+            return None;
+        }
+        let low = u64::from(u16::from_le_bytes([gate[0], gate[1]]));
+        let middle = u64::from(u16::from_le_bytes([gate[6], gate[7]])) << 16;
+        let high = u64::from(u32::from_le_bytes([gate[8], gate[9], gate[10], gate[11]])) << 32;
+        Some(low | middle | high)
+    };
+    let Some(&(first, training)) = gates.first() else { return Vec::new() };
+    let starts = (0..4096usize).step_by(16);
+    let tables = starts.filter_map(|start| {
+        let slide = handler(start, first)?.wrapping_sub(training);
+        let same = gates
+            .iter()
+            .filter(|gate| handler(start, gate.0).is_some_and(|it| it.wrapping_sub(gate.1) == slide))
+            .count();
+        let enough = slide & 4095 == 0 && same * 4 >= gates.len() * 3;
+        enough.then_some(Table { slide, at: page_addr.add(start as u64), gates: same })
+    });
+    tables.collect()
+}
+
+/// The root to take among the pages that map the kernel, with how many agree with it on the kernel's half, and how many there are.
+fn root(memory: &dyn GuestMemory, given: Option<u64>, maps: impl Fn(u64) -> bool) -> Option<(u64, (usize, usize))> {
+    if let Some(root) = given {
+        return maps(root).then_some((root, (1, 1)));
+    }
+    let mut halves: BTreeMap<Vec<u64>, Vec<u64>> = BTreeMap::new();
+    each_page(memory, &mut |addr, page| {
+        if maps(addr.0) {
+            let words = page[2048..].chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_le_bytes) & !NOTED);
+            halves.entry(words.collect()).or_default().push(addr.0);
+        }
+    });
+    let all = halves.values().map(Vec::len).sum();
+    let most = halves.into_values().max_by_key(|roots| (roots.len(), std::cmp::Reverse(roots[0])))?;
+    Some((most[0], (most.len(), all)))
+}
+
+/// A linear address of a place in memory.
+fn linear(memory: &dyn GuestMemory, mode: PagingMode, root: u64, at: PhysAddr) -> Option<u64> {
+    let mut found = None;
+    let half = VirtAddr(1 << (mode.linear_bits() - 1));
+    paging::walk(memory, mode, root, half..=VirtAddr(u64::MAX), DEFAULT_WALK_LIMIT, &mut |mapping| {
+        let offset = at.0.wrapping_sub(mapping.paddr.0);
+        if mapping.user || offset >= mapping.size {
+            return ControlFlow::Continue(());
+        }
+        found = Some(mapping.vaddr.0.wrapping_add(offset));
+        ControlFlow::Break(())
+    });
+    found
+}
+
+/// The bases of per-CPU memory, each with how many anchors it has: most of them, and three at least.
+fn per_cpu(memory: &dyn GuestMemory, mode: PagingMode, root: u64, anchors: &[Anchor]) -> BTreeMap<u64, usize> {
+    // A list that is empty points to itself, and memory is full of those: what points far says more.
+    let mut seeds: Vec<Anchor> = anchors.to_vec();
+    seeds.sort_by_key(|anchor| std::cmp::Reverse(anchor.offset.abs_diff(anchor.points)));
+    seeds.truncate(SEEDS);
+    let by_distance = |anchor: &Anchor| u64::from(anchor.offset).wrapping_sub(anchor.points.into()) & 4095;
+    let mut wanted = vec![false; 4096];
+    seeds.iter().for_each(|seed| wanted[by_distance(seed) as usize] = true);
+    let word_at = |address: u64| {
+        let found = paging::translate(memory, mode, root, VirtAddr(address)).ok()?;
+        Some((found.paddr, memory.read_u64(found.paddr).ok()?))
+    };
+    let has = |base: u64, anchor: &Anchor| {
+        let points = base.wrapping_add(anchor.points.into());
+        word_at(base.wrapping_add(anchor.offset.into())).is_some_and(|(_, word)| word == points)
+    };
+    let (mut found, mut seen) = (BTreeMap::new(), FxHashSet::default());
+    each_page(memory, &mut |addr, page| {
+        for (at, word) in page.chunks_exact(8).enumerate() {
+            let (word, here) = (word.try_into().map_or(0, u64::from_le_bytes), addr.0 + at as u64 * 8);
+            let distance = here.wrapping_sub(word) & 4095;
+            if word >> 63 == 0 || !wanted[distance as usize] {
+                continue;
+            }
+            for seed in seeds.iter().filter(|seed| by_distance(seed) == distance) {
+                let base = word.wrapping_sub(seed.points.into());
+                let place = || word_at(base.wrapping_add(seed.offset.into())).is_some_and(|(place, _)| place.0 == here);
+                if seen.len() >= MOST_PLACES || seen.contains(&base) || !place() {
+                    continue;
+                }
+                seen.insert(base);
+                let count = anchors.iter().filter(|anchor| has(base, anchor)).count();
+                if count >= 3 && count * 2 > anchors.len() {
+                    found.insert(base, count);
+                }
+            }
+        }
+    });
+    found
+}
+
+/// What follows for one processor. What training knows of the control registers holds, except for the depth of the page tables.
+fn registers(program: &Program, mode: PagingMode, root: u64, interrupts: Option<u64>, base: u64) -> RegFile {
+    const LA57: u64 = 1 << 12;
+    let trained = |reg: Reg, otherwise: u64| {
+        program.registers.iter().find(|(it, _)| *it == reg as u16).map_or(otherwise, |(_, value)| *value)
+    };
+    let mut regs = RegFile::default();
+    // Protection, paging, write protection; physical address extension; long mode, no-execute pages (SDM vol. 3 section 2.5).
+    regs.set(Reg::Cr0, trained(Reg::Cr0, 0x8001_0001));
+    let depth = if mode == PagingMode::Level5 { LA57 } else { 0 };
+    regs.set(Reg::Cr4, trained(Reg::Cr4, 0x20) & !LA57 | depth);
+    regs.set(Reg::Efer, trained(Reg::Efer, 0xd01));
+    regs.set(Reg::Cr3, root);
+    if let Some(interrupts) = interrupts {
+        regs.set(Reg::IdtrBase, interrupts);
+    }
+    regs.set(Reg::GsBase, base);
+    regs.set(Reg::KernelGsBase, base);
+    regs
+}
