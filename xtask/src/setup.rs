@@ -35,6 +35,15 @@ pub fn run() -> Outcome {
             initramfs::build(kind, kernel)?;
         }
     }
+    // The default kernel's by names that do not change, for people.
+    let default = &kernels[0];
+    let train = initramfs::build(Kind::Training, default)?;
+    for (name, file) in [("vmlinux", default.unpacked()?), ("train.cpio", train)] {
+        let link = layout::build().join(name);
+        // Made anew below; if it cannot be removed, that says so.
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(&file, &link)?;
+    }
     let releases: Vec<&str> = kernels.iter().map(|kernel| kernel.release.as_str()).collect();
     println!("setup: ready (QEMU {}, guest kernels {})", qemu_version().unwrap_or_default(), releases.join(", "));
     Ok(())
