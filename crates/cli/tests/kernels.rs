@@ -13,7 +13,7 @@ use testkit::capture::{Capture, Moment, capture};
 use testkit::guest::{Target, Training, boot_target, run_file};
 use testkit::kernel::{DEFAULT, Kernel, OTHERS};
 use testkit::layout;
-use testkit::pipeline::{PROGRAMS, Tool, program_of};
+use testkit::pipeline::{PROGRAMS, Tool, program_of, questions};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -146,6 +146,23 @@ fn ask_bare(tool: &Tool, programs: &Path, machine: Machine, target: &Capture) ->
     Ok(wrong)
 }
 
+/// Programs of another build are refused, whatever the answer would have been: the code decides.
+fn refused(tool: &Tool, programs: &str, target: &Capture) -> Result<(), Failure> {
+    for program in PROGRAMS {
+        let file = layout::run().join(format!("kernels-{programs}/{program}.prog"));
+        let Some(question) = questions(program, &target.truth, 0).into_iter().next() else { continue };
+        let mut words: Vec<std::ffi::OsString> = ["run", "--quiet", "--json"].iter().map(Into::into).collect();
+        words.extend([file.into(), target.elf.clone().into()]);
+        for (name, value) in &question.inputs {
+            words.extend(["--input".into(), format!("{name}={value}").into()]);
+        }
+        let finished = tool.run(&words)?;
+        assert_eq!(finished.code, 20, "{programs}'s {program}: {}{}", finished.output, finished.messages);
+        assert!(finished.messages.contains("code bytes"), "{programs}'s {program}: {}", finished.messages);
+    }
+    Ok(())
+}
+
 #[test]
 fn every_kernel_answers_whatever_its_machine() -> Result<(), Failure> {
     let Some(mode) = std::env::var_os("VIRTUOSO_E2E") else {
@@ -162,8 +179,12 @@ fn every_kernel_answers_whatever_its_machine() -> Result<(), Failure> {
     let others = OTHERS.into_iter().filter(|kernel| Kernel::find(kernel).is_ok());
     let kernels: Vec<&str> =
         if mode == "full" { [DEFAULT].into_iter().chain(others).collect() } else { others.collect() };
+    let mut other: Option<&str> = None;
     for kernel in kernels.into_iter().filter(|kernel| chosen(kernel)) {
         train(&tool, kernel)?;
+        if let Some(other) = other.replace(kernel) {
+            refused(&tool, other, &captured(kernel, Machine { kaslr: true, isolated: false, processors: 1 })?)?;
+        }
         for (machine, boots) in machines(mode == "full") {
             for _ in 0..boots {
                 wrong.extend(ask(&tool, kernel, machine, &log)?);
