@@ -13,6 +13,7 @@ mod files;
 mod format;
 mod live;
 mod output;
+mod packs;
 mod record;
 mod report;
 mod statistics;

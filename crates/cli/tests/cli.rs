@@ -197,6 +197,17 @@ fn bad_targets_are_told_apart() {
 }
 
 #[test]
+fn packs_that_are_not_there_are_said_to_be() {
+    let folder = ready("packs", &Slice::Right);
+    for verb in ["ps", "lsmod", "time"] {
+        folder.virtuoso(&[verb, "guest.raw", "--packs", "nowhere"]).fails(1, &["nowhere", "a directory of packs"]);
+        folder.virtuoso(&[verb, "guest.raw", "--packs", "."]).fails(1, &[".prog", "--packs"]);
+    }
+    folder.file("gettime.prog", program(&Slice::Right).to_bytes().expect("it encodes"));
+    folder.virtuoso(&["time", "guest.raw", "--packs", "."]).fails(1, &["gettime.prog"]);
+}
+
+#[test]
 fn bad_traces_are_told_apart_and_nothing_is_written() {
     let folder = Folder::new("traces");
     let whole = trace(7);

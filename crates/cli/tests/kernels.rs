@@ -50,16 +50,21 @@ fn machines(full: bool) -> Vec<(Machine, u32)> {
     all
 }
 
+/// A directory for each kernel.
+fn packs() -> PathBuf {
+    layout::run().join("kernels")
+}
+
 /// Records, and builds the six programs; each with what its builder said.
 fn train(tool: &Tool, kernel: &str) -> Result<Vec<(&'static str, PathBuf, Value)>, Failure> {
-    let directory = layout::run().join(format!("kernels-{kernel}"));
+    let directory = packs().join(kernel);
     let traces = tool.record(&Training { kernel: kernel.to_owned(), ..Training::default() }, &directory)?;
     for trace in &traces {
         let words = ["trace", "check", "--json"].iter().map(Into::into).chain([trace.into()]).collect::<Vec<_>>();
         let checked = tool.json(&words)?;
         assert_eq!(checked["agreed"], checked["instructions"], "{}: {checked}", trace.display());
     }
-    let base = tool.record_base(kernel, &layout::run().join(format!("kernels-{kernel}-base")))?;
+    let base = tool.record_base(kernel, &layout::run().join("kernels-base"))?;
     let mut built = Vec::new();
     for program in PROGRAMS {
         let mine: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
@@ -86,7 +91,7 @@ fn captured(kernel: &str, machine: Machine) -> Result<Capture, Failure> {
 fn ask(tool: &Tool, kernel: &str, machine: Machine, log: &Path) -> Result<Vec<String>, Failure> {
     let mut wrong = Vec::new();
     let target = captured(kernel, machine)?;
-    let directory = layout::run().join(format!("kernels-{kernel}"));
+    let directory = packs().join(kernel);
     let mut file = std::fs::OpenOptions::new().append(true).create(true).open(log)?;
     for program in PROGRAMS {
         let row = tool.ask(program, &directory.join(format!("{program}.prog")), &target, 0, &Value::Null, false);
@@ -111,6 +116,7 @@ fn ask(tool: &Tool, kernel: &str, machine: Machine, log: &Path) -> Result<Vec<St
         }
     }
     wrong.extend(ask_bare(tool, &directory, machine, &target)?);
+    views(tool, kernel, &target)?;
     Ok(wrong)
 }
 
@@ -146,10 +152,40 @@ fn ask_bare(tool: &Tool, programs: &Path, machine: Machine, target: &Capture) ->
     Ok(wrong)
 }
 
+/// `ps`, `lsmod` and `time` pick the kernel's pack among those made so far.
+fn views(tool: &Tool, kernel: &str, target: &Capture) -> Result<(), Failure> {
+    let view = |verb: &str| {
+        let mut words: Vec<std::ffi::OsString> = vec![verb.into(), target.elf.clone().into(), "--json".into()];
+        words.extend(["--packs".into(), packs().into()]);
+        tool.json(&words)
+    };
+    let listed = view("ps")?;
+    let mut listed: Vec<_> = listed["processes"].as_array().into_iter().flatten().map(pair("pid", "path")).collect();
+    let process = |it: &testkit::truth::Proc| (u64::from(it.pid), it.exe.clone());
+    let mut expected: Vec<_> = target.truth.processes.iter().map(process).collect();
+    listed.sort();
+    expected.sort();
+    assert_eq!(listed, expected, "{kernel}: ps");
+    let listed = view("lsmod")?;
+    let mut listed: Vec<_> = listed["modules"].as_array().into_iter().flatten().map(pair("base", "name")).collect();
+    let mut expected: Vec<_> = target.truth.modules.iter().map(|it| (it.base, Some(it.name.clone()))).collect();
+    listed.sort();
+    expected.sort();
+    assert_eq!(listed, expected, "{kernel}: lsmod");
+    let seconds = view("time")?["seconds"].as_f64().unwrap_or_default();
+    let (low, high) = (target.truth.time - 5.0, target.truth.time_after.unwrap_or(target.truth.time) + 1.0);
+    assert!((low..=high).contains(&seconds), "{kernel}: time: {seconds} is not between {low} and {high}");
+    Ok(())
+}
+
+fn pair(number: &'static str, text: &'static str) -> impl Fn(&Value) -> (u64, Option<String>) {
+    move |row| (row[number].as_u64().unwrap_or(u64::MAX), row[text].as_str().map(str::to_owned))
+}
+
 /// Programs of another build are refused, whatever the answer would have been: the code decides.
 fn refused(tool: &Tool, programs: &str, target: &Capture) -> Result<(), Failure> {
     for program in PROGRAMS {
-        let file = layout::run().join(format!("kernels-{programs}/{program}.prog"));
+        let file = packs().join(programs).join(format!("{program}.prog"));
         let Some(question) = questions(program, &target.truth, 0).into_iter().next() else { continue };
         let mut words: Vec<std::ffi::OsString> = ["run", "--quiet", "--json"].iter().map(Into::into).collect();
         words.extend([file.into(), target.elf.clone().into()]);

@@ -5,10 +5,11 @@ mod crossview;
 mod explain;
 mod learn;
 mod record;
-mod run;
+pub mod run;
 mod tampering;
 mod target;
 mod trace;
+mod views;
 mod watch;
 
 use clap::{Parser, Subcommand};
@@ -43,6 +44,9 @@ enum Verb {
     #[command(subcommand)]
     Target(target::Verb),
     Watch(watch::WatchArgs),
+    Ps(views::PsArgs),
+    Lsmod(views::LsmodArgs),
+    Time(views::TimeArgs),
     #[command(hide = true)]
     ResumeWhenClosed(ResumeArgs),
 }
@@ -71,6 +75,9 @@ impl Cli {
             Verb::Crossview(args) => args.run(context),
             Verb::Target(verb) => verb.run(context),
             Verb::Watch(args) => args.run(context),
+            Verb::Ps(args) => args.run(context),
+            Verb::Lsmod(args) => args.run(context),
+            Verb::Time(args) => args.run(context),
             Verb::ResumeWhenClosed(args) => args.run(),
         }
     }

@@ -142,6 +142,13 @@ impl Asked {
         Self { program, target, inputs, how }
     }
 
+    /// The same with another program.
+    #[must_use]
+    pub fn with_program(mut self, program: PathBuf) -> Self {
+        self.program = program;
+        self
+    }
+
     /// The same with those of the inputs that the program has.
     #[must_use]
     pub fn with_inputs(mut self, program: &Program, inputs: &[(String, String)]) -> Self {

@@ -1,0 +1,206 @@
+//! `virtuoso ps`, `lsmod` and `time`: what is asked most often, as tables, by the pack that fits the target.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::Args;
+use engine::{Run, Value, Values};
+use serde_json::json;
+
+use crate::commands::Context;
+use crate::commands::run::TargetArgs;
+use crate::failure::Failure;
+use crate::packs::{Member, Query, choose};
+use crate::{format, output};
+
+/// What all three are asked.
+#[derive(Args, Debug)]
+struct Common {
+    /// A dump of a paused guest, or a live guest: qmp:SOCKET or libvirt:DOMAIN
+    target: PathBuf,
+    /// A directory of packs: directories with the programs of one kernel each, as `virtuoso build` writes them
+    #[arg(long, value_name = "DIR")]
+    packs: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    how: TargetArgs,
+}
+
+impl Common {
+    /// Asks with the pack that fits; a live guest runs again before anything is printed.
+    fn ask<T>(
+        &self,
+        name: &str,
+        context: Context,
+        ask: impl FnOnce(&Member, &Run<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let (member, mut opened) = choose(&self.packs, name, &self.target, &self.how, context)?;
+        let run = member.run(&opened)?;
+        let answer = ask(&member, &run);
+        opened.resume()?;
+        if !context.quiet && answer.is_ok() {
+            output::note(&format!("answered by {}", member.path().display()));
+        }
+        answer
+    }
+}
+
+/// List the processes with their executables, by the pack that fits the target
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  virtuoso ps guest.elf --packs packs
+  virtuoso ps qmp:/run/guest.qmp --packs packs --json")]
+pub struct PsArgs {
+    #[command(flatten)]
+    common: Common,
+}
+
+impl PsArgs {
+    /// Runs the verb.
+    pub fn run(&self, context: Context) -> Result<(), Failure> {
+        let rows = self
+            .common
+            .ask("pslist", context, |member, run| rows(member, run, "pids", ("getpsfile", "pid", "path")))?;
+        if self.common.json {
+            let rows: Vec<_> = rows.iter().map(|(pid, path)| json!({ "pid": pid, "path": path })).collect();
+            return output::json(&json!({ "processes": rows }));
+        }
+        print(("PID", "EXECUTABLE"), rows.iter().map(|(pid, path)| (pid.to_string(), path.as_deref())))
+    }
+}
+
+/// List the loaded kernel modules with their addresses, by the pack that fits the target
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  virtuoso lsmod guest.elf --packs packs
+  virtuoso lsmod guest.raw --packs packs --json")]
+pub struct LsmodArgs {
+    #[command(flatten)]
+    common: Common,
+}
+
+impl LsmodArgs {
+    /// Runs the verb.
+    pub fn run(&self, context: Context) -> Result<(), Failure> {
+        let rows = self
+            .common
+            .ask("lsmod", context, |member, run| rows(member, run, "bases", ("getdrvfile", "base", "name")))?;
+        if self.common.json {
+            let rows: Vec<_> = rows.iter().map(|(base, name)| json!({ "base": base, "name": name })).collect();
+            return output::json(&json!({ "modules": rows }));
+        }
+        print(("ADDRESS", "MODULE"), rows.iter().map(|(base, name)| (format!("{base:#x}"), name.as_deref())))
+    }
+}
+
+/// Print the guest's clock, by the pack that fits the target
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  virtuoso time guest.elf --packs packs")]
+pub struct TimeArgs {
+    #[command(flatten)]
+    common: Common,
+}
+
+impl TimeArgs {
+    /// Runs the verb.
+    pub fn run(&self, context: Context) -> Result<(), Failure> {
+        let (seconds, nanoseconds) = self.common.ask("gettime", context, |member, run| {
+            let values = answer(&mut member.query()?, member, run, &[])?;
+            let number = |name: &str| values.get(name).and_then(number).ok_or_else(|| no_output(member, name));
+            Ok((number("sec")?, number("nsec")?))
+        })?;
+        let since = Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or(0));
+        let time = UNIX_EPOCH.checked_add(since).filter(|_| seconds < YEAR_10000);
+        let text = time.map_or_else(
+            || format!("{seconds} s after 1970"),
+            |time| humantime::format_rfc3339_nanos(time).to_string(),
+        );
+        if self.common.json {
+            return output::json(&json!({ "seconds": seconds, "nanoseconds": nanoseconds, "time": text }));
+        }
+        let mut out = output::stdout();
+        writeln!(out, "{text}")?;
+        Ok(out.flush()?)
+    }
+}
+
+/// Seconds from 1970 to the first year that a date of four digits cannot tell.
+const YEAR_10000: u64 = 253_402_300_800;
+
+/// A list of numbers, each with the text that another program of the pack gives for it: none where it says that there is none.
+fn rows(
+    member: &Member,
+    run: &Run<'_>,
+    list: &str,
+    (name, input, output): (&str, &str, &str),
+) -> Result<Vec<(u64, Option<String>)>, Failure> {
+    let values = answer(&mut member.query()?, member, run, &[])?;
+    let Some(Value::List(items)) = values.get(list) else { return Err(no_output(member, list)) };
+    let other = member.other(name)?;
+    let mut query = other.as_ref().map(|other| Ok::<_, Failure>((other, other.query()?))).transpose()?;
+    let mut rows = Vec::new();
+    for item in items.iter().filter_map(number) {
+        let text = match &mut query {
+            None => None,
+            Some((other, query)) => {
+                let values = query.ask(run, &[(input.to_string(), item.to_string())])?;
+                match (is_failure(&values), values.get(output)) {
+                    (true, _) => None,
+                    (false, Some(Value::Text(text))) => Some(text.clone()),
+                    _ => return Err(no_output(other, output)),
+                }
+            }
+        };
+        rows.push((item, text));
+    }
+    Ok(rows)
+}
+
+/// An answer whose own return code tells no failure.
+fn answer(
+    query: &mut Query<'_>,
+    member: &Member,
+    run: &Run<'_>,
+    inputs: &[(String, String)],
+) -> Result<Values, Failure> {
+    let values = query.ask(run, inputs)?;
+    if is_failure(&values) {
+        return Err(Failure::file(member.path(), "the guest's own code answers with an error code"));
+    }
+    Ok(values)
+}
+
+fn is_failure(values: &Values) -> bool {
+    matches!(values.get("rc"), Some(Value::Signed(code)) if *code < 0)
+}
+
+fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Unsigned(number) => Some(*number),
+        Value::Signed(number) => u64::try_from(*number).ok(),
+        _ => None,
+    }
+}
+
+fn no_output(member: &Member, name: &str) -> Failure {
+    Failure::file(
+        member.path(),
+        format!("it has no output {name} of the expected type; docs/packs.md says what packs hold"),
+    )
+}
+
+/// Prints a table; what is not there is a dash.
+fn print<'r>(heads: (&str, &str), rows: impl Iterator<Item = (String, Option<&'r str>)>) -> Result<(), Failure> {
+    let rows: Vec<_> = rows.collect();
+    let width = rows.iter().map(|row| row.0.len()).max().unwrap_or(0).max(heads.0.len());
+    let mut out = output::stdout();
+    writeln!(out, "{:>width$}  {}", heads.0, heads.1)?;
+    for (key, text) in &rows {
+        writeln!(out, "{key:>width$}  {}", format::plain(text.unwrap_or("-")))?;
+    }
+    Ok(out.flush()?)
+}
