@@ -1,4 +1,4 @@
-//! Other builds of the kernel, its place chosen at random or not, page tables isolated or not, one processor or four.
+//! Other builds of the kernel, its place chosen at random or not, page tables isolated or not, one processor or four, of QEMU's smallest model or its largest.
 //!
 //! For each kernel the six programs are recorded without randomisation (and what moves in a second boot with it) and asked about other guests, whose own truth the
 //! answers are compared with; then about the same RAM without the processors' state. Runs only with `VIRTUOSO_E2E=1`, for each kernel a few combinations; `VIRTUOSO_E2E=full` asks five random places in every combination.
@@ -23,27 +23,35 @@ struct Machine {
     kaslr: bool,
     isolated: bool,
     processors: u32,
+    /// QEMU's largest processor model: five levels of page tables, SMAP, SMEP, UMIP, PCID.
+    largest: bool,
 }
 
 impl Machine {
     fn name(self) -> String {
         let (place, tables) =
             (if self.kaslr { "random" } else { "fixed" }, if self.isolated { "pti" } else { "nopti" });
-        format!("{place}-{tables}-{}", self.processors)
+        let largest = if self.largest { "-max" } else { "" };
+        format!("{place}-{tables}-{}{largest}", self.processors)
     }
 }
 
 /// The combinations to ask, with how many boots of each.
 fn machines(full: bool) -> Vec<(Machine, u32)> {
     if !full {
-        let chosen = [(false, false, 1), (true, true, 4)];
-        return chosen.map(|(kaslr, isolated, processors)| (Machine { kaslr, isolated, processors }, 1)).to_vec();
+        let machine = |kaslr, isolated, processors, largest| Machine { kaslr, isolated, processors, largest };
+        return vec![
+            (machine(false, false, 1, false), 1),
+            (machine(true, true, 4, false), 1),
+            (machine(true, true, 2, true), 1),
+        ];
     }
     let mut all = Vec::new();
     for kaslr in [false, true] {
         for isolated in [false, true] {
             for processors in [1, 4] {
-                all.push((Machine { kaslr, isolated, processors }, if kaslr { 5 } else { 1 }));
+                all.push((Machine { kaslr, isolated, processors, largest: false }, if kaslr { 5 } else { 1 }));
+                all.push((Machine { kaslr, isolated, processors, largest: true }, 1));
             }
         }
     }
@@ -76,11 +84,15 @@ fn train(tool: &Tool, kernel: &str) -> Result<Vec<(&'static str, PathBuf, Value)
 }
 
 fn captured(kernel: &str, machine: Machine) -> Result<Capture, Failure> {
+    let mut qemu: Vec<std::ffi::OsString> = vec!["-smp".into(), machine.processors.to_string().into()];
+    if machine.largest {
+        qemu.extend(["-cpu".into(), "max".into()]);
+    }
     let options = Target {
         kernel: kernel.to_owned(),
         kaslr: machine.kaslr,
         append: format!("pti={}", if machine.isolated { "on" } else { "off" }),
-        qemu: vec!["-smp".into(), machine.processors.to_string().into()],
+        qemu,
         ..Target::default()
     };
     let mut guest = boot_target(&options, Duration::from_secs(300))?;
@@ -219,7 +231,11 @@ fn every_kernel_answers_whatever_its_machine() -> Result<(), Failure> {
     for kernel in kernels.into_iter().filter(|kernel| chosen(kernel)) {
         train(&tool, kernel)?;
         if let Some(other) = other.replace(kernel) {
-            refused(&tool, other, &captured(kernel, Machine { kaslr: true, isolated: false, processors: 1 })?)?;
+            refused(
+                &tool,
+                other,
+                &captured(kernel, Machine { kaslr: true, isolated: false, processors: 1, largest: false })?,
+            )?;
         }
         for (machine, boots) in machines(mode == "full") {
             for _ in 0..boots {

@@ -102,13 +102,14 @@ impl Tool {
         Ok(traces)
     }
 
-    /// Boots a training guest whose kernel chose another place, and records one short trainer: what `build --base` learns from.
+    /// Boots a training guest whose kernel chose another place on another processor, with five levels of page tables, and records one short trainer: what `build --base` learns from.
     ///
     /// # Errors
     /// What the guest or the recorder says.
     pub fn record_base(&self, kernel: &str, directory: &Path) -> Result<PathBuf> {
         let trainers = vec!["getpid".to_owned()];
-        let training = Training { kernel: kernel.to_owned(), trainers, kaslr: true, ..Training::default() };
+        let qemu = vec!["-cpu".into(), "max".into()];
+        let training = Training { kernel: kernel.to_owned(), trainers, kaslr: true, qemu, ..Training::default() };
         let traces = self.record(&training, directory)?;
         traces.into_iter().next().ok_or_else(|| Error::Missing { what: "the trace of the other base".to_owned() })
     }
