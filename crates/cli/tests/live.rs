@@ -254,7 +254,8 @@ fn rounds(load: &mut Load, program: &Path) -> Result<(), Failure> {
 /// The command is killed at any moment, mostly during the pause: the guest runs on.
 fn kills(load: &mut Load, program: &Path) -> Result<(), Failure> {
     let mut words: Vec<OsString> = vec!["run".into(), program.into(), load.name()];
-    words.extend(["--repeat", "2000"].map(OsString::from));
+    // Longer than a kill can take on a busy machine; `--max-pause` would end it.
+    words.extend(["--repeat", "200000"].map(OsString::from));
     let (mut in_pause, mut worst) = (0, Duration::ZERO);
     for turn in 0..KILLS {
         load.qmp.take_events();
