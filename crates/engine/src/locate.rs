@@ -56,6 +56,11 @@ pub enum LocateError {
         "an interrupt table is there, but no page tables that map the kernel's code: another kernel, or not all of its memory"
     )]
     Tables,
+    /// More than one such kernel is there, or its page tables do not agree: an earlier boot left its memory behind.
+    #[error(
+        "its memory holds more than one such kernel, perhaps of an earlier boot: page tables at {0:#x} and {1:#x} disagree"
+    )]
+    Ambiguous(u64, u64),
     /// Nothing looks like per-CPU memory.
     #[error("page tables are there, but no per-CPU memory by which a processor could be recognised")]
     Processors,
@@ -115,7 +120,11 @@ pub fn locate(program: &Program, memory: &dyn GuestMemory, hints: Hints) -> Resu
     if tables.is_empty() || probes.is_empty() {
         return Err(LocateError::Gates);
     }
-    for table in &tables {
+    let mut found: Option<Located> = None;
+    for (at, table) in tables.iter().enumerate() {
+        if tables[..at].iter().any(|earlier| earlier.slide == table.slide) {
+            continue;
+        }
         for mode in [PagingMode::Level5, PagingMode::Level4] {
             let maps = |root: u64| {
                 probes.iter().all(|probe| {
@@ -124,21 +133,26 @@ pub fn locate(program: &Program, memory: &dyn GuestMemory, hints: Hints) -> Resu
                     found.is_ok_and(|found| !found.user && probe.pages.contains(&found.paddr.page().0))
                 })
             };
-            let Some((root, roots)) = root(memory, hints.cr3, maps) else { continue };
+            let Some((root, roots)) = root(memory, hints.cr3, maps)? else { continue };
+            if let Some(first) = &found {
+                let first = first.cpus.first().map_or(0, |regs| regs.get_or_zero(Reg::Cr3));
+                return Err(LocateError::Ambiguous(first, root));
+            }
             let linear = linear(memory, mode, root, table.at);
             let (bases, anchors) = match hints.gs_base {
                 Some(base) => (vec![base], None),
                 None => {
-                    let found = per_cpu(memory, mode, root, &program.anchors);
-                    let least = found.values().min().copied().ok_or(LocateError::Processors)?;
-                    (found.into_keys().collect(), Some((least, program.anchors.len())))
+                    let bases = per_cpu(memory, mode, root, &program.anchors);
+                    let least = bases.values().min().copied().ok_or(LocateError::Processors)?;
+                    (bases.into_keys().collect(), Some((least, program.anchors.len())))
                 }
             };
             let cpus = bases.into_iter().map(|base| registers(program, mode, root, linear, base)).collect();
-            return Ok(Located { cpus, gates: (table.gates, gates.len()), roots, anchors });
+            found = Some(Located { cpus, gates: (table.gates, gates.len()), roots, anchors });
+            break;
         }
     }
-    Err(LocateError::Tables)
+    found.ok_or(LocateError::Tables)
 }
 
 fn each_page(memory: &dyn GuestMemory, visit: &mut dyn FnMut(PhysAddr, &Page)) {
@@ -198,10 +212,13 @@ fn interrupt_tables(gates: &[(u8, u64)], page_addr: PhysAddr, page: &Page) -> Ve
     tables.collect()
 }
 
-/// The root to take among the pages that map the kernel, with how many agree with it on the kernel's half, and how many there are.
-fn root(memory: &dyn GuestMemory, given: Option<u64>, maps: impl Fn(u64) -> bool) -> Option<(u64, (usize, usize))> {
+/// A root, how many agree with it on the kernel's half, and how many there are.
+type Root = (u64, (usize, usize));
+
+/// The root to take among the pages that map the kernel. At least two thirds must agree with it.
+fn root(memory: &dyn GuestMemory, given: Option<u64>, maps: impl Fn(u64) -> bool) -> Result<Option<Root>, LocateError> {
     if let Some(root) = given {
-        return maps(root).then_some((root, (1, 1)));
+        return Ok(maps(root).then_some((root, (1, 1))));
     }
     let mut halves: BTreeMap<Vec<u64>, Vec<u64>> = BTreeMap::new();
     each_page(memory, &mut |addr, page| {
@@ -210,9 +227,14 @@ fn root(memory: &dyn GuestMemory, given: Option<u64>, maps: impl Fn(u64) -> bool
             halves.entry(words.collect()).or_default().push(addr.0);
         }
     });
-    let all = halves.values().map(Vec::len).sum();
-    let most = halves.into_values().max_by_key(|roots| (roots.len(), std::cmp::Reverse(roots[0])))?;
-    Some((most[0], (most.len(), all)))
+    let all: usize = halves.values().map(Vec::len).sum();
+    let mut groups: Vec<Vec<u64>> = halves.into_values().collect();
+    groups.sort_by_key(|roots| (std::cmp::Reverse(roots.len()), roots[0]));
+    let Some(most) = groups.first() else { return Ok(None) };
+    match groups.get(1) {
+        Some(second) if most.len() * 3 < all * 2 => Err(LocateError::Ambiguous(most[0], second[0])),
+        _ => Ok(Some((most[0], (most.len(), all)))),
+    }
 }
 
 /// A linear address of a place in memory.

@@ -124,6 +124,34 @@ fn nothing_is_guessed() {
 }
 
 #[test]
+fn what_an_earlier_boot_left_is_not_taken_for_the_guest() {
+    // Tables of another kernel half, as many as the guest has.
+    let mut memory = guest(false, 1);
+    memory.write_u64(PhysAddr(0x7000 + 8 * 256), 0x2000 | 7);
+    memory.write_u64(PhysAddr(0x7000 + 8 * 300), 0x2000 | 7);
+    assert_eq!(found(&memory).unwrap_err(), LocateError::Ambiguous(0x1000, 0x6000));
+    let named = Hints { cr3: Some(0x1000), gs_base: None };
+    assert_eq!(locate(&program(), &memory, named).unwrap().cpus[0].get(Reg::Cr3), Some(0x1000));
+    // A second interrupt table, whose kernel lies elsewhere and is mapped there.
+    let mut memory = guest(false, 1);
+    memory.write_u64(PhysAddr(0x4000 + 8 * 5), 0x2_0000 | 3);
+    for vector in 0..8u64 {
+        let handler = TRAINED + 0x5000 + 0x10 * vector;
+        let low = handler & 0xffff | 0x10 << 16 | 0x8e00 << 32 | (handler >> 16 & 0xffff) << 48;
+        memory.write_u64(PhysAddr(0x2_1800 + 16 * vector), low);
+        memory.write_u64(PhysAddr(0x2_1808 + 16 * vector), handler >> 32);
+    }
+    assert_eq!(found(&memory).unwrap_err(), LocateError::Ambiguous(0x1000, 0x1000));
+    // The same handlers in a second table are the same kernel.
+    let mut memory = guest(false, 1);
+    for word in 0..16 {
+        let value = machine::GuestMemory::read_u64(&memory, PhysAddr(0x2_1000 + 8 * word)).unwrap();
+        memory.write_u64(PhysAddr(0x2_1800 + 8 * word), value);
+    }
+    assert_eq!(found(&memory).unwrap().cpus.len(), 1);
+}
+
+#[test]
 fn memory_full_of_lures_ends() {
     let mut memory = guest(false, 1);
     // Every word of these pages points to itself, as empty lists do.
