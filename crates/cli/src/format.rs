@@ -34,7 +34,7 @@ pub fn value(value: &Value, indent: usize) -> String {
 pub fn located(found: &Located) -> String {
     let (count, (gates, all_gates), (roots, all_roots)) = (found.cpus.len(), found.gates, found.roots);
     let base = match found.anchors {
-        Some((least, all)) => format!("per-CPU memory by at least {least} of {all} words"),
+        Some((least, all)) => format!("per-CPU memory by at least {least} of {all} places"),
         None => "per-CPU memory as given".to_string(),
     };
     let plural = if count == 1 { "" } else { "s" };

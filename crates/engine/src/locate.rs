@@ -6,7 +6,7 @@
 //! where the words lie by which per-CPU memory is recognised ([`ir::program::Anchor`]), most of them. What a processor executed at the pause is not found:
 //! its registers are not in memory. Nothing about an operating system is typed in; 32-bit targets are left out, as are those whose kernel has no GS base.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use ir::Program;
@@ -33,7 +33,7 @@ pub struct Located {
     pub gates: (usize, usize),
     /// How many roots of page tables have the same kernel half as the one taken, and of how many.
     pub roots: (usize, usize),
-    /// How many anchors the least certain processor has, and of how many; `None` where the user named the GS base.
+    /// To how many of the places that anchors point to those of the least certain processor do, and how many there are; `None` where the user named the GS base.
     pub anchors: Option<(usize, usize)>,
 }
 
@@ -70,8 +70,8 @@ pub enum LocateError {
 const PROBE: usize = 16;
 /// Places in the code that are looked for.
 const PROBES: usize = 8;
-/// Per-CPU memory is looked for by so many of the anchors.
-const SEEDS: usize = 8;
+/// Per-CPU memory is looked for by anchors that point so far at least, in bytes: a list within one object may point nearer.
+const FAR: u32 = 1024;
 /// Places that may be compared with all anchors: a target may hold any number of lures.
 const MOST_PLACES: usize = 1 << 18;
 /// Bits by which entries of tables for the same mapping may differ: accessed and dirty (SDM vol. 3 section 4.8).
@@ -144,7 +144,7 @@ pub fn locate(program: &Program, memory: &dyn GuestMemory, hints: Hints) -> Resu
                 None => {
                     let bases = per_cpu(memory, mode, root, &program.anchors);
                     let least = bases.values().min().copied().ok_or(LocateError::Processors)?;
-                    (bases.into_keys().collect(), Some((least, program.anchors.len())))
+                    (bases.into_keys().collect(), Some((least, aims(&program.anchors))))
                 }
             };
             let cpus = bases.into_iter().map(|base| registers(program, mode, root, linear, base)).collect();
@@ -252,12 +252,16 @@ fn linear(memory: &dyn GuestMemory, mode: PagingMode, root: u64, at: PhysAddr) -
     found
 }
 
-/// The bases of per-CPU memory, each with how many anchors it has: most of them, and three at least.
+/// How many different places anchors point to. What old stacks in per-CPU memory hold points to few, many times, and is not there the next time.
+fn aims(anchors: &[Anchor]) -> usize {
+    anchors.iter().map(|anchor| anchor.points).collect::<BTreeSet<_>>().len()
+}
+
+/// The bases of per-CPU memory, each with to how many of the places its anchors point: to most of them, and three at least.
 fn per_cpu(memory: &dyn GuestMemory, mode: PagingMode, root: u64, anchors: &[Anchor]) -> BTreeMap<u64, usize> {
-    // A list that is empty points to itself, and memory is full of those: what points far says more.
-    let mut seeds: Vec<Anchor> = anchors.to_vec();
-    seeds.sort_by_key(|anchor| std::cmp::Reverse(anchor.offset.abs_diff(anchor.points)));
-    seeds.truncate(SEEDS);
+    // A list that is empty points to itself, and there are tables of thousands of those, in which any place has all such anchors: one that points far is needed.
+    let far = |anchor: &&Anchor| anchor.offset.abs_diff(anchor.points) >= FAR;
+    let seeds: Vec<Anchor> = anchors.iter().filter(far).copied().collect();
     let by_distance = |anchor: &Anchor| u64::from(anchor.offset).wrapping_sub(anchor.points.into()) & 4095;
     let mut wanted = vec![false; 4096];
     seeds.iter().for_each(|seed| wanted[by_distance(seed) as usize] = true);
@@ -269,6 +273,7 @@ fn per_cpu(memory: &dyn GuestMemory, mode: PagingMode, root: u64, anchors: &[Anc
         let points = base.wrapping_add(anchor.points.into());
         word_at(base.wrapping_add(anchor.offset.into())).is_some_and(|(_, word)| word == points)
     };
+    let aims = aims(anchors);
     let (mut found, mut seen) = (BTreeMap::new(), FxHashSet::default());
     each_page(memory, &mut |addr, page| {
         for (at, word) in page.chunks_exact(8).enumerate() {
@@ -284,8 +289,9 @@ fn per_cpu(memory: &dyn GuestMemory, mode: PagingMode, root: u64, anchors: &[Anc
                     continue;
                 }
                 seen.insert(base);
-                let count = anchors.iter().filter(|anchor| has(base, anchor)).count();
-                if count >= 3 && count * 2 > anchors.len() {
+                let there = anchors.iter().filter(|anchor| has(base, anchor)).map(|anchor| anchor.points);
+                let count = there.collect::<BTreeSet<_>>().len();
+                if count >= 3 && count * 2 > aims {
                     found.insert(base, count);
                 }
             }

@@ -20,10 +20,12 @@ fn program() -> Program {
     program.placement.images.push(ir::place::Image { start: TRAINED, end: TRAINED + 0x1000, movable: true });
     program.placement.gates = (0..8).map(|vector| (vector, TRAINED + 0x10 * u64::from(vector))).collect();
     program.code.push(CodeRange { addr: TRAINED + 0x100, bytes: CODE.to_vec() });
-    program.anchors = [(0x10, 0x10), (0x18, 0x800), (0x400, 0), (0x408, 0x10)]
-        .map(|(offset, points)| Anchor { offset, points })
-        .to_vec();
+    program.anchors = anchors(&[(0x10, 0x10), (0x18, 0x800), (0x400, 0), (0x408, 0x810)]);
     program
+}
+
+fn anchors(pairs: &[(u32, u32)]) -> Vec<Anchor> {
+    pairs.iter().map(|&(offset, points)| Anchor { offset, points }).collect()
 }
 
 /// Tables at 0x1000 (the root), 0x2000, 0x3000, 0x4000; with five levels the root is at 0x7000. A second root is the same, a third one is old.
@@ -79,6 +81,23 @@ fn every_processor_is_found_and_a_root_that_most_agree_with() {
         assert_eq!(regs.get(Reg::IdtrBase), Some(TRAINED + 0x4000));
         assert_eq!(machine::PagingMode::from_regs(regs), Ok(machine::PagingMode::Level4));
     }
+}
+
+#[test]
+fn what_only_one_processor_has_does_not_hide_the_other() {
+    // Nine words of the first point far, to something that the second does not have.
+    let mut program = program();
+    let far: Vec<(u32, u32)> = (0..9).map(|at| (0x500 + 8 * at, 0xf00)).collect();
+    program.anchors.extend(anchors(&far));
+    program.anchors.extend(anchors(&(0..12).map(|at| (0x600 + 8 * at, 0x600 + 8 * at)).collect::<Vec<_>>()));
+    let mut memory = guest(false, 2);
+    for (at, anchor) in program.anchors.iter().enumerate().skip(4) {
+        let second = if at < 13 { 0 } else { BASES[1] + u64::from(anchor.points) };
+        memory.write_u64(PhysAddr(0x2_2000 + u64::from(anchor.offset)), BASES[0] + u64::from(anchor.points));
+        memory.write_u64(PhysAddr(0x2_3000 + u64::from(anchor.offset)), second);
+    }
+    let found = locate(&program, &memory, Hints::default()).unwrap();
+    assert_eq!((found.cpus.len(), found.anchors), (2, Some((16, 17))));
 }
 
 #[test]
@@ -154,7 +173,12 @@ fn what_an_earlier_boot_left_is_not_taken_for_the_guest() {
 #[test]
 fn memory_full_of_lures_ends() {
     let mut memory = guest(false, 1);
-    // Every word of these pages points to itself, as empty lists do.
+    // Every word of these pages points to itself, as empty lists do, so that most anchors are there at each place.
+    let mut program = program();
+    program.anchors.extend(anchors(&(0..12).map(|at| (0x600 + 8 * at, 0x600 + 8 * at)).collect::<Vec<_>>()));
+    for anchor in &program.anchors[4..] {
+        memory.write_u64(PhysAddr(0x2_2000 + u64::from(anchor.offset)), BASES[0] + u64::from(anchor.points));
+    }
     for page in 0..64u64 {
         let frame = 0x10_0000 + page * 0x1000;
         memory.write_u64(PhysAddr(0x4000 + 8 * (16 + page)), frame | 3);
@@ -162,5 +186,5 @@ fn memory_full_of_lures_ends() {
             memory.write_u64(PhysAddr(frame + at), TRAINED + 0x1_0000 + page * 0x1000 + at);
         }
     }
-    assert_eq!(found(&memory).unwrap().cpus.len(), 1);
+    assert_eq!(locate(&program, &memory, Hints::default()).unwrap().cpus.len(), 1);
 }
