@@ -359,18 +359,24 @@ fn by_the_monitor(load: &mut Load, program: &Path) -> Result<(), Failure> {
     }
     let forker = load.view()?.itself;
     let others = others(&mut load.guest, forker)?;
-    load.qmp.take_events();
-    let child = nobody(&["run".into(), program.into(), load.name(), "--json".into()]).spawn()?;
-    load.qmp.wait_for_event("STOP")?;
-    let view = load.view()?;
-    assert!(!load.qmp.is_running()? && load.qmp.take_events().is_empty(), "a pause with slow memory is long");
-    let output = child.wait_with_output()?;
-    let messages = String::from_utf8_lossy(&output.stderr);
-    assert!(messages.contains("RAM is read through QEMU's monitor"), "{messages}");
-    let answer: Value = serde_json::from_slice(&output.stdout)?;
-    assert_eq!(wrong(&answer, &view, &others), None);
-    eprintln!("through the monitor: paused for {} ms", answer["pause_milliseconds"]);
-    Ok(())
+    for _ in 0..10 {
+        load.qmp.take_events();
+        let child = nobody(&["run".into(), program.into(), load.name(), "--json".into()]).spawn()?;
+        load.qmp.wait_for_event("STOP")?;
+        let view = load.view()?;
+        let seen_in_the_pause = !load.qmp.is_running()? && load.qmp.take_events().is_empty();
+        let output = child.wait_with_output()?;
+        let messages = String::from_utf8_lossy(&output.stderr);
+        assert!(messages.contains("RAM is read through QEMU's monitor"), "{messages}");
+        let answer: Value = serde_json::from_slice(&output.stdout)?;
+        // A busy machine may let the test look too late; then what it saw is another moment's.
+        if seen_in_the_pause {
+            assert_eq!(wrong(&answer, &view, &others), None);
+            eprintln!("through the monitor: paused for {} ms", answer["pause_milliseconds"]);
+            return Ok(());
+        }
+    }
+    Err("the test never looked during a pause".into())
 }
 
 /// The way over libvirt, with a script in virsh's place that hands commands and files to the real monitor.
