@@ -47,8 +47,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let traces = tool.record(&Training::default(), &directory)?;
     let mut instructions = 0;
     for trace in &traces {
-        let words = ["trace", "check", "--json"].iter().map(Into::into).chain([trace.into()]).collect::<Vec<_>>();
-        let checked = tool.json(&words)?;
+        let checked = tool.check(trace)?;
         instructions += checked["instructions"].as_u64().unwrap_or(0);
     }
     say(&format!("{} traces, {instructions} instructions, all replayed by the lifter", traces.len()));

@@ -29,24 +29,26 @@ pub fn run() -> Outcome {
     for name in OTHERS {
         kernels.extend(other_kernel(name)?);
     }
-    for kernel in &kernels {
-        kernel.unpacked()?;
-        for kind in [Kind::Training, Kind::Target] {
-            initramfs::build(kind, kernel)?;
+    for (number, kernel) in kernels.iter().enumerate() {
+        let (image, train) = (kernel.unpacked()?, initramfs::build(Kind::Training, kernel)?);
+        initramfs::build(Kind::Target, kernel)?;
+        // The default kernel's by names that do not change, for people.
+        if number == 0 {
+            link("vmlinux", &image)?;
+            link("train.cpio", &train)?;
         }
-    }
-    // The default kernel's by names that do not change, for people.
-    let default = &kernels[0];
-    let train = initramfs::build(Kind::Training, default)?;
-    for (name, file) in [("vmlinux", default.unpacked()?), ("train.cpio", train)] {
-        let link = layout::build().join(name);
-        // Made anew below; if it cannot be removed, that says so.
-        let _ = std::fs::remove_file(&link);
-        std::os::unix::fs::symlink(&file, &link)?;
     }
     let releases: Vec<&str> = kernels.iter().map(|kernel| kernel.release.as_str()).collect();
     println!("setup: ready (QEMU {}, guest kernels {})", qemu_version().unwrap_or_default(), releases.join(", "));
     Ok(())
+}
+
+/// Makes `name` in the build directory lead to a file there.
+fn link(name: &str, file: &Path) -> Outcome {
+    let link = layout::build().join(name);
+    // Made anew below; if it cannot be removed, that says so.
+    let _ = std::fs::remove_file(&link);
+    Ok(std::os::unix::fs::symlink(file, &link)?)
 }
 
 /// Installs the missing build tools.
@@ -191,8 +193,8 @@ fn other_kernel(name: &str) -> Result<Option<Kernel>, Box<dyn std::error::Error>
         "cloud" => "linux-image-cloud-amd64".to_owned(),
         "rt" => "linux-image-rt-amd64".to_owned(),
         _ => {
-            let known = apt::versions("linux-image-amd64").into_iter();
-            let Some((version, _)) = known.into_iter().find(|(_, place)| place.contains("-backports/")) else {
+            let mut known = apt::versions("linux-image-amd64").into_iter();
+            let Some((version, _)) = known.find(|(_, place)| place.contains("-backports/")) else {
                 println!("setup: apt's sources have no kernel in backports: that kernel will not be tested");
                 return Ok(None);
             };

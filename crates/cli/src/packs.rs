@@ -9,7 +9,7 @@ use engine::{Outcome, Placed, Run, SliceProgram, Values, WholeProgram, parse_inp
 use ir::{Program, System};
 
 use crate::commands::Context;
-use crate::commands::run::{Asked, TargetArgs};
+use crate::commands::run::{Asked, TargetArgs, slice_or_whole};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::live::Opened;
@@ -30,10 +30,15 @@ pub struct Member {
     asked: Asked,
     /// The program.
     pub program: Program,
-    system: Option<System>,
+    /// What whole runs need, or why it is not there.
+    system: Result<System, Failure>,
 }
 
 impl Member {
+    fn new(asked: Asked, program: Program) -> Self {
+        Self { system: asked.companion(&program, "the whole run"), asked, program }
+    }
+
     /// The program called `name` in the same pack; `None` if there is none.
     ///
     /// # Errors
@@ -45,7 +50,7 @@ impl Member {
         }
         let asked = self.asked.clone().with_program(path);
         let program = asked.program()?;
-        Ok(Some(Self { system: asked.companion(&program, "the whole run").ok(), asked, program }))
+        Ok(Some(Self::new(asked, program)))
     }
 
     /// Ready to be asked any number of times.
@@ -54,7 +59,7 @@ impl Member {
     /// The program is too large.
     pub fn query(&self) -> Result<Query<'_>, Failure> {
         let slice = SliceProgram::new(&self.program).map_err(|error| self.asked.failure(&error.into()))?;
-        let whole = self.system.as_ref().map(|system| WholeProgram::new(&self.program, system));
+        let whole = self.system.as_ref().ok().map(|system| WholeProgram::new(&self.program, system));
         Ok(Query { member: self, slice, whole })
     }
 
@@ -88,15 +93,12 @@ impl Query<'_> {
         let asked = &self.member.asked;
         let inputs =
             parse_inputs(&self.member.program, inputs).map_err(|error| Failure::file(self.member.path(), error))?;
-        let failed = |error: engine::RunError| asked.failure(&error);
-        let outcome = match (self.slice.run(run, &inputs).map_err(failed)?.0, &mut self.whole) {
-            (Outcome::Stopped(_), Some(whole)) => whole.run(run, &inputs).map_err(failed)?.0,
-            (outcome, _) => outcome,
-        };
+        let (outcome, _) =
+            slice_or_whole(&self.slice, self.whole.as_mut(), run, &inputs).map_err(|error| asked.failure(&error))?;
         match outcome {
             Outcome::Answer(values) => Ok(values),
             Outcome::Stopped(stopped) => {
-                let next = if self.whole.is_some() { "" } else { "; the pack has no companion file for a whole run" };
+                let next = self.member.system.as_ref().err().map_or(String::new(), |why| format!("; {why}"));
                 Err(Failure::new(Exit::of(&stopped), format!("{}: {stopped}{next}", self.member.path().display())))
             }
         }
@@ -132,24 +134,20 @@ pub fn choose(
             }
         };
         // What the processors do not say is found by the program, so one that does not fit finds nothing.
-        if opened.is_none() {
-            match how.open(target, &program, context) {
-                Ok(target) => opened = Some(target),
-                Err(failure) if failure.exit == Exit::OtherKernel => reasons.push(reason(&directory, target, &failure)),
-                Err(failure) => return Err(failure),
+        let there = match opened.take().map_or_else(|| how.open(target, &program, context), Ok) {
+            Ok(there) => there,
+            Err(failure) if failure.exit == Exit::OtherKernel => {
+                reasons.push(reason(&directory, target, &failure));
+                continue;
             }
-        }
-        let Some(there) = &opened else { continue };
-        match Placed::find(&program, &asked.run(there)?).map(drop).map_err(|error| asked.failure(&error)) {
-            Ok(()) => {
-                let system = asked.companion(&program, "the whole run").ok();
-                return opened
-                    .map(|opened| (Member { asked, program, system }, opened))
-                    .ok_or_else(|| Failure::input(""));
-            }
+            Err(failure) => return Err(failure),
+        };
+        match Placed::find(&program, &asked.run(&there)?).map(drop).map_err(|error| asked.failure(&error)) {
+            Ok(()) => return Ok((Member::new(asked, program), there)),
             Err(failure) if failure.exit == Exit::OtherKernel => reasons.push(reason(&directory, target, &failure)),
             Err(failure) => return Err(failure),
         }
+        opened = Some(there);
     }
     if reasons.is_empty() {
         let text = format!("it has no {name}.prog, nor has a directory in it; give a directory of packs with --packs");

@@ -32,8 +32,7 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
     let traces = tool.record(&Training::default(), &directory)?;
     assert_eq!(traces.len(), 12, "six trainers, some of them more than once: {traces:?}");
     for trace in &traces {
-        let words = ["trace", "check", "--json"].iter().map(Into::into).chain([trace.into()]).collect::<Vec<_>>();
-        let checked = tool.json(&words)?;
+        let checked = tool.check(trace)?;
         assert_eq!(checked["agreed"], checked["instructions"], "{}: {checked}", trace.display());
     }
     let idle = captured("e2e-idle", &Target::default(), Moment::Idle)?;

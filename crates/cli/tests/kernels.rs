@@ -63,24 +63,21 @@ fn packs() -> PathBuf {
     layout::run().join("kernels")
 }
 
-/// Records, and builds the six programs; each with what its builder said.
-fn train(tool: &Tool, kernel: &str) -> Result<Vec<(&'static str, PathBuf, Value)>, Failure> {
+/// Records, and builds the six programs into the kernel's pack.
+fn train(tool: &Tool, kernel: &str) -> Result<(), Failure> {
     let directory = packs().join(kernel);
     let traces = tool.record(&Training { kernel: kernel.to_owned(), ..Training::default() }, &directory)?;
     for trace in &traces {
-        let words = ["trace", "check", "--json"].iter().map(Into::into).chain([trace.into()]).collect::<Vec<_>>();
-        let checked = tool.json(&words)?;
+        let checked = tool.check(trace)?;
         assert_eq!(checked["agreed"], checked["instructions"], "{}: {checked}", trace.display());
     }
     let base = tool.record_base(kernel, &layout::run().join("kernels-base"))?;
-    let mut built = Vec::new();
     for program in PROGRAMS {
         let mine: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
         let file = directory.join(format!("{program}.prog"));
-        let report = tool.build_with(program, &mine, &file, &["--base", &base.to_string_lossy()])?;
-        built.push((program, file, report));
+        tool.build_with(program, &mine, &file, &["--base", &base.to_string_lossy()])?;
     }
-    Ok(built)
+    Ok(())
 }
 
 fn captured(kernel: &str, machine: Machine) -> Result<Capture, Failure> {

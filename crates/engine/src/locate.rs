@@ -187,17 +187,8 @@ fn probes(program: &Program) -> Vec<Probe> {
 /// The interrupt tables that begin in a page: at least three quarters of the gates that training knows, all as far from training's handlers
 /// (SDM vol. 3 section 6.14.1).
 fn interrupt_tables(gates: &[(u8, u64)], page_addr: PhysAddr, page: &Page) -> Vec<Table> {
-    let handler = |start: usize, vector: u8| {
-        let gate: &[u8; 16] = page.get(start + usize::from(vector) * 16..)?.first_chunk()?;
-        // Present interrupt or trap gate.
-        if gate[5] & 0x9f != 0x8e && gate[5] & 0x9f != 0x8f {
-            return None;
-        }
-        let low = u64::from(u16::from_le_bytes([gate[0], gate[1]]));
-        let middle = u64::from(u16::from_le_bytes([gate[6], gate[7]])) << 16;
-        let high = u64::from(u32::from_le_bytes([gate[8], gate[9], gate[10], gate[11]])) << 32;
-        Some(low | middle | high)
-    };
+    let handler =
+        |start: usize, vector: u8| machine::handler(page.get(start + usize::from(vector) * 16..)?.first_chunk()?, true);
     let Some(&(first, training)) = gates.first() else { return Vec::new() };
     let starts = (0..4096usize).step_by(16);
     let tables = starts.filter_map(|start| {
@@ -265,13 +256,13 @@ fn per_cpu(memory: &dyn GuestMemory, mode: PagingMode, root: u64, anchors: &[Anc
     let by_distance = |anchor: &Anchor| u64::from(anchor.offset).wrapping_sub(anchor.points.into()) & 4095;
     let mut wanted = vec![false; 4096];
     seeds.iter().for_each(|seed| wanted[by_distance(seed) as usize] = true);
-    let word_at = |address: u64| {
-        let found = paging::translate(memory, mode, root, VirtAddr(address)).ok()?;
-        Some((found.paddr, memory.read_u64(found.paddr).ok()?))
+    let place = |base: u64, anchor: &Anchor| {
+        let address = VirtAddr(base.wrapping_add(anchor.offset.into()));
+        paging::translate(memory, mode, root, address).ok().map(|found| found.paddr)
     };
     let has = |base: u64, anchor: &Anchor| {
-        let points = base.wrapping_add(anchor.points.into());
-        word_at(base.wrapping_add(anchor.offset.into())).is_some_and(|(_, word)| word == points)
+        let word = place(base, anchor).and_then(|place| memory.read_u64(place).ok());
+        word == Some(base.wrapping_add(anchor.points.into()))
     };
     let aims = aims(anchors);
     let (mut found, mut seen) = (BTreeMap::new(), FxHashSet::default());
@@ -284,8 +275,7 @@ fn per_cpu(memory: &dyn GuestMemory, mode: PagingMode, root: u64, anchors: &[Anc
             }
             for seed in seeds.iter().filter(|seed| by_distance(seed) == distance) {
                 let base = word.wrapping_sub(seed.points.into());
-                let place = || word_at(base.wrapping_add(seed.offset.into())).is_some_and(|(place, _)| place.0 == here);
-                if seen.len() >= MOST_PLACES || seen.contains(&base) || !place() {
+                if seen.len() >= MOST_PLACES || seen.contains(&base) || place(base, seed) != Some(PhysAddr(here)) {
                     continue;
                 }
                 seen.insert(base);

@@ -20,15 +20,21 @@ pub fn gates(memory: &dyn GuestMemory, mode: PagingMode, root: u64, base: u64, v
         let bytes = paging::read_mapped(memory, mode, root, VirtAddr(at), size as usize);
         let whole = bytes.iter().all(Option::is_some);
         gate.iter_mut().zip(bytes.into_iter().flatten()).for_each(|(place, byte)| *place = byte);
-        let kind = gate[5] & 0x1f;
-        // Interrupt or trap gate, 32 bits or 64; present.
-        if !whole || gate[5] & 0x80 == 0 || !matches!(kind, 0x0e | 0x0f) {
-            continue;
+        if let Some(handler) = handler(&gate, long).filter(|_| whole) {
+            found.push((vector, handler));
         }
-        let low =
-            u64::from(u16::from_le_bytes([gate[0], gate[1]])) | u64::from(u16::from_le_bytes([gate[6], gate[7]])) << 16;
-        let high = u64::from(u32::from_le_bytes([gate[8], gate[9], gate[10], gate[11]])) << 32;
-        found.push((vector, if long { low | high } else { low }));
     }
     found
+}
+
+/// Where one gate leads; `None` if it is absent or no interrupt or trap gate of 32 or 64 bits. A gate that is not `long` has 8 bytes, the others do not count.
+#[must_use]
+pub fn handler(gate: &[u8; 16], long: bool) -> Option<u64> {
+    if gate[5] & 0x80 == 0 || !matches!(gate[5] & 0x1f, 0x0e | 0x0f) {
+        return None;
+    }
+    let low =
+        u64::from(u16::from_le_bytes([gate[0], gate[1]])) | u64::from(u16::from_le_bytes([gate[6], gate[7]])) << 16;
+    let high = u64::from(u32::from_le_bytes([gate[8], gate[9], gate[10], gate[11]])) << 32;
+    Some(if long { low | high } else { low })
 }

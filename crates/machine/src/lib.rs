@@ -14,7 +14,7 @@ pub mod reg;
 pub mod target;
 
 pub use addr::{PAGE_SIZE, PhysAddr, VirtAddr};
-pub use gates::gates;
+pub use gates::{gates, handler};
 pub use memory::{GuestMemory, MemoryError, Page};
 pub use paging::{PagingMode, Translation, translate};
 pub use reg::{PROCESS_REGS, Reg, RegFile};

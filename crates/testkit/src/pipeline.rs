@@ -102,6 +102,16 @@ impl Tool {
         Ok(traces)
     }
 
+    /// Replays a trace by the lifter; what `trace check` counted.
+    ///
+    /// # Errors
+    /// The lifter disagrees.
+    pub fn check(&self, trace: &Path) -> Result<Value> {
+        let mut arguments = words(&["trace", "check", "--json"]);
+        arguments.push(trace.into());
+        self.json(&arguments)
+    }
+
     /// Boots a training guest whose kernel chose another place on another processor, with five levels of page tables, and records one short trainer: what `build --base` learns from.
     ///
     /// # Errors

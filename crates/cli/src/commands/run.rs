@@ -276,6 +276,19 @@ impl Asked {
     }
 }
 
+/// The slice's outcome, or where it stopped and a whole run is at hand that one's; and which it was.
+pub fn slice_or_whole(
+    slice: &SliceProgram<'_>,
+    whole: Option<&mut WholeProgram<'_>>,
+    run: &Run<'_>,
+    inputs: &Inputs,
+) -> Result<(Outcome, &'static str), RunError> {
+    match (slice.run(run, inputs)?.0, whole) {
+        (Outcome::Stopped(_), Some(whole)) => Ok((whole.run(run, inputs)?.0, "whole")),
+        (outcome, _) => Ok((outcome, "slice")),
+    }
+}
+
 /// The median time of so many calls; `first` when there are none.
 fn median(first: Duration, count: u32, mut call: impl FnMut() -> Result<(), RunError>) -> Result<Duration, RunError> {
     let mut times = Vec::new();

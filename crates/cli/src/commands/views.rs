@@ -30,6 +30,16 @@ struct Common {
 }
 
 impl Common {
+    fn table(&self, table: &Table, context: Context) -> Result<(), Failure> {
+        let rows = self.ask(table.list.0, context, |member, run| rows(member, run, table))?;
+        if self.json {
+            let (_, key, text) = table.texts;
+            let rows: Vec<_> = rows.iter().map(|row| json!({ key: row.0, text: row.1 })).collect();
+            return output::json(&json!({ table.name: rows }));
+        }
+        print(table.heads, rows.iter().map(|(number, text)| ((table.show)(*number), text.as_deref())))
+    }
+
     /// Asks with the pack that fits; a live guest runs again before anything is printed.
     fn ask<T>(
         &self,
@@ -48,6 +58,35 @@ impl Common {
     }
 }
 
+/// A list of numbers by one program, and a text for each by another of the same pack.
+struct Table {
+    /// Name of the whole in JSON.
+    name: &'static str,
+    /// The program of the list, and its output.
+    list: (&'static str, &'static str),
+    /// The program of the texts, its input for the number, and its output; both are names in JSON, too.
+    texts: (&'static str, &'static str, &'static str),
+    heads: (&'static str, &'static str),
+    /// The number as people read it.
+    show: fn(u64) -> String,
+}
+
+const PROCESSES: Table = Table {
+    name: "processes",
+    list: ("pslist", "pids"),
+    texts: ("getpsfile", "pid", "path"),
+    heads: ("PID", "EXECUTABLE"),
+    show: |pid| pid.to_string(),
+};
+
+const MODULES: Table = Table {
+    name: "modules",
+    list: ("lsmod", "bases"),
+    texts: ("getdrvfile", "base", "name"),
+    heads: ("ADDRESS", "MODULE"),
+    show: |base| format!("{base:#x}"),
+};
+
 /// List the processes with their executables, by the pack that fits the target
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -61,14 +100,7 @@ pub struct PsArgs {
 impl PsArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
-        let rows = self
-            .common
-            .ask("pslist", context, |member, run| rows(member, run, "pids", ("getpsfile", "pid", "path")))?;
-        if self.common.json {
-            let rows: Vec<_> = rows.iter().map(|(pid, path)| json!({ "pid": pid, "path": path })).collect();
-            return output::json(&json!({ "processes": rows }));
-        }
-        print(("PID", "EXECUTABLE"), rows.iter().map(|(pid, path)| (pid.to_string(), path.as_deref())))
+        self.common.table(&PROCESSES, context)
     }
 }
 
@@ -85,14 +117,7 @@ pub struct LsmodArgs {
 impl LsmodArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
-        let rows = self
-            .common
-            .ask("lsmod", context, |member, run| rows(member, run, "bases", ("getdrvfile", "base", "name")))?;
-        if self.common.json {
-            let rows: Vec<_> = rows.iter().map(|(base, name)| json!({ "base": base, "name": name })).collect();
-            return output::json(&json!({ "modules": rows }));
-        }
-        print(("ADDRESS", "MODULE"), rows.iter().map(|(base, name)| (format!("{base:#x}"), name.as_deref())))
+        self.common.table(&MODULES, context)
     }
 }
 
@@ -131,19 +156,24 @@ impl TimeArgs {
 /// Seconds from 1970 to the first year that a date of four digits cannot tell.
 const YEAR_10000: u64 = 253_402_300_800;
 
-/// A list of numbers, each with the text that another program of the pack gives for it: none where it says that there is none.
-fn rows(
-    member: &Member,
-    run: &Run<'_>,
-    list: &str,
-    (name, input, output): (&str, &str, &str),
-) -> Result<Vec<(u64, Option<String>)>, Failure> {
+/// The rows of a table; no text where the guest says that there is none.
+fn rows(member: &Member, run: &Run<'_>, table: &Table) -> Result<Vec<(u64, Option<String>)>, Failure> {
+    let (list, (name, input, output)) = (table.list.1, table.texts);
     let values = answer(&mut member.query()?, member, run, &[])?;
     let Some(Value::List(items)) = values.get(list) else { return Err(no_output(member, list)) };
+    let numbers = items.iter().map(number).collect::<Option<Vec<u64>>>().ok_or_else(|| no_output(member, list))?;
+    let room = member.program.outputs.iter().find(|field| field.name == list).map(|field| field.count.max());
+    if room.is_some_and(|room| numbers.len() as u64 >= room) {
+        let text = format!(
+            "its list {list} is full with {} entries, there may be more; build it with a longer one",
+            numbers.len()
+        );
+        return Err(Failure::file(member.path(), text));
+    }
     let other = member.other(name)?;
     let mut query = other.as_ref().map(|other| Ok::<_, Failure>((other, other.query()?))).transpose()?;
     let mut rows = Vec::new();
-    for item in items.iter().filter_map(number) {
+    for item in numbers {
         let text = match &mut query {
             None => None,
             Some((other, query)) => {

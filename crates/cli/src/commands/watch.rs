@@ -20,7 +20,7 @@ use signal_hook::flag;
 
 use crate::changes::compare;
 use crate::commands::Context;
-use crate::commands::run::{Asked, TargetArgs, parse_input};
+use crate::commands::run::{Asked, TargetArgs, parse_input, slice_or_whole};
 use crate::failure::Failure;
 use crate::live::{Guest, Name, expired};
 use crate::{format, output};
@@ -98,13 +98,8 @@ enum Given {
 
 impl Watched<'_> {
     fn ask(&mut self, run: &Run<'_>) -> Result<Given, Failure> {
-        let outcome = self.slice.run(run, &self.inputs).map_err(|error| self.asked.failure(&error))?.0;
-        let (outcome, by) = match (outcome, &mut self.whole) {
-            (Outcome::Stopped(_), Some(whole)) => {
-                (whole.run(run, &self.inputs).map_err(|error| self.asked.failure(&error))?.0, "whole")
-            }
-            (outcome, _) => (outcome, "slice"),
-        };
+        let (outcome, by) = slice_or_whole(&self.slice, self.whole.as_mut(), run, &self.inputs)
+            .map_err(|error| self.asked.failure(&error))?;
         Ok(match outcome {
             Outcome::Answer(values) => Given::Answer { values, by },
             Outcome::Stopped(stopped) => Given::Stopped { stopped, by },
