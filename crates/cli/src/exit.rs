@@ -56,7 +56,7 @@ exits! {
     /// The target is another system.
     OtherKernel 20 "the target runs another kernel than the program was made from",
     /// `run --verify` found a difference.
-    Differ 21 "`run --verify`: slice and whole run give different answers",
+    Differ 21 "`run --verify`, `train`: two ways to the same answer give different ones",
     /// `trace check` found a disagreement.
     Disagree 22 "`trace check`: an instruction does what the lifter does not expect",
     /// `tampering` found code that the kernel did not change itself.

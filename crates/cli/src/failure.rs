@@ -40,6 +40,13 @@ impl Failure {
         Self { exit, text: String::new() }
     }
 
+    /// The same with lines that may tell why.
+    #[must_use]
+    pub fn because(mut self, lines: &str) -> Self {
+        self.text = format!("{}\n{lines}", self.text);
+        self
+    }
+
     /// Whether there is nothing left to say.
     #[must_use]
     pub fn is_quiet(&self) -> bool {

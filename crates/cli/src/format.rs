@@ -37,10 +37,17 @@ pub fn located(found: &Located) -> String {
         Some((least, all)) => format!("per-CPU memory by at least {least} of {all} places"),
         None => "per-CPU memory as given".to_string(),
     };
-    let plural = if count == 1 { "" } else { "s" };
     format!(
-        "no processor state in it; found in memory: {count} processor{plural} (interrupt table by {gates} of {all_gates} gates, page tables by {roots} of {all_roots} that agree, {base})"
+        "no processor state in it; found in memory: {} (interrupt table by {gates} of {all_gates} gates, page tables by {roots} of {all_roots} that agree, {base})",
+        counted(count, "processor")
     )
+}
+
+/// A number of things.
+#[must_use]
+pub fn counted(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
 }
 
 /// Items separated by spaces, broken into lines that begin under the first item.

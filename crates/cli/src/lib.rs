@@ -18,6 +18,7 @@ mod record;
 mod report;
 mod statistics;
 mod symbols;
+mod train;
 mod trainer;
 pub mod training;
 

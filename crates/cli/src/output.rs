@@ -34,13 +34,14 @@ pub fn note(text: &str) {
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     visible: bool,
+    quiet: bool,
 }
 
 impl Progress {
     /// Visible when standard error is a terminal and the user did not ask for quiet.
     #[must_use]
     pub fn new(quiet: bool) -> Self {
-        Self { visible: !quiet && io::stderr().is_terminal() }
+        Self { visible: !quiet && io::stderr().is_terminal(), quiet }
     }
 
     /// Shows a spinner while `work` runs.
@@ -56,5 +57,55 @@ impl Progress {
         let result = work();
         bar.finish_and_clear();
         result
+    }
+
+    /// Begins work of so many steps.
+    #[must_use]
+    pub fn steps(self, total: u64) -> Steps {
+        let bar = self.visible.then(|| {
+            let bar = ProgressBar::new(total);
+            if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent}% {msg} ({elapsed})") {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        Steps { bar, quiet: self.quiet }
+    }
+}
+
+/// Work of many steps: a bar on a terminal, elsewhere a line for each stage.
+pub struct Steps {
+    bar: Option<ProgressBar>,
+    quiet: bool,
+}
+
+impl Steps {
+    /// Says what comes next, after `done` more of the steps.
+    pub fn next(&mut self, what: &str, done: u64) {
+        match &self.bar {
+            Some(bar) => {
+                bar.inc(done);
+                bar.set_message(what.to_owned());
+            }
+            None if self.quiet => {}
+            None => note(what),
+        }
+    }
+
+    /// A line above the bar.
+    pub fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| note(text)),
+            None => note(text),
+        }
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }

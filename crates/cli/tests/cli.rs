@@ -208,6 +208,22 @@ fn packs_that_are_not_there_are_said_to_be() {
 }
 
 #[test]
+fn what_training_cannot_begin_with_is_named_and_no_guest_is_booted() {
+    let folder = ready("train", &Slice::Right);
+    let me = env!("CARGO_BIN_EXE_virtuoso");
+    let train = |words: &[&str]| folder.virtuoso(&[&["train", "-o", "pack"], words].concat());
+    assert_eq!((train(&[me]).code(), train(&["--kernel", "p.prog"]).code()), (2, 2));
+    train(&["--kernel", "nowhere", me]).fails(1, &["nowhere", "check the path"]);
+    train(&["--kernel", "p.prog", "p.prog"]).fails(1, &["p.prog", "no ELF file"]);
+    train(&["--kernel", "p.prog", "--modules", ".", me]).fails(1, &["no module", "lib/modules"]);
+    train(&["--kernel", "p.prog", "--load", "ext4", me]).fails(1, &["--modules"]);
+    assert!(!folder.path("pack").exists());
+    std::fs::create_dir(folder.path("pack")).expect("a folder");
+    folder.file("pack/old.prog", "old");
+    train(&["--kernel", "p.prog", me]).fails(1, &["pack", "not empty"]);
+}
+
+#[test]
 fn bad_traces_are_told_apart_and_nothing_is_written() {
     let folder = Folder::new("traces");
     let whole = trace(7);
@@ -331,6 +347,7 @@ fn every_verb_has_help_with_examples() {
     let verbs: &[&[&str]] = &[
         &["record"],
         &["build"],
+        &["train"],
         &["run"],
         &["explain"],
         &["trace", "info"],

@@ -76,6 +76,7 @@ fn environment(
         Kind::CpuidA | Kind::CpuidB | Kind::CpuidC | Kind::CpuidD => device(format!("asks cpuid leaf {a:#x}")),
         Kind::Rdpmc => device("reads a performance counter".to_string()),
         Kind::ReadDr | Kind::WriteDr => device("uses a debug register".to_string()),
+        Kind::ReadKeys | Kind::WriteKeys => device("uses protection keys".to_string()),
         kind => device(format!("executes {}", kind.name())),
     }
 }

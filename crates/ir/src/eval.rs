@@ -133,6 +133,8 @@ pub fn eval(kind: Kind, width: Width, a: u64, b: u64, c: u64) -> Result<u64, Eva
         | Kind::Rdpmc
         | Kind::In
         | Kind::ReadDr
+        | Kind::ReadKeys
+        | Kind::WriteKeys
         | Kind::Alloc
         | Kind::Realloc
         | Kind::Free

@@ -357,6 +357,11 @@ kinds! {
     Halt "halt" Control 0,
     /// An instruction that is not modelled; the constant a names it to the lifter.
     Unsupported "unsupported" Control 1,
+
+    /// The rights of protection keys (`rdpkru`).
+    ReadKeys "read_keys" Nondet 0,
+    /// Sets them to a (`wrpkru`).
+    WriteKeys "write_keys" Effect 1,
 }
 
 /// One operation.

@@ -91,6 +91,16 @@ pub(crate) fn lift(b: &mut Builder) -> Option<Lifted> {
             let counter = b.op(Kind::Rdpmc, Width::B64, &[index]);
             pair(b, counter)
         }
+        // SDM vol. 2, RDPKRU: EDX becomes 0.
+        M::Rdpkru => {
+            let keys = b.op(Kind::ReadKeys, Width::B32, &[]);
+            pair(b, keys)
+        }
+        M::Wrpkru => {
+            let keys = b.narrow(Width::B32, arg(Reg::Rax));
+            b.act(Kind::WriteKeys, Width::B32, &[keys]);
+            Some(())
+        }
         M::Rdrand | M::Rdseed => random(b),
         M::Cpuid => cpuid(b),
         M::Rdmsr => rdmsr(b),

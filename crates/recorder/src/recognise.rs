@@ -81,7 +81,7 @@ pub fn halts(bytes: &[u8]) -> bool {
 }
 
 /// Whether the instruction's result is no function of registers and memory (`rdtsc`, `rdpmc`, `rdmsr`, `cpuid`, `in`, `rdrand`, `rdseed`, `rdtscp`,
-/// `xgetbv`, `mov` from debug and control registers): registers are recorded again right after it, for nothing can compute them.
+/// `xgetbv`, `rdpkru`, `mov` from debug and control registers): registers are recorded again right after it, for nothing can compute them.
 pub fn undetermined(bytes: &[u8]) -> bool {
     let mut rest = bytes;
     while let [0x66 | 0x67 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0xf0 | 0xf2 | 0xf3 | 0x40..=0x4f, tail @ ..] =
@@ -90,7 +90,7 @@ pub fn undetermined(bytes: &[u8]) -> bool {
         rest = tail;
     }
     match rest {
-        [0x0f, 0x31..=0x33 | 0xa2 | 0x20 | 0x21, ..] | [0x0f, 0x01, 0xf9 | 0xd0] => true,
+        [0x0f, 0x31..=0x33 | 0xa2 | 0x20 | 0x21, ..] | [0x0f, 0x01, 0xf9 | 0xd0 | 0xee] => true,
         [0x0f, 0xc7, modrm] => *modrm >= 0xf0,
         [0xe4 | 0xe5 | 0xec | 0xed, ..] => true,
         _ => false,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use ir::System;
 use ir::program::{Count, Elem, Field, FuncId, PageContent, Program, Provenance, Summary, UserPage, ViewCell};
-use machine::{GuestMemory, RegFile};
+use machine::{GuestMemory, Reg, RegFile};
 use rustc_hash::FxHashSet;
 use trace::{Length, VarType, Variable};
 
@@ -16,6 +16,7 @@ use crate::build::{BuildOptions, nothing_executed};
 use crate::preprocess::{Kept, preprocess};
 use crate::recording::Recording;
 use crate::relocate::Relocations;
+use crate::replay::{Blind, Replay};
 use crate::snapshot::AddressSpace;
 
 /// Room left between the process's highest page near its code and run-time allocations.
@@ -119,6 +120,31 @@ impl<'r> Start<'r> {
     #[must_use]
     pub fn written_outputs(&self) -> BTreeMap<u64, u8> {
         written_outputs(self.recording, self.kept.steps.iter().copied())
+    }
+
+    /// The declared inputs, with the bytes that the recorded code began with.
+    #[must_use]
+    pub fn inputs(&self) -> Vec<(Field, Vec<u8>)> {
+        let bytes = |input: &Variable| self.space.read(input.addr.0, input.size as usize);
+        self.recording.trace.header().inputs().map(|input| (field(input), bytes(input))).collect()
+    }
+
+    /// What the recorded code read from the time stamp counter first, if it did.
+    #[must_use]
+    pub fn time_stamp(&self) -> Option<u64> {
+        let recording = self.recording;
+        let reads = |step: u32| recording.code_of(step as usize).insn.ops.iter().any(|op| op.kind == ir::Kind::Tsc);
+        let at = self.kept.steps.iter().copied().find(|&step| reads(step))? as usize;
+        if at + 1 >= recording.steps.len() {
+            return None;
+        }
+        let mut replay = Replay::new(recording);
+        for step in 0..=at {
+            replay.step(step, &mut Blind);
+        }
+        replay.adopt(at + 1);
+        let half = |reg: Reg| replay.regs[reg.index()] & 0xffff_ffff;
+        Some(half(Reg::Rdx) << 32 | half(Reg::Rax))
     }
 
     /// The cells by which the recorded code found out in which context it ran, with what they hold in an idle one: see [`crate::view`]. Empty if

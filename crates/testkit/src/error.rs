@@ -25,6 +25,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A kernel module cannot be used.
+    #[error(transparent)]
+    Module(#[from] linux::Error),
     /// A program that we started failed.
     #[error("`{program}` failed ({status}): {output}")]
     Command {

@@ -4,9 +4,9 @@
 //! kernel package with the order to load them in. Programs are compiled against musl, statically, with symbols (the
 //! slicer finds allocators by them). A program is compiled again only when its source or a header is newer.
 
-use crate::cpio::Archive;
 use crate::kernel::Kernel;
 use crate::{Error, Result, layout, rootkit};
+use linux::Archive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
@@ -84,7 +84,7 @@ pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
         add_file(&mut archive, "trainers/args", 0o644, &linux.join("trainers.args"))?;
     }
     let mut order = String::new();
-    for module in kernel.modules(kind.modules())? {
+    for module in kernel.modules.load_order(kind.modules())? {
         archive.file(&format!("modules/{}.ko", module.name), 0o644, &module.object);
         order += &format!("{}.ko\n", module.name);
     }

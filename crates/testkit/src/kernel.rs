@@ -1,11 +1,7 @@
-//! The guest kernels: unpacked distribution packages in the cache, and their modules in load order.
-//!
-//! Dependencies come from the modules themselves (`depends=` in `.modinfo`), because the packages carry no
-//! `modules.dep` and running `depmod` would need the `kmod` package. What a module asks for by name only at run time
-//! (ext4's checksum) the caller lists.
+//! The guest kernels: unpacked distribution packages in the cache.
 
 use crate::{Error, Result, layout};
-use std::collections::BTreeMap;
+use linux::Modules;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,16 +12,10 @@ pub struct Kernel {
     pub release: String,
     /// The image as packaged (`bzImage`), which can place itself at random.
     pub image: PathBuf,
-    modules: BTreeMap<String, PathBuf>,
-}
-
-/// One module, ready for the guest.
-#[derive(Debug, Clone)]
-pub struct Module {
-    /// Name as in `/proc/modules`.
-    pub name: String,
-    /// The uncompressed object file.
-    pub object: Vec<u8>,
+    /// The directory of its modules.
+    pub libraries: PathBuf,
+    /// The modules packaged with it. Guests must not depend on a particular one.
+    pub modules: Modules,
 }
 
 /// The kernel of guests that ask for no other.
@@ -63,11 +53,9 @@ impl Kernel {
         releases.sort();
         let release = releases.pop().ok_or_else(missing)?;
         let image = boot.join(format!("vmlinuz-{release}"));
-        let mut modules = BTreeMap::new();
-        for lib in ["lib/modules", "usr/lib/modules"] {
-            collect(&directory.join(lib).join(&release), &mut modules);
-        }
-        Ok(Self { release, image, modules })
+        let libraries = ["lib/modules", "usr/lib/modules"].map(|lib| directory.join(lib).join(&release));
+        let libraries = libraries.into_iter().find(|path| path.is_dir()).ok_or_else(missing)?;
+        Ok(Self { release, image, modules: Modules::below(&libraries), libraries })
     }
 
     /// The kernel proper, unpacked from the image into the cache: boots in half the time, always at the address it was
@@ -92,66 +80,6 @@ impl Kernel {
             }
             _ => Ok(self.image.clone()),
         }
-    }
-
-    /// The named modules and everything they depend on, dependencies first. Names this kernel has no module for
-    /// (built in, or not packaged) are left out: guests must not depend on a particular module.
-    pub fn modules(&self, names: &[&str]) -> Result<Vec<Module>> {
-        let mut order = Vec::new();
-        let mut seen = Vec::new();
-        for name in names {
-            self.visit(name, &mut seen, &mut order)?;
-        }
-        Ok(order)
-    }
-
-    fn visit(&self, name: &str, seen: &mut Vec<String>, order: &mut Vec<Module>) -> Result<()> {
-        let name = name.replace('-', "_");
-        if seen.contains(&name) {
-            return Ok(());
-        }
-        seen.push(name.clone());
-        let Some(path) = self.modules.get(&name) else { return Ok(()) };
-        let object = read_module(path)?;
-        for needed in depends(&object) {
-            self.visit(&needed, seen, order)?;
-        }
-        order.push(Module { name, object });
-        Ok(())
-    }
-}
-
-/// Finds all modules below `directory` by name.
-fn collect(directory: &Path, into: &mut BTreeMap<String, PathBuf>) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            collect(&path, into);
-        } else if let Some((stem, ending)) = path.file_name().and_then(|name| name.to_str()?.split_once('.'))
-            && matches!(ending, "ko" | "ko.xz" | "ko.zst")
-        {
-            into.insert(stem.replace('-', "_"), path.clone());
-        }
-    }
-}
-
-/// The object file, uncompressed with the distribution's own tools where it is compressed.
-fn read_module(path: &Path) -> Result<Vec<u8>> {
-    let tool = match path.extension().and_then(|ending| ending.to_str()) {
-        Some("xz") => "xz",
-        Some("zst") => "zstd",
-        _ => return std::fs::read(path).map_err(Error::io(path)),
-    };
-    let output = Command::new(tool).arg("-dc").arg(path).output().map_err(Error::io(tool))?;
-    if output.status.success() {
-        Ok(output.stdout)
-    } else {
-        Err(Error::Command {
-            program: format!("{tool} -dc {}", path.display()),
-            status: output.status.to_string(),
-            output: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
     }
 }
 
@@ -181,15 +109,6 @@ fn payload(image: &[u8]) -> Option<(&'static str, &[u8])> {
     Some((tool, payload))
 }
 
-/// The names after `depends=` in the module's information.
-fn depends(object: &[u8]) -> Vec<String> {
-    const KEY: &[u8] = b"\0depends=";
-    let Some(at) = object.windows(KEY.len()).position(|window| window == KEY) else { return Vec::new() };
-    let value = &object[at + KEY.len()..];
-    let value = &value[..value.iter().position(|&byte| byte == 0).unwrap_or(value.len())];
-    String::from_utf8_lossy(value).split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,12 +124,5 @@ mod tests {
         assert_eq!(payload(&image), Some(("xz", &b"\xfd7zXZ\0ab"[..])));
         assert_eq!(payload(&image[..1044]), None);
         assert_eq!(payload(b"MZ"), None);
-    }
-
-    #[test]
-    fn dependencies_are_read_from_the_module_information() {
-        assert_eq!(depends(b"\x7fELF..\0license=GPL\0depends=mbcache,jbd2\0name=ext4\0"), ["mbcache", "jbd2"]);
-        assert_eq!(depends(b"..\0depends=\0name=dummy\0"), Vec::<String>::new());
-        assert_eq!(depends(b"nothing"), Vec::<String>::new());
     }
 }

@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
-pub mod cpio;
 pub mod error;
 pub mod formats;
 pub mod guest;

@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use crate::capture::Capture;
 use crate::guest::{Training, training_argv};
+use crate::kernel::Kernel;
 use crate::truth::Truth;
-use crate::{Error, Result, layout};
+use crate::{Error, Result, initramfs, layout};
 
 /// The six programs every guest must get.
 pub const PROGRAMS: [&str; 6] = ["getpid", "pslist", "getpsfile", "lsmod", "getdrvfile", "gettime"];
@@ -122,6 +123,22 @@ impl Tool {
         let training = Training { kernel: kernel.to_owned(), trainers, kaslr: true, qemu, ..Training::default() };
         let traces = self.record(&training, directory)?;
         traces.into_iter().next().ok_or_else(|| Error::Missing { what: "the trace of the other base".to_owned() })
+    }
+
+    /// Makes a pack of the six programs for a kernel by `virtuoso train`, with the recordings in it; its report.
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn train(&self, kernel: &str, pack: &Path) -> Result<Value> {
+        let kernel = Kernel::find(kernel)?;
+        let trainers = layout::build().join("trainers");
+        initramfs::trainers()?;
+        let line = |line: &str| OsString::from(format!("{}/{line}", trainers.display()));
+        let mut arguments = words(&["train", "--quiet", "--json", "--keep-traces", "--kernel"]);
+        arguments.extend([kernel.image.into(), "--modules".into(), kernel.libraries.into(), "-o".into(), pack.into()]);
+        arguments.extend(["getpid", "pslist", "getpsfile 1", "getpsfile 2", "lsmod", "gettime"].map(line));
+        arguments.extend(["getdrvfile $(module dummy)", "getdrvfile $(module mbcache)"].map(line));
+        self.json(&arguments)
     }
 
     /// Builds a program from traces of one trainer.

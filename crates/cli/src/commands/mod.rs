@@ -4,11 +4,12 @@ mod build;
 mod crossview;
 mod explain;
 mod learn;
-mod record;
+pub mod record;
 pub mod run;
 mod tampering;
 mod target;
 mod trace;
+mod train;
 mod views;
 mod watch;
 
@@ -36,6 +37,7 @@ enum Verb {
     #[command(subcommand)]
     Trace(trace::Verb),
     Build(build::BuildArgs),
+    Train(train::TrainArgs),
     Run(run::RunArgs),
     Learn(learn::LearnArgs),
     Explain(explain::ExplainArgs),
@@ -60,6 +62,13 @@ pub struct Context {
     pub progress: Progress,
 }
 
+impl Context {
+    /// Nothing is shown.
+    pub fn silent() -> Self {
+        Self { quiet: true, progress: Progress::new(true) }
+    }
+}
+
 impl Cli {
     /// Runs the verb.
     pub fn run(self) -> Result<(), Failure> {
@@ -68,6 +77,7 @@ impl Cli {
             Verb::Record(verb) => verb.run(context),
             Verb::Trace(verb) => verb.run(context),
             Verb::Build(args) => args.run(context),
+            Verb::Train(args) => args.run(context),
             Verb::Run(args) => args.run(context),
             Verb::Learn(args) => args.run(context),
             Verb::Explain(args) => args.run(),

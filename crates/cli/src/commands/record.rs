@@ -41,7 +41,7 @@ impl RecordVerb {
             )),
             Progress::Message(line) => output::note(&format!("QEMU: {line}")),
         };
-        let report = record::run(&self.args, &mut progress).map_err(|error| Failure::new(exit(&error), error))?;
+        let report = record::run(&self.args, &mut progress).map_err(|error| failure(&error))?;
         if self.json { output::json(&report) } else { print(&report) }
     }
 }
@@ -60,6 +60,11 @@ fn print(report: &RecordReport) -> Result<(), Failure> {
         )?;
     }
     Ok(out.flush()?)
+}
+
+/// What stops a recording.
+pub fn failure(error: &RecordError) -> Failure {
+    Failure::new(exit(error), error)
 }
 
 /// What a script is told.

@@ -1,0 +1,301 @@
+//! `virtuoso train`: from a kernel image to a verified pack.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use machine::Reg;
+use serde_json::{Value, json};
+use slicer::{BuildOptions, Recording, Start};
+
+use crate::built;
+use crate::commands::Context;
+use crate::commands::record;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::record::{Progress, RecordArgs, RecordError};
+use crate::train::guest::{Boot, Guests, ROUNDS, initramfs, modules, reordered};
+use crate::train::jobs::{Job, executables};
+use crate::train::row::Row;
+use crate::train::verify::{self, Verdict};
+use crate::trainer::Trainer;
+use crate::training::{Trained, Wishes, train};
+use crate::{files, format, output};
+
+/// Make a pack for a Linux kernel: boot it, record trainers, build programs and verify them
+///
+/// Boots the kernel twice under QEMU with the recorder loaded, the second time where it chooses itself to lie, on a larger model of processor and with more to see.
+/// What the trainers did in the first guest becomes programs; what they answered in the second is what the programs' answers about it are compared with. Only
+/// programs that gave the same answers are written. `virtuoso ps`, `lsmod` and `time` take the directory with --packs.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "A trainer is an executable for the guest with virtuoso's marks, statically linked, or one with arguments in quotes. Arguments go through the
+guest's shell, which has two functions more: `process NAME` prints a PID and `module NAME` a module's base. Several lines with one
+trainer become one program. Other systems than Linux: `virtuoso record` and `virtuoso build`.
+
+Examples:
+  virtuoso train --kernel /boot/vmlinuz-6.1.0-56-amd64 trainers/pslist trainers/gettime -o packs/6.1.0-56-amd64
+  virtuoso train --kernel vmlinuz --modules lib/modules/6.1.0-56-amd64 trainers/pslist 'trainers/getpsfile 1' 'trainers/getpsfile 2' \\
+      trainers/lsmod 'trainers/getdrvfile $(module loop)' 'trainers/getdrvfile $(module mbcache)' -o packs/6.1"
+)]
+pub struct TrainArgs {
+    /// The kernel image, as the boot loader takes it
+    #[arg(long, value_name = "FILE")]
+    kernel: PathBuf,
+    /// An initramfs with files that the guest should have; busybox is added to it
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Directory with the kernel's modules, such as lib/modules/RELEASE
+    #[arg(long, value_name = "DIR")]
+    modules: Option<PathBuf>,
+    /// A module to load, with what it needs; may be given several times. By default loop, dummy and ext4 where they are there
+    #[arg(long, value_name = "NAME")]
+    load: Vec<String>,
+    /// RAM of the guests
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(64..=2048))]
+    memory: u32,
+    /// More words for the kernel's command line
+    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    append: String,
+    /// The emulator
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    qemu: OsString,
+    /// The recorder plugin; by default the one beside this executable
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    /// End a guest after so many seconds
+    #[arg(long, value_name = "SECS", default_value_t = 300)]
+    timeout: u64,
+    /// Keep the recordings in the pack; `virtuoso learn` needs them
+    #[arg(long)]
+    keep_traces: bool,
+    /// The pack: a new or empty directory
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    /// Trainers: PATH or "PATH ARGUMENTS"
+    #[arg(required = true, value_name = "TRAINER", value_parser = Job::parse)]
+    trainers: Vec<Job>,
+}
+
+impl TrainArgs {
+    /// Runs the verb.
+    pub fn run(&self, context: Context) -> Result<(), Failure> {
+        let begin = Instant::now();
+        let executables = executables(&self.trainers)?;
+        files::read(&self.kernel, "kernel image (vmlinuz)")?;
+        let given = self.initrd.as_deref().map(|path| files::read(path, "initramfs")).transpose()?;
+        let modules = modules(self.modules.as_deref(), &self.load)?;
+        let first = initramfs(given.as_deref(), &executables, &self.trainers, &modules.iter().collect::<Vec<_>>())?;
+        let second = initramfs(given.as_deref(), &executables, &self.trainers, &reordered(&modules))?;
+        self.new_directory()?;
+        let traces = Traces::new(&self.output, self.keep_traces)?;
+        let mut steps = context.progress.steps(3 * ROUNDS * self.trainers.len() as u64);
+        let first = self.boot(Boot::First, &first, &traces.path, &mut steps, context)?;
+        let second = self.boot(Boot::Second, &second, &traces.path, &mut steps, context)?;
+        let mut rows = Vec::new();
+        for (name, paths) in &first {
+            let compared = second.get(name).map_or(&[][..], Vec::as_slice);
+            // Whatever was recorded there tells what moves; its own trainer is as good as any.
+            let base = compared.first().or_else(|| second.values().flatten().next());
+            let base = base.ok_or_else(|| Failure::input("the second guest recorded nothing"))?;
+            steps.next(&format!("building {name}"), paths.len() as u64);
+            rows.push(self.program(name, paths, compared, base, &executables, context)?);
+        }
+        drop(steps);
+        self.report(&rows, begin.elapsed().as_secs_f64())
+    }
+
+    /// The pack's directory must not have anything else in it: which programs belong together would not be told.
+    fn new_directory(&self) -> Result<(), Failure> {
+        let failed =
+            |error| Failure::file(&self.output, format!("cannot make this directory: {error}; choose another"));
+        std::fs::create_dir_all(&self.output).map_err(failed)?;
+        match std::fs::read_dir(&self.output).map_err(failed)?.next() {
+            None => Ok(()),
+            Some(_) => Err(Failure::file(&self.output, "this directory is not empty; name a new one for the pack")),
+        }
+    }
+
+    /// Boots a guest under the recorder; the traces of each program.
+    fn boot(
+        &self,
+        boot: Boot,
+        initramfs: &[u8],
+        directory: &Path,
+        steps: &mut output::Steps,
+        context: Context,
+    ) -> Result<BTreeMap<String, Vec<PathBuf>>, Failure> {
+        let (label, number) = if boot == Boot::First { ("first", 1) } else { ("second", 2) };
+        let directory = directory.join(label);
+        let (packed, console) = (directory.with_extension("cpio"), directory.with_extension("console"));
+        files::write(&packed, initramfs)?;
+        let guests = Guests {
+            qemu: self.qemu.clone(),
+            kernel: self.kernel.clone(),
+            memory: self.memory,
+            append: self.append.clone(),
+        };
+        let args = RecordArgs {
+            output: directory,
+            plugin: self.plugin.clone(),
+            timeout: Some(self.timeout),
+            quiet: true,
+            command: guests.command(boot, &packed, &console),
+        };
+        steps.next(&format!("booting the {label} of 2 guests"), 0);
+        let mut progress = |event: &Progress<'_>| match event {
+            Progress::Begin(program) => steps.next(&format!("guest {number} of 2: recording {program}"), 1),
+            Progress::Message(line) if !context.quiet => steps.note(&format!("QEMU: {line}")),
+            Progress::Saved(_) | Progress::Message(_) => {}
+        };
+        let recorded = crate::record::run(&args, &mut progress);
+        let printed = String::from_utf8_lossy(&std::fs::read(&console).unwrap_or_default()).into_owned();
+        let report = recorded.map_err(|error| {
+            let wants_console =
+                matches!(error, RecordError::NoMarks | RecordError::Marks { .. } | RecordError::Timeout { .. });
+            let failure = record::failure(&error);
+            if wants_console {
+                failure.because(&format!("the {label} guest printed last:\n{}", tail(&printed)))
+            } else {
+                failure
+            }
+        })?;
+        if !context.quiet {
+            for line in printed.lines().filter_map(|line| line.strip_prefix("virtuoso: ")) {
+                steps.note(&format!("guest {number}: {}", line.trim_end()));
+            }
+        }
+        let mut traces: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for trace in report.traces {
+            traces.entry(trace.program).or_default().push(args.output.join(trace.file));
+        }
+        Ok(traces)
+    }
+
+    /// Builds a program, asks it about the second guest, and writes it if its answers were the guest's.
+    fn program(
+        &self,
+        name: &str,
+        paths: &[PathBuf],
+        compared: &[PathBuf],
+        base: &Path,
+        executables: &[(PathBuf, Vec<u8>)],
+        context: Context,
+    ) -> Result<Row, Failure> {
+        let recordings = usable(paths, context)?;
+        let base = files::recording(base)?;
+        let row = |in_slice, verdicts| Row { name: name.to_owned(), recordings: recordings.len(), in_slice, verdicts };
+        let mut options = BuildOptions::default();
+        let trainer = trainer(name, &recordings, executables)?;
+        if let (Some(why), false) = (trainer.no_summaries, context.quiet) {
+            output::note(&format!(
+                "{name}: {why}, so its allocations run as ordinary code; link it statically and do not strip it"
+            ));
+        }
+        options.summaries.clone_from(&trainer.summaries);
+        let wishes = Wishes { options, base: Some(&base), ..Wishes::default() };
+        let mut trained = match train(&recordings, &wishes) {
+            Ok(trained) => trained,
+            Err(why) => return Ok(row(0, Err(why.to_string()))),
+        };
+        trainer.symbols.name_functions(&mut trained.program);
+        let mut verdicts = Vec::new();
+        for recording in &usable(compared, context)? {
+            let verdict = verify::ask(&trained, recording);
+            verdicts.push(verdict.unwrap_or_else(|why| Verdict::Wrong(why.to_string())));
+        }
+        let Trained { program, system, .. } = &trained;
+        let row = row(program.provenance.static_in_slice, Ok(verdicts));
+        if row.problem().is_none() {
+            let bytes = program.to_bytes().map_err(built::internal)?;
+            built::write(&self.output.join(format!("{name}.prog")), program, system, &bytes, Context::silent())?;
+        }
+        Ok(row)
+    }
+
+    fn report(&self, rows: &[Row], seconds: f64) -> Result<(), Failure> {
+        if self.json {
+            let programs: Vec<Value> = rows.iter().map(Row::json).collect();
+            output::json(
+                &json!({ "pack": self.output.display().to_string(), "seconds": seconds, "programs": programs }),
+            )?;
+        } else {
+            let mut out = output::stdout();
+            writeln!(out, "{}: {} in {seconds:.0} s", self.output.display(), format::counted(rows.len(), "program"))?;
+            for row in rows {
+                writeln!(out, "  {}", format::plain(&row.text()))?;
+            }
+            out.flush()?;
+        }
+        let bad: Vec<&str> = rows.iter().filter(|row| row.problem().is_some()).map(|row| row.name.as_str()).collect();
+        if bad.is_empty() {
+            return Ok(());
+        }
+        let what = "did not answer as the second guest did and were not written; see above, and record them with `virtuoso record`";
+        Err(Failure::new(Exit::Differ, format!("{} {what}", bad.join(", "))))
+    }
+}
+
+/// The last lines of a console.
+fn tail(printed: &str) -> String {
+    let lines: Vec<&str> = printed.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(10)..].join("\n")
+}
+
+/// Those recordings that something can be made of. An end mark may come before interrupted code goes on, by bad luck; then another recording has to do.
+fn usable(paths: &[PathBuf], context: Context) -> Result<Vec<Recording>, Failure> {
+    let mut found = Vec::new();
+    for path in paths {
+        let recording = files::recording(path)?;
+        match Start::new(&recording).map(drop) {
+            Ok(()) => found.push(recording),
+            Err(_) if context.quiet => {}
+            Err(why) => output::note(&format!("{} is left out: {why}", path.display())),
+        }
+    }
+    Ok(found)
+}
+
+/// The executable a program was recorded from: the one of its name, or the only one whose marks fit.
+fn trainer(name: &str, recordings: &[Recording], executables: &[(PathBuf, Vec<u8>)]) -> Result<Trainer, Failure> {
+    let begin = recordings.first().map_or(0, |first| first.begin_regs().get_or_zero(Reg::Rip));
+    if let Some((path, _)) = executables.iter().find(|(path, _)| files::name(path) == name) {
+        return Trainer::read(path, begin);
+    }
+    let mut fitting = executables.iter().filter_map(|(path, _)| Trainer::read(path, begin).ok());
+    match (fitting.next(), fitting.next()) {
+        (Some(trainer), None) => Ok(trainer),
+        _ => Err(Failure::input(format!(
+            "which trainer calls itself {name} cannot be told; give its executable the name {name}"
+        ))),
+    }
+}
+
+/// Where recordings and initramfs files go: in the pack, so on the disk the user chose. Removed at the end unless they are to stay.
+struct Traces {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Traces {
+    fn new(pack: &Path, keep: bool) -> Result<Self, Failure> {
+        let path = pack.join("traces");
+        std::fs::create_dir(&path).map_err(|error| Failure::file(&path, format!("cannot make it: {error}")))?;
+        Ok(Self { path, keep })
+    }
+}
+
+impl Drop for Traces {
+    fn drop(&mut self) {
+        if !self.keep {
+            // What is left behind at worst the user sees.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}

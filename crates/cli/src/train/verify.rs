@@ -1,0 +1,92 @@
+//! Compares a program's answer about a guest with the answer that the trainer itself got there.
+//!
+//! A recording holds the guest's memory at the begin mark and what the trainer's own code, executed by that guest, then wrote into its outputs. So
+//! a recording of *another* boot is a target with a truth that does not come from our code.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use engine::{Environment, Limits, Outcome, Run, Seen, SliceProgram, Watch, WholeProgram};
+use machine::Reg;
+use slicer::{Recording, Start};
+
+use crate::training::{Error, Trained};
+
+/// How a program did on one recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Slice and whole run gave the guest's answer.
+    BySlice,
+    /// The whole run gave it; why the slice stopped.
+    ByWhole(String),
+    /// There was no answer, or another one.
+    Wrong(String),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BySlice => f.write_str("the guest's answer"),
+            Self::ByWhole(why) => write!(f, "the guest's answer by the whole run; the slice stopped: {why}"),
+            Self::Wrong(what) => f.write_str(what),
+        }
+    }
+}
+
+/// Asks a program about the guest of a recording of the same trainer.
+///
+/// # Errors
+/// The recording has no usable start, or the program cannot run over it at all.
+pub fn ask(trained: &Trained, recording: &Recording) -> Result<Verdict, Error> {
+    let start = Start::new(recording)?;
+    let run = Run {
+        memory: start.memory(),
+        regs: start.registers(),
+        env: Environment { tsc: start.time_stamp() },
+        limits: Limits::default(),
+    };
+    let inputs = start.inputs();
+    let program = &trained.program;
+    let mut whole = WholeProgram::new(program, &trained.system);
+    let mut written = Written::default();
+    let whole = match whole.watched(&run, &inputs, &mut written)?.0 {
+        Outcome::Answer(values) => values,
+        Outcome::Stopped(why) => return Ok(Verdict::Wrong(format!("the whole run stopped: {why}"))),
+    };
+    let truth = start.written_outputs();
+    for (field, variable) in program.outputs.iter().zip(recording.trace.header().outputs()) {
+        if within(&truth, variable.addr.0, variable.size) != within(&written.0, field.addr, variable.size) {
+            return Ok(Verdict::Wrong(format!("the whole run's {} is not what the guest found itself", field.name)));
+        }
+    }
+    let slice = SliceProgram::new(program).map_err(engine::RunError::from)?;
+    Ok(match slice.run(&run, &inputs)?.0 {
+        Outcome::Answer(values) if values == whole => Verdict::BySlice,
+        Outcome::Answer(_) => Verdict::Wrong("slice and whole run give different answers".to_owned()),
+        Outcome::Stopped(why) => Verdict::ByWhole(why.to_string()),
+    })
+}
+
+/// The bytes of one variable, by their offset.
+fn within(bytes: &BTreeMap<u64, u8>, from: u64, size: u64) -> Vec<(u64, u8)> {
+    bytes.range(from..from.saturating_add(size)).map(|(&address, &byte)| (address - from, byte)).collect()
+}
+
+/// What a whole run wrote last, by address.
+#[derive(Default)]
+struct Written(BTreeMap<u64, u8>);
+
+impl Watch for Written {
+    const ON: bool = true;
+
+    fn insn(&mut self, _: u64, _: &[u8]) {}
+
+    fn access(&mut self, seen: Seen) {
+        if seen.store {
+            let bytes = seen.value.to_le_bytes();
+            self.0.extend((0..u64::from(seen.size)).zip(bytes).map(|(at, byte)| (seen.vaddr.wrapping_add(at), byte)));
+        }
+    }
+
+    fn registers(&mut self, _: &[(Reg, u64); 16]) {}
+}
