@@ -41,4 +41,4 @@ mod system;
 
 pub use decode::{Insn, LiftError, Mode, disassemble, lift, mnemonic_name};
 pub use flow::{Flow, flow};
-pub use names::{constants, names};
+pub use names::{constants, layout, length, names};

@@ -36,10 +36,33 @@ pub fn names(mode: Mode, pc: u64, code: &[u8], visit: &mut dyn FnMut(u64)) {
 pub fn constants(mode: Mode, bytes: &[u8]) -> Vec<(usize, u8)> {
     let mut decoder = Decoder::with_ip(mode.bits(), bytes, 0, DecoderOptions::NONE);
     let insn = decoder.decode();
-    if insn.is_invalid() || insn.is_jcc_short_or_near() || insn.is_jmp_short_or_near() || insn.is_call_near() {
+    if insn.is_jcc_short_or_near() || insn.is_jmp_short_or_near() || insn.is_call_near() {
         return Vec::new();
     }
-    let at = decoder.get_constant_offsets(&insn);
+    fields(&decoder, &insn)
+}
+
+/// The length of one instruction and where its displacement, immediate operands or distance to go stand in its bytes, as offset and size; `None` for
+/// bytes that are no instruction.
+#[must_use]
+pub fn layout(mode: Mode, bytes: &[u8]) -> Option<(usize, Vec<(usize, u8)>)> {
+    let mut decoder = Decoder::with_ip(mode.bits(), bytes, 0, DecoderOptions::NONE);
+    let insn = decoder.decode();
+    (!insn.is_invalid()).then(|| (insn.len(), fields(&decoder, &insn)))
+}
+
+/// The length of one instruction; `None` for bytes that are no instruction.
+#[must_use]
+pub fn length(mode: Mode, bytes: &[u8]) -> Option<usize> {
+    let insn = Decoder::with_ip(mode.bits(), bytes, 0, DecoderOptions::NONE).decode();
+    (!insn.is_invalid()).then(|| insn.len())
+}
+
+fn fields(decoder: &Decoder<'_>, insn: &Instruction) -> Vec<(usize, u8)> {
+    if insn.is_invalid() {
+        return Vec::new();
+    }
+    let at = decoder.get_constant_offsets(insn);
     [
         (at.displacement_offset(), at.displacement_size()),
         (at.immediate_offset(), at.immediate_size()),
@@ -69,7 +92,11 @@ mod tests {
         ];
         for (bytes, expected) in cases {
             assert_eq!(constants(Mode::Bits64, bytes), expected, "{bytes:02x?}");
+            assert_eq!(length(Mode::Bits64, bytes), Some(bytes.len()));
         }
+        assert_eq!(layout(Mode::Bits64, &[0xe8, 1, 2, 3, 4]), Some((5, vec![(1, 4)])));
+        assert_eq!(layout(Mode::Bits64, &[0x90, 0x90]), Some((1, Vec::new())));
+        assert_eq!((layout(Mode::Bits64, &[0x06]), length(Mode::Bits64, &[0x06])), (None, None));
     }
 
     #[test]

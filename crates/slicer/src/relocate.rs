@@ -315,11 +315,18 @@ impl Deltas {
         {
             return names(&self.images[usize::from(image)], a).then_some((8, change));
         }
-        Some((4, change))
+        // Four bytes reach no farther.
+        let reaches = |delta: u64| delta >> 32 == 0 || delta as i32 as i64 as u64 == delta;
+        let of = |image: Option<u16>| image.map_or(Some(0), |image| self.slides[usize::from(image)]);
+        let Change::Moves { plus, minus } = change else { return None };
+        reaches(of(plus)?.wrapping_sub(of(minus)?)).then_some((4, change))
     }
 }
 
 /// Adds the fields of a stretch whose bytes the other boot has otherwise.
+///
+/// A field is a whole operand of an instruction that both boots have in the same form. Where they have another instruction, the system has patched its
+/// code, and bytes that differ there by a slide do so by accident.
 fn compare(
     stretch: &Stretch,
     theirs: &[Option<u8>],
@@ -330,55 +337,46 @@ fn compare(
 ) {
     let mine = &stretch.bytes;
     let other: Vec<u8> = theirs.iter().map(|byte| byte.unwrap_or(0)).collect();
-    let mut at = 0;
+    let (mut at, mut place) = (0, 0);
     while let Some(first) = (at..mine.len()).find(|&at| mine[at] != other[at]) {
+        at = first + 1;
         if theirs[first].is_none() {
-            at = first + 1;
             continue;
         }
-        let starts = (first.saturating_sub(3).max(at)..=first).rev();
-        let moves = starts
-            .filter_map(|start| Some((start, deltas.change(image, &mine[start..], &other[start..])?)))
-            .find(|(start, (size, _))| start + usize::from(*size) > first);
-        if let Some((start, (size, change))) = moves {
-            fields.push(Field { addr: stretch.start + start as u64, size, change });
-            at = start + usize::from(size);
-        } else if let Some((start, size)) = patched(mode, stretch.start, mine, &other, first) {
-            fields.push(Field { addr: stretch.start + start as u64, size, change: Change::Patched });
-            at = start + usize::from(size);
-        } else {
-            at = first + 1;
+        while let Some(len) = mine.get(place..).map(|rest| lift::length(mode, rest).unwrap_or(1))
+            && place + len <= first
+        {
+            place += len;
         }
+        let (Some((len, operands)), Some(theirs)) =
+            (lift::layout(mode, &mine[place..]), lift::layout(mode, &other[place..]))
+        else {
+            continue;
+        };
+        let operand =
+            operands.iter().find(|&&(from, size)| (place + from..place + from + usize::from(size)).contains(&first));
+        let Some(&(from, whole)) = operand.filter(|_| (len, &operands) == (theirs.0, &theirs.1)) else { continue };
+        let start = place + from;
+        let moves = deltas.change(image, &mine[start..], &other[start..]).filter(|(size, _)| *size <= whole);
+        let Some((size, change)) = moves.or_else(|| {
+            let bytes = place..place + len;
+            is_constant(mode, stretch.start + place as u64, &mine[bytes.clone()], &other[bytes], from)
+                .then_some((whole, Change::Patched))
+        }) else {
+            continue;
+        };
+        fields.push(Field { addr: stretch.start + start as u64, size, change });
+        at = (start + usize::from(size)).max(at);
     }
 }
 
-/// How far before a place instructions are decoded from, to be in step with them there.
-const SYNC: usize = 192;
-
-/// The constant of an instruction that differs at `at`: where it begins and its bytes. Where control goes is no such constant.
-fn patched(mode: lift::Mode, start: u64, mine: &[u8], other: &[u8], at: usize) -> Option<(usize, u8)> {
-    let mut place = at.saturating_sub(SYNC);
-    while place <= at {
-        let bytes = mine.get(place..(place + 15).min(mine.len()))?;
-        let Ok(insn) = lift::lift(mode, start + place as u64, bytes) else {
-            place += 1;
-            continue;
-        };
-        let len = usize::from(insn.len).max(1);
-        if place + len > at {
-            let control = insn.ops.iter().any(|op| op.class() == Class::Control);
-            let same = lift::lift(mode, start + place as u64, other.get(place..place + len)?).ok();
-            if control || same.is_none_or(|same| same.len != insn.len || same.ops.len() != insn.ops.len()) {
-                return None;
-            }
-            return lift::constants(mode, &mine[place..place + len])
-                .into_iter()
-                .map(|(offset, size)| (place + offset, size))
-                .find(|&(from, size)| (from..from + usize::from(size)).contains(&at));
-        }
-        place += len;
-    }
-    None
+/// Whether an operand that differs is a constant of an instruction that is otherwise the same. Where control goes is no such constant.
+fn is_constant(mode: lift::Mode, pc: u64, mine: &[u8], other: &[u8], operand: usize) -> bool {
+    let (Ok(mine_lifted), Ok(other)) = (lift::lift(mode, pc, mine), lift::lift(mode, pc, other)) else { return false };
+    let control = mine_lifted.ops.iter().any(|op| op.class() == Class::Control);
+    !control
+        && mine_lifted.ops.len() == other.ops.len()
+        && lift::constants(mode, mine).iter().any(|&(offset, _)| offset == operand)
 }
 
 /// The interrupt gates of a boot.
@@ -447,5 +445,35 @@ mod tests {
         assert_eq!(change(table, 0x1_4000_0000), None);
         let moves = Change::Moves { plus: Some(1), minus: None };
         assert_eq!(change(0xffff_8880_0009_a100, 0x1_4000_0000), Some((8, moves)));
+    }
+
+    #[test]
+    fn only_an_operand_of_the_same_instruction_moves() {
+        let start = 0xffff_ffff_8100_0000u64;
+        let images = [
+            Image { start, end: start + 0x10_0000, movable: true },
+            Image { start: 0xffff_8880_0009_9000, end: 0xffff_8880_0009_b000, movable: true },
+        ];
+        let slides = [Some(0x1e00_0000), Some(0xff88_8880_8000_0000)];
+        let found = |mine: &[u8], other: &[u8]| {
+            let stretch = Stretch { start, bytes: mine.to_vec() };
+            let theirs: Vec<Option<u8>> = other.iter().copied().map(Some).collect();
+            let mut fields = Vec::new();
+            compare(&stretch, &theirs, 0, &Deltas::new(&images, &slides), lift::Mode::Bits64, &mut fields);
+            fields.iter().map(|field| (field.addr - start, field.size, field.change)).collect::<Vec<_>>()
+        };
+        let code = |constant: u64, rest: &[u8]| {
+            let head: &[u8] = &[0x48, 0xb8];
+            [head, &constant.to_le_bytes(), rest].concat()
+        };
+        // movabs of the end of user space, cmp, cmova, nopl: with five levels another constant, and stac. Both differ by a slide if looked at askew.
+        let mine = code(0x7fff_ffff_f000, &[0x48, 0x39, 0xc6, 0x48, 0x0f, 0x47, 0xf0, 0x0f, 0x1f, 0x00]);
+        let other = code(0xff_ffff_ffff_f000, &[0x48, 0x39, 0xc6, 0x48, 0x0f, 0x47, 0xf0, 0x0f, 0x01, 0xcb]);
+        assert_eq!(found(&mine, &other), [(2, 8, Change::Patched)]);
+        // mov $address,%rdi; call to what stays; ret
+        let mine = [0x48, 0xc7, 0xc7, 0x80, 0x30, 0x04, 0x83, 0xe8, 0x00, 0x00, 0x00, 0x30, 0xc3];
+        let other = [0x48, 0xc7, 0xc7, 0x80, 0x30, 0x04, 0xa1, 0xe8, 0x00, 0x00, 0x00, 0x12, 0xc3];
+        let moves = |plus, minus| Change::Moves { plus, minus };
+        assert_eq!(found(&mine, &other), [(3, 4, moves(Some(0), None)), (8, 4, moves(None, Some(0)))]);
     }
 }
