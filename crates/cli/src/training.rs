@@ -8,6 +8,7 @@
 use engine::{Environment, Limits, Outcome, Run, Seen, Values, Watch, WholeProgram, parse_inputs};
 use ir::program::{Field, ViewCell};
 use ir::{Program, System};
+use lift::Mode;
 use machine::{PhysAddr, Reg, VirtAddr};
 use rustc_hash::FxHashMap;
 use slicer::start::outputs_of_run;
@@ -207,9 +208,8 @@ pub fn record_whole(
         ..header.clone()
     };
     let mut whole = WholeProgram::new(program, system);
-    let bits = header.mode_bits;
     let writer = TraceWriter::in_memory(header, whole.begin(run)?)?;
-    let mut tracer = Tracer { writer, ids: FxHashMap::default(), bits, error: None };
+    let mut tracer = Tracer { writer, ids: FxHashMap::default(), error: None };
     let (outcome, _) = whole.watched(run, &inputs.to_vec(), &mut tracer)?;
     match tracer.error {
         Some(error) => Err(error.into()),
@@ -221,7 +221,6 @@ pub fn record_whole(
 struct Tracer {
     writer: TraceWriter,
     ids: FxHashMap<u64, InsnId>,
-    bits: u8,
     /// The first thing that went wrong.
     error: Option<TraceError>,
 }
@@ -237,10 +236,10 @@ impl Tracer {
 impl Watch for Tracer {
     const ON: bool = true;
 
-    fn insn(&mut self, pc: u64, bytes: &[u8]) {
+    fn insn(&mut self, pc: u64, mode: Mode, bytes: &[u8]) {
         let id = match self.ids.get(&pc) {
             Some(&id) => Ok(id),
-            None => self.writer.insn_id(VirtAddr(pc), self.bits, bytes),
+            None => self.writer.insn_id(VirtAddr(pc), mode.bits() as u8, bytes),
         };
         let written = id.and_then(|id| {
             self.ids.insert(pc, id);

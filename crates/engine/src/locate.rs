@@ -11,9 +11,12 @@ use std::ops::ControlFlow;
 
 use ir::Program;
 use ir::program::Anchor;
+use lift::Mode;
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
 use machine::{GuestMemory, Page, PhysAddr, Reg, RegFile, VirtAddr};
 use rustc_hash::FxHashSet;
+
+use crate::start::system_mode;
 
 /// What the user knows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,7 +100,7 @@ struct Table {
 /// # Errors
 /// [`LocateError`].
 pub fn locate(program: &Program, memory: &dyn GuestMemory, hints: Hints) -> Result<Located, LocateError> {
-    if program.bits != 64 {
+    if system_mode(program) != Mode::Bits64 {
         return Err(LocateError::Bits);
     }
     let gates = &program.placement.gates;

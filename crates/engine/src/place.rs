@@ -9,11 +9,10 @@ use std::ops::ControlFlow;
 use ir::place::{Field, Moved, Placement};
 use ir::program::CodeRange;
 use ir::{Arg, Class, Program, System};
-use lift::Mode;
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
 use machine::{GuestMemory, Reg, VirtAddr};
 
-use crate::start::{Run, RunError};
+use crate::start::{Run, RunError, system_mode};
 
 /// Vectors whose gates are compared: the processor's own exceptions.
 pub const VECTORS: u8 = 32;
@@ -181,7 +180,7 @@ impl<'p> Placed<'p> {
                     absent |= value.is_none();
                     value
                 });
-                let mode = if program.bits == 64 { Mode::Bits64 } else { Mode::Bits32 };
+                let mode = system_mode(program);
                 let insn = lift::lift(mode, self.place(pc), &bytes).ok().filter(|_| !absent);
                 match insn
                     .as_ref()
@@ -302,7 +301,7 @@ impl<'p> Placed<'p> {
     /// Refuses a target in whose code an instruction of the program has another constant than training knows of. Other changes are the kernel's
     /// own patches, or somebody's: the program's code is training's in any case.
     fn patched_constants(&self, program: &Program, memory: &dyn GuestMemory) -> Result<(), RunError> {
-        let mode = if program.bits == 64 { Mode::Bits64 } else { Mode::Bits32 };
+        let mode = system_mode(program);
         for range in &program.code {
             let mut expected = range.bytes.clone();
             self.code(range.addr, &mut expected, memory);

@@ -1,6 +1,7 @@
 //! What a run begins with: registers from training and target, limits, the environment's answers.
 
 use ir::Program;
+use lift::Mode;
 use machine::paging::PagingMode;
 use machine::{GuestMemory, Reg, RegFile};
 
@@ -107,6 +108,15 @@ const FROM_TARGET: &[Reg] = &[
     Reg::TrBase,
 ];
 
+/// The code size of a program's system: that of its processor in long mode, whatever the trainer's own.
+pub(crate) fn system_mode(program: &Program) -> Mode {
+    let efer = program.registers.iter().find(|(reg, _)| *reg == Reg::Efer as u16).map_or(0, |it| it.1);
+    if efer & LMA != 0 { Mode::Bits64 } else { Mode::Bits32 }
+}
+
+/// EFER.LMA: long mode is active (SDM vol. 3 section 2.2.1).
+const LMA: u64 = 1 << 10;
+
 impl<'t> Run<'t> {
     /// The paging mode and the root of the target's page tables.
     ///
@@ -140,7 +150,7 @@ impl<'t> Run<'t> {
         space: &mut crate::Space<'_>,
     ) -> Result<Result<(), Stopped>, RunError> {
         for cell in &program.view {
-            let base = if program.bits == 64 && cell.base == Reg::GsBase as u16 {
+            let base = if system_mode(program) == Mode::Bits64 && cell.base == Reg::GsBase as u16 {
                 self.kernel_gs_base()?
             } else {
                 Reg::from_index(cell.base.into())
@@ -165,7 +175,7 @@ impl<'t> Run<'t> {
                 slots[reg.index()] = value;
             }
         }
-        if program.bits == 64 {
+        if system_mode(program) == Mode::Bits64 {
             slots[Reg::KernelGsBase.index()] = self.kernel_gs_base()?;
         }
         Ok(())

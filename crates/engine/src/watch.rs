@@ -1,5 +1,6 @@
 //! What a whole run executes, step by step: enough to slice it like a recording.
 
+use lift::Mode;
 use machine::Reg;
 
 /// A memory access of a watched run.
@@ -25,7 +26,7 @@ pub trait Watch {
     const ON: bool;
 
     /// An instruction begins.
-    fn insn(&mut self, pc: u64, bytes: &[u8]);
+    fn insn(&mut self, pc: u64, mode: Mode, bytes: &[u8]);
 
     /// The instruction accessed memory.
     fn access(&mut self, seen: Seen);
@@ -40,7 +41,7 @@ pub struct Unwatched;
 impl Watch for Unwatched {
     const ON: bool = false;
 
-    fn insn(&mut self, _: u64, _: &[u8]) {}
+    fn insn(&mut self, _: u64, _: Mode, _: &[u8]) {}
 
     fn access(&mut self, _: Seen) {}
 

@@ -18,7 +18,7 @@ use crate::outcome::{Outcome, Stopped};
 use crate::place::Placed;
 use crate::space::Space;
 use crate::spin::Spin;
-use crate::start::{Run, RunError};
+use crate::start::{Run, RunError, system_mode};
 use crate::watch::{Seen, Unwatched, Watch};
 
 /// The end marker (docs/markers.md).
@@ -61,7 +61,8 @@ pub struct WholeProgram<'p> {
     system: &'p System,
     pages: FxHashMap<u64, &'p [u8]>,
     summaries: FxHashMap<u64, Summary>,
-    mode: Mode,
+    /// Of the trainer's code, and of its system's.
+    modes: [Mode; 2],
     cache: Cache,
 }
 
@@ -91,7 +92,7 @@ impl<'p> WholeProgram<'p> {
             system,
             pages,
             summaries: program.summaries.iter().copied().collect(),
-            mode: if program.bits == 64 { Mode::Bits64 } else { Mode::Bits32 },
+            modes: [if program.bits == 64 { Mode::Bits64 } else { Mode::Bits32 }, system_mode(program)],
             cache: Cache::default(),
         }
     }
@@ -192,10 +193,10 @@ impl<'p> WholeProgram<'p> {
             }
             if let Some(summary) = block.summary {
                 let slot = slots[Reg::Rsp.index()];
-                match summarise(summary, &mut slots, space, self.mode) {
+                match summarise(summary, &mut slots, space, self.modes[0]) {
                     Ok(next) => {
                         if W::ON {
-                            show_summary(watch, pc, slot, next, &slots, space, self.mode);
+                            show_summary(watch, pc, slot, next, &slots, space, self.modes[0]);
                         }
                         (from, pc) = (pc, next);
                     }
@@ -211,7 +212,8 @@ impl<'p> WholeProgram<'p> {
             report.instructions += u64::from(block.insns);
             for (at, op) in self.cache.ops[first..last].iter().enumerate() {
                 if W::ON {
-                    show.step(watch, at == 0, self.cache.pcs[first + at], &self.cache.insns, &slots);
+                    let at_pc = self.cache.pcs[first + at];
+                    show.step(watch, at == 0, at_pc, self.mode(at_pc), &self.cache.insns, &slots);
                 }
                 match op.kind {
                     Kind::BranchIf => {
@@ -268,6 +270,11 @@ impl<'p> WholeProgram<'p> {
         }
     }
 
+    /// The mode of the code at an address.
+    fn mode(&self, pc: u64) -> Mode {
+        self.modes[usize::from(!self.pages.contains_key(&(pc & !4095)))]
+    }
+
     /// Code bytes at an address: 0 to 15, fewer at the end of what is known.
     fn fetch(&self, kernel: &mut Kernel<'_>, pc: u64) -> Vec<u8> {
         if !self.pages.contains_key(&(pc & !4095)) {
@@ -310,7 +317,12 @@ impl<'p> WholeProgram<'p> {
                 end = insns.is_empty();
                 break;
             }
-            let Ok(insn) = lift::lift(self.mode, pc, &bytes) else { break };
+            let lifted = if self.pages.contains_key(&(pc & !4095)) {
+                lift::lift_process(self.modes[0], self.modes[1] == Mode::Bits64, pc, &bytes)
+            } else {
+                lift::lift(self.modes[1], pc, &bytes)
+            };
+            let Ok(insn) = lifted else { break };
             pc = pc.wrapping_add(u64::from(insn.len));
             let ends = insn.ops.last().is_some_and(|op| op.class() == Class::Control);
             if W::ON {
@@ -383,7 +395,15 @@ struct Show {
 
 impl Show {
     /// Before an operation of the instruction at `pc`.
-    fn step<W: Watch>(&mut self, watch: &mut W, first: bool, pc: u64, insns: &FxHashMap<u64, Vec<u8>>, slots: &Slots) {
+    fn step<W: Watch>(
+        &mut self,
+        watch: &mut W,
+        first: bool,
+        pc: u64,
+        mode: Mode,
+        insns: &FxHashMap<u64, Vec<u8>>,
+        slots: &Slots,
+    ) {
         if !first && self.shown == pc {
             return;
         }
@@ -391,7 +411,7 @@ impl Show {
             watch.registers(&general(slots));
         }
         self.shown = pc;
-        watch.insn(pc, insns.get(&pc).map_or(&[], Vec::as_slice));
+        watch.insn(pc, mode, insns.get(&pc).map_or(&[], Vec::as_slice));
     }
 
     /// After an operation whose first operand was `address`.
@@ -433,9 +453,9 @@ fn show_summary<W: Watch>(
     let mut values = general(slots);
     // The return itself moves the stack pointer.
     values[Reg::Rsp.index()].1 = slot;
-    watch.insn(pc, &[0x0f, 0x31]);
+    watch.insn(pc, mode, &[0x0f, 0x31]);
     watch.registers(&values);
-    watch.insn(pc.wrapping_add(2), &[0xc3]);
+    watch.insn(pc.wrapping_add(2), mode, &[0xc3]);
     show_access(watch, false, slot, u64::from(mode.bits()) / 8, next, space);
 }
 

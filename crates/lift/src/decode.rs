@@ -88,13 +88,32 @@ fn decode(mode: Mode, pc: u64, bytes: &[u8]) -> Result<Instruction, LiftError> {
 /// # Errors
 /// [`LiftError`] if the bytes are not an instruction.
 pub fn lift(mode: Mode, pc: u64, bytes: &[u8]) -> Result<Insn, LiftError> {
+    lift_with(mode, pc, bytes, None)
+}
+
+/// The same for code of a process, whose software interrupts are calls of its system; `long`: the processor is in long mode.
+///
+/// # Errors
+/// [`LiftError`] if the bytes are not an instruction.
+pub fn lift_process(mode: Mode, long: bool, pc: u64, bytes: &[u8]) -> Result<Insn, LiftError> {
+    lift_with(mode, pc, bytes, Some(long))
+}
+
+fn lift_with(mode: Mode, pc: u64, bytes: &[u8], process: Option<bool>) -> Result<Insn, LiftError> {
     let insn = decode(mode, pc, bytes)?;
     let mut next = pc.wrapping_add(insn.len() as u64);
     if mode != Mode::Bits64 {
         next &= 0xffff_ffff;
     }
     let mut builder = Builder::new(&insn, mode, pc, next);
-    let ops = match dispatch(&mut builder) {
+    let lifted = match process {
+        Some(long) if insn.mnemonic() == Mnemonic::Int => {
+            crate::gate::enter(&mut builder, u64::from(insn.immediate8()), long);
+            Some(())
+        }
+        _ => dispatch(&mut builder),
+    };
+    let ops = match lifted {
         Some(()) => builder.finish(),
         None => {
             let name = Arg::Const(insn.mnemonic() as u64);

@@ -12,9 +12,9 @@
 //!   before the instruction, then assignments of flags, then of registers, then at most one control operation. So a
 //!   fault leaves registers as they were. The assignments are written such that none sees another's effect.
 //! * A repeated string instruction is one iteration; it branches to its own address while there is more to do.
-//! * The stack is as wide as the mode (SS.B is not part of the state), and privilege checks, gates, tasks, stack switches of
-//!   32-bit `iret`/`retf`/`int` and alignment faults are not modelled: a trace of correct code has none, and an engine that
-//!   needs them has to act on the `Trap`, `SysEnter` and `SysExit` operations.
+//! * The stack is as wide as the mode (SS.B is not part of the state), and privilege checks, call gates, tasks, the stack
+//!   switch of 32-bit `retf` and alignment faults are not modelled: a trace of correct code has none, and an engine that
+//!   needs them has to act on the `Trap`, `SysEnter` and `SysExit` operations. `int N` is a `Trap`; [`lift_process()`] follows it through its gate.
 //! * `Ftw` is the abridged tag byte of FXSAVE (1 = valid).
 
 #![forbid(unsafe_code)]
@@ -27,6 +27,7 @@ mod decode;
 mod flags;
 mod flow;
 mod fpu;
+mod gate;
 mod multiply;
 mod names;
 mod operands;
@@ -39,6 +40,6 @@ mod stack;
 mod string;
 mod system;
 
-pub use decode::{Insn, LiftError, Mode, disassemble, lift, mnemonic_name};
+pub use decode::{Insn, LiftError, Mode, disassemble, lift, lift_process, mnemonic_name};
 pub use flow::{Flow, flow};
 pub use names::{constants, layout, length, names};

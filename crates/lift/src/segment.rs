@@ -53,8 +53,18 @@ fn descriptor(b: &mut Builder, selector: Arg, local: bool) -> (Arg, Arg, Arg) {
     (address, low, high)
 }
 
+/// The two words of the descriptor of a selector in the global table.
+pub(crate) fn base_at(b: &mut Builder, selector: Arg) -> (Arg, Arg) {
+    let index = b.and(Width::B16, selector, 0xfff8);
+    let address = b.add(Width::B32, arg(Reg::GdtrBase), index);
+    let low = b.load(Width::B32, address);
+    let second = b.add(Width::B32, address, 4);
+    let high = b.load(Width::B32, second);
+    (low, high)
+}
+
 /// The base in a descriptor (SDM vol. 3 figure 3-8).
-fn descriptor_base(b: &mut Builder, low: Arg, high: Arg) -> Arg {
+pub(crate) fn descriptor_base(b: &mut Builder, low: Arg, high: Arg) -> Arg {
     let base = b.shr(Width::B32, low, 16);
     let base = b.insert(Width::B8, base, high, 16);
     let top = b.and(Width::B32, high, 0xff00_0000);
@@ -186,7 +196,8 @@ fn far_return(b: &mut Builder) -> Lifted {
     Some(())
 }
 
-/// In 64-bit mode all five values are popped whatever the privileges are (SDM vol. 3 section 6.14.3).
+/// In 64-bit mode all five values are popped whatever the privileges are (SDM vol. 3 section 6.14.3); else the last two only if the privilege changes. They
+/// are loaded in any case, because an instruction cannot load conditionally.
 fn interrupt_return(b: &mut Builder, width: Width) -> Lifted {
     let offset = b.peek(width, 0);
     let selector = b.peek(width, width.bytes());
@@ -197,7 +208,23 @@ fn interrupt_return(b: &mut Builder, width: Width) -> Lifted {
         b.set(Reg::Rsp, Width::B64, pointer);
         b.set(Reg::Ss, Width::B16, stack);
     } else {
-        b.bump(Reg::Rsp, b.mode_width(), 3 * width.bytes());
+        let pointer = b.peek(width, 3 * width.bytes());
+        let stack = b.peek(width, 4 * width.bytes());
+        let rpl = b.and(Width::B8, selector, 3);
+        let outward = b.less(Width::B8, arg(Reg::Cpl), rpl);
+        let outward = match protected(b) {
+            Arg::Const(_) => outward,
+            protected => b.and(Width::B1, outward, protected),
+        };
+        let same = b.add(b.mode_width(), arg(Reg::Rsp), 3 * width.bytes());
+        let pointer = b.select(Width::B32, outward, pointer, same);
+        b.write_reg(Reg::Rsp, b.mode_width(), pointer);
+        let chosen = b.select(Width::B16, outward, stack, 0);
+        let base = base_of(b, chosen);
+        let base = b.select(Width::B64, outward, base, arg(Reg::SsBase));
+        let stack = b.select(Width::B16, outward, stack, arg(Reg::Ss));
+        b.set(Reg::Ss, Width::B16, stack);
+        b.set(Reg::SsBase, Width::B64, base);
     }
     let target = load_code_segment(b, selector, width, offset);
     set_cpl(b, selector);

@@ -174,14 +174,20 @@ fn flat_segments(b: &mut Builder, code: Arg, stack: Arg, cpl: u64) {
     b.set(Reg::Cpl, Width::B8, cpl);
 }
 
-/// SDM vol. 2, SYSCALL. From 32-bit code only AMD's processors have it, with another target: not modelled.
+/// SDM vol. 2, SYSCALL. From 32-bit code only AMD's processors have it (AMD APM vol. 2 section 6.1.1): in long mode with a target of its own, else
+/// with one in STAR, and then R11 and the mask play no part.
 fn syscall(b: &mut Builder) -> Lifted {
-    if b.mode != Mode::Bits64 {
-        return None;
-    }
     let next = b.next;
     let image = b.rflags();
-    let kept = b.not(Width::B64, arg(Reg::Sfmask));
+    let mut kept = b.not(Width::B64, arg(Reg::Sfmask));
+    let (mut saved, mut target) = (image, arg(Reg::Lstar));
+    if b.mode != Mode::Bits64 {
+        let long = b.extract_field(arg(Reg::Efer), 10, 1);
+        let legacy = b.narrow(Width::B32, arg(Reg::Star));
+        kept = b.select(Width::B64, long, kept, !IF);
+        saved = b.select(Width::B64, long, image, arg(Reg::R11));
+        target = b.select(Width::B64, long, arg(Reg::Cstar), legacy);
+    }
     for &(reg, bit, size) in RFLAGS_FIELDS {
         let mask = b.extract_field(kept, bit, size);
         let width = if size == 1 { Width::B1 } else { Width::B8 };
@@ -191,16 +197,28 @@ fn syscall(b: &mut Builder) -> Lifted {
     let code = b.and(Width::B16, star, 0xfffc);
     let stack = b.add(Width::B16, code, 8);
     b.set(Reg::Rcx, Width::B64, next);
-    b.set(Reg::R11, Width::B64, image);
+    b.set(Reg::R11, Width::B64, saved);
     flat_segments(b, code, stack, 0);
-    b.end(Kind::SysEnter, &[arg(Reg::Lstar), Arg::Const(next)]);
+    b.end(Kind::SysEnter, &[target, Arg::Const(next)]);
     Some(())
 }
+
+/// EFLAGS.IF.
+const IF: u64 = 1 << 9;
 
 /// SDM vol. 2, SYSRET; without REX.W it returns to 32-bit code.
 fn sysret(b: &mut Builder) -> Lifted {
     if b.mode != Mode::Bits64 {
-        return None;
+        // AMD APM vol. 3, SYSRET: from legacy code only IF comes back.
+        let star = b.shr(Width::B64, arg(Reg::Star), 48);
+        let code = b.or(Width::B16, star, 3);
+        let stack = b.add(Width::B16, star, 8);
+        let stack = b.or(Width::B16, stack, 3);
+        b.set_flag(Reg::If, 1);
+        flat_segments(b, code, stack, 3);
+        let target = b.narrow(Width::B32, arg(Reg::Rcx));
+        b.end(Kind::SysExit, &[target]);
+        return Some(());
     }
     let long = b.insn.mnemonic() == Mnemonic::Sysretq;
     for &(reg, bit, size) in RFLAGS_FIELDS {

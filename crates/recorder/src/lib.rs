@@ -16,6 +16,7 @@
 #![cfg_attr(test, expect(dead_code, reason = "the callbacks that use the rest need QEMU"))]
 
 mod config;
+mod gate;
 mod idle;
 mod ram;
 mod recognise;

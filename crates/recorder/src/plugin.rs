@@ -8,6 +8,7 @@ use machine::{PAGE_SIZE, PhysAddr, Reg, RegFile, VirtAddr};
 use trace::{Access, Direction, InsnId, MAX_INSN_BYTES};
 
 use crate::config::Config;
+use crate::gate;
 use crate::idle::IdleCells;
 use crate::qemu::{self, Block, CbFlags, Info, MemInfo, Memory, PluginId, Registers, Target, Tb};
 use crate::ram::Ram;
@@ -34,6 +35,10 @@ const CR2_INDEX: usize = {
     index
 };
 
+/// General registers that code of less than 64 bits has, the first of [`BLOCK_REGS`]. While a processor executes such code QEMU shows the others as 0,
+/// whatever they hold, and as many of the vector registers.
+const NARROW_REGS: usize = 8;
+
 /// The recorded vCPU plus one; 0: not recording. Callbacks look here before they take the lock.
 static RECORDED: AtomicU32 = AtomicU32::new(0);
 /// Whether blocks are translated for recording. Changes only while all vCPUs stand still.
@@ -54,6 +59,8 @@ struct State {
     /// CS at the last block's start; an interrupt changes it without an instruction.
     last_cs: u64,
     values: Vec<(usize, u64)>,
+    /// The vector of a software interrupt that was the last instruction.
+    interrupt: Option<u8>,
     /// The last code segment looked up: GDT base, selector, whether long mode is active; and its code size.
     code_segment: Option<((u64, u64, bool), u8)>,
 }
@@ -139,6 +146,7 @@ pub unsafe extern "C" fn qemu_plugin_install(
                 pending: Touches::ALL,
                 last_cs: 0,
                 values: Vec::with_capacity(BLOCK_REGS.len()),
+                interrupt: None,
                 code_segment: None,
             });
             qemu::register(id, on_vcpu_init, on_translate, on_exit);
@@ -329,7 +337,7 @@ impl State {
     fn vcpu_init(&mut self) {
         if self.registers.is_none() {
             let registers = Registers::find();
-            if let Some(reg) = registers.missing(&BLOCK_REGS[..16]) {
+            if let Some(reg) = registers.missing(&BLOCK_REGS[..NARROW_REGS]) {
                 let message = format!("this QEMU does not show register {} to plugins", reg.name());
                 self.session.report(&Refusal::new("registers", message));
             }
@@ -383,7 +391,9 @@ impl State {
         let mut regs = RegFile::new();
         let mut flags = 0;
         let registers = self.registers.as_ref().ok_or_else(|| Refusal::new("registers", "no vCPU was announced"))?;
+        let narrow = self.mode_bits != 64;
         registers.read_all(|target, low, high| match target {
+            Target::One(reg) | Target::Two(reg) if narrow && is_wide(reg) => {}
             Target::One(reg) => regs.set(reg, low),
             Target::Two(reg) | Target::Extended(reg) => {
                 regs.set(reg, low);
@@ -465,15 +475,25 @@ impl State {
     /// A block starts. General registers, CS and CR2 may always have changed; the others only if the blocks before say so
     /// or if CS shows that an interrupt came.
     fn block(&mut self, vcpu: c_uint, touches: Touches) -> Result<(), Refusal> {
-        let Some(registers) = &self.registers else { return Ok(()) };
-        let cs = registers.value(Reg::Cs).unwrap_or(0);
+        let [cs] = self.peek([Reg::Cs]);
+        if let Some(vector) = self.interrupt.take()
+            && self.last_cs & 3 != 0
+            && cs & 3 == 0
+        {
+            self.gate(vcpu, vector)?;
+        }
         let system = self.pending.system || cs != self.last_cs;
         let vector = self.pending.vector;
+        if system {
+            self.mode_bits = self.find_mode(vcpu)?;
+        }
+        let Some(registers) = &self.registers else { return Ok(()) };
+        let shown = if self.mode_bits == 64 { 2 * NARROW_REGS } else { NARROW_REGS };
         self.values.clear();
         let put = |values: &mut Vec<(usize, u64)>, index: usize| {
             values.extend(registers.value(BLOCK_REGS[index]).map(|value| (index, value)));
         };
-        (0..SYSTEM_REGS.start).for_each(|index| put(&mut self.values, index));
+        (0..shown).for_each(|index| put(&mut self.values, index));
         if system {
             for index in SYSTEM_REGS {
                 if BLOCK_REGS[index] == Reg::Cpl {
@@ -488,7 +508,7 @@ impl State {
         }
         if vector {
             put(&mut self.values, VECTOR_REGS.start);
-            for index in (VECTOR_REGS.start + 1..VECTOR_REGS.end).step_by(2) {
+            for index in (VECTOR_REGS.start + 1..VECTOR_REGS.end).step_by(2).take(shown) {
                 if let Some((low, high)) = registers.pair(BLOCK_REGS[index]) {
                     self.values.extend([(index, low), (index + 1, high)]);
                 }
@@ -496,9 +516,6 @@ impl State {
         }
         self.last_cs = cs;
         self.pending = touches;
-        if system {
-            self.mode_bits = self.find_mode(vcpu)?;
-        }
         self.session.block(&self.values)
     }
 
@@ -512,7 +529,32 @@ impl State {
             site.id.store(serial << 32 | u64::from(id.0), Ordering::Relaxed);
             id
         };
+        self.interrupt = recognise::interrupt(site.bytes());
         self.session.insn(id)
+    }
+
+    /// A software interrupt of a process was delivered: QEMU shows no plugin what the processor reads and writes for that.
+    fn gate(&mut self, vcpu: c_uint, vector: u8) -> Result<(), Refusal> {
+        let [rsp, cs, ss, cr0, cr3, cr4, efer] =
+            self.peek([Reg::Rsp, Reg::Cs, Reg::Ss, Reg::Cr0, Reg::Cr3, Reg::Cr4, Reg::Efer]);
+        let mut regs = RegFile::new();
+        for (reg, value) in [(Reg::Cr0, cr0), (Reg::Cr3, cr3), (Reg::Cr4, cr4), (Reg::Efer, efer)] {
+            regs.set(reg, value);
+        }
+        let system = self.system(vcpu);
+        let [idt, task, gdt] = [Reg::IdtrBase, Reg::TrBase, Reg::GdtrBase].map(|reg| system.get(reg).unwrap_or(0));
+        let stack_base = descriptor(Some(gdt), ss).map_or(0, Descriptor::base);
+        let read = |address: u64| qword(address).unwrap_or(0);
+        for access in gate::accesses(vector, efer & EFER_LMA != 0, [idt, task, gdt], [cs, ss, rsp], stack_base, &read) {
+            let untold = |what| Refusal::new("interrupt", format!("{what} of the software interrupt {vector:#x}"));
+            let at = |address: u64| self.ram.as_ref().and_then(|ram| ram.translate(&regs, address));
+            let address = access.vaddr.0;
+            let paddr = at(address).ok_or_else(|| untold("QEMU gives no access to the memory"))?;
+            let next_page =
+                access.crosses_page().then(|| at((address & !(PAGE_SIZE - 1)).wrapping_add(PAGE_SIZE))).flatten();
+            self.session.access(&Access { paddr: PhysAddr(paddr), next_page: next_page.map(PhysAddr), ..access })?;
+        }
+        Ok(())
     }
 
     fn access(&mut self, memory: &Memory, vaddr: u64) -> Result<(), Refusal> {
@@ -618,6 +660,14 @@ impl State {
             system.set(base_reg, base);
         }
     }
+}
+
+/// Whether only 64-bit code has this register.
+fn is_wide(reg: Reg) -> bool {
+    let wide = |first: Reg, size: usize| {
+        (first.index() + size * NARROW_REGS..first.index() + size * 2 * NARROW_REGS).contains(&reg.index())
+    };
+    wide(Reg::Rax, 1) || wide(Reg::Xmm0Lo, 2)
 }
 
 fn qword(addr: u64) -> Option<u64> {

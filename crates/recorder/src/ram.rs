@@ -5,6 +5,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use machine::paging::{self, PagingMode, TranslateError};
+use machine::{GuestMemory, MemoryError, Page, PhysAddr, Reg, RegFile, VirtAddr};
+
 use crate::config::Range;
 
 const PAGE: usize = 4096;
@@ -31,6 +34,20 @@ impl Copy {
     }
 }
 
+/// Page tables as guest memory.
+struct Tables(Vec<(PhysAddr, Box<Page>)>);
+
+impl GuestMemory for Tables {
+    fn page(&self, addr: PhysAddr) -> Result<&Page, MemoryError> {
+        let found = self.0.iter().find(|(page, _)| *page == addr.page());
+        found.map(|(_, page)| &**page).ok_or(MemoryError::Absent(addr))
+    }
+
+    fn ranges(&self) -> Vec<std::ops::Range<PhysAddr>> {
+        self.0.iter().map(|(page, _)| *page..page.add(PAGE as u64)).collect()
+    }
+}
+
 impl Ram {
     /// Opens the file, which QEMU has created by now.
     pub fn open(path: &Path, ranges: Vec<Range>) -> io::Result<Self> {
@@ -45,6 +62,31 @@ impl Ram {
     /// Removes the file's name. QEMU and the plugin keep it open.
     pub fn unlink(&self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
+    }
+
+    /// Where a linear address lies now; `regs` has the control registers.
+    pub fn translate(&self, regs: &RegFile, address: u64) -> Option<u64> {
+        let mode = PagingMode::from_regs(regs).ok()?;
+        let root = regs.get(Reg::Cr3)?;
+        let mut tables = Tables(Vec::new());
+        // One table for each level, read when the walk comes to it.
+        for _ in 0..8 {
+            match paging::translate(&tables, mode, root, VirtAddr(address)) {
+                Ok(found) => return Some(found.paddr.0),
+                Err(TranslateError::Memory { source: MemoryError::Absent(addr), .. }) => {
+                    tables.0.push((addr.page(), self.page(addr.page().0)?));
+                }
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    fn page(&self, addr: u64) -> Option<Box<Page>> {
+        let range = self.ranges.iter().find(|range| addr.wrapping_sub(range.start) < range.size)?;
+        let mut page = Box::new([0; PAGE]);
+        self.file.read_exact_at(&mut *page, range.offset + (addr - range.start)).ok()?;
+        Some(page)
     }
 
     /// Copies every page that is not all zero.

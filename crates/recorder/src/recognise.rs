@@ -75,6 +75,14 @@ pub fn load(bytes: &[u8]) -> Option<Load> {
     }
 }
 
+/// The vector of a software interrupt.
+pub fn interrupt(bytes: &[u8]) -> Option<u8> {
+    match bytes {
+        [0xcd, vector] => Some(*vector),
+        _ => None,
+    }
+}
+
 /// Whether these bytes are `hlt`, with which a processor idles.
 pub fn halts(bytes: &[u8]) -> bool {
     bytes == [0xf4]

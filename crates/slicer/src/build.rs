@@ -2,7 +2,7 @@
 
 use ir::place::Moved;
 use ir::program::{CodeRange, PageContent, Program, Provenance, Source, Summary, UserPage, ViewCell};
-use ir::{Class, Kind, Var, Width};
+use ir::{Class, Kind, Var};
 use machine::Reg;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -82,14 +82,14 @@ pub fn build_each(
     let paths: Vec<Path> =
         pairs.iter().map(|(recording, kept)| functions.path(recording, kept)).collect::<Result<_, _>>()?;
 
-    let width = if first.trace.header().mode_bits == 64 { Width::B64 } else { Width::B32 };
-    let mut preserve = Preserve::new(functions.keys.len(), width);
+    let mut preserve = Preserve::new(functions.keys.len());
     for (&(recording, kept), path) in pairs.iter().zip(&paths) {
         preserve.restart(recording.begin_regs().get_or_zero(Reg::Rsp));
         walk(recording, kept, path, &functions, &options.summaries, &mut preserve)?;
     }
 
     let mut graph = Graph::default();
+    graph.narrow = !first.is_wide();
     graph.functions.resize(functions.keys.len(), Default::default());
     for (function, preserved) in graph.functions.iter_mut().zip(&preserve.preserved) {
         function.preserved = preserved.unwrap_or_default();

@@ -375,7 +375,9 @@ impl Builder<'_> {
                         Arg::Var(_) | Arg::Moved(_) => self.cfg.link(node, Cfg::EXIT),
                     }
                 }
-                (Kind::Call | Kind::SysEnter | Kind::Halt, ..) => {}
+                // A system may go back to another place of the process than behind the call.
+                (Kind::SysEnter, ..) => falls = observed.is_empty(),
+                (Kind::Call | Kind::Halt, ..) => {}
                 // An assertion: a kernel that only warns goes on behind it, and so do whole runs.
                 (Kind::Trap, Arg::Const(6), _) => {}
                 (Kind::Jump, Arg::Const(target), _) => {

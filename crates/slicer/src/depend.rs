@@ -4,14 +4,15 @@
 //! one page is often mapped twice. A user page that is moved to another frame (copy on write) takes its writers along.
 
 use ir::program::Summary;
-use ir::{Class, Kind, Op, Var};
+use ir::{Arg, Class, Kind, Op, Var};
+use lift::Mode;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::frames::Move;
 use crate::graph::{Graph, INITIAL, RSP};
 use crate::recording::Code;
 use crate::replay::{Ended, MemRef};
-use crate::walk::{SUMMARY_ARGS, SUMMARY_RESULT, SummaryCall, Visitor};
+use crate::walk::{SUMMARY_ARGS, SUMMARY_RESULT, SummaryCall, Visitor, argument};
 
 type Registers = Box<[u32; 256]>;
 
@@ -180,7 +181,7 @@ impl<'g> Depend<'g> {
 }
 
 impl Visitor for Depend<'_> {
-    fn begin(&mut self, func: u32, code: u32) {
+    fn begin(&mut self, func: u32, code: u32, _: Mode) {
         let number = self.numbers[code as usize];
         let ops = self.code[number as usize].insn.ops.len();
         self.site = self.graph.site(func, number, ops);
@@ -237,7 +238,7 @@ impl Visitor for Depend<'_> {
         self.rsp = regs[RSP.0 as usize];
         let site = self.graph.sites[self.site as usize];
         let code = &self.code[site.code as usize];
-        let repeats = |op: &Op| op.kind == Kind::BranchIf && op.args[1] == ir::Arg::Const(code.insn.pc);
+        let repeats = |op: &Op| op.kind == Kind::BranchIf && op.args[1] == Arg::Const(code.insn.pc);
         if code.insn.ops.iter().any(repeats) {
             // A string instruction repeats itself: one more iteration is never new code.
             let next = &mut self.graph.flow[self.site as usize].next;
@@ -285,7 +286,7 @@ impl Visitor for Depend<'_> {
         let Some(frame) = self.stack.pop() else { return };
         self.bottom = frame.bottom;
         self.previous = frame.site;
-        let ops = summary_ops(call.summary);
+        let ops = summary_ops(call.summary, self.graph.narrow);
         // Past every number of an instruction.
         let code = u32::MAX - call.summary as u32;
         let site = self.graph.site(func, code, ops.len());
@@ -294,9 +295,21 @@ impl Visitor for Depend<'_> {
         self.graph.mark_executed(site);
         let first = self.graph.sites[site as usize].first_op;
         self.temps.clear();
+        let mut arguments = 0;
         for (index, op) in ops.iter().enumerate() {
             for var in op.uses() {
                 self.use_var(first + index as u32, var);
+            }
+            if op.kind == Kind::Load {
+                let from = call.stack.wrapping_add(argument(arguments));
+                arguments += 1;
+                let mut writers: Vec<u32> = (0..op.width.bytes())
+                    .filter_map(|n| self.user_byte(from.wrapping_add(n)))
+                    .filter_map(|at| self.memory.get(&(at & !4095)).map(|page| page[(at & 4095) as usize]))
+                    .filter(|writer| *writer != INITIAL)
+                    .collect();
+                writers.dedup();
+                writers.into_iter().for_each(|writer| self.graph.edge(first + index as u32, writer));
             }
             if let Some(var) = op.def() {
                 self.define(var, first + index as u32);
@@ -327,18 +340,30 @@ impl Visitor for Depend<'_> {
     }
 }
 
-/// The operations that stand for an allocator function.
+/// The operations that stand for an allocator function; `narrow` code has its arguments on the stack.
 #[must_use]
-pub fn summary_ops(summary: Summary) -> Vec<Op> {
-    let [first, second] = SUMMARY_ARGS;
-    let width = ir::Width::B64;
-    match summary {
-        Summary::Malloc => vec![Op::new(Kind::Alloc, width, SUMMARY_RESULT, &[first.into()])],
-        Summary::Calloc => vec![
-            Op::new(Kind::Mul, width, Var::temp(0), &[first.into(), second.into()]),
-            Op::new(Kind::Alloc, width, SUMMARY_RESULT, &[Var::temp(0).into()]),
-        ],
-        Summary::Realloc => vec![Op::new(Kind::Realloc, width, SUMMARY_RESULT, &[first.into(), second.into()])],
-        Summary::Free => vec![Op::new(Kind::Free, width, Var::NONE, &[first.into()])],
+pub fn summary_ops(summary: Summary, narrow: bool) -> Vec<Op> {
+    let wide = ir::Width::B64;
+    let mut ops = Vec::new();
+    let mut args: [Arg; 2] = SUMMARY_ARGS.map(Arg::Var);
+    let count = if matches!(summary, Summary::Calloc | Summary::Realloc) { 2 } else { 1 };
+    if narrow {
+        for (n, arg) in args.iter_mut().enumerate().take(count) {
+            let (address, value) = (Var::temp(2 * n as u16 + 1), Var::temp(2 * n as u16 + 2));
+            ops.push(Op::new(Kind::Add, ir::Width::B32, address, &[RSP.into(), argument(n).into()]));
+            ops.push(Op::new(Kind::Load, ir::Width::B32, value, &[address.into()]));
+            *arg = value.into();
+        }
     }
+    let [first, second] = args;
+    ops.extend(match summary {
+        Summary::Malloc => vec![Op::new(Kind::Alloc, wide, SUMMARY_RESULT, &[first])],
+        Summary::Calloc => vec![
+            Op::new(Kind::Mul, wide, Var::temp(0), &[first, second]),
+            Op::new(Kind::Alloc, wide, SUMMARY_RESULT, &[Var::temp(0).into()]),
+        ],
+        Summary::Realloc => vec![Op::new(Kind::Realloc, wide, SUMMARY_RESULT, &[first, second])],
+        Summary::Free => vec![Op::new(Kind::Free, wide, Var::NONE, &[first])],
+    });
+    ops
 }

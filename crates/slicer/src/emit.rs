@@ -72,7 +72,7 @@ impl Emit<'_> {
                 let blocks = match self.summaries.get(&key.entry) {
                     Some(&summary) if func != entry => vec![Block {
                         pc: key.entry,
-                        ops: summary_ops(summary),
+                        ops: summary_ops(summary, self.graph.narrow),
                         term: Terminator::Goto(Target::Return),
                         term_pc: key.entry,
                     }],

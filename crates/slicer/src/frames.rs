@@ -183,7 +183,8 @@ impl Functions {
                 Some(Kind::SysExit) => {
                     let at = stack.iter().rposition(|frame| frame.system);
                     match at {
-                        Some(at) if stack[at].return_pc == ended.next => {
+                        // `sysenter` keeps no return address: its system goes back to where it likes in the process.
+                        Some(at) if stack[at].return_pc == ended.next || kept.exits.contains(&step) => {
                             step_move = Move::Return((stack.len() - at) as u32);
                             stack.truncate(at);
                         }

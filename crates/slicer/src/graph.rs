@@ -55,6 +55,8 @@ pub struct Function {
 /// The graph.
 #[derive(Clone, Default)]
 pub struct Graph {
+    /// The trainer is not 64-bit code: its C functions take their arguments on the stack.
+    pub narrow: bool,
     /// Sites by number.
     pub sites: Vec<Site>,
     index: FxHashMap<(u32, u32), u32>,

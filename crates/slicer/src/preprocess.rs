@@ -8,13 +8,18 @@
 //! On the way the recording's stores are followed in physical memory, so that pages the process gained after the begin mark
 //! are known with the content they had when first touched.
 
-use machine::{PhysAddr, Reg};
+use ir::Kind;
+use std::ops::Range;
+
+use machine::paging::{self, PagingMode};
+use machine::{GuestMemory, MemoryError, Page, PhysAddr, Reg, VirtAddr};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::Error;
 use crate::interrupt::Interruptions;
 use crate::recording::Recording;
 use crate::replay::{Blind, Ended, Replay};
+use crate::snapshot::SnapshotMemory;
 
 /// A recording without its interruptions.
 pub struct Kept {
@@ -24,6 +29,8 @@ pub struct Kept {
     pub ended: Vec<Ended>,
     /// User pages that appeared after the begin mark.
     pub late_pages: FxHashMap<u64, LatePage>,
+    /// Steps with which the system goes back to the process.
+    pub exits: FxHashSet<u32>,
 }
 
 /// A user page that appeared after the begin mark.
@@ -55,6 +62,36 @@ impl Frames<'_> {
     }
 }
 
+/// Physical memory as guest memory.
+struct Now<'f> {
+    snapshot: SnapshotMemory<'f>,
+    pages: &'f FxHashMap<u64, Box<[u8; 4096]>>,
+}
+
+impl GuestMemory for Now<'_> {
+    fn page(&self, addr: PhysAddr) -> Result<&Page, MemoryError> {
+        match self.pages.get(&addr.page().0) {
+            Some(page) => Ok(page),
+            None => self.snapshot.page(addr),
+        }
+    }
+
+    fn ranges(&self) -> Vec<Range<PhysAddr>> {
+        self.snapshot.ranges()
+    }
+}
+
+impl Frames<'_> {
+    /// Where the process has an address by now: nothing is recorded of how code is fetched.
+    fn find(&self, address: u64) -> Option<u64> {
+        let regs = self.recording.begin_regs();
+        let memory = Now { snapshot: SnapshotMemory::new(self.recording), pages: &self.pages };
+        let mode = PagingMode::from_regs(regs).ok()?;
+        let found = paging::translate(&memory, mode, regs.get(Reg::Cr3)?, VirtAddr(address)).ok()?;
+        Some(found.paddr.0)
+    }
+}
+
 /// Cuts interruptions; `begin_pages` are the user pages present at the begin mark, `is_user` decides for others.
 ///
 /// # Errors
@@ -65,7 +102,8 @@ pub fn preprocess(
     is_user: &dyn Fn(u64) -> bool,
 ) -> Result<Kept, Error> {
     let mut replay = Replay::new(recording);
-    let mut kept = Kept { steps: Vec::new(), ended: Vec::new(), late_pages: FxHashMap::default() };
+    let mut kept =
+        Kept { steps: Vec::new(), ended: Vec::new(), late_pages: FxHashMap::default(), exits: FxHashSet::default() };
     let mut frames = Frames { recording, pages: FxHashMap::default() };
     let mut interruptions = Interruptions::default();
     let mut last: Option<Ended> = None;
@@ -78,6 +116,16 @@ pub fn preprocess(
             replay.interrupted();
         }
         let outside = interruptions.none();
+        let page = pc & !4095;
+        if outside
+            && !begin_pages.contains(&page)
+            && !kept.late_pages.contains_key(&page)
+            && is_user(page)
+            && let Some(found) = frames.find(pc)
+        {
+            let content = Box::new(*frames.page(found)?);
+            kept.late_pages.insert(page, LatePage { frame: found & !4095, content, written: false });
+        }
         for access in recording.accesses_of(step) {
             if access.io {
                 continue;
@@ -103,6 +151,9 @@ pub fn preprocess(
         if outside {
             kept.steps.push(step as u32);
             kept.ended.push(ended);
+            if ended.control == Some(Kind::SysExit) && is_user(ended.next & !4095) {
+                kept.exits.insert(step as u32);
+            }
         } else if let Some(closed) = interruptions.after(&ended, replay.regs[rsp])
             && closed.outermost
             && closed.fault

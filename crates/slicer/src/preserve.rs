@@ -6,6 +6,7 @@
 //! depend on the definition before the call, and a program's call gives these registers back.
 
 use ir::{Kind, Op, Var, Width};
+use lift::Mode;
 use machine::{PROCESS_REGS, Reg};
 use rustc_hash::FxHashMap;
 
@@ -79,19 +80,19 @@ pub struct Preserve {
     origins: Box<[u32; 256]>,
     before: Box<[u32; 256]>,
     temps: Vec<u32>,
-    memory: FxHashMap<u64, u32>,
+    memory: FxHashMap<u64, (u32, Width)>,
     next: u32,
     stack: Vec<Frame>,
     rsp: u64,
     rsp_before: u64,
-    /// Width of a general register: narrower copies are new values.
+    /// Width of the running code's general registers: narrower copies are new values.
     width: Width,
 }
 
 impl Preserve {
-    /// For so many functions of a system whose general registers have this width.
+    /// For so many functions.
     #[must_use]
-    pub fn new(functions: usize, width: Width) -> Self {
+    pub fn new(functions: usize) -> Self {
         let origins: Box<[u32; 256]> = Box::new(std::array::from_fn(|at| at as u32));
         Self {
             preserved: vec![None; functions],
@@ -103,14 +104,14 @@ impl Preserve {
             stack: Vec::new(),
             rsp: 0,
             rsp_before: 0,
-            width,
+            width: Width::B64,
         }
     }
 
     /// Forgets everything about the previous recording but what functions preserve.
     pub fn restart(&mut self, rsp: u64) {
         let preserved = std::mem::take(&mut self.preserved);
-        *self = Self { rsp, ..Self::new(0, self.width) };
+        *self = Self { rsp, ..Self::new(0) };
         self.preserved = preserved;
     }
 
@@ -142,7 +143,8 @@ impl Preserve {
 }
 
 impl Visitor for Preserve {
-    fn begin(&mut self, _: u32, _: u32) {
+    fn begin(&mut self, _: u32, _: u32, mode: Mode) {
+        self.width = if mode == Mode::Bits64 { Width::B64 } else { Width::B32 };
         *self.before = *self.origins;
         self.rsp_before = self.rsp;
     }
@@ -152,7 +154,10 @@ impl Visitor for Preserve {
         let aligned = mem.filter(|mem| mem.paddr % u64::from(mem.size.max(1)) == 0 && whole);
         let origin = match op.kind {
             Kind::Mov if whole => self.origin(op.args[0]),
-            Kind::Load => aligned.and_then(|mem| self.memory.get(&mem.paddr).copied()),
+            Kind::Load => aligned
+                .and_then(|mem| self.memory.get(&mem.paddr))
+                .filter(|(_, width)| *width == self.width)
+                .map(|(origin, _)| *origin),
             _ => None,
         };
         if op.kind == Kind::Store
@@ -163,7 +168,7 @@ impl Visitor for Preserve {
             }
             let stored = self.origin(op.args[1]);
             if let (Some(mem), Some(origin)) = (aligned, stored) {
-                self.memory.insert(mem.paddr, origin);
+                self.memory.insert(mem.paddr, (origin, self.width));
             }
         } else if op.kind == Kind::Load
             && let (Some(mem), Some(var)) = (aligned, op.def())
@@ -173,7 +178,7 @@ impl Visitor for Preserve {
                 Some(origin) => origin,
                 None => self.fresh(),
             };
-            self.memory.insert(mem.paddr, origin);
+            self.memory.insert(mem.paddr, (origin, self.width));
             self.define(var, origin);
             return;
         }

@@ -115,7 +115,8 @@ impl<'g> Reaching<'g> {
 
     /// An allocation reads its arguments.
     fn summary_uses(&mut self, site: u32) {
-        for var in crate::walk::SUMMARY_ARGS {
+        let narrow: &[Var] = &[Var(machine::Reg::Rsp as u16)];
+        for &var in if self.graph.narrow { narrow } else { &crate::walk::SUMMARY_ARGS } {
             self.ask(site, var);
         }
     }

@@ -9,6 +9,9 @@ use trace::{Access, Event, Trace};
 
 use crate::Error;
 
+/// EFER.LMA: long mode is active (SDM vol. 3 section 2.2.1).
+const LMA: u64 = 1 << 10;
+
 /// One executed instruction (for `rep` string instructions: one or more iterations).
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
@@ -58,9 +61,18 @@ impl Recording {
     /// [`Error::Trace`] for a damaged trace, [`Error::Lift`] for bytes that are no instruction.
     pub fn load(name: &str, trace: Trace) -> Result<Self, Error> {
         let mut code = Vec::with_capacity(trace.insns().len());
+        let long = trace.begin_regs().get_or_zero(Reg::Efer) & LMA != 0;
+        let (begin, half) = (trace.begin_regs().get_or_zero(Reg::Rip), if long { 63 } else { 31 });
         for insn in trace.insns() {
             let mode = lift::Mode::from_bits(u32::from(insn.mode_bits)).ok_or(Error::Mode(insn.mode_bits))?;
-            let lifted = lift::lift(mode, insn.pc.0, insn.bytes()).map_err(Error::Lift)?;
+            // A system's own software interrupts are seldom, and look like interruptions.
+            let process = insn.pc.0 >> half == begin >> half;
+            let lifted = if process {
+                lift::lift_process(mode, long, insn.pc.0, insn.bytes())
+            } else {
+                lift::lift(mode, insn.pc.0, insn.bytes())
+            };
+            let lifted = lifted.map_err(Error::Lift)?;
             code.push(Code { insn: lifted, bytes: insn.bytes().to_vec(), mode });
         }
         let (mut steps, mut accesses, mut regs) = (Vec::new(), Vec::new(), Vec::new());
@@ -120,6 +132,18 @@ impl Recording {
     #[must_use]
     pub fn pc(&self, step: usize) -> u64 {
         self.code_of(step).insn.pc
+    }
+
+    /// Whether its system runs in long mode, whatever the trainer.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.begin_regs().get_or_zero(Reg::Efer) & LMA != 0
+    }
+
+    /// Whether the trainer is 64-bit code.
+    #[must_use]
+    pub fn is_wide(&self) -> bool {
+        self.trace.header().mode_bits == 64
     }
 
     /// Registers at the begin mark.

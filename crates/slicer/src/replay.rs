@@ -364,7 +364,10 @@ impl<'r> Replay<'r> {
                     let Some((mem, value)) = self.find(accesses, false, a, op.width.bytes()) else {
                         // The processor does not read the null descriptor when a null selector is loaded (SDM vol. 3 section 3.4.2);
                         // an operation cannot be conditional, and whatever it reads there does not matter.
-                        if a.wrapping_sub(self.regs[Reg::GdtrBase.index()]) < 8 {
+                        // The same goes for the stack of an `iret` that does not change the privilege.
+                        if a.wrapping_sub(self.regs[Reg::GdtrBase.index()]) < 8
+                            || code.insn.ops.last().is_some_and(|op| op.kind == Kind::SysExit) && index > 0
+                        {
                             self.set(op, 0);
                             observer.op(index, op, 0, None);
                             continue;

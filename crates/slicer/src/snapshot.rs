@@ -21,7 +21,8 @@ pub(crate) struct SnapshotMemory<'t> {
 }
 
 impl<'t> SnapshotMemory<'t> {
-    fn new(recording: &'t Recording) -> Self {
+    /// The snapshot of a recording.
+    pub fn new(recording: &'t Recording) -> Self {
         let ranges: Vec<Range<PhysAddr>> =
             recording.trace.header().ram_ranges.iter().map(|range| range.start..range.start.add(range.size)).collect();
         let addresses = ranges.iter().flat_map(|range| (range.start.0..range.end.0).step_by(4096));

@@ -27,7 +27,7 @@ struct Counter {
 /// The cells of a recording, by base and offset.
 pub(crate) fn cells(recording: &Recording, kept: &Kept) -> Vec<ViewCell> {
     let header = recording.trace.header();
-    let width: u8 = if header.mode_bits == 64 { 8 } else { 4 };
+    let width: u8 = if recording.is_long() { 8 } else { 4 };
     let base = |reg: Reg| {
         // At the begin mark the process runs: the kernel's base waits to be swapped in.
         let kernel = if reg == Reg::GsBase && width == 8 { Reg::KernelGsBase } else { reg };

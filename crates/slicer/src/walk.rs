@@ -3,7 +3,9 @@
 //! Bodies of the trainer's allocator functions are executed silently; the visitor sees one summary operation instead.
 
 use ir::program::Summary;
-use ir::{Op, Var};
+use ir::{Kind, Op, Var};
+use lift::Mode;
+use machine::Reg;
 use rustc_hash::FxHashMap;
 
 use crate::Error;
@@ -15,7 +17,7 @@ use crate::replay::{Ended, MemRef, Mismatch, Observer, Replay};
 /// Sees a walk.
 pub trait Visitor {
     /// A step of function `func` begins; `code` is the recording's instruction number.
-    fn begin(&mut self, func: u32, code: u32);
+    fn begin(&mut self, func: u32, code: u32, mode: Mode);
     /// An operation of the step.
     fn op(&mut self, index: usize, op: &Op, value: u64, mem: Option<MemRef>);
     /// The step ended; registers are as after it.
@@ -29,29 +31,52 @@ pub trait Visitor {
 pub struct SummaryCall {
     /// Which.
     pub summary: Summary,
-    /// The first two arguments.
+    /// The first two arguments; on the stack those that it read.
     pub args: [u64; 2],
+    /// The stack pointer at its entry.
+    pub stack: u64,
     /// The result.
     pub result: u64,
 }
 
+/// A body that is executed silently.
+struct Silent {
+    func: u32,
+    call: SummaryCall,
+    /// Calls in it that have not returned.
+    depth: u32,
+    /// Which arguments are known.
+    known: [bool; 2],
+}
+
 struct Forward<'v, V> {
     visitor: &'v mut V,
-    silent: bool,
+    silent: Option<&'v mut Silent>,
 }
 
 impl<V: Visitor> Observer for Forward<'_, V> {
     fn op(&mut self, index: usize, op: &Op, value: u64, mem: Option<MemRef>) {
-        if !self.silent {
-            self.visitor.op(index, op, value, mem);
+        let Some(silent) = &mut self.silent else { return self.visitor.op(index, op, value, mem) };
+        let Some(mem) = mem.filter(|_| op.kind == Kind::Load) else { return };
+        for n in 0..silent.known.len() {
+            if !silent.known[n] && mem.vaddr == silent.call.stack.wrapping_add(argument(n)) {
+                (silent.call.args[n], silent.known[n]) = (value, true);
+            }
         }
     }
 }
 
-/// Where a C function's first two integer arguments and its result are (System V AMD64 ABI 3.2.3).
-pub const SUMMARY_ARGS: [Var; 2] = [Var(machine::Reg::Rdi as u16), Var(machine::Reg::Rsi as u16)];
+/// Where a 64-bit C function's first two integer arguments are (System V AMD64 ABI 3.2.3).
+pub const SUMMARY_ARGS: [Var; 2] = [Var(Reg::Rdi as u16), Var(Reg::Rsi as u16)];
+
+/// How far above its stack pointer at the entry a 32-bit C function has an argument (System V i386 ABI 2.2.3).
+#[must_use]
+pub const fn argument(n: usize) -> u64 {
+    4 * (n as u64 + 1)
+}
+
 /// The result register.
-pub const SUMMARY_RESULT: Var = Var(machine::Reg::Rax as u16);
+pub const SUMMARY_RESULT: Var = Var(Reg::Rax as u16);
 
 /// Walks a recording. `summaries` maps entry addresses to allocator functions.
 ///
@@ -66,30 +91,28 @@ pub fn walk<V: Visitor>(
     visitor: &mut V,
 ) -> Result<(), Error> {
     let mut replay = Replay::new(recording);
-    let mut silent: Option<(u32, Summary, [u64; 2], u32)> = None;
+    let mut silent: Option<Silent> = None;
     let mut next = 0;
     for (at, &step) in kept.steps.iter().enumerate() {
         let step = step as usize;
         (next..step).for_each(|skipped| replay.skip(skipped));
         next = step + 1;
-        let is_silent = silent.is_some();
-        if !is_silent {
-            visitor.begin(path.func[at], recording.steps[step].code);
+        if silent.is_none() {
+            visitor.begin(path.func[at], recording.steps[step].code, recording.code_of(step).mode);
         }
-        replay.step(step, &mut Forward { visitor, silent: is_silent });
+        replay.step(step, &mut Forward { visitor, silent: silent.as_mut() });
         if let Some(it) = replay.mismatches.iter().find(|it| !matches!(it, Mismatch::Unsupported { .. })) {
             let name = recording.name.clone();
             return Err(Error::Replay { name, pc: recording.pc(step), what: format!("{it:x?}") });
         }
         let step_move = path.moves[at];
-        if let Some((func, summary, args, depth)) = &mut silent {
+        if let Some(body) = &mut silent {
             match step_move {
-                Move::Call(_) => *depth += 1,
-                Move::Return(n) if n <= *depth => *depth -= n,
+                Move::Call(_) => body.depth += 1,
+                Move::Return(n) if n <= body.depth => body.depth -= n,
                 Move::Return(_) => {
                     let result = replay.regs[SUMMARY_RESULT.0 as usize];
-                    let call = SummaryCall { summary: *summary, args: *args, result };
-                    visitor.summary(*func, &call);
+                    visitor.summary(body.func, &SummaryCall { result, ..body.call });
                     silent = None;
                 }
                 Move::Stay | Move::Tail(_) => {}
@@ -101,8 +124,10 @@ pub fn walk<V: Visitor>(
         if let Move::Call(func) = step_move
             && let Some(&summary) = summaries.get(&functions.keys[func as usize].entry)
         {
-            let args = SUMMARY_ARGS.map(|var| replay.regs[var.0 as usize]);
-            silent = Some((func, summary, args, 0));
+            let wide = recording.is_wide();
+            let args = if wide { SUMMARY_ARGS.map(|var| replay.regs[var.0 as usize]) } else { [0; 2] };
+            let call = SummaryCall { summary, args, stack: replay.regs[Reg::Rsp.index()], result: 0 };
+            silent = Some(Silent { func, call, depth: 0, known: [wide; 2] });
         }
     }
     Ok(())

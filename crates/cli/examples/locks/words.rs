@@ -45,7 +45,7 @@ impl Finder {
 impl Watch for Finder {
     const ON: bool = true;
 
-    fn insn(&mut self, pc: u64, bytes: &[u8]) {
+    fn insn(&mut self, pc: u64, _: lift::Mode, bytes: &[u8]) {
         (self.pc, self.kind) = (pc, atomic(bytes));
         self.insns += 1;
         self.loads.clear();

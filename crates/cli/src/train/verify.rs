@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use engine::{Environment, Limits, Outcome, Run, Seen, SliceProgram, Watch, WholeProgram};
+use lift::Mode;
 use machine::Reg;
 use slicer::{Recording, Start};
 
@@ -79,7 +80,7 @@ struct Written(BTreeMap<u64, u8>);
 impl Watch for Written {
     const ON: bool = true;
 
-    fn insn(&mut self, _: u64, _: &[u8]) {}
+    fn insn(&mut self, _: u64, _: Mode, _: &[u8]) {}
 
     fn access(&mut self, seen: Seen) {
         if seen.store {
