@@ -111,7 +111,7 @@ const FROM_TARGET: &[Reg] = &[
 /// The code size of a program's system: that of its processor in long mode, whatever the trainer's own.
 pub(crate) fn system_mode(program: &Program) -> Mode {
     let efer = program.registers.iter().find(|(reg, _)| *reg == Reg::Efer as u16).map_or(0, |it| it.1);
-    if efer & LMA != 0 { Mode::Bits64 } else { Mode::Bits32 }
+    if program.bits == 64 || efer & LMA != 0 { Mode::Bits64 } else { Mode::Bits32 }
 }
 
 /// EFER.LMA: long mode is active (SDM vol. 3 section 2.2.1).

@@ -546,12 +546,19 @@ impl State {
         let stack_base = descriptor(Some(gdt), ss).map_or(0, Descriptor::base);
         let read = |address: u64| qword(address).unwrap_or(0);
         for access in gate::accesses(vector, efer & EFER_LMA != 0, [idt, task, gdt], [cs, ss, rsp], stack_base, &read) {
-            let untold = |what| Refusal::new("interrupt", format!("{what} of the software interrupt {vector:#x}"));
-            let at = |address: u64| self.ram.as_ref().and_then(|ram| ram.translate(&regs, address));
+            let at = |address: u64| match &self.ram {
+                Some(ram) => ram.translate(&regs, address),
+                None => Err("the guest's memory file could not be opened".to_owned()),
+            };
             let address = access.vaddr.0;
-            let paddr = at(address).ok_or_else(|| untold("QEMU gives no access to the memory"))?;
+            let paddr = at(address).map_err(|why| {
+                Refusal::new(
+                    "interrupt",
+                    format!("the software interrupt {vector:#x} uses memory at {address:#x}: {why}"),
+                )
+            })?;
             let next_page =
-                access.crosses_page().then(|| at((address & !(PAGE_SIZE - 1)).wrapping_add(PAGE_SIZE))).flatten();
+                access.crosses_page().then(|| at((address & !(PAGE_SIZE - 1)).wrapping_add(PAGE_SIZE)).ok()).flatten();
             self.session.access(&Access { paddr: PhysAddr(paddr), next_page: next_page.map(PhysAddr), ..access })?;
         }
         Ok(())

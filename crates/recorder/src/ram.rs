@@ -65,21 +65,25 @@ impl Ram {
     }
 
     /// Where a linear address lies now; `regs` has the control registers.
-    pub fn translate(&self, regs: &RegFile, address: u64) -> Option<u64> {
-        let mode = PagingMode::from_regs(regs).ok()?;
-        let root = regs.get(Reg::Cr3)?;
+    ///
+    /// # Errors
+    /// Why it lies nowhere.
+    pub fn translate(&self, regs: &RegFile, address: u64) -> Result<u64, String> {
+        let mode = PagingMode::from_regs(regs).map_err(|error| error.to_string())?;
+        let root = regs.get_or_zero(Reg::Cr3);
         let mut tables = Tables(Vec::new());
         // One table for each level, read when the walk comes to it.
         for _ in 0..8 {
             match paging::translate(&tables, mode, root, VirtAddr(address)) {
-                Ok(found) => return Some(found.paddr.0),
+                Ok(found) => return Ok(found.paddr.0),
                 Err(TranslateError::Memory { source: MemoryError::Absent(addr), .. }) => {
-                    tables.0.push((addr.page(), self.page(addr.page().0)?));
+                    let page = self.page(addr.page().0).ok_or_else(|| format!("there is no memory at {addr}"))?;
+                    tables.0.push((addr.page(), page));
                 }
-                Err(_) => return None,
+                Err(error) => return Err(error.to_string()),
             }
         }
-        None
+        Err("its page tables do not end".to_owned())
     }
 
     fn page(&self, addr: u64) -> Option<Box<Page>> {

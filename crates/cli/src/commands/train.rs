@@ -48,6 +48,9 @@ pub struct TrainArgs {
     /// An initramfs with files that the guest should have; busybox is added to it
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
+    /// A static busybox that the kernel can run; by default this machine's
+    #[arg(long, value_name = "FILE")]
+    busybox: Option<PathBuf>,
     /// Directory with the kernel's modules, such as lib/modules/RELEASE
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
@@ -91,8 +94,15 @@ impl TrainArgs {
         files::read(&self.kernel, "kernel image (vmlinuz)")?;
         let given = self.initrd.as_deref().map(|path| files::read(path, "initramfs")).transpose()?;
         let modules = modules(self.modules.as_deref(), &self.load)?;
-        let first = initramfs(given.as_deref(), &executables, &self.trainers, &modules.iter().collect::<Vec<_>>())?;
-        let second = initramfs(given.as_deref(), &executables, &self.trainers, &reordered(&modules))?;
+        let first = initramfs(
+            given.as_deref(),
+            self.busybox.as_deref(),
+            &executables,
+            &self.trainers,
+            &modules.iter().collect::<Vec<_>>(),
+        )?;
+        let second =
+            initramfs(given.as_deref(), self.busybox.as_deref(), &executables, &self.trainers, &reordered(&modules))?;
         self.new_directory()?;
         let traces = Traces::new(&self.output, self.keep_traces)?;
         let mut steps = context.progress.steps(3 * ROUNDS * self.trainers.len() as u64);

@@ -115,12 +115,16 @@ pub fn reordered(modules: &[Module]) -> Vec<&Module> {
 /// There is no static busybox here.
 pub fn initramfs(
     given: Option<&[u8]>,
+    busybox: Option<&Path>,
     executables: &[(PathBuf, Vec<u8>)],
     jobs: &[Job],
     modules: &[&Module],
 ) -> Result<Vec<u8>, Failure> {
-    let busybox = BUSYBOX.iter().map(Path::new).find(|path| path.is_file()).ok_or_else(|| {
-        Failure::input("training guests need a static busybox, and there is no /bin/busybox; install it (Debian's package busybox-static)")
+    let usual = BUSYBOX.iter().map(Path::new).find(|path| path.is_file());
+    let busybox = busybox.or(usual).ok_or_else(|| {
+        Failure::input(
+            "training guests need a static busybox, and there is no /bin/busybox; install it (Debian's package busybox-static) or name one with --busybox",
+        )
     })?;
     let mut archive = Archive::new();
     for directory in ["dev", "virtuoso", "virtuoso/modules", "virtuoso/trainers"] {

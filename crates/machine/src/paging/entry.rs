@@ -19,8 +19,6 @@ const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// Bits 62:52, free for software in long mode and reserved under PAE.
 const PAE_HIGH: u64 = 0x7ff0_0000_0000_0000;
-/// Bits 2:1 and 8:5 of a PAE page-directory-pointer entry (SDM vol. 3 table 4-8).
-const PAE_PDPTE: u64 = 0x1e6;
 
 /// What an entry leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,7 +102,9 @@ pub(super) const fn decode(mode: PagingMode, level: u8, raw: u64) -> Entry {
         return decode32(level, pse, raw);
     }
     let pae = matches!(mode, PagingMode::Pae);
-    if pae && raw & PAE_HIGH != 0 || pae && level == 3 && raw & (PAE_PDPTE | NO_EXECUTE) != 0 {
+    // Bits 2:1 and 8:5 of a PAE page-directory-pointer entry are reserved (SDM vol. 3 table 4-8), but the processor looks at them when CR3 is loaded, not
+    // in a walk, and QEMU marks these entries as accessed like any other.
+    if pae && (raw & PAE_HIGH != 0 || level == 3 && raw & NO_EXECUTE != 0) {
         return Entry::Reserved;
     }
     let large = raw & PAGE != 0;

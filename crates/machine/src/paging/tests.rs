@@ -191,7 +191,10 @@ fn pae_pages() {
     let large = at(0xc041_2345).unwrap();
     assert_eq!((large.paddr, large.page_size, large.executable), (PhysAddr(0x9_0021_2345), 2 << 20, false));
     assert!(matches!(at(0x1000), Err(TranslateError::NotPresent { level: 3, .. })));
-    mem.write_u64(PhysAddr(cr3 + 24), 0x2000 | P | W);
+    // Accessed, as QEMU marks it.
+    mem.write_u64(PhysAddr(cr3 + 24), 0x2000 | P | 0x20);
+    assert!(translate(&mem, PagingMode::Pae, cr3, VirtAddr(0xc020_5042)).is_ok());
+    mem.write_u64(PhysAddr(cr3 + 24), 0x2000 | P | NX);
     let error = translate(&mem, PagingMode::Pae, cr3, VirtAddr(0xc020_5042)).unwrap_err();
     assert!(matches!(error, TranslateError::ReservedBit { level: 3, .. }));
 }
