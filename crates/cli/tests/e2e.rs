@@ -54,7 +54,12 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
     let file = directory.join("pslist.assume.prog");
     tool.build_with("pslist", &pslist, &file, &["--policy", "assume"])?;
     for target in [&idle.elf, &idle.raw] {
-        let answer = tool.answer(&file, target, &[], &["--slice"])?;
+        let answer = match tool.answer(&file, target, &[], &["--slice"]) {
+            Ok(answer) => answer,
+            // Without guards it may come to a call of something that one recording did not see, and then says so.
+            Err(testkit::Error::Tool { code: 10, .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
         let question = &testkit::pipeline::questions("pslist", &idle.truth, 0)[0];
         assert!(question.is_answered(&answer), "pslist as a slice of one recording: {}", answer["outputs"]);
         assert_eq!(answer["by"], "slice");

@@ -8,21 +8,21 @@ use trace::Access;
 use crate::segment::gdt_offset;
 
 /// The accesses, without physical addresses. `tables` are the bases of interrupt table, task-state segment and descriptor table, `after` CS, SS and stack
-/// pointer as the handler begins; `read` gives eight bytes of memory.
+/// pointer as the handler begins; `read` gives a number of so many bytes.
 pub fn accesses(
     vector: u8,
     long: bool,
     tables: [u64; 3],
     after: [u64; 3],
     stack_base: u64,
-    read: &dyn Fn(u64) -> u64,
+    read: &dyn Fn(u64, u8) -> u64,
 ) -> Vec<Access> {
     let ([idt, task, gdt], [cs, ss, rsp]) = (tables, after);
     let gate = idt.wrapping_add(u64::from(vector) << if long { 4 } else { 3 });
     let mut loads = vec![(gate, 4), (gate.wrapping_add(4), 4)];
     let word = if long { 8 } else { 4 };
     if long {
-        let number = read(gate) >> 32 & 7;
+        let number = read(gate.wrapping_add(4), 4) & 7;
         loads.push((gate.wrapping_add(8), 4));
         loads.push((task.wrapping_add(if number == 0 { 4 } else { 0x1c + 8 * number }), 8));
     } else {
@@ -33,16 +33,9 @@ pub fn accesses(
         }
     }
     let access = |store, address: u64, size: u8| {
-        let mask = if size == 8 { u64::MAX } else { (1 << (8 * size)) - 1 };
-        Access {
-            store,
-            vaddr: VirtAddr(if long { address } else { address & 0xffff_ffff }),
-            paddr: PhysAddr(0),
-            next_page: None,
-            size,
-            value: u128::from(read(address) & mask),
-            io: false,
-        }
+        let address = if long { address } else { address & 0xffff_ffff };
+        let value = u128::from(read(address, size));
+        Access { store, vaddr: VirtAddr(address), paddr: PhysAddr(0), next_page: None, size, value, io: false }
     };
     let stores = (0..5).rev().map(|at| stack_base.wrapping_add(rsp).wrapping_add(at * word));
     let stores = stores.map(|address| access(true, address, word as u8));
@@ -55,7 +48,7 @@ mod tests {
 
     #[test]
     fn the_gate_the_stack_pointer_and_five_words() {
-        let read = |address: u64| address & 0xff;
+        let read = |_: u64, _: u8| 0;
         let seen = |long| {
             let all = accesses(0x80, long, [0x1000, 0x2000, 0x3000], [0x10, 0x18, 0x5000], 0, &read);
             all.iter().map(|it| (it.store, it.vaddr.0, it.size)).collect::<Vec<_>>()

@@ -544,7 +544,7 @@ impl State {
         let system = self.system(vcpu);
         let [idt, task, gdt] = [Reg::IdtrBase, Reg::TrBase, Reg::GdtrBase].map(|reg| system.get(reg).unwrap_or(0));
         let stack_base = descriptor(Some(gdt), ss).map_or(0, Descriptor::base);
-        let read = |address: u64| qword(address).unwrap_or(0);
+        let read = |address: u64, size: u8| number(address, size).unwrap_or(0);
         for access in gate::accesses(vector, efer & EFER_LMA != 0, [idt, task, gdt], [cs, ss, rsp], stack_base, &read) {
             let at = |address: u64| match &self.ram {
                 Some(ram) => ram.translate(&regs, address),
@@ -677,8 +677,14 @@ fn is_wide(reg: Reg) -> bool {
     wide(Reg::Rax, 1) || wide(Reg::Xmm0Lo, 2)
 }
 
+/// The little-endian number of so many bytes there.
+fn number(addr: u64, size: u8) -> Option<u64> {
+    let bytes = qemu::read_memory(addr, usize::from(size))?;
+    Some(bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
+}
+
 fn qword(addr: u64) -> Option<u64> {
-    qemu::read_memory(addr, 8)?.try_into().ok().map(u64::from_le_bytes)
+    number(addr, 8)
 }
 
 /// The descriptor of a selector in the global table.
