@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_of_linux() {
+    fn descriptors_of_flat_segments() {
         // __KERNEL_CS, __USER32_CS and a 16-bit code segment.
         assert_eq!(Descriptor(0x00af_9b00_0000_ffff).code_bits(true), 64);
         assert_eq!(Descriptor(0x00cf_fb00_0000_ffff).code_bits(true), 32);
