@@ -1,14 +1,16 @@
 //! The trainer's executable: where it was loaded, which of its functions are allocators.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use ir::program::Summary;
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 use rustc_hash::FxHashMap;
 
+use crate::commands::Context;
 use crate::failure::Failure;
-use crate::files;
 use crate::symbols::Symbols;
+use crate::{files, output};
 
 /// The begin mark (docs/markers.md).
 const BEGIN_MARK: [u8; 7] = [0x0f, 0x1f, 0x80, 0x01, 0x00, 0x54, 0x56];
@@ -18,7 +20,7 @@ pub struct Trainer {
     /// Allocator functions by address in the training process.
     pub summaries: FxHashMap<u64, Summary>,
     /// Why there may be allocators that its symbols do not show.
-    pub no_summaries: Option<&'static str>,
+    no_summaries: Option<&'static str>,
     /// All its functions' names.
     pub symbols: Symbols,
 }
@@ -50,6 +52,14 @@ impl Trainer {
             () => None,
         };
         Ok(Self { summaries, no_summaries, symbols })
+    }
+
+    /// Says what it means that no allocators were found; `whose` names the trainer.
+    pub fn remark(&self, whose: &dyn Display, context: Context) {
+        if let (Some(why), false) = (self.no_summaries, context.quiet) {
+            let what = "its allocations run as ordinary code; link it statically and do not strip it";
+            output::note(&format!("{whose}: {why}, so {what}"));
+        }
     }
 }
 

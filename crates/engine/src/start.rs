@@ -3,7 +3,7 @@
 use ir::Program;
 use lift::Mode;
 use machine::paging::PagingMode;
-use machine::{GuestMemory, Reg, RegFile};
+use machine::{EFER_LMA, GuestMemory, Reg, RegFile};
 
 use crate::compact::{Slots, TooLarge};
 use crate::fields::InputError;
@@ -111,11 +111,8 @@ const FROM_TARGET: &[Reg] = &[
 /// The code size of a program's system: that of its processor in long mode, whatever the trainer's own.
 pub(crate) fn system_mode(program: &Program) -> Mode {
     let efer = program.registers.iter().find(|(reg, _)| *reg == Reg::Efer as u16).map_or(0, |it| it.1);
-    if program.bits == 64 || efer & LMA != 0 { Mode::Bits64 } else { Mode::Bits32 }
+    if program.bits == 64 || efer & EFER_LMA != 0 { Mode::Bits64 } else { Mode::Bits32 }
 }
-
-/// EFER.LMA: long mode is active (SDM vol. 3 section 2.2.1).
-const LMA: u64 = 1 << 10;
 
 impl<'t> Run<'t> {
     /// The paging mode and the root of the target's page tables.

@@ -17,5 +17,5 @@ pub use addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 pub use gates::{gates, handler};
 pub use memory::{GuestMemory, MemoryError, Page};
 pub use paging::{PagingMode, Translation, translate};
-pub use reg::{PROCESS_REGS, Reg, RegFile};
+pub use reg::{EFER_LMA, PROCESS_REGS, Reg, RegFile};
 pub use target::{Cpu, Target, TargetError, TargetOptions};

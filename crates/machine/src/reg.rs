@@ -56,6 +56,9 @@ registers! {
     GsFlags "gs_flags", LdtrFlags "ldtr_flags", TrFlags "tr_flags",
 }
 
+/// `EFER.LMA`: long mode is active (SDM vol. 3 section 2.2.1).
+pub const EFER_LMA: u64 = 1 << 10;
+
 /// Registers that belong to the running process beside the general ones: every system gives them back when it returns to it.
 pub const PROCESS_REGS: [Reg; 37] = {
     let mut regs = [Reg::Mxcsr; 37];

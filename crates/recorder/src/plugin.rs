@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use machine::{PAGE_SIZE, PhysAddr, Reg, RegFile, VirtAddr};
+use machine::{EFER_LMA, PAGE_SIZE, PhysAddr, Reg, RegFile, VirtAddr};
 use trace::{Access, Direction, InsnId, MAX_INSN_BYTES};
 
 use crate::config::Config;
@@ -13,7 +13,7 @@ use crate::idle::IdleCells;
 use crate::qemu::{self, Block, CbFlags, Info, MemInfo, Memory, PluginId, Registers, Target, Tb};
 use crate::ram::Ram;
 use crate::recognise::{self, Load, Mark, Operand, Touches};
-use crate::segment::{CR0_PE, Descriptor, EFER_LMA, FLAGS_VM, gdt_offset};
+use crate::segment::{CR0_PE, Descriptor, FLAGS_VM, gdt_offset};
 use crate::session::{BLOCK_REGS, Refusal, SYSTEM_REGS, Session, Start, VECTOR_REGS};
 use crate::system::SystemRegs;
 

@@ -1,7 +1,5 @@
 //! Code size and segment bases from descriptors (Intel SDM vol. 3 section 3.4.5).
 
-/// `EFER.LMA`: long mode is active.
-pub const EFER_LMA: u64 = 1 << 10;
 /// `CR0.PE`: protected mode.
 pub const CR0_PE: u64 = 1;
 /// `EFLAGS.VM`: virtual-8086 mode.

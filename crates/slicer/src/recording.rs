@@ -3,14 +3,11 @@
 //! Events are flattened into arrays indexed by step, so that the stages can go over a recording several times without
 //! decoding it again. Lifting happens once for each distinct instruction.
 
-use machine::{Reg, RegFile};
+use machine::{EFER_LMA, Reg, RegFile};
 use rustc_hash::FxHashMap;
 use trace::{Access, Event, Trace};
 
 use crate::Error;
-
-/// EFER.LMA: long mode is active (SDM vol. 3 section 2.2.1).
-const LMA: u64 = 1 << 10;
 
 /// One executed instruction (for `rep` string instructions: one or more iterations).
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +58,7 @@ impl Recording {
     /// [`Error::Trace`] for a damaged trace, [`Error::Lift`] for bytes that are no instruction.
     pub fn load(name: &str, trace: Trace) -> Result<Self, Error> {
         let mut code = Vec::with_capacity(trace.insns().len());
-        let long = trace.begin_regs().get_or_zero(Reg::Efer) & LMA != 0;
+        let long = trace.begin_regs().get_or_zero(Reg::Efer) & EFER_LMA != 0;
         let (begin, half) = (trace.begin_regs().get_or_zero(Reg::Rip), if long { 63 } else { 31 });
         for insn in trace.insns() {
             let mode = lift::Mode::from_bits(u32::from(insn.mode_bits)).ok_or(Error::Mode(insn.mode_bits))?;
@@ -137,7 +134,7 @@ impl Recording {
     /// Whether its system runs in long mode, whatever the trainer.
     #[must_use]
     pub fn is_long(&self) -> bool {
-        self.begin_regs().get_or_zero(Reg::Efer) & LMA != 0
+        self.begin_regs().get_or_zero(Reg::Efer) & EFER_LMA != 0
     }
 
     /// Whether the trainer is 64-bit code.

@@ -10,10 +10,10 @@ use crate::built::{self, Built};
 use crate::commands::Context;
 use crate::commands::run::parse_input;
 use crate::failure::Failure;
+use crate::files;
 use crate::symbols::Symbols;
 use crate::trainer::Trainer;
 use crate::training::{InputTexts, Trained, Wishes, train};
-use crate::{files, output};
 
 /// Turn recordings of one training program into an introspection program
 ///
@@ -127,10 +127,7 @@ impl BuildArgs {
     fn trainer(&self, recordings: &[Recording], context: Context) -> Result<Option<Trainer>, Failure> {
         let (Some(path), Some(first)) = (&self.elf, recordings.first()) else { return Ok(None) };
         let trainer = Trainer::read(path, first.begin_regs().get_or_zero(Reg::Rip))?;
-        if let (Some(why), false) = (trainer.no_summaries, context.quiet) {
-            let what = "its allocations run as ordinary code; link it statically and do not strip it";
-            output::note(&format!("{}: {why}, so {what}", path.display()));
-        }
+        trainer.remark(&path.display(), context);
         Ok(Some(trainer))
     }
 }

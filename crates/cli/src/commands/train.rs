@@ -203,11 +203,7 @@ impl TrainArgs {
         let row = |in_slice, verdicts| Row { name: name.to_owned(), recordings: recordings.len(), in_slice, verdicts };
         let mut options = BuildOptions::default();
         let trainer = trainer(name, &recordings, executables)?;
-        if let (Some(why), false) = (trainer.no_summaries, context.quiet) {
-            output::note(&format!(
-                "{name}: {why}, so its allocations run as ordinary code; link it statically and do not strip it"
-            ));
-        }
+        trainer.remark(&name, context);
         options.summaries.clone_from(&trainer.summaries);
         let wishes = Wishes { options, base: Some(&base), ..Wishes::default() };
         let mut trained = match train(&recordings, &wishes) {

@@ -7,14 +7,13 @@
 use std::fmt;
 
 use crate::addr::{PhysAddr, VirtAddr};
-use crate::reg::{Reg, RegFile};
+use crate::reg::{EFER_LMA, Reg, RegFile};
 
 const CR0_PG: u64 = 1 << 31;
 const CR4_PSE: u64 = 1 << 4;
 const CR4_PAE: u64 = 1 << 5;
 const CR4_LA57: u64 = 1 << 12;
 const CR4_PCIDE: u64 = 1 << 17;
-const EFER_LMA: u64 = 1 << 10;
 /// The L bit ("64-bit code segment") in a segment's flags, which are the descriptor's upper half as QEMU stores it.
 const FLAGS_L: u64 = 1 << 21;
 
