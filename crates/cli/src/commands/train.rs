@@ -107,6 +107,16 @@ impl TrainArgs {
         let traces = Traces::new(&self.output, self.keep_traces)?;
         let mut steps = context.progress.steps(3 * ROUNDS * self.trainers.len() as u64);
         let first = self.boot(Boot::First, &first, &traces.path, &mut steps, context)?;
+        if first.len() < executables.len() {
+            let names: Vec<&str> = first.keys().map(String::as_str).collect();
+            let what = format!(
+                "of {} only {} set its marks in the first guest: {}; see what the guest said of the others, and run them there by hand",
+                format::counted(executables.len(), "trainer"),
+                first.len(),
+                names.join(", ")
+            );
+            return Err(Failure::new(Exit::Marks, what));
+        }
         let second = self.boot(Boot::Second, &second, &traces.path, &mut steps, context)?;
         let mut rows = Vec::new();
         for (name, paths) in &first {
@@ -201,6 +211,9 @@ impl TrainArgs {
         let recordings = usable(paths, context)?;
         let base = files::recording(base)?;
         let row = |in_slice, verdicts| Row { name: name.to_owned(), recordings: recordings.len(), in_slice, verdicts };
+        if recordings.is_empty() {
+            return Ok(row(0, Err("none of its recordings can be used; record again".to_owned())));
+        }
         let mut options = BuildOptions::default();
         let trainer = trainer(name, &recordings, executables)?;
         trainer.remark(&name, context);
