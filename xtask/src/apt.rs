@@ -54,6 +54,11 @@ pub fn names(prefix: &str) -> Vec<String> {
 /// What a package depends on, as far as it begins with `prefix`.
 pub fn dependencies(package: &str, prefix: &str) -> Vec<String> {
     let text = shell::output("apt-cache", &["--no-all-versions", "show", package]).unwrap_or_default();
+    depends(&text, prefix)
+}
+
+/// The same from what `apt-cache show` printed.
+pub fn depends(text: &str, prefix: &str) -> Vec<String> {
     let depends = text.lines().filter_map(|line| line.strip_prefix("Depends: ")).flat_map(|list| list.split(", "));
     let names = depends.filter_map(|item| item.split_whitespace().next()).filter(|name| name.starts_with(prefix));
     names.map(str::to_owned).collect()

@@ -11,7 +11,7 @@ use std::time::Duration;
 use testkit::capture::{Moment, capture};
 use testkit::guest::{Target, Training, boot_target, run_file};
 use testkit::layout;
-use testkit::pipeline::{PROGRAMS, Row, Tool, program_of};
+use testkit::pipeline::{PROGRAMS, Row, Tool, Way, program_of};
 
 /// Options of the demonstration.
 #[derive(clap::Args)]
@@ -74,9 +74,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
         let capture = capture(&mut guest, &run_file(name)?, Moment::Idle)?;
         drop(guest);
         say(&format!("asking about {}", capture.elf.display()));
+        let way = if arguments.no_verify { Way::Usual } else { Way::Both };
         let asked: Vec<Row> = built
             .iter()
-            .map(|(program, file, built)| tool.ask(program, file, &capture, 0, built, !arguments.no_verify))
+            .map(|(program, file, built)| tool.ask(program, file, &capture, 0, built, way))
             .collect();
         if arguments.json {
             for row in &asked {

@@ -10,6 +10,8 @@ mod bench;
 mod bless;
 mod check;
 mod demo;
+mod foreign;
+mod kernels;
 mod matrix;
 mod setup;
 mod shell;

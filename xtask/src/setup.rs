@@ -4,11 +4,10 @@
 //! installing it, and builds the guests. When all is there it only looks, and is done in about a second. It never
 //! upgrades what is installed and good enough.
 
-use crate::{Outcome, apt, shell};
+use crate::{Outcome, apt, kernels, shell};
 use std::path::Path;
-use std::process::Command;
 use testkit::initramfs::{self, Kind};
-use testkit::kernel::{DEFAULT, Kernel, OTHERS, marker};
+use testkit::kernel::{Kernel, OTHERS};
 use testkit::{layout, rootkit};
 
 /// The oldest QEMU whose plugin interface shows the values of memory accesses.
@@ -22,14 +21,14 @@ const TOOLS: [(&str, &str); 5] =
 pub fn run() -> Outcome {
     tools()?;
     qemu()?;
-    let kernel = kernel()?;
+    let kernel = kernels::default()?;
     headers(&kernel)?;
     makedumpfile()?;
-    let mut kernels = vec![kernel];
+    let mut there = vec![kernel];
     for name in OTHERS {
-        kernels.extend(other_kernel(name)?);
+        there.extend(kernels::other(name)?);
     }
-    for (number, kernel) in kernels.iter().enumerate() {
+    for (number, kernel) in there.iter().enumerate() {
         let (image, train) = (kernel.unpacked()?, initramfs::build(Kind::Training, kernel)?);
         initramfs::build(Kind::Target, kernel)?;
         // The default kernel's by names that do not change, for people.
@@ -38,7 +37,7 @@ pub fn run() -> Outcome {
             link("train.cpio", &train)?;
         }
     }
-    let releases: Vec<&str> = kernels.iter().map(|kernel| kernel.release.as_str()).collect();
+    let releases: Vec<&str> = there.iter().map(|kernel| kernel.release.as_str()).collect();
     println!("setup: ready (QEMU {}, guest kernels {})", qemu_version().unwrap_or_default(), releases.join(", "));
     Ok(())
 }
@@ -158,115 +157,8 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// The guest kernel in the cache, fetched if it is not there.
-fn kernel() -> Result<Kernel, Box<dyn std::error::Error>> {
-    if let Ok(kernel) = Kernel::find(DEFAULT) {
-        return Ok(kernel);
-    }
-    need_apt("the guest kernel")?;
-    let mut package = kernel_package();
-    if package.is_none() {
-        println!("setup: apt knows no kernel package, refreshing its lists");
-        apt::update()?;
-        package = kernel_package();
-    }
-    let package = package.ok_or(
-        "apt knows neither linux-image-amd64 nor linux-image-generic: the guests need a kernel package, check apt's sources",
-    )?;
-    // Ubuntu keeps the modules in a package of their own.
-    let mut packages = vec![package.clone()];
-    packages.extend(apt::dependencies(&package, "linux-modules-"));
-    if let Err(error) = fetch(DEFAULT, &packages) {
-        println!("setup: {error}\nsetup: apt's lists may be old, refreshing them");
-        apt::update()?;
-        fetch(DEFAULT, &packages)?;
-    }
-    Ok(Kernel::find(DEFAULT)?)
-}
-
-/// One of the other kernels; `None` where the archive has no such build, and then what tests several kernels has one fewer.
-fn other_kernel(name: &str) -> Result<Option<Kernel>, Box<dyn std::error::Error>> {
-    if let Ok(kernel) = Kernel::find(name) {
-        return Ok(Some(kernel));
-    }
-    let meta = match name {
-        "cloud" => "linux-image-cloud-amd64".to_owned(),
-        "rt" => "linux-image-rt-amd64".to_owned(),
-        _ => {
-            let mut known = apt::versions("linux-image-amd64").into_iter();
-            let Some((version, _)) = known.find(|(_, place)| place.contains("-backports/")) else {
-                println!("setup: apt's sources have no kernel in backports: that kernel will not be tested");
-                return Ok(None);
-            };
-            format!("linux-image-amd64={version}")
-        }
-    };
-    let Some(package) = apt::dependencies(&meta, "linux-image-").pop() else {
-        println!("setup: apt knows no {meta}: that kernel will not be tested");
-        return Ok(None);
-    };
-    if let Err(error) = fetch(name, &[package]) {
-        println!("setup: {error}\nsetup: that kernel will not be tested");
-        return Ok(None);
-    }
-    Ok(Some(Kernel::find(name)?))
-}
-
-/// The package with the kernel to use: Debian's current 6.1 where the archive has one, else the current one.
-fn kernel_package() -> Option<String> {
-    const IMAGE: &str = "linux-image-";
-    let current =
-        ["linux-image-amd64", "linux-image-generic"].iter().find_map(|meta| apt::dependencies(meta, IMAGE).pop());
-    let revision = |name: &str| {
-        let rest = name.strip_prefix("linux-image-6.1.0-")?.strip_suffix("-amd64")?;
-        rest.parse::<u32>().ok()
-    };
-    if current.as_deref().and_then(revision).is_some() {
-        return current;
-    }
-    let known = apt::names("linux-image-6.1.0-").into_iter().filter(|name| !apt::versions(name).is_empty());
-    known.filter_map(|name| Some((revision(&name)?, name))).max().map(|(_, name)| name).or(current)
-}
-
-/// Downloads the packages of the kernel `name` and unpacks them into the cache, in one step for whoever looks there.
-fn fetch(name: &str, packages: &[String]) -> Outcome {
-    let package = packages.first().ok_or("no package to fetch")?;
-    let directory = layout::kernels().join(package);
-    println!("setup: fetching {} into {}", packages.join(" and "), layout::kernels().display());
-    unpack(packages, &directory)?;
-    Ok(layout::write(&marker(name), package.as_bytes())?)
-}
-
-fn unpack(packages: &[String], directory: &Path) -> Outcome {
-    let part = layout::part_name(directory);
-    std::fs::create_dir_all(&part)?;
-    let result = packages.iter().try_for_each(|package| -> Outcome {
-        let output = Command::new("apt-get").args(["-q", "-q", "download", package]).current_dir(&part).output()?;
-        if !output.status.success() {
-            return Err(format!("could not fetch {package}: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
-        }
-        Ok(())
-    });
-    let result = result.and_then(|()| {
-        for entry in std::fs::read_dir(&part)?.flatten() {
-            if entry.path().extension().is_some_and(|ending| ending == "deb") {
-                let path = entry.path();
-                shell::output("dpkg-deb", &["-x", &path.to_string_lossy(), &part.to_string_lossy()])?;
-                std::fs::remove_file(&path)?;
-            }
-        }
-        // An unfinished one from elsewhere; if it stays, the renaming says so.
-        let _ = std::fs::remove_dir_all(directory);
-        Ok(std::fs::rename(&part, directory)?)
-    });
-    if result.is_err() {
-        // Nothing half-written stays; the error itself is what matters.
-        let _ = std::fs::remove_dir_all(&part);
-    }
-    result
-}
-
-fn need_apt(what: &str) -> Result<(), String> {
+/// Fails where there is no apt to get `what` with.
+pub fn need_apt(what: &str) -> Result<(), String> {
     if apt::present() {
         return Ok(());
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use testkit::capture::{Capture, Moment, capture};
 use testkit::guest::{Target, Training, boot_target, run_file};
 use testkit::layout;
-use testkit::pipeline::{PROGRAMS, Tool, program_of};
+use testkit::pipeline::{PROGRAMS, Tool, Way, program_of};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -44,7 +44,7 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
         let again = directory.join(format!("{program}.again.prog"));
         tool.build(program, &mine, &again)?;
         assert_eq!(std::fs::read(&file)?, std::fs::read(&again)?, "{program}: the same traces give the same bytes");
-        let row = tool.ask(program, &file, &idle, 0, &built, program != "getpsfile");
+        let row = tool.ask(program, &file, &idle, 0, &built, if program == "getpsfile" { Way::Usual } else { Way::Both });
         assert!(row.equals_truth, "{program}: {} of {} right: {:?}", row.right, row.asked, row.problems);
     }
     assert!(before == std::fs::read(&idle.elf)?, "the target's file is never written");
@@ -70,7 +70,7 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
     let spinner = busy.truth.processes.iter().find(|process| process.task_name() == "spinner").ok_or("no spinner")?;
     for program in ["getpid", "pslist", "gettime"] {
         let file = directory.join(format!("{program}.prog"));
-        let row = tool.ask(program, &file, &busy, u64::from(spinner.pid), &serde_json::Value::Null, false);
+        let row = tool.ask(program, &file, &busy, u64::from(spinner.pid), &serde_json::Value::Null, Way::Usual);
         assert!(row.equals_truth, "{program}, busy: {} of {} right: {:?}", row.right, row.asked, row.problems);
     }
 
@@ -117,7 +117,7 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
         let file = directory.join(format!("{program}.moving.prog"));
         let built = tool.build_with(program, &mine, &file, &["--base", &base])?;
         for capture in [&moved, &idle] {
-            let row = tool.ask(program, &file, capture, 0, &built, false);
+            let row = tool.ask(program, &file, capture, 0, &built, Way::Usual);
             assert!(row.equals_truth, "{program}, moved: {} of {} right: {:?}", row.right, row.asked, row.problems);
             if program == "pslist" || program == "gettime" {
                 assert_eq!(row.by_slice, row.asked, "{program} is answered by the slice where the kernel moved, too");
@@ -130,7 +130,7 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
     let built =
         tool.build_with("getpid", &[PathBuf::from(&*base)], &reverse, &["--base", &getpid[0].to_string_lossy()])?;
     for (capture, running) in [(&moved, 0), (&idle, 0), (&busy, u64::from(spinner.pid))] {
-        let row = tool.ask("getpid", &reverse, capture, running, &built, true);
+        let row = tool.ask("getpid", &reverse, capture, running, &built, Way::Both);
         assert!(row.equals_truth, "getpid, reverse: {:?}", row.problems);
     }
     Ok(())

@@ -59,7 +59,7 @@ fn one_kernel(kernel: &str) -> Result<(), Failure> {
     }
     let pack = layout::run().join("formats");
     let _ = std::fs::remove_dir_all(&pack);
-    tool.train(kernel, &pack)?;
+    tool.train(kernel, Kernel::find(kernel)?.userland, &pack)?;
     for program in PROGRAMS {
         let built = pack.join(format!("{program}.prog"));
         // Three of the many questions about single processes and modules are enough here.

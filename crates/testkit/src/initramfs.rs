@@ -5,6 +5,7 @@
 //! slicer finds allocators by them). A program is compiled again only when its source or a header is newer.
 
 use crate::kernel::Kernel;
+use crate::userland::Userland;
 use crate::{Error, Result, layout, rootkit};
 use linux::Archive;
 use std::path::{Path, PathBuf};
@@ -60,7 +61,7 @@ impl Kind {
 
 /// The initramfs of `kind`, built if need be.
 pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
-    let helpers = compile_all(&layout::guests().join("linux"), &layout::build().join("linux"))?;
+    let helpers = compile_all("linux", kernel.userland)?;
     let mut archive = Archive::new();
     for directory in ["bin", "dev", "kits", "lib", "modules", "proc", "root", "sbin", "sys", "tmp", "trainers"] {
         archive.directory(directory);
@@ -68,7 +69,7 @@ pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
     archive.character_device("dev/console", 0o600, 5, 1);
     archive.character_device("dev/null", 0o666, 1, 3);
     archive.character_device("dev/ttyS0", 0o600, 4, 64);
-    add_busybox(&mut archive)?;
+    add_busybox(&mut archive, kernel.userland)?;
     let linux = layout::guests().join("linux");
     add_file(&mut archive, "init", 0o755, &linux.join(kind.init()))?;
     for part in ["common.sh", "states.sh"] {
@@ -78,7 +79,7 @@ pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
         add_program(&mut archive, "lib", program)?;
     }
     if kind == Kind::Training {
-        for program in trainers()? {
+        for program in trainers(kernel.userland)? {
             add_program(&mut archive, "trainers", &program)?;
         }
         add_file(&mut archive, "trainers/args", 0o644, &linux.join("trainers.args"))?;
@@ -99,45 +100,40 @@ pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The trainers, compiled: `.cache/build/trainers/NAME` for each `guests/trainers/NAME.c`.
-pub fn trainers() -> Result<Vec<PathBuf>> {
-    compile_all(&layout::guests().join("trainers"), &layout::build().join("trainers"))
+/// The trainers, compiled: `.cache/build/trainers/NAME` for each `guests/trainers/NAME.c`, or the same below `i386`.
+pub fn trainers(userland: Userland) -> Result<Vec<PathBuf>> {
+    compile_all("trainers", userland)
 }
 
-/// Compiles every C file of `sources` into a static program in `products`.
-fn compile_all(sources: &Path, products: &Path) -> Result<Vec<PathBuf>> {
-    let include = layout::guests().join("include");
-    let headers = newest(&include);
+/// Compiles every C file of the guests' sources of this `kind` into a static program.
+fn compile_all(kind: &str, userland: Userland) -> Result<Vec<PathBuf>> {
+    let headers = newest(&layout::guests().join("include"));
+    let products = userland.products(kind);
     let mut programs = Vec::new();
-    for source in files(sources) {
+    for source in files(&layout::guests().join(kind)) {
         if source.extension().is_none_or(|ending| ending != "c") {
             continue;
         }
         let product = products.join(source.file_stem().unwrap_or_default());
         if modified(&product) <= modified(&source).max(headers) {
-            compile(&source, &include, &product)?;
+            compile(&source, userland, &product)?;
         }
         programs.push(product);
     }
     Ok(programs)
 }
 
-fn compile(source: &Path, include: &Path, product: &Path) -> Result<()> {
+fn compile(source: &Path, userland: Userland, product: &Path) -> Result<()> {
     if let Some(parent) = product.parent() {
         std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
     }
     let part = layout::part_name(product);
-    let mut command = Command::new("musl-gcc");
-    command
-        .args(["-static", "-pthread", "-O2", "-Wall", "-Wextra", "-I"])
-        .arg(include)
-        .arg("-o")
-        .arg(&part)
-        .arg(source);
-    let output = command.output().map_err(|_| Error::Missing { what: "musl-gcc".to_owned() })?;
+    let mut command = userland.compiler(source, &part)?;
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|_| Error::Missing { what: program.clone() })?;
     if !output.status.success() {
         return Err(Error::Command {
-            program: format!("musl-gcc {}", source.display()),
+            program: format!("{program} {}", source.display()),
             status: output.status.to_string(),
             output: String::from_utf8_lossy(&output.stderr).into_owned(),
         });
@@ -145,12 +141,11 @@ fn compile(source: &Path, include: &Path, product: &Path) -> Result<()> {
     std::fs::rename(&part, product).map_err(Error::io(product))
 }
 
-fn add_busybox(archive: &mut Archive) -> Result<()> {
-    let missing = || Error::Missing { what: "static busybox".to_owned() };
-    let busybox =
-        ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).is_file()).ok_or_else(missing)?;
-    add_file(archive, "bin/busybox", 0o755, Path::new(busybox))?;
-    let list = Command::new(busybox).arg("--list").output().map_err(Error::io(busybox))?;
+fn add_busybox(archive: &mut Archive, userland: Userland) -> Result<()> {
+    add_file(archive, "bin/busybox", 0o755, &userland.busybox()?)?;
+    // This machine's tells, which can certainly be run here; both are of one release.
+    let here = Userland::Amd64.busybox()?;
+    let list = Command::new(&here).arg("--list").output().map_err(Error::io(&here))?;
     for applet in String::from_utf8_lossy(&list.stdout).lines() {
         if applet != "busybox" {
             archive.symlink(&format!("bin/{applet}"), "busybox");

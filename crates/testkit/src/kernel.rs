@@ -1,5 +1,6 @@
 //! The guest kernels: unpacked distribution packages in the cache.
 
+use crate::userland::Userland;
 use crate::{Error, Result, layout};
 use linux::Modules;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ pub struct Kernel {
     pub image: PathBuf,
     /// The directory of its modules.
     pub libraries: PathBuf,
+    /// What its programs are compiled for.
+    pub userland: Userland,
     /// The modules packaged with it. Guests must not depend on a particular one.
     pub modules: Modules,
 }
@@ -21,8 +24,12 @@ pub struct Kernel {
 /// The kernel of guests that ask for no other.
 pub const DEFAULT: &str = "default";
 
-/// Other builds, which set-up fetches where the archive has them: for virtual machines, with real-time scheduling, and the distribution's newest.
-pub const OTHERS: [&str; 3] = ["cloud", "rt", "backports"];
+/// The 32-bit kernel, with physical addresses of more than 32 bits (PAE).
+pub const I386: &str = "i386";
+
+/// Other builds, which set-up fetches where the archive has them: for virtual machines, with real-time scheduling, the distribution's newest, and
+/// the one for 32-bit processors.
+pub const OTHERS: [&str; 4] = ["cloud", "rt", "backports", I386];
 
 /// The file that names the directory of the kernel called `name`. Set-up writes it last.
 #[must_use]
@@ -55,7 +62,9 @@ impl Kernel {
         let image = boot.join(format!("vmlinuz-{release}"));
         let libraries = ["lib/modules", "usr/lib/modules"].map(|lib| directory.join(lib).join(&release));
         let libraries = libraries.into_iter().find(|path| path.is_dir()).ok_or_else(missing)?;
-        Ok(Self { release, image, modules: Modules::below(&libraries), libraries })
+        // Debian's 32-bit kernels are called for the processors they are for: 686, 686-pae.
+        let userland = if release.contains("-686") { Userland::I386 } else { Userland::Amd64 };
+        Ok(Self { release, image, userland, modules: Modules::below(&libraries), libraries })
     }
 
     /// The kernel proper, unpacked from the image into the cache: boots in half the time, always at the address it was

@@ -19,5 +19,6 @@ pub mod qmp;
 pub mod rootkit;
 pub mod state;
 pub mod truth;
+pub mod userland;
 
 pub use error::{Error, Result};

@@ -13,6 +13,7 @@ use crate::capture::Capture;
 use crate::guest::{Training, training_argv};
 use crate::kernel::Kernel;
 use crate::truth::Truth;
+use crate::userland::Userland;
 use crate::{Error, Result, initramfs, layout};
 
 /// The six programs every guest must get.
@@ -125,17 +126,19 @@ impl Tool {
         traces.into_iter().next().ok_or_else(|| Error::Missing { what: "the trace of the other base".to_owned() })
     }
 
-    /// Makes a pack of the six programs for a kernel by `virtuoso train`, with the recordings in it; its report.
+    /// Makes a pack of the six programs for a kernel by `virtuoso train`, with the recordings in it; its report. The trainers are of `userland`.
     ///
     /// # Errors
     /// What it says.
-    pub fn train(&self, kernel: &str, pack: &Path) -> Result<Value> {
+    pub fn train(&self, kernel: &str, userland: Userland, pack: &Path) -> Result<Value> {
         let kernel = Kernel::find(kernel)?;
-        let trainers = layout::build().join("trainers");
-        initramfs::trainers()?;
+        let trainers = userland.products("trainers");
+        initramfs::trainers(userland)?;
         let line = |line: &str| OsString::from(format!("{}/{line}", trainers.display()));
         let mut arguments = words(&["train", "--quiet", "--json", "--keep-traces", "--kernel"]);
         arguments.extend([kernel.image.into(), "--modules".into(), kernel.libraries.into(), "-o".into(), pack.into()]);
+        arguments.extend(["--busybox".into(), kernel.userland.busybox()?.into()]);
+        arguments.extend(words(&["--append", userland.kernel_options()]));
         arguments.extend(["getpid", "pslist", "getpsfile 1", "getpsfile 2", "lsmod", "gettime"].map(line));
         arguments.extend(["getdrvfile $(module dummy)", "getdrvfile $(module mbcache)"].map(line));
         self.json(&arguments)
@@ -274,6 +277,26 @@ impl Question {
     }
 }
 
+/// How a program is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As anybody would.
+    Usual,
+    /// That, and once more by both the slice and the whole run, which must agree.
+    Both,
+    /// By the whole run alone.
+    Whole,
+}
+
+impl Way {
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Usual | Self::Both => &[],
+            Self::Whole => &["--whole"],
+        }
+    }
+}
+
 /// One line of the demonstration's table.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
@@ -302,9 +325,9 @@ pub struct Row {
 }
 
 impl Tool {
-    /// Asks a program every question and compares. With `verify` both ways run and must agree.
+    /// Asks a program every question and compares.
     #[must_use]
-    pub fn ask(&self, program: &str, file: &Path, capture: &Capture, running: u64, built: &Value, verify: bool) -> Row {
+    pub fn ask(&self, program: &str, file: &Path, capture: &Capture, running: u64, built: &Value, way: Way) -> Row {
         let mut row = Row {
             program: program.to_string(),
             answer: String::new(),
@@ -322,14 +345,14 @@ impl Tool {
         for question in questions(program, &capture.truth, running) {
             row.asked += 1;
             let inputs = &question.inputs;
-            let mut answer = match self.answer(file, &capture.elf, inputs, &[]) {
+            let mut answer = match self.answer(file, &capture.elf, inputs, way.options()) {
                 Ok(answer) => answer,
                 Err(error) => {
                     row.problems.push(format!("{inputs:?}: {error}"));
                     continue;
                 }
             };
-            if verify && let Err(error) = self.answer(file, &capture.elf, inputs, &["--verify"]) {
+            if way == Way::Both && let Err(error) = self.answer(file, &capture.elf, inputs, &["--verify"]) {
                 row.problems.push(format!("{inputs:?}: --verify: {error}"));
             }
             match answer["by"].as_str() {
