@@ -75,10 +75,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         drop(guest);
         say(&format!("asking about {}", capture.elf.display()));
         let way = if arguments.no_verify { Way::Usual } else { Way::Both };
-        let asked: Vec<Row> = built
-            .iter()
-            .map(|(program, file, built)| tool.ask(program, file, &capture, 0, built, way))
-            .collect();
+        let asked: Vec<Row> =
+            built.iter().map(|(program, file, built)| tool.ask(program, file, &capture, 0, built, way)).collect();
         if arguments.json {
             for row in &asked {
                 println!("{}", serde_json::to_string(row)?);

@@ -45,7 +45,8 @@ impl Foreign {
     pub fn unpack(&self, packages: &[String], directory: &Path) -> Outcome {
         let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
         // `apt-get download` writes into the current directory.
-        let output = self.command("apt-get").args(["-q", "-q", "download"]).args(&packages).current_dir(directory).output()?;
+        let output =
+            self.command("apt-get").args(["-q", "-q", "download"]).args(&packages).current_dir(directory).output()?;
         if !output.status.success() {
             let why = String::from_utf8_lossy(&output.stderr);
             return Err(format!("could not fetch {}: {}", packages.join(", "), why.trim()).into());

@@ -105,7 +105,8 @@ fn i386() -> Result<Option<Kernel>, Box<dyn std::error::Error>> {
 }
 
 fn i386_packages(apt: &Foreign) -> Outcome {
-    let kernel = apt.dependency("linux-image-686-pae", "linux-image-").ok_or("the archive has no linux-image-686-pae")?;
+    let kernel =
+        apt.dependency("linux-image-686-pae", "linux-image-").ok_or("the archive has no linux-image-686-pae")?;
     let compiler = apt.dependency("gcc", "gcc-").ok_or("the archive has no gcc for i386")?;
     let libraries = ["musl-dev".to_owned(), "busybox-static".to_owned(), format!("lib{compiler}-dev")];
     println!("setup: fetching {} into {}", libraries.join(", "), Userland::packages().display());

@@ -44,7 +44,8 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
         let again = directory.join(format!("{program}.again.prog"));
         tool.build(program, &mine, &again)?;
         assert_eq!(std::fs::read(&file)?, std::fs::read(&again)?, "{program}: the same traces give the same bytes");
-        let row = tool.ask(program, &file, &idle, 0, &built, if program == "getpsfile" { Way::Usual } else { Way::Both });
+        let row =
+            tool.ask(program, &file, &idle, 0, &built, if program == "getpsfile" { Way::Usual } else { Way::Both });
         assert!(row.equals_truth, "{program}: {} of {} right: {:?}", row.right, row.asked, row.problems);
     }
     assert!(before == std::fs::read(&idle.elf)?, "the target's file is never written");

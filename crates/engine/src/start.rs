@@ -147,14 +147,24 @@ impl<'t> Run<'t> {
         space: &mut crate::Space<'_>,
     ) -> Result<Result<(), Stopped>, RunError> {
         for cell in &program.view {
-            let base = if system_mode(program) == Mode::Bits64 && cell.base == Reg::GsBase as u16 {
+            let base = if let Some(number) = cell.descriptor() {
+                let table = self.regs.get(Reg::GdtrBase).ok_or(RunError::NoRegister("gdtr_base"))?;
+                let address = table.wrapping_add(u64::from(number) * 8);
+                match space.load(address, 8) {
+                    Ok(descriptor) => descriptor_base(descriptor),
+                    Err(fault) => return Ok(Err(Stopped::access(program.begin_pc, address, &fault))),
+                }
+            } else if system_mode(program) == Mode::Bits64 && cell.base == Reg::GsBase as u16 {
                 self.kernel_gs_base()?
             } else {
                 Reg::from_index(cell.base.into())
                     .and_then(|reg| self.regs.get(reg))
                     .ok_or(RunError::NoRegister("segment base of the per-CPU area"))?
             };
-            let address = base.wrapping_add(cell.offset.into());
+            // Only 32-bit systems have segments for it. There the offset may be an address in the kernel's image, and the sum wraps around.
+            let mask = if cell.descriptor().is_some() { u64::from(u32::MAX) } else { u64::MAX };
+            let offset = placed.place(cell.offset.into());
+            let address = base.wrapping_add(offset) & mask;
             if let Err(fault) = space.store(address, u64::from(cell.size), placed.place(cell.value)) {
                 return Ok(Err(Stopped::access(program.begin_pc, address, &fault)));
             }
@@ -191,4 +201,9 @@ impl<'t> Run<'t> {
             .or(active.filter(upper))
             .ok_or(RunError::NoRegister("kernel GS base"))
     }
+}
+
+/// The base address in a segment descriptor (SDM vol. 3, 3.4.5).
+const fn descriptor_base(descriptor: u64) -> u64 {
+    descriptor >> 16 & 0xff_ffff | (descriptor >> 56) << 24
 }

@@ -200,7 +200,8 @@ pub enum PageContent {
 /// A cell of per-CPU memory by which code finds out in which context it runs, and what it holds in an idle one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct ViewCell {
-    /// The segment base it is found by, a register number; the kernel's own base.
+    /// The segment base it is found by, the kernel's own: a register's number, or in 32-bit systems [`ViewCell::DESCRIPTOR`] and the number
+    /// of a segment in the global descriptor table.
     pub base: u16,
     /// Its distance from there in bytes.
     pub offset: u32,
@@ -208,6 +209,17 @@ pub struct ViewCell {
     pub size: u8,
     /// What it holds.
     pub value: u64,
+}
+
+impl ViewCell {
+    /// The bit in [`ViewCell::base`] that says it is a descriptor's. A table has at most 8,192 descriptors.
+    pub const DESCRIPTOR: u16 = 0x8000;
+
+    /// The descriptor's number, if the base is one's.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<u16> {
+        (self.base & Self::DESCRIPTOR != 0).then_some(self.base & !Self::DESCRIPTOR)
+    }
 }
 
 /// A word of per-CPU memory that holds an address in that same memory: by a few of them it is recognised in a target whose registers nobody kept.

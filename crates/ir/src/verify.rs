@@ -11,7 +11,7 @@
 
 use crate::op::{Arg, Class, Kind, Op, Var, Width};
 use crate::place::{Change, Moved, Placement};
-use crate::program::{Callee, Elem, Function, PageContent, Program, Target, Terminator};
+use crate::program::{Callee, Elem, Function, PageContent, Program, Target, Terminator, ViewCell};
 
 /// Temporaries of one instruction, and a few for the program's own use.
 pub const MAX_TEMPS: u16 = 2048;
@@ -48,8 +48,12 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
         verify_function(program, number, function)?;
     }
     let registers = program.registers.iter().map(|(reg, _)| *reg);
-    if registers.chain(program.view.iter().map(|cell| cell.base)).any(|reg| reg >= Var::FIRST_TEMP) {
+    let bases = program.view.iter().filter(|cell| cell.descriptor().is_none()).map(|cell| cell.base);
+    if registers.chain(bases).any(|reg| reg >= Var::FIRST_TEMP) {
         return Err(whole("a start value belongs to no register"));
+    }
+    if program.view.iter().filter_map(ViewCell::descriptor).any(|number| number >= 8192 || program.bits != 32) {
+        return Err(whole("a view cell belongs to an impossible descriptor"));
     }
     if program.view.iter().any(|cell| !matches!(cell.size, 4 | 8)) {
         return Err(whole("a view cell has an impossible size"));

@@ -3,8 +3,11 @@
 //! Code finds "the running process" through cells at a fixed distance from a segment base. While a processor halts they name the idle
 //! context, which is the same at every halt. This module looks at a few halts and keeps the cells that hold the same
 //! pointer into the kernel's image at each; which of them matter is decided later, from what a recording reads.
+//!
+//! 64-bit systems have their area right above the base. In 32-bit code any distance can be part of an instruction, and a base may wrap around
+//! the address space: there the pages are looked at that some instruction names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use machine::{PAGE_SIZE, Reg};
 use trace::IdleCell;
@@ -15,6 +18,8 @@ const REACH: u64 = 256 << 10;
 const IMAGE: u64 = 1 << 30;
 /// Halts looked at; a page walk for each page of the area would slow an idling guest down otherwise.
 const MAX_LOOKS: u32 = 12;
+/// Pages that instructions may name.
+const MAX_PAGES: usize = 256;
 
 /// The cells that all halts looked at agree on.
 #[derive(Default, Debug)]
@@ -23,14 +28,22 @@ pub struct IdleCells {
     cells: BTreeMap<(Reg, u32), u64>,
     halts: u32,
     looks: u32,
+    named: BTreeSet<u32>,
 }
 
 impl IdleCells {
+    /// An instruction has an operand in a segment at this distance from its base.
+    pub fn names(&mut self, offset: u32) {
+        if self.named.len() < MAX_PAGES {
+            self.named.insert(offset & !(PAGE_SIZE as u32 - 1));
+        }
+    }
+
     /// The processor halts at `pc` in code with addresses of `bits`; `bases` are its segment bases, `read` reads memory.
     pub fn halt(&mut self, pc: u64, bits: u8, bases: &[(Reg, u64)], read: impl Fn(u64) -> Option<Vec<u8>>) {
         if self.bases != bases {
             // Early code has no or another per-CPU area.
-            *self = Self { bases: bases.to_vec(), ..Self::default() };
+            *self = Self { bases: bases.to_vec(), named: std::mem::take(&mut self.named), ..Self::default() };
         }
         self.halts += 1;
         // Ever further apart, so that what only stands still for a moment is not taken for a constant.
@@ -40,7 +53,25 @@ impl IdleCells {
         self.looks += 1;
         let mut now = BTreeMap::new();
         for &(reg, base) in bases {
-            look(&mut now, reg, base, pc, bits, &read);
+            if bits == 64 {
+                let mut at = 0;
+                while at < REACH
+                    && let Some(next) = look(&mut now, (reg, base), at, pc, bits, &read)
+                {
+                    at = next;
+                }
+            } else {
+                for &page in &self.named {
+                    // A page of it may begin amid one of the address space.
+                    let end = u64::from(page) + PAGE_SIZE;
+                    let mut at = u64::from(page);
+                    while at < end
+                        && let Some(next) = look(&mut now, (reg, base), at, pc, bits, &read)
+                    {
+                        at = next;
+                    }
+                }
+            }
         }
         if self.looks == 1 {
             self.cells = now;
@@ -58,28 +89,26 @@ impl IdleCells {
     }
 }
 
+/// Looks from the distance `at` to the end of the page there; where that is.
 fn look(
     cells: &mut BTreeMap<(Reg, u32), u64>,
-    reg: Reg,
-    base: u64,
+    (reg, base): (Reg, u64),
+    at: u64,
     pc: u64,
     bits: u8,
     read: &impl Fn(u64) -> Option<Vec<u8>>,
-) {
+) -> Option<u64> {
     let width = usize::from(bits / 8);
-    let mut at = 0;
-    while at < REACH {
-        let address = base.wrapping_add(at);
-        let in_page = PAGE_SIZE - address % PAGE_SIZE;
-        let Some(bytes) = read(address).filter(|bytes| bytes.len() as u64 == in_page) else { return };
-        for (index, cell) in bytes.windows(width).enumerate().step_by(4) {
-            let value = cell.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
-            if value.abs_diff(pc) < IMAGE {
-                cells.insert((reg, (at + index as u64) as u32), value);
-            }
+    let address = base.wrapping_add(at) & (u64::MAX >> (64 - bits));
+    let in_page = PAGE_SIZE - address % PAGE_SIZE;
+    let bytes = read(address).filter(|bytes| bytes.len() as u64 == in_page)?;
+    for (index, cell) in bytes.windows(width).enumerate().step_by(4) {
+        let value = cell.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+        if value.abs_diff(pc) < IMAGE {
+            cells.insert((reg, (at + index as u64) as u32), value);
         }
-        at += in_page;
     }
+    Some(at + in_page)
 }
 
 #[cfg(test)]
@@ -114,5 +143,27 @@ mod tests {
         assert_eq!(idle.cells().len(), 2, "the third halt is not looked at");
         idle.halt(PC, 64, &[(Reg::GsBase, BASE + 4096)], memory(&[]));
         assert!(idle.cells().is_empty(), "another area begins anew");
+    }
+    #[test]
+    fn in_32_bit_code_the_pages_that_instructions_name_are_looked_at() {
+        const NARROW: u64 = 0xc100_0000;
+        // 0x4fff_f000 + 0xc000_1000 wraps around to 0x1000_0000.
+        let base = 0x4fff_f000;
+        let read = |address: u64| {
+            let mut bytes = vec![0; 4096];
+            bytes[8..12].copy_from_slice(&(NARROW as u32 + 0x40).to_le_bytes());
+            (address == 0x1000_0000).then_some(bytes)
+        };
+        let mut idle = IdleCells::default();
+        for _ in 0..2 {
+            idle.halt(NARROW, 32, &[(Reg::FsBase, base)], read);
+        }
+        assert!(idle.cells().is_empty(), "nothing is named");
+        let mut idle = IdleCells::default();
+        idle.names(0xc000_1234);
+        for _ in 0..2 {
+            idle.halt(NARROW, 32, &[(Reg::FsBase, base)], read);
+        }
+        assert_eq!(idle.cells(), [IdleCell { base: Reg::FsBase, offset: 0xc000_1008, value: NARROW + 0x40 }]);
     }
 }

@@ -204,6 +204,9 @@ extern "C" fn on_translate(_id: PluginId, tb: *mut Tb) {
         refresh = recognise::undetermined(code);
         let (mark, load) = (recognise::mark(code), recognise::load(code));
         let halts = !armed && recognise::halts(code);
+        if !armed && let Some(address) = recognise::segment_cell(code) {
+            note_segment_cell(address);
+        }
         if !armed && mark.is_none() && load.is_none() && !halts {
             continue;
         }
@@ -228,6 +231,15 @@ extern "C" fn on_translate(_id: PluginId, tb: *mut Tb) {
             armed = true;
             block_site = Some(Box::leak(Box::new(BlockSite { touches: Touches::ALL })));
         }
+    }
+}
+
+/// A block outside recordings has a cell of per-CPU memory in it.
+fn note_segment_cell(address: u32) {
+    if let Ok(mut state) = STATE.lock()
+        && let Some(state) = state.as_mut()
+    {
+        state.idle.names(address);
     }
 }
 
@@ -438,7 +450,8 @@ impl State {
         let bits = if efer & EFER_LMA != 0 { 64 } else { 32 };
         let bases: Vec<(Reg, u64)> = [(Reg::FsBase, fs), (Reg::GsBase, gs)]
             .into_iter()
-            .filter(|(_, base)| base >> (bits - 1) & 1 == 1)
+            // A base that is not the kernel's own in 64-bit systems; none at all in others.
+            .filter(|&(_, base)| if bits == 64 { base >> 63 == 1 } else { base != 0 })
             .collect();
         let read = |address: u64| qemu::read_memory(address, (PAGE_SIZE - address % PAGE_SIZE) as usize);
         self.idle.halt(pc, bits, &bases, read);

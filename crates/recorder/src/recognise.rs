@@ -83,6 +83,23 @@ pub fn interrupt(bytes: &[u8]) -> Option<u8> {
     }
 }
 
+/// The address in 32-bit code of a memory operand in FS or GS without a register: a cell of per-CPU or per-thread memory.
+pub fn segment_cell(bytes: &[u8]) -> Option<u32> {
+    let mut rest = bytes;
+    let mut segment = false;
+    while let [prefix @ (0x66 | 0x64 | 0x65 | 0xf0 | 0xf2 | 0xf3), tail @ ..] = rest {
+        segment |= matches!(prefix, 0x64 | 0x65);
+        rest = tail;
+    }
+    let rest = match rest {
+        [0xa0..=0xa3, rest @ ..] => rest,
+        [0x0f, _, modrm, rest @ ..] if modrm & 0xc7 == 5 => rest,
+        [_, modrm, rest @ ..] if modrm & 0xc7 == 5 => rest,
+        _ => return None,
+    };
+    rest.first_chunk().filter(|_| segment).map(|bytes| u32::from_le_bytes(*bytes))
+}
+
 /// Whether these bytes are `hlt`, with which a processor idles.
 pub fn halts(bytes: &[u8]) -> bool {
     bytes == [0xf4]
@@ -212,5 +229,15 @@ mod tests {
         {
             assert_eq!(load(other), None);
         }
+    }
+
+    #[test]
+    fn cells_in_segments_are_those_with_an_address_and_no_register() {
+        assert_eq!(segment_cell(&[0x64, 0xa1, 0x08, 0x08, 0xe8, 0xc1]), Some(0xc1e8_0808), "mov eax, fs:[x]");
+        assert_eq!(segment_cell(&[0x64, 0xff, 0x0d, 4, 3, 2, 1]), Some(0x0102_0304), "dec dword fs:[x]");
+        assert_eq!(segment_cell(&[0x65, 0x0f, 0xb6, 0x05, 4, 3, 2, 1]), Some(0x0102_0304), "movzx eax, byte gs:[x]");
+        assert_eq!(segment_cell(&[0x64, 0x8b, 0x03]), None, "mov eax, fs:[ebx]");
+        assert_eq!(segment_cell(&[0xa1, 0x08, 0x08, 0xe8, 0xc1]), None, "mov eax, [x]");
+        assert_eq!(segment_cell(&[0x64, 0xa1, 0x08]), None);
     }
 }

@@ -133,7 +133,9 @@ pub fn build_each(
             functions: emitted.functions,
             code,
             placement: start.relocations().of_program(&ranges, moved),
-            clock: clock::cells(&graph, &table.code, &windows(&begin.pages), &|addr| space.is_near_code(addr)),
+            clock: clock::cells(&graph, &table.code, &windows(&begin.pages), &|addr| {
+                start.relocations().in_kernel(space, addr)
+            }),
             provenance: provenance(&pairs, &numbers, &paths, &graph, &slice, &table, policy),
             ..begin
         };
@@ -179,7 +181,7 @@ pub(crate) fn nothing_executed() -> Error {
 /// Recordings merge when they are of the same program, at the same place, with the same variables.
 fn alike(first: &Recording, other: &Recording) -> Result<(), Error> {
     let (a, b) = (first.trace.header(), other.trace.header());
-    let at = |recording: &Recording, reg| recording.begin_regs().get(reg);
+    let at = |recording: &Recording, reg| recording.begin_regs().get_or_zero(reg);
     let start = |recording: &Recording| (!recording.steps.is_empty()).then(|| recording.pc(0));
     let why = if a.program != b.program {
         format!("they record different programs ({} and {})", a.program, b.program)

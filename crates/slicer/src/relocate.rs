@@ -116,6 +116,16 @@ impl Relocations {
         Ok(this)
     }
 
+    /// Whether an address lies in the kernel's image, data and all, so that it means the same in every boot.
+    pub fn in_kernel(&self, space: &AddressSpace<'_>, addr: u64) -> bool {
+        match self.placement.images.first() {
+            // Two boots told how far it reaches.
+            Some(kernel) if kernel.movable => kernel.holds(addr),
+            _ if space.mode().linear_bits() > 32 => space.is_near_code(addr),
+            _ => space.is_named(addr),
+        }
+    }
+
     /// Widens the kernel's image from its code to all that its code names and that moves with it: its data.
     fn widen(&mut self) {
         let Some(&kernel) = self.placement.images.first() else { return };

@@ -156,7 +156,12 @@ impl<'t> AddressSpace<'t> {
             return None;
         }
         let own = aliases.into_iter().min_by_key(|alias| alias.abs_diff(self.kernel_code))?;
-        self.named.get_or_init(|| self.named_pages()).contains(&(own & !4095)).then_some(own)
+        self.is_named(own).then_some(own)
+    }
+
+    /// Whether the kernel's code names an address on this page near itself.
+    pub fn is_named(&self, addr: u64) -> bool {
+        self.named.get_or_init(|| self.named_pages()).contains(&(addr & !4095))
     }
 
     /// The pages near the kernel's code of which its instructions name an address.
@@ -226,7 +231,7 @@ impl<'t> AddressSpace<'t> {
         pages
     }
 
-    /// Whether an address lies where the kernel's image does, so that it means the same in every boot.
+    /// Whether an address lies where the kernel's image may be. In 32-bit systems much else is there.
     pub fn is_near_code(&self, addr: u64) -> bool {
         addr.abs_diff(self.kernel_code) < 1 << 30
     }

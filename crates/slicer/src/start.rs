@@ -151,7 +151,7 @@ impl<'r> Start<'r> {
     /// the recorder did not see the processor idle, or the code read no such cell.
     #[must_use]
     pub fn view_cells(&self) -> Vec<ViewCell> {
-        crate::view::cells(self.recording, &self.kept)
+        crate::view::cells(self.recording, &self.kept, &|addr| self.relocations().in_kernel(&self.space, addr))
     }
 }
 

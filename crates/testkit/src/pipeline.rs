@@ -14,7 +14,7 @@ use crate::guest::{Training, training_argv};
 use crate::kernel::Kernel;
 use crate::truth::Truth;
 use crate::userland::Userland;
-use crate::{Error, Result, initramfs, layout};
+use crate::{Error, Result, initramfs};
 
 /// The six programs every guest must get.
 pub const PROGRAMS: [&str; 6] = ["getpid", "pslist", "getpsfile", "lsmod", "getdrvfile", "gettime"];
@@ -157,12 +157,27 @@ impl Tool {
     /// # Errors
     /// What the builder says.
     pub fn build_with(&self, program: &str, traces: &[PathBuf], output: &Path, options: &[&str]) -> Result<Value> {
+        self.build_of(Userland::Amd64, program, traces, output, options)
+    }
+
+    /// The same of trainers that were compiled for `userland`.
+    ///
+    /// # Errors
+    /// What the builder says.
+    pub fn build_of(
+        &self,
+        userland: Userland,
+        program: &str,
+        traces: &[PathBuf],
+        output: &Path,
+        options: &[&str],
+    ) -> Result<Value> {
         let mut arguments = words(&["build", "--quiet", "--json"]);
         arguments.extend(words(options));
         arguments.push("-o".into());
         arguments.push(output.into());
         arguments.push("--elf".into());
-        arguments.push(layout::build().join("trainers").join(program).into());
+        arguments.push(userland.products("trainers").join(program).into());
         arguments.extend(traces.iter().map(OsString::from));
         self.json(&arguments)
     }
@@ -352,7 +367,9 @@ impl Tool {
                     continue;
                 }
             };
-            if way == Way::Both && let Err(error) = self.answer(file, &capture.elf, inputs, &["--verify"]) {
+            if way == Way::Both
+                && let Err(error) = self.answer(file, &capture.elf, inputs, &["--verify"])
+            {
                 row.problems.push(format!("{inputs:?}: --verify: {error}"));
             }
             match answer["by"].as_str() {

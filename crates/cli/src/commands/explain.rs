@@ -176,7 +176,10 @@ fn print_header(out: &mut impl Write, program: &Program) -> Result<(), Failure> 
         writeln!(out, "  allocator  {} at {addr:#x}", format!("{summary:?}").to_lowercase())?;
     }
     for cell in &program.view {
-        let base = machine::Reg::from_index(cell.base.into()).map_or("?", machine::Reg::name);
+        let base = match cell.descriptor() {
+            Some(number) => format!("segment {:#x}", number << 3),
+            None => machine::Reg::from_index(cell.base.into()).map_or("?", machine::Reg::name).to_owned(),
+        };
         writeln!(
             out,
             "  idle       {base}+{:#x} holds {:#x}: the view is an idle processor's",

@@ -146,7 +146,13 @@ impl<'a> Parser<'a> {
             "summary" => program.summaries.push((cursor.number()?, summary(&mut cursor)?)),
             "clock" => program.clock.push(cursor.number()?),
             "view" => {
-                let base = cursor.var()?.0;
+                let base = match cursor.peek() {
+                    "descriptor" => {
+                        cursor.keyword("descriptor")?;
+                        small::<u16>(&mut cursor)? | ViewCell::DESCRIPTOR
+                    }
+                    _ => cursor.var()?.0,
+                };
                 let (offset, size) = (small(&mut cursor)?, small(&mut cursor)?);
                 program.view.push(ViewCell { base, offset, size, value: cursor.number()? });
             }

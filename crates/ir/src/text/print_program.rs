@@ -68,7 +68,10 @@ fn write_program(out: &mut String, program: &Program, names: &[&str]) -> std::fm
         writeln!(out, "clock {addr:#x}")?;
     }
     for cell in &program.view {
-        let base = print_var(crate::Var(cell.base), names);
+        let base = match cell.descriptor() {
+            Some(number) => format!("descriptor {number}"),
+            None => print_var(crate::Var(cell.base), names),
+        };
         writeln!(out, "view {base} {:#x} {} {:#x}", cell.offset, cell.size, cell.value)?;
     }
     for anchor in &program.anchors {

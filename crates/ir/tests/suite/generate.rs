@@ -193,8 +193,11 @@ impl Random {
         UserPage { addr, content }
     }
 
-    fn view(&mut self) -> Vec<ViewCell> {
-        let base = if self.wild { self.next() as u16 } else { self.below(256) as u16 };
+    fn view(&mut self, bits: u8) -> Vec<ViewCell> {
+        let mut base = if self.wild { self.next() as u16 } else { self.below(256) as u16 };
+        if bits == 32 && self.below(2) == 0 {
+            base |= ViewCell::DESCRIPTOR;
+        }
         let count = self.below(4) as u32;
         (0..count)
             .map(|at| ViewCell {
@@ -255,9 +258,10 @@ impl Random {
         let page = |at: usize, addr: u64, wild: bool| if wild { addr } else { at as u64 * 0x3000 };
         let summaries = [Summary::Malloc, Summary::Calloc, Summary::Realloc, Summary::Free];
         let wild = self.wild;
+        let bits = if wild { self.next() as u8 } else { self.pick(&[32, 64]) };
         Program {
             name: self.text(),
-            bits: if wild { self.next() as u8 } else { self.pick(&[32, 64]) },
+            bits,
             entry: FuncId(if wild { self.next() as u32 } else { self.below(functions) as u32 }),
             functions: (0..functions).map(|_| self.function(functions)).collect(),
             inputs: self.many(3, Self::field),
@@ -276,7 +280,7 @@ impl Random {
             }),
             system: std::array::from_fn(|_| self.next() as u8),
             clock: self.ascending(),
-            view: self.view(),
+            view: self.view(bits),
             anchors: (0..self.below(4) as u32)
                 .map(|at| Anchor { offset: at * 8, points: self.next() as u32 })
                 .collect(),
