@@ -41,10 +41,10 @@ static void virtuoso_touch(const char *text)
         const char *virtuoso_text = (name);                                                         \
         virtuoso_touch(virtuoso_text);                                                              \
         __asm__ __volatile__(".byte 0x0f, 0x1f, 0x80, 0x01, 0x00, 0x54, 0x56, 0xfc, 0x85, 0xe4"     \
-                             : : "D"(virtuoso_text), "S"((long)VIRTUOSO_ABI) : "memory", "cc");     \
+                             : : "D"(virtuoso_text), "S"((const void *)VIRTUOSO_ABI) : "memory", "cc");     \
     } while (0)
 
-#define virtuoso_end() VIRTUOSO_MARK(0x02, 0L, 0L)
+#define virtuoso_end() VIRTUOSO_MARK(0x02, (const void *)0, (const void *)0)
 
 #define virtuoso_input(spec, variable)                                                              \
     do {                                                                                            \
