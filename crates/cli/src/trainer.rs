@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use ir::program::Summary;
+use machine::{Reg, RegFile};
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 use rustc_hash::FxHashMap;
 
@@ -26,15 +27,18 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Reads a trainer's executable; `begin` is the address after the begin mark in the recording.
-    pub fn read(path: &Path, begin: u64) -> Result<Self, Failure> {
+    /// Reads a trainer's executable; `begin` are the registers right after the begin mark in a recording.
+    pub fn read(path: &Path, begin: &RegFile) -> Result<Self, Failure> {
+        // An executable's addresses are offsets in the code segment, which begins at 0 in most systems.
+        let segment = begin.get_or_zero(Reg::CsBase);
+        let begin = begin.get_or_zero(Reg::Rip).wrapping_sub(segment);
         let bytes = files::read(path, "trainer's ELF executable")?;
         if !bytes.starts_with(b"\x7fELF") {
             return Err(Failure::file(path, "it is no ELF file; give the trainer's executable"));
         }
         let elf = object::File::parse(bytes.as_slice())
             .map_err(|error| Failure::file(path, format!("broken ELF file: {error}; give the trainer's executable")))?;
-        let bias = bias(path, &elf, begin)?;
+        let bias = bias(path, &elf, begin)?.wrapping_add(segment);
         let mut symbols = Symbols::default();
         symbols.add_elf(&elf, bias);
         let summaries: FxHashMap<u64, Summary> = elf
@@ -63,7 +67,7 @@ impl Trainer {
     }
 }
 
-/// How far above its own addresses the executable was loaded: told by where its begin mark lies and where it ran.
+/// How far above its own addresses the executable was loaded: told by where its begin mark lies and where in its segment it ran.
 fn bias(path: &Path, elf: &object::File<'_>, begin: u64) -> Result<u64, Failure> {
     let begin_mark = begin.wrapping_sub(BEGIN_MARK.len() as u64);
     let mut biases: Vec<u64> = elf

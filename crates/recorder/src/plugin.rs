@@ -449,7 +449,9 @@ impl State {
         let [ds, cr0] = self.peek([Reg::Ds, Reg::Cr0]);
         let protected = cr0 & CR0_PE != 0 && self.flags() & FLAGS_VM == 0;
         let base = self.segment_base(vcpu, ds, protected, false).ok_or_else(|| {
-            let message = format!("cannot tell where the trainer's data is: the descriptor of data segment {ds:#x} is not readable");
+            let message = format!(
+                "cannot tell where the trainer's data is: the descriptor of data segment {ds:#x} is not readable"
+            );
             Refusal::new("data_segment", message)
         })?;
         Ok(base.wrapping_add(offset) & 0xffff_ffff)

@@ -71,6 +71,9 @@ mod tests {
         assert_eq!(address(global, local, 0x33), Some(0x1030));
         assert_eq!(address(global, local, 0x37), Some(0x2030));
         assert_eq!(address(global, local, 7), Some(0x2000), "the first local one is no null selector");
-        assert_eq!((address(global, None, 0x37), address(None, local, 0x33), address(global, local, 3)), (None, None, None));
+        assert_eq!(
+            (address(global, None, 0x37), address(None, local, 0x33), address(global, local, 3)),
+            (None, None, None)
+        );
     }
 }

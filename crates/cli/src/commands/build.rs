@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use machine::Reg;
 use slicer::{BuildOptions, Policy, Recording};
 
 use crate::built::{self, Built};
@@ -126,7 +125,7 @@ impl BuildArgs {
 
     fn trainer(&self, recordings: &[Recording], context: Context) -> Result<Option<Trainer>, Failure> {
         let (Some(path), Some(first)) = (&self.elf, recordings.first()) else { return Ok(None) };
-        let trainer = Trainer::read(path, first.begin_regs().get_or_zero(Reg::Rip))?;
+        let trainer = Trainer::read(path, first.begin_regs())?;
         trainer.remark(&path.display(), context);
         Ok(Some(trainer))
     }

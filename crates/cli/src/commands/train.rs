@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use machine::Reg;
+use machine::RegFile;
 use serde_json::{Value, json};
 use slicer::{BuildOptions, Recording, Start};
 
@@ -283,7 +283,8 @@ fn usable(paths: &[PathBuf], context: Context) -> Result<Vec<Recording>, Failure
 
 /// The executable a program was recorded from: the one of its name, or the only one whose marks fit.
 fn trainer(name: &str, recordings: &[Recording], executables: &[(PathBuf, Vec<u8>)]) -> Result<Trainer, Failure> {
-    let begin = recordings.first().map_or(0, |first| first.begin_regs().get_or_zero(Reg::Rip));
+    let nothing = RegFile::new();
+    let begin = recordings.first().map_or(&nothing, Recording::begin_regs);
     if let Some((path, _)) = executables.iter().find(|(path, _)| files::name(path) == name) {
         return Trainer::read(path, begin);
     }
