@@ -21,6 +21,7 @@ enum call {
     CALL_COMMAND_LINE,  /* buffer, size */
     CALL_TRUTH,         /* the kernel prints all it knows of itself */
     CALL_RESET,         /* ends the machine */
+    CALL_CHIP_SECONDS,  /* what the clock chip itself says, by its ports: seconds of the minute */
 };
 
 #define NO_CALL (-1)

@@ -18,6 +18,11 @@ static uint32_t decimal(uint8_t index)
     return (value >> 4) * 10 + (value & 15);
 }
 
+uint32_t chip_seconds(void)
+{
+    return decimal(0);
+}
+
 void start_clock(void)
 {
     uint32_t seconds, minutes, hours, day, month, year;

@@ -213,6 +213,9 @@ void system_call(struct frame *frame)
         break;
     case CALL_RESET:
         reset();
+    case CALL_CHIP_SECONDS:
+        result = (int32_t)chip_seconds();
+        break;
     default:
         result = NO_CALL;
     }

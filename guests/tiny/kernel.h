@@ -77,6 +77,7 @@ struct process *find(uint32_t pid);
 
 /* clock.c */
 void start_clock(void);
+uint32_t chip_seconds(void);
 
 /* console.c */
 void start_console(void);

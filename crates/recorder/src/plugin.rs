@@ -14,7 +14,7 @@ use crate::qemu::{self, Block, CbFlags, Info, MemInfo, Memory, PluginId, Registe
 use crate::ram::Ram;
 use crate::recognise::{self, Load, Mark, Operand, Touches};
 use crate::segment::{self, CR0_PE, Descriptor, FLAGS_VM, gdt_offset};
-use crate::session::{BLOCK_REGS, Refusal, SYSTEM_REGS, Session, Start, VECTOR_REGS};
+use crate::session::{BASE_REGS, BLOCK_REGS, Refusal, SELECTORS, SYSTEM_REGS, Session, Start, VECTOR_REGS};
 use crate::system::SystemRegs;
 
 /// QEMU checks that it offers this version of the interface.
@@ -58,6 +58,8 @@ struct State {
     pending: Touches,
     /// CS at the last block's start; an interrupt changes it without an instruction.
     last_cs: u64,
+    /// Selectors as their bases were last looked up.
+    selectors: [u64; SELECTORS.len()],
     values: Vec<(usize, u64)>,
     /// The vector of a software interrupt that was the last instruction.
     interrupt: Option<u8>,
@@ -145,6 +147,7 @@ pub unsafe extern "C" fn qemu_plugin_install(
                 mode_bits: 64,
                 pending: Touches::ALL,
                 last_cs: 0,
+                selectors: [0; SELECTORS.len()],
                 values: Vec::with_capacity(BLOCK_REGS.len()),
                 interrupt: None,
                 code_segment: None,
@@ -433,6 +436,20 @@ impl State {
         }
     }
 
+    /// The bases of segments whose selectors changed since the last look: an interrupt loads some without an instruction. Long mode has no such bases.
+    fn changed_bases(&mut self, vcpu: c_uint) -> [Option<u64>; SELECTORS.len()] {
+        let [cr0, efer] = self.peek([Reg::Cr0, Reg::Efer]);
+        if efer & EFER_LMA != 0 {
+            return [None; SELECTORS.len()];
+        }
+        let protected = cr0 & CR0_PE != 0 && self.flags() & FLAGS_VM == 0;
+        let (now, before) = (self.peek(SELECTORS), self.selectors);
+        self.selectors = now;
+        std::array::from_fn(|at| {
+            if now[at] == before[at] { None } else { self.segment_base(vcpu, now[at], protected, false) }
+        })
+    }
+
     /// The descriptor of a selector, in whichever table it lies.
     fn descriptor(&mut self, vcpu: c_uint, selector: u64) -> Option<Descriptor> {
         let system = self.system(vcpu);
@@ -516,6 +533,7 @@ impl State {
         if system {
             self.mode_bits = self.find_mode(vcpu)?;
         }
+        let bases = if system { self.changed_bases(vcpu) } else { [None; SELECTORS.len()] };
         let Some(registers) = &self.registers else { return Ok(()) };
         let shown = if self.mode_bits == 64 { 2 * NARROW_REGS } else { NARROW_REGS };
         self.values.clear();
@@ -532,6 +550,7 @@ impl State {
                     put(&mut self.values, index);
                 }
             }
+            self.values.extend(BASE_REGS.zip(bases).filter_map(|(index, base)| Some((index, base?))));
         } else {
             put(&mut self.values, CR2_INDEX);
         }
@@ -635,6 +654,7 @@ impl State {
                 };
                 // The next interrupt may come before another block begins.
                 (self.last_cs, self.interrupt) = (regs.get_or_zero(Reg::Cs), None);
+                self.selectors = SELECTORS.map(|reg| regs.get_or_zero(reg));
                 let start = Start { mode_bits: self.mode_bits, regs, idle: self.idle.cells() };
                 self.session.begin(vcpu, &name, rsi, start, copy)?;
                 self.pending = Touches::ALL;
