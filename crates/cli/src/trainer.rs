@@ -39,7 +39,10 @@ impl Trainer {
         }
         let broken = |error| Failure::file(path, format!("broken executable: {error}; give the trainer's executable"));
         let file = File::parse(bytes.as_slice()).map_err(broken)?;
-        let bias = bias(path, &file, recording.begin_regs().get_or_zero(Reg::Rip))?;
+        // An executable's addresses are offsets in the code segment, which begins at 0 in most systems.
+        let begin = recording.begin_regs();
+        let segment = begin.get_or_zero(Reg::CsBase);
+        let bias = bias(path, &file, begin.get_or_zero(Reg::Rip).wrapping_sub(segment))?.wrapping_add(segment);
         let mut symbols = Symbols::default();
         symbols.add_file(&file, bias);
         let mut trainer = Self { summaries: FxHashMap::default(), no_summaries: None, symbols };

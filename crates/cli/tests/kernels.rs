@@ -103,7 +103,8 @@ fn reversed(tool: &Tool, kernel: &str, target: &Capture) -> Result<Vec<String>, 
     for program in PROGRAMS {
         let mine: Vec<PathBuf> = recorded.iter().filter(|trace| program_of(trace) == program).cloned().collect();
         let file = directory.join(format!("{program}.prog"));
-        tool.build_of(Kernel::find(kernel)?.userland, program, &mine, &file, &["--base", &base.to_string_lossy()])?;
+        let elf = Kernel::find(kernel)?.userland.products("trainers").join(program);
+        tool.build_of(&elf, &mine, &file, &["--base", &base.to_string_lossy()])?;
         let row = tool.ask(program, &file, target, 0, &Value::Null, Way::Usual);
         eprintln!(
             "{kernel}, trained at random, {program}: {} of {} right, {} by slice",

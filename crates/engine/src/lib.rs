@@ -12,6 +12,7 @@ mod fields;
 pub mod locate;
 mod outcome;
 pub mod place;
+mod segment;
 mod slice;
 mod space;
 mod spin;

@@ -6,7 +6,7 @@
 
 use ir::program::{PageContent, Program};
 use machine::paging::{self, PagingMode};
-use machine::{GuestMemory, MemoryError, VirtAddr};
+use machine::{GuestMemory, MemoryError, PhysAddr, VirtAddr};
 use rustc_hash::FxHashMap;
 
 use crate::place::Placed;
@@ -209,6 +209,30 @@ impl<'t> Space<'t> {
         let frame = translation.paddr.page().0;
         self.translated.insert(page, frame);
         Ok(frame | offset)
+    }
+
+    /// Changes the system's memory before a run begins, whatever the rights of its pages.
+    ///
+    /// # Errors
+    /// A [`Fault`] naming the cause; the bytes before it are changed.
+    pub(crate) fn overwrite(&mut self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.tlb.iter_mut().for_each(|entry| entry.tag = 0);
+        for (at, &byte) in bytes.iter().enumerate() {
+            let place = PhysAddr(self.physical(address.wrapping_add(at as u64))?);
+            let frame = place.page();
+            let copy = match self.frames.get(&frame.0) {
+                Some(&copy) => copy,
+                None if self.copies.len() >= self.limit => return Err(Fault::Full),
+                None => {
+                    let copy = self.copies.len() as u32;
+                    self.copies.push(Box::new(*self.memory.page(frame).map_err(Fault::NoFrame)?));
+                    self.frames.insert(frame.0, copy);
+                    copy
+                }
+            };
+            self.copies[copy as usize][(place.0 & 4095) as usize] = byte;
+        }
+        Ok(())
     }
 
     #[cold]

@@ -9,6 +9,7 @@ use crate::compact::{Slots, TooLarge};
 use crate::fields::InputError;
 use crate::outcome::Stopped;
 use crate::place::Placed;
+use crate::segment;
 
 /// The most that a run may use.
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +137,7 @@ impl<'t> Run<'t> {
         Environment { tsc: self.env.tsc.or(stored.map(|value| value.wrapping_add(1))) }
     }
 
-    /// Gives the program's view cells their values, in the overlay.
+    /// Gives the program's view cells their values and its trainer's segments their bases, in the overlay.
     ///
     /// # Errors
     /// [`RunError::NoRegister`]; the inner one when a cell is not mapped.
@@ -146,6 +147,7 @@ impl<'t> Run<'t> {
         placed: &Placed<'_>,
         space: &mut crate::Space<'_>,
     ) -> Result<Result<(), Stopped>, RunError> {
+        segment::give(program, self.regs, space);
         for cell in &program.view {
             let base = if let Some(number) = cell.descriptor() {
                 let table = self.regs.get(Reg::GdtrBase).ok_or(RunError::NoRegister("gdtr_base"))?;

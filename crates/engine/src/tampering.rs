@@ -4,16 +4,22 @@
 //! no-operation that became a jump to code nearby, or the reverse; a *trace point* is one that became a call, or the reverse; a direct call or jump may get another
 //! target. All of these lead to code of the trusted copy. What leads elsewhere, or is anything else, is *foreign*. Places that hold other code
 //! altogether (modules loaded elsewhere) are counted and not compared. Nothing is known of any one system: the forms are those of the instruction set.
+//!
+//! Page tables without an execute-disable bit do not tell code from data. Of a page that the kernel may write in such a system only the instructions
+//! that the program itself was made from are compared.
 
-use ir::System;
+use ir::{Program, System};
 use machine::paging;
-use machine::{GuestMemory, VirtAddr};
+use machine::{GuestMemory, Reg, VirtAddr};
 use serde::Serialize;
 
 use crate::place::Placed;
 
 /// How far a switch may lead: within one function and its cold part.
 const NEAR: u64 = 1 << 20;
+/// `CR4.PAE` and `EFER.NXE`: both are needed for the execute-disable bit (SDM vol. 3 section 4.6).
+const CR4_PAE: u64 = 1 << 5;
+const EFER_NXE: u64 = 1 << 11;
 /// Unequal bytes this close together are one difference.
 const GAP: usize = 8;
 
@@ -52,6 +58,8 @@ pub struct Difference {
 pub struct Tampering {
     /// Pages compared.
     pub pages: usize,
+    /// Those among them that may hold data: only the program's own instructions in them were compared.
+    pub unclear: usize,
     /// Pages that are not mapped or not in the target's memory.
     pub absent: usize,
     /// Pages where the target has other code altogether.
@@ -82,20 +90,47 @@ struct Page {
     found: Option<[u8; 4096]>,
 }
 
-/// Compares all code of a training system with what a target has of it; `placed` says where, modules included.
+/// Whether the program's training system could tell code from data.
+fn tells_code(program: &Program) -> bool {
+    let has =
+        |reg: Reg, bit: u64| program.registers.iter().any(|&(number, value)| number == reg as u16 && value & bit != 0);
+    has(Reg::Cr4, CR4_PAE) && has(Reg::Efer, EFER_NXE)
+}
+
+/// Leaves a program's instructions as the only bytes of a page that may differ from what was found.
+fn only_instructions(program: &Program, address: u64, trusted: &mut [u8], found: &[u8; 4096]) {
+    let mut known = [false; 4096];
+    for range in &program.code {
+        for at in range.addr..range.addr + range.bytes.len() as u64 {
+            if let Some(known) = at.checked_sub(address).and_then(|at| known.get_mut(at as usize)) {
+                *known = true;
+            }
+        }
+    }
+    for (at, byte) in trusted.iter_mut().enumerate().filter(|(at, _)| !known[*at & 4095]) {
+        *byte = found[at & 4095];
+    }
+}
+
+/// Compares all code of a training system with what a target has of it; `placed` says where, modules included. `program` was made in that system.
 #[must_use]
-pub fn compare(system: &System, memory: &dyn GuestMemory, placed: &Placed<'_>) -> Tampering {
+pub fn compare(program: &Program, system: &System, memory: &dyn GuestMemory, placed: &Placed<'_>) -> Tampering {
+    let tells_code = tells_code(program);
     let mut report = Tampering::default();
     let mut region = Region::default();
     for (address, trusted) in system.iter() {
         if region.pages.last().is_some_and(|last| last.address + 4096 != address) {
             report.region(system, placed, &std::mem::take(&mut region));
         }
-        let trusted = if placed.moves() { placed.trusted(system, address, 4096, memory) } else { trusted.to_vec() };
-        let found = paging::translate(memory, placed.mode(), placed.root(), VirtAddr(placed.place(address)))
+        let mut trusted = if placed.moves() { placed.trusted(system, address, 4096, memory) } else { trusted.to_vec() };
+        let mapped = paging::translate(memory, placed.mode(), placed.root(), VirtAddr(placed.place(address)))
             .ok()
-            .filter(|found| !found.user)
-            .and_then(|found| memory.page(found.paddr.page()).ok().copied());
+            .filter(|found| !found.user);
+        let found = mapped.and_then(|found| memory.page(found.paddr.page()).ok().copied());
+        if let (false, Some(found)) = (tells_code || mapped.is_none_or(|found| !found.writable), &found) {
+            only_instructions(program, address, &mut trusted, found);
+            report.unclear += 1;
+        }
         region.pages.push(Page { address, trusted, found });
     }
     report.region(system, placed, &region);
@@ -280,6 +315,20 @@ mod tests {
         assert_eq!(changes(|page| page[100..105].copy_from_slice(&[0xeb, 9, 0x0f, 0x1f, 0])), [(100, Change::Switch)]);
         assert_eq!(changes(|page| page[401] = 0x3e), [(401, Change::Lock)]);
         assert_eq!(changes(|page| page[50] = 0xcc), [(50, Change::Foreign)]);
+    }
+
+    #[test]
+    fn of_unclear_pages_only_instructions_count() {
+        let code = vec![ir::program::CodeRange { addr: 0xc000_0ffe, bytes: vec![0x55; 4] }];
+        let mut program = ir::text::parse_program("program \"test\"", Reg::NAMES).unwrap();
+        (program.code, program.registers) = (code, vec![(Reg::Cr4 as u16, CR4_PAE), (Reg::Efer as u16, EFER_NXE)]);
+        assert!(tells_code(&program));
+        program.registers = vec![(Reg::Cr4 as u16, 0x10), (Reg::Efer as u16, 0)];
+        assert!(!tells_code(&program));
+        let (mut first, mut second) = (vec![0x55; 4096], vec![0x55; 4096]);
+        only_instructions(&program, 0xc000_0000, &mut first, &[7; 4096]);
+        only_instructions(&program, 0xc000_1000, &mut second, &[7; 4096]);
+        assert_eq!((first[4093], first[4094], second[1], second[2]), (7, 0x55, 0x55, 7));
     }
 
     #[test]

@@ -13,8 +13,8 @@ use crate::idle::IdleCells;
 use crate::qemu::{self, Block, CbFlags, Info, MemInfo, Memory, PluginId, Registers, Target, Tb};
 use crate::ram::Ram;
 use crate::recognise::{self, Load, Mark, Operand, Touches};
-use crate::segment::{CR0_PE, Descriptor, FLAGS_VM, gdt_offset};
-use crate::session::{BLOCK_REGS, Refusal, SYSTEM_REGS, Session, Start, VECTOR_REGS};
+use crate::segment::{self, CR0_PE, Descriptor, FLAGS_VM, gdt_offset};
+use crate::session::{BASE_REGS, BLOCK_REGS, Refusal, SELECTORS, SYSTEM_REGS, Session, Start, VECTOR_REGS};
 use crate::system::SystemRegs;
 
 /// QEMU checks that it offers this version of the interface.
@@ -58,10 +58,12 @@ struct State {
     pending: Touches,
     /// CS at the last block's start; an interrupt changes it without an instruction.
     last_cs: u64,
+    /// Selectors as their bases were last looked up.
+    selectors: [u64; SELECTORS.len()],
     values: Vec<(usize, u64)>,
     /// The vector of a software interrupt that was the last instruction.
     interrupt: Option<u8>,
-    /// The last code segment looked up: GDT base, selector, whether long mode is active; and its code size.
+    /// The last code segment looked up: its table's base, selector, whether long mode is active; and its code size.
     code_segment: Option<((u64, u64, bool), u8)>,
 }
 
@@ -145,6 +147,7 @@ pub unsafe extern "C" fn qemu_plugin_install(
                 mode_bits: 64,
                 pending: Touches::ALL,
                 last_cs: 0,
+                selectors: [0; SELECTORS.len()],
                 values: Vec::with_capacity(BLOCK_REGS.len()),
                 interrupt: None,
                 code_segment: None,
@@ -427,18 +430,60 @@ impl State {
         regs.set(Reg::Cpl, cpl);
         let long = regs.get_or_zero(Reg::Efer) & EFER_LMA != 0;
         let bases = [(Reg::Es, Reg::EsBase), (Reg::Cs, Reg::CsBase), (Reg::Ss, Reg::SsBase), (Reg::Ds, Reg::DsBase)];
-        let gdt = regs.get(Reg::GdtrBase);
-        for (selector, base) in bases {
+        for (selector, base_reg) in bases {
             let selector = regs.get_or_zero(selector);
-            if !protected {
-                regs.set(base, selector << 4);
-            } else if long && self.mode_bits == 64 {
-                regs.set(base, 0);
-            } else if let Some(descriptor) = descriptor(gdt, selector) {
-                regs.set(base, descriptor.base());
+            if let Some(base) = self.segment_base(vcpu, selector, protected, long && self.mode_bits == 64) {
+                regs.set(base_reg, base);
             }
         }
         Ok(regs)
+    }
+
+    /// Base of a segment other than FS and GS. `flat`: in 64-bit code it is 0 whatever the selector.
+    fn segment_base(&mut self, vcpu: c_uint, selector: u64, protected: bool, flat: bool) -> Option<u64> {
+        match (protected, flat) {
+            (false, _) => Some(selector << 4),
+            (true, true) => Some(0),
+            (true, false) => self.descriptor(vcpu, selector).map(Descriptor::base),
+        }
+    }
+
+    /// The bases of segments whose selectors changed since the last look: an interrupt loads some without an instruction. Long mode has no such bases.
+    fn changed_bases(&mut self, vcpu: c_uint) -> [Option<u64>; SELECTORS.len()] {
+        let [cr0, efer] = self.peek([Reg::Cr0, Reg::Efer]);
+        if efer & EFER_LMA != 0 {
+            return [None; SELECTORS.len()];
+        }
+        let protected = cr0 & CR0_PE != 0 && self.flags() & FLAGS_VM == 0;
+        let (now, before) = (self.peek(SELECTORS), self.selectors);
+        self.selectors = now;
+        std::array::from_fn(|at| {
+            if now[at] == before[at] { None } else { self.segment_base(vcpu, now[at], protected, false) }
+        })
+    }
+
+    /// The descriptor of a selector, in whichever table it lies.
+    fn descriptor(&mut self, vcpu: c_uint, selector: u64) -> Option<Descriptor> {
+        let system = self.system(vcpu);
+        let address = segment::address(system.get(Reg::GdtrBase), system.get(Reg::LdtrBase), selector)?;
+        qword(address).map(Descriptor)
+    }
+
+    /// The linear address of something in the trainer's data segment.
+    fn data_address(&mut self, vcpu: c_uint, offset: u64) -> Result<u64, Refusal> {
+        let bits = self.find_mode(vcpu)?;
+        if bits == 64 {
+            return Ok(offset);
+        }
+        let [ds, cr0] = self.peek([Reg::Ds, Reg::Cr0]);
+        let protected = cr0 & CR0_PE != 0 && self.flags() & FLAGS_VM == 0;
+        let base = self.segment_base(vcpu, ds, protected, false).ok_or_else(|| {
+            let message = format!(
+                "cannot tell where the trainer's data is: the descriptor of data segment {ds:#x} is not readable"
+            );
+            Refusal::new("data_segment", message)
+        })?;
+        Ok(base.wrapping_add(offset) & 0xffff_ffff)
     }
 
     /// The vCPU idles.
@@ -467,12 +512,13 @@ impl State {
         if !long && self.flags() & FLAGS_VM != 0 {
             return Ok(16);
         }
-        let gdt = self.system(vcpu).get(Reg::GdtrBase);
-        let key = (gdt.unwrap_or(0), cs & 0xfff8 | cs & 4, long);
+        let table = if cs & 4 == 0 { Reg::GdtrBase } else { Reg::LdtrBase };
+        let table = self.system(vcpu).get(table);
+        let key = (table.unwrap_or(0), cs & 0xfffc, long);
         match self.code_segment {
             Some((known, bits)) if known == key => Ok(bits),
             _ => {
-                let descriptor = descriptor(gdt, cs).ok_or_else(|| {
+                let descriptor = self.descriptor(vcpu, cs).ok_or_else(|| {
                     Refusal::new(
                         "code_segment",
                         format!("cannot tell the code size: the descriptor of code segment {cs:#x} is not readable"),
@@ -500,6 +546,7 @@ impl State {
         if system {
             self.mode_bits = self.find_mode(vcpu)?;
         }
+        let bases = if system { self.changed_bases(vcpu) } else { [None; SELECTORS.len()] };
         let Some(registers) = &self.registers else { return Ok(()) };
         let shown = if self.mode_bits == 64 { 2 * NARROW_REGS } else { NARROW_REGS };
         self.values.clear();
@@ -516,6 +563,7 @@ impl State {
                     put(&mut self.values, index);
                 }
             }
+            self.values.extend(BASE_REGS.zip(bases).filter_map(|(index, base)| Some((index, base?))));
         } else {
             put(&mut self.values, CR2_INDEX);
         }
@@ -601,13 +649,14 @@ impl State {
         let [rdi, rsi, cr3] = self.peek([Reg::Rdi, Reg::Rsi, Reg::Cr3]);
         match mark {
             Mark::Input | Mark::Output => {
-                let spec = read_string(rdi)?;
+                let spec = read_string(self.data_address(vcpu, rdi)?)?;
                 let direction = if mark == Mark::Input { Direction::Input } else { Direction::Output };
-                self.session.declare(cr3, direction, &spec, rsi)?;
+                let variable = self.data_address(vcpu, rsi)?;
+                self.session.declare(cr3, direction, &spec, variable)?;
                 Ok(Switch::None)
             }
             Mark::Begin => {
-                let name = read_string(rdi)?;
+                let name = read_string(self.data_address(vcpu, rdi)?)?;
                 self.mode_bits = self.find_mode(vcpu)?;
                 let mut regs = self.all_registers(vcpu)?;
                 regs.set(Reg::Rip, site.pc.wrapping_add(u64::from(site.len)));
@@ -616,6 +665,9 @@ impl State {
                     let ram = ram.ok_or_else(|| Refusal::new("ram", "the guest's memory file could not be opened"))?;
                     ram.copy().map_err(|error| Refusal::new("ram", format!("cannot read the guest's memory: {error}")))
                 };
+                // The next interrupt may come before another block begins.
+                (self.last_cs, self.interrupt) = (regs.get_or_zero(Reg::Cs), None);
+                self.selectors = SELECTORS.map(|reg| regs.get_or_zero(reg));
                 let start = Start { mode_bits: self.mode_bits, regs, idle: self.idle.cells() };
                 self.session.begin(vcpu, &name, rsi, start, copy)?;
                 self.pending = Touches::ALL;

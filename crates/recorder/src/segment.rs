@@ -40,6 +40,15 @@ pub const fn gdt_offset(selector: u64) -> Option<u64> {
     if selector & 4 != 0 || selector & 0xfff8 == 0 { None } else { Some(selector & 0xfff8) }
 }
 
+/// Where a selector's descriptor lies, given the bases of the global and the local table; `None` for null selectors and a table that is not known.
+pub fn address(global: Option<u64>, local: Option<u64>, selector: u64) -> Option<u64> {
+    match gdt_offset(selector) {
+        Some(offset) => Some(global?.wrapping_add(offset)),
+        None if selector & 4 != 0 => Some(local?.wrapping_add(selector & 0xfff8)),
+        None => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +63,17 @@ mod tests {
         assert_eq!(Descriptor(0x12cf_9234_5678_ffff).base(), 0x1234_5678);
         assert_eq!(gdt_offset(0x33), Some(0x30));
         assert_eq!((gdt_offset(0x37), gdt_offset(3)), (None, None));
+    }
+
+    #[test]
+    fn descriptors_lie_in_two_tables() {
+        let (global, local) = (Some(0x1000), Some(0x2000));
+        assert_eq!(address(global, local, 0x33), Some(0x1030));
+        assert_eq!(address(global, local, 0x37), Some(0x2030));
+        assert_eq!(address(global, local, 7), Some(0x2000), "the first local one is no null selector");
+        assert_eq!(
+            (address(global, None, 0x37), address(None, local, 0x33), address(global, local, 3)),
+            (None, None, None)
+        );
     }
 }

@@ -21,13 +21,13 @@ const MAX_INSTRUCTIONS: u64 = 1 << 30;
 const MAX_VARIABLES: usize = 256;
 
 /// Registers read at each block's start: the general ones, then system registers, then vector registers.
-pub const BLOCK_REGS: [Reg; 64] = {
-    let mut regs = [Reg::Cs; 64];
+pub const BLOCK_REGS: [Reg; 68] = {
+    let mut regs = [Reg::Cs; 68];
     let mut i = 0;
     while i < 16 {
         regs[i] = Reg::ALL[i];
-        regs[32 + 2 * i] = Reg::ALL[Reg::Xmm0Lo as usize + 2 * i];
-        regs[33 + 2 * i] = Reg::ALL[Reg::Xmm0Lo as usize + 2 * i + 1];
+        regs[36 + 2 * i] = Reg::ALL[Reg::Xmm0Lo as usize + 2 * i];
+        regs[37 + 2 * i] = Reg::ALL[Reg::Xmm0Lo as usize + 2 * i + 1];
         i += 1;
     }
     let others = [
@@ -46,6 +46,10 @@ pub const BLOCK_REGS: [Reg; 64] = {
         Reg::Cr4,
         Reg::Efer,
         Reg::Cpl,
+        Reg::EsBase,
+        Reg::CsBase,
+        Reg::SsBase,
+        Reg::DsBase,
         Reg::Mxcsr,
     ];
     let mut i = 0;
@@ -58,8 +62,12 @@ pub const BLOCK_REGS: [Reg; 64] = {
 
 /// Where the system registers lie in [`BLOCK_REGS`].
 pub const SYSTEM_REGS: Range<usize> = 16..31;
+/// Where the bases that QEMU does not show lie in [`BLOCK_REGS`]: of ES, CS, SS and DS, as [`SELECTORS`].
+pub const BASE_REGS: Range<usize> = 31..35;
+/// The selectors of these bases.
+pub const SELECTORS: [Reg; 4] = [Reg::Es, Reg::Cs, Reg::Ss, Reg::Ds];
 /// Where MXCSR and the vector registers lie in [`BLOCK_REGS`].
-pub const VECTOR_REGS: Range<usize> = 31..64;
+pub const VECTOR_REGS: Range<usize> = 35..68;
 
 /// Why a mark was refused or a recording given up. The first word goes into the status file for programs.
 #[derive(Debug)]
@@ -445,6 +453,7 @@ mod tests {
     fn register_groups() {
         assert_eq!(BLOCK_REGS[SYSTEM_REGS.start], Reg::Es);
         assert_eq!(BLOCK_REGS[SYSTEM_REGS.end - 1], Reg::Cpl);
+        assert_eq!(BLOCK_REGS[BASE_REGS], [Reg::EsBase, Reg::CsBase, Reg::SsBase, Reg::DsBase]);
         assert_eq!(BLOCK_REGS[VECTOR_REGS.start], Reg::Mxcsr);
         assert_eq!(BLOCK_REGS[VECTOR_REGS.start + 1], Reg::Xmm0Lo);
         let mut sorted = BLOCK_REGS.to_vec();

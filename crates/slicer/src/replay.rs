@@ -331,10 +331,22 @@ impl<'r> Replay<'r> {
 
     fn report_extra_stores(&mut self, accesses: &[Access]) {
         for (access, used) in accesses.iter().zip(&self.used) {
-            if access.store && !used {
+            if access.store && !used && !self.marks_descriptor(access, accesses) {
                 self.mismatches.push(Mismatch::ExtraStore { vaddr: access.vaddr.0 });
             }
         }
+    }
+
+    /// Whether a processor marks a descriptor as accessed, which it does when it loads it first (SDM vol. 3 section 3.4.5.1). No operation does it: it is
+    /// conditional, and only ever changes this one bit.
+    fn marks_descriptor(&self, store: &Access, accesses: &[Access]) -> bool {
+        const ACCESSED: u128 = 1 << 8;
+        let in_table = [Reg::GdtrBase, Reg::LdtrBase]
+            .iter()
+            .any(|table| store.vaddr.0.wrapping_sub(self.regs[table.index()]) < 1 << 16);
+        let was = |load: &&Access| !load.store && load.vaddr == store.vaddr && load.size == store.size;
+        let was = accesses.iter().find(was);
+        in_table && store.size == 4 && was.is_some_and(|load| load.value | ACCESSED == store.value)
     }
 
     fn iteration(

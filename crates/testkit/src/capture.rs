@@ -180,23 +180,38 @@ fn with_ending(stem: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The CPU states in the `QEMU` notes of an ELF dump, as JSON.
+/// Where an ELF file's header and its program headers hold what is needed, each as offset and size.
+struct Layout {
+    headers: (usize, usize),
+    header_size: (usize, usize),
+    count: (usize, usize),
+    offset: (usize, usize),
+    length: (usize, usize),
+}
+
+const ELF32: Layout =
+    Layout { headers: (28, 4), header_size: (42, 2), count: (44, 2), offset: (4, 4), length: (16, 4) };
+const ELF64: Layout =
+    Layout { headers: (32, 8), header_size: (54, 2), count: (56, 2), offset: (8, 8), length: (32, 8) };
+
+/// The CPU states in the `QEMU` notes of an ELF dump, as JSON. QEMU writes 32-bit files of guests without long mode.
 pub fn cpu_state(elf: &[u8]) -> std::result::Result<Value, String> {
     const NOTE: u64 = 4;
-    if elf.get(..5) != Some(b"\x7fELF\x02") {
-        return Err("not a 64-bit ELF file".to_owned());
-    }
+    let layout = match elf.get(..5) {
+        Some(b"\x7fELF\x01") => ELF32,
+        Some(b"\x7fELF\x02") => ELF64,
+        _ => return Err("not an ELF file".to_owned()),
+    };
     let broken = || "the program headers are cut off".to_owned();
-    let at = number(elf, 32, 8).ok_or_else(broken)?;
-    let (size, count) = (number(elf, 54, 2).ok_or_else(broken)?, number(elf, 56, 2).ok_or_else(broken)?);
+    let field = |from: usize, (at, size): (usize, usize)| number(elf, from.saturating_add(at), size).ok_or_else(broken);
+    let (at, size, count) = (field(0, layout.headers)?, field(0, layout.header_size)?, field(0, layout.count)?);
     let mut cpus = Vec::new();
     for index in 0..count {
         let header = usize::try_from(at.saturating_add(index * size)).map_err(|_| broken())?;
-        if number(elf, header, 4).ok_or_else(broken)? != NOTE {
+        if field(header, (0, 4))? != NOTE {
             continue;
         }
-        let offset = number(elf, header.saturating_add(8), 8).ok_or_else(broken)?;
-        let length = number(elf, header.saturating_add(32), 8).ok_or_else(broken)?;
+        let (offset, length) = (field(header, layout.offset)?, field(header, layout.length)?);
         let notes = usize::try_from(offset)
             .ok()
             .zip(usize::try_from(length).ok())
@@ -270,15 +285,20 @@ fn number(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn dump(note: &[u8]) -> Vec<u8> {
-        let mut elf = vec![0; 64 + 56];
-        elf[..5].copy_from_slice(b"\x7fELF\x02");
-        elf[32..40].copy_from_slice(&64u64.to_le_bytes());
-        elf[54..56].copy_from_slice(&56u16.to_le_bytes());
-        elf[56..58].copy_from_slice(&1u16.to_le_bytes());
-        elf[64..68].copy_from_slice(&4u32.to_le_bytes());
-        elf[72..80].copy_from_slice(&120u64.to_le_bytes());
-        elf[96..104].copy_from_slice(&(20 + note.len() as u64).to_le_bytes());
+    /// One program header behind the header, the notes behind it.
+    fn dump(class: u8, note: &[u8]) -> Vec<u8> {
+        let (layout, header, size) = if class == 1 { (ELF32, 52usize, 32usize) } else { (ELF64, 64, 56) };
+        let mut elf = vec![0; header + size];
+        elf[..5].copy_from_slice(&[0x7f, b'E', b'L', b'F', class]);
+        let mut put = |from: usize, (at, size): (usize, usize), value: usize| {
+            elf[from + at..from + at + size].copy_from_slice(&value.to_le_bytes()[..size]);
+        };
+        put(0, layout.headers, header);
+        put(0, layout.header_size, size);
+        put(0, layout.count, 1);
+        put(header, (0, 4), 4);
+        put(header, layout.offset, header + size);
+        put(header, layout.length, 20 + note.len());
         elf.extend(5u32.to_le_bytes());
         elf.extend((note.len() as u32).to_le_bytes());
         elf.extend(0u32.to_le_bytes());
@@ -293,23 +313,25 @@ mod tests {
         note[0] = 1;
         note[8] = 0x2a;
         note[432..440].copy_from_slice(&0xffff_8880_0000_0000u64.to_le_bytes());
-        let state = cpu_state(&dump(&note)).unwrap();
-        assert_eq!(state["cpus"][0]["rax"], "0x2a");
-        assert_eq!(state["cpus"][0]["kernel_gs_base"], "0xffff888000000000");
-        assert_eq!(state["cpus"][0]["idt"]["base"], "0x0");
+        for class in [1, 2] {
+            let state = cpu_state(&dump(class, &note)).unwrap();
+            assert_eq!(state["cpus"][0]["rax"], "0x2a");
+            assert_eq!(state["cpus"][0]["kernel_gs_base"], "0xffff888000000000");
+            assert_eq!(state["cpus"][0]["idt"]["base"], "0x0");
+        }
     }
 
     #[test]
     fn broken_dumps_are_refused() {
-        let good = dump(&{
+        for class in [1, 2] {
             let mut note = vec![0; 440];
             note[0] = 1;
-            note
-        });
-        for length in 0..good.len() {
-            assert!(cpu_state(&good[..length]).is_err());
+            let good = dump(class, &note);
+            for length in 0..good.len() {
+                assert!(cpu_state(&good[..length]).is_err());
+            }
+            assert!(cpu_state(&dump(class, &[2; 440])).is_err());
+            assert!(cpu_state(&dump(class, &[])).is_err());
         }
-        assert!(cpu_state(&dump(&[2; 440])).is_err());
-        assert!(cpu_state(&dump(&[])).is_err());
     }
 }

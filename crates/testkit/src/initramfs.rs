@@ -165,17 +165,19 @@ fn add_file(archive: &mut Archive, name: &str, mode: u32, path: &Path) -> Result
 }
 
 /// The files of a directory in the order of their names; none if there is no such directory.
-fn files(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     files.sort();
     files
 }
 
-fn newest(directory: &Path) -> Option<SystemTime> {
+/// When the newest file of a directory was changed.
+pub(crate) fn newest(directory: &Path) -> Option<SystemTime> {
     files(directory).iter().filter_map(|path| modified(path)).max()
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
+/// When a file was changed.
+pub(crate) fn modified(path: &Path) -> Option<SystemTime> {
     path.metadata().and_then(|data| data.modified()).ok()
 }

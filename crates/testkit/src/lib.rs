@@ -18,6 +18,7 @@ pub mod pipeline;
 pub mod qmp;
 pub mod rootkit;
 pub mod state;
+pub mod tiny;
 pub mod truth;
 pub mod userland;
 

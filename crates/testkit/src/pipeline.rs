@@ -86,6 +86,14 @@ impl Tool {
     /// # Errors
     /// What the guest or the recorder says.
     pub fn record(&self, training: &Training, directory: &Path) -> Result<Vec<PathBuf>> {
+        self.record_argv(training_argv(training)?, directory)
+    }
+
+    /// The same with any QEMU command line.
+    ///
+    /// # Errors
+    /// What the guest or the recorder says.
+    pub fn record_argv(&self, argv: Vec<OsString>, directory: &Path) -> Result<Vec<PathBuf>> {
         if directory.exists() {
             std::fs::remove_dir_all(directory).map_err(Error::io(directory))?;
         }
@@ -93,7 +101,7 @@ impl Tool {
         let mut arguments = words(&["record", "--quiet", "-o"]);
         arguments.push(directory.into());
         arguments.push("--".into());
-        arguments.extend(training_argv(training)?);
+        arguments.extend(argv);
         self.succeed(&arguments)?;
         let mut traces: Vec<PathBuf> = std::fs::read_dir(directory)
             .map_err(Error::io(directory))?
@@ -157,27 +165,20 @@ impl Tool {
     /// # Errors
     /// What the builder says.
     pub fn build_with(&self, program: &str, traces: &[PathBuf], output: &Path, options: &[&str]) -> Result<Value> {
-        self.build_of(Userland::Amd64, program, traces, output, options)
+        self.build_of(&Userland::Amd64.products("trainers").join(program), traces, output, options)
     }
 
-    /// The same of trainers that were compiled for `userland`.
+    /// The same with any executable.
     ///
     /// # Errors
     /// What the builder says.
-    pub fn build_of(
-        &self,
-        userland: Userland,
-        program: &str,
-        traces: &[PathBuf],
-        output: &Path,
-        options: &[&str],
-    ) -> Result<Value> {
+    pub fn build_of(&self, elf: &Path, traces: &[PathBuf], output: &Path, options: &[&str]) -> Result<Value> {
         let mut arguments = words(&["build", "--quiet", "--json"]);
         arguments.extend(words(options));
         arguments.push("-o".into());
         arguments.push(output.into());
         arguments.push("--elf".into());
-        arguments.push(userland.products("trainers").join(program).into());
+        arguments.push(elf.into());
         arguments.extend(traces.iter().map(OsString::from));
         self.json(&arguments)
     }

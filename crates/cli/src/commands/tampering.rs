@@ -51,7 +51,7 @@ impl TamperingArgs {
         let mut placed = found.system(&system);
         let report = context.progress.during("comparing code", || {
             placed.find_modules(&system, run.memory, false);
-            compare(&system, run.memory, &placed)
+            compare(&program, &system, run.memory, &placed)
         });
         target.resume()?;
         if report.pages == 0 {
@@ -85,6 +85,7 @@ impl TamperingArgs {
             output::json(&json!({
                 "target": self.asked.target_path().display().to_string(),
                 "pages": report.pages,
+                "unclear": report.unclear,
                 "absent": report.absent,
                 "other": report.other,
                 "switches": count(Change::Switch),
@@ -100,6 +101,13 @@ impl TamperingArgs {
                 "{} pages of code compared; {} hold other code, {} are not there",
                 report.pages, report.other, report.absent
             )?;
+            if report.unclear > 0 {
+                writeln!(
+                    out,
+                    "this system's page tables do not tell code from data: of {} pages that it may write, only the program's own instructions were compared",
+                    report.unclear
+                )?;
+            }
             writeln!(
                 out,
                 "patched by the kernel itself: {} switches, {} trace points, {} lock prefixes",

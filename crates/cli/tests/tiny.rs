@@ -1,0 +1,70 @@
+//! The test kernel: trained and answered for, slice and whole run each, to keep what Linux does not do tested.
+//!
+//! Segments with bases, page tables of two levels with 4 MiB pages, 32-bit dumps, a system call by `int 0x40`. Boots a few guests for seconds, so it
+//! runs only with `VIRTUOSO_E2E=1` (as `cargo xtask test` sets it).
+
+use std::path::{Path, PathBuf};
+
+use testkit::capture::{Capture, Moment, capture};
+use testkit::guest::run_file;
+use testkit::layout;
+use testkit::pipeline::{PROGRAMS, Tool, program_of, questions};
+use testkit::tiny::{self, TRAINERS, Tiny};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Asks all questions that a target's truth can answer, of both files; how many there were.
+fn ask(tool: &Tool, program: &str, file: &Path, target: &Capture, running: u64, way: &str) -> Result<usize, Failure> {
+    let mut asked = 0;
+    for question in questions(program, &target.truth, running) {
+        for dump in [&target.elf, &target.raw] {
+            let answer = tool.answer(file, dump, &question.inputs, &[way])?;
+            let right = question.is_answered(&answer);
+            assert!(right, "{program} {way} {:?}: {answer}, not {}", question.inputs, question.expected);
+            asked += 1;
+        }
+    }
+    Ok(asked)
+}
+
+#[test]
+fn a_kernel_of_another_kind_is_answered_for() -> Result<(), Failure> {
+    if std::env::var_os("VIRTUOSO_E2E").is_none() {
+        eprintln!("skipped: boots guests; set VIRTUOSO_E2E=1 (cargo xtask test does)");
+        return Ok(());
+    }
+    let tool = Tool { virtuoso: PathBuf::from(env!("CARGO_BIN_EXE_virtuoso")) };
+    let directory = layout::run().join("tiny");
+    let traces = tool.record_argv(Tiny::training().argv(&["-icount", "shift=1,sleep=off"])?, &directory)?;
+    assert_eq!(traces.len(), TRAINERS.split(',').count(), "{traces:?}");
+    for trace in &traces {
+        let checked = tool.check(trace)?;
+        assert_eq!(checked["agreed"], checked["instructions"], "{}: {checked}", trace.display());
+    }
+    for program in PROGRAMS {
+        let mine: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
+        tool.build_of(&tiny::program(program), &mine, &directory.join(format!("{program}.prog")), &[])?;
+    }
+    let program = |name: &str| directory.join(format!("{name}.prog"));
+
+    let idle = capture(&mut Tiny::target(false).boot()?, &run_file("tiny-idle")?, Moment::Idle)?;
+    let busy = capture(&mut Tiny::target(true).boot()?, &run_file("tiny-busy")?, Moment::UserMode)?;
+    let spinner = busy.truth.processes.iter().find(|it| it.comm == "spinner").ok_or("no spinner")?.pid;
+    assert!(idle.truth.processes.iter().any(|it| it.exe.is_none()), "one without a program is wanted");
+    for (target, running) in [(&idle, 0), (&busy, u64::from(spinner))] {
+        for way in ["--slice", "--whole"] {
+            for name in PROGRAMS {
+                let asked = ask(&tool, name, &program(name), target, running, way)?;
+                eprintln!("{name} {way}: {asked} of {asked} right, running {running}");
+            }
+        }
+        // What is not there: the calls' own error codes.
+        for way in ["--slice", "--whole"] {
+            for (name, input, rc) in [("getpsfile", ("pid", "4321"), -4), ("getdrvfile", ("base", "0xc0000010"), -6)] {
+                let answer = tool.answer(&program(name), &target.elf, &[(input.0, input.1.to_owned())], &[way])?;
+                assert_eq!(answer["outputs"]["rc"], rc, "{name} {way}: {answer}");
+            }
+        }
+    }
+    Ok(())
+}

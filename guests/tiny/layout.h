@@ -1,0 +1,21 @@
+/* Numbers that the kernel's C and assembly, and its linker script, agree on. */
+#ifndef LAYOUT_H
+#define LAYOUT_H
+
+/* The kernel sees physical memory from here on, in pages of 4 MiB. */
+#define HIGH 0xc0000000
+#define DIRECT_PAGES 16
+
+/* Selectors. User segments begin where the running process's memory does. */
+#define KERNEL_CODE 0x08
+#define KERNEL_DATA 0x10
+#define USER_CODE 0x18
+#define USER_DATA 0x20
+#define TASK 0x28
+
+/* A process's memory: linear addresses, and the limit of its segments. */
+#define USER_BASE 0x10000000
+#define USER_STRIDE 0x00400000
+#define USER_SIZE 0x00100000
+
+#endif
