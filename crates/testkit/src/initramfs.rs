@@ -89,25 +89,28 @@ pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
         order += &format!("{}.ko\n", module.name);
     }
     archive.file("modules/order", 0o644, order.as_bytes());
-    if kind == Kind::Target {
-        for module in rootkit::build(kernel)? {
-            add_program(&mut archive, "kits", &module)?;
-        }
+    for module in rootkit::build(kernel)? {
+        add_program(&mut archive, "kits", &module)?;
     }
     let path = layout::build().join(format!("{}-{}.cpio", kind.name(), kernel.release));
     layout::write(&path, &archive.finish())?;
     Ok(path)
 }
 
-/// The trainers, compiled: `.cache/build/trainers/NAME` for each `guests/trainers/NAME.c`.
+/// The trainers, compiled: `.cache/build/trainers/NAME` for each `guests/trainers/NAME.c` and each `guests/limits/NAME.c`; guests run the
+/// latter only when asked for them by name.
 pub fn trainers() -> Result<Vec<PathBuf>> {
-    compile_all(&layout::guests().join("trainers"), &layout::build().join("trainers"))
+    let products = layout::build().join("trainers");
+    let mut programs = compile_all(&layout::guests().join("trainers"), &products)?;
+    programs.extend(compile_all(&layout::guests().join("limits"), &products)?);
+    Ok(programs)
 }
 
 /// Compiles every C file of `sources` into a static program in `products`.
 fn compile_all(sources: &Path, products: &Path) -> Result<Vec<PathBuf>> {
     let include = layout::guests().join("include");
-    let headers = newest(&include);
+    let own = files(sources).into_iter().filter(|file| file.extension().is_some_and(|ending| ending == "h"));
+    let headers = own.filter_map(|file| modified(&file)).max().max(newest(&include));
     let mut programs = Vec::new();
     for source in files(sources) {
         if source.extension().is_none_or(|ending| ending != "c") {
