@@ -296,6 +296,7 @@ fn provenance(
         static_in_slice: in_slice.len() as u64,
         policy: policy.name().to_string(),
         base: None,
+        unrepeated: None,
     }
 }
 

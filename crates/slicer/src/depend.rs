@@ -290,6 +290,8 @@ impl Visitor for Depend<'_> {
         let Some(frame) = self.stack.pop() else { return };
         self.bottom = frame.bottom;
         self.previous = frame.site;
+        // Whether or not the call is in the slice, the stack pointer is what it was before it.
+        self.registers[RSP.0 as usize] = frame.before[RSP.0 as usize];
         let ops = summary_ops(call.summary, self.graph.narrow);
         // Past every number of an instruction.
         let code = u32::MAX - call.summary as u32;
