@@ -1,5 +1,5 @@
-# Sourced by init-target: what `state=NAME` on the kernel command line adds to a target. Everything here is over before the truth is
-# taken, or stays as it is.
+# Sourced by both init scripts: what `state=NAME` on the kernel command line adds to a target, and `state NAME` to either guest later.
+# Everything here is over before the truth is taken, or stays as it is.
 
 state_plain() { :; }
 
@@ -62,4 +62,36 @@ state_mounts() {
     /mnt/over/above &
     /mnt/bind/hidden &
     /mnt/tmp/deep/hidden &
+}
+
+# What the trainers of guests/limits look at: a file, a disk, some names; and kernel threads that serve the disk.
+state_limits() {
+    mkdir -p /limits && mount -t tmpfs tmpfs /limits
+    echo "a note of the $GUEST guest" >/limits/note
+    touch "/limits/$GUEST-one" "/limits/$GUEST-two"
+    { echo "a disk of the $GUEST guest"; dd if=/dev/zero bs=4096 count=8 2>/dev/null; } >/tmp/disk
+    losetup /dev/loop0 /tmp/disk
+    cat /kits/marks.ko >/dev/null 2>&1 && insmod /kits/marks.ko
+}
+
+# The kernel patches its own code: trace points, a probe, the start of every traced function, and a static key.
+state_patched() {
+    mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
+    cd /sys/kernel/tracing
+    echo 'p:limits filldir64' >kprobe_events && echo 1 >events/kprobes/limits/enable
+    echo 1 >events/raw_syscalls/enable
+    echo 1 >events/sched/enable
+    echo function >current_tracer
+    echo 1 >/proc/sys/kernel/sched_schedstats
+    cd /
+}
+
+state_unpatched() {
+    cd /sys/kernel/tracing
+    echo nop >current_tracer
+    echo 0 >events/sched/enable
+    echo 0 >events/raw_syscalls/enable
+    echo 0 >events/kprobes/limits/enable && echo >kprobe_events
+    echo 0 >/proc/sys/kernel/sched_schedstats
+    cd /
 }

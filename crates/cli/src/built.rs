@@ -112,6 +112,9 @@ impl Built<'_> {
             View::Idle => writeln!(out, "  view of an idle processor ({} cells)", program.view.len())?,
             View::Paused(why) => writeln!(out, "  view of the paused processor: {why}")?,
         }
+        if let Some(why) = &from.unrepeated {
+            writeln!(out, "  only its slice can answer: a whole run over the training system's own memory stopped ({why})")?;
+        }
         Ok(out.flush()?)
     }
 
@@ -130,6 +133,7 @@ impl Built<'_> {
             "policy": from.policy,
             "view": view,
             "view_reason": reason,
+            "unrepeated": from.unrepeated,
             "sources": sources_json(program),
             "instructions": from.sources.iter().map(|it| it.instructions).sum::<u64>(),
             "kept": from.sources.iter().map(|it| it.kept).sum::<u64>(),

@@ -63,6 +63,8 @@ exits! {
     Tampered 23 "`tampering`: the target's kernel code has changes that are not the kernel's own",
     /// `crossview` found a difference.
     Crossview 24 "`crossview`: one program sees what another does not",
+    /// See [`Stopped::Unrepeated`].
+    Unrepeated 25 "the whole run ended without help that the trainer had in training",
     /// `record` found a mark missing or wrong.
     Marks 30 "`record`: nothing was recorded, or a trainer's marks are wrong",
     /// `record --timeout`.
@@ -86,7 +88,8 @@ impl Exit {
             Stopped::OutOfFuel { .. } => Exit::OutOfFuel,
             Stopped::Unmapped { .. } => Exit::Unmapped,
             Stopped::NeedsDevice { .. } => Exit::NeedsDevice,
-            Stopped::Blocked { .. } => Exit::Blocked,
+            Stopped::Blocked { .. } | Stopped::Switched { .. } => Exit::Blocked,
+            Stopped::Unrepeated { .. } => Exit::Unrepeated,
             Stopped::Exception { .. } => Exit::Exception,
             Stopped::Unsupported { .. } => Exit::Unsupported,
             Stopped::NoCode { .. } => Exit::NoCode,

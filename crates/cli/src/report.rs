@@ -228,6 +228,10 @@ const fn next_step(stopped: &Stopped, whole: bool) -> &'static str {
     match stopped {
         Stopped::OutOfFuel { .. } => "give it more with --fuel",
         Stopped::Blocked { .. } => "pause the guest at another moment, or take another processor's view with --cpu",
+        Stopped::Switched { .. } => {
+            "train with a trainer that does not wait between its marks, or pause the guest at another moment"
+        }
+        Stopped::Unrepeated { .. } => "run with --slice, or train with a trainer that does its work itself",
         Stopped::Limit { .. } => "mark less work in the trainer, or give smaller inputs",
         Stopped::Unmapped { .. } if whole => {
             "check that the dump is complete, or take another processor's view with --cpu"

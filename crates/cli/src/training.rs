@@ -93,6 +93,7 @@ pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, E
         }
     }
     let mut options = wishes.options.clone();
+    let unrepeated = unrepeated(&starts, &options)?;
     let (view, mut rehearsed) =
         if wishes.paused { (View::Paused("as asked for"), Vec::new()) } else { choose_view(&starts, &mut options)? };
     for texts in &wishes.rehearse {
@@ -111,7 +112,18 @@ pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, E
     let sources: Vec<&Recording> = own.into_iter().chain(&rehearsed).chain(learned).collect();
     let mut program = slicer::build(start, &sources, &options)?;
     program.provenance.base = wishes.base.map(|base| base.name.clone());
+    program.provenance.unrepeated = unrepeated;
     Ok(Trained { program, system: start.system().clone(), view })
+}
+
+/// How a whole run over the memory that a recording began in ends, if not at the end mark. Such a trainer had help: another task's, or a device's.
+fn unrepeated(starts: &[Start<'_>], options: &BuildOptions) -> Result<Option<String>, Error> {
+    for start in starts {
+        if let Err(why) = rehearse(start, options, &[])? {
+            return Ok(Some(why));
+        }
+    }
+    Ok(None)
 }
 
 /// Runs every recording whole, over the memory it began in, as the paused processor and as an idle one. Where both give the same outputs the

@@ -130,6 +130,26 @@ const STOPS: &[Stop] = &[
         whole: Some(|folder| whole(folder, &[0xeb, 0xfe])),
     },
     Stop {
+        name: "switched",
+        code: 14,
+        // A slice follows the trainer's own calls.
+        slice: None,
+        // sysretq without a call before it
+        whole: Some(|folder| whole(folder, &[0x48, 0x0f, 0x07])),
+    },
+    Stop {
+        name: "unrepeated",
+        code: 25,
+        // Training executed a slice's code to its end.
+        slice: None,
+        whole: Some(|folder| {
+            let mut program = text("end");
+            program.provenance.unrepeated = Some("blocked".into());
+            // The end mark.
+            run_whole(folder, program, &[0x0f, 0x1f, 0x80, 2, 0, 0x54, 0x56])
+        }),
+    },
+    Stop {
         name: "exception",
         code: 15,
         slice: Some(|folder| slice(folder, "rax = div_u.32 0, 1, 0\n end")),
@@ -168,6 +188,8 @@ const fn name(stopped: &Stopped) -> &'static str {
         Stopped::Unmapped { .. } => "unmapped",
         Stopped::NeedsDevice { .. } => "needs-device",
         Stopped::Blocked { .. } => "blocked",
+        Stopped::Switched { .. } => "switched",
+        Stopped::Unrepeated { .. } => "unrepeated",
         Stopped::Exception { .. } => "exception",
         Stopped::Unsupported { .. } => "unsupported",
         Stopped::NoCode { .. } => "no-code",
@@ -273,8 +295,11 @@ fn slice(folder: &Folder, ops: &str) -> Ended {
 
 /// Runs machine code as a whole run over the 64-bit target.
 fn whole(folder: &Folder, code: &[u8]) -> Ended {
+    run_whole(folder, text("end"), code)
+}
+
+fn run_whole(folder: &Folder, mut program: Program, code: &[u8]) -> Ended {
     large_target(folder, 0, &[]);
-    let mut program = text("end");
     let mut page = vec![0x90; 4096];
     page[..code.len()].copy_from_slice(code);
     program.pages.push(UserPage { addr: CODE, content: PageContent::Bytes(page) });
@@ -371,6 +396,8 @@ fn every_stop_is_reached() {
         Stopped::Unmapped { at: 0, address: 0, cause: text() },
         Stopped::NeedsDevice { at: 0, what: text() },
         Stopped::Blocked { at: 0 },
+        Stopped::Switched { at: 0, to: 0 },
+        Stopped::Unrepeated { at: 0, why: text() },
         Stopped::Exception { at: 0, vector: 0 },
         Stopped::Unsupported { at: 0, name: text() },
         Stopped::NoCode { at: 0, to: 0 },

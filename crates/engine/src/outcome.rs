@@ -55,6 +55,22 @@ pub enum Stopped {
         /// The instruction.
         at: u64,
     },
+    /// The system went on with something else than the trainer: another task, or a signal's handler.
+    #[error("another task runs: the system goes from {at:#x} to {to:#x}, not back to the trainer that called it")]
+    Switched {
+        /// The instruction that leaves the system.
+        at: u64,
+        /// Where it goes.
+        to: u64,
+    },
+    /// The end mark was reached where a whole run over the training system's own memory did not reach it.
+    #[error("an answer without help at {at:#x}: over the training system's own memory the whole run stopped ({why})")]
+    Unrepeated {
+        /// The end mark.
+        at: u64,
+        /// How the rehearsal ended.
+        why: String,
+    },
     /// The code raised an exception.
     #[error("exception {vector} at {at:#x}")]
     Exception {
@@ -93,7 +109,7 @@ impl Stopped {
     /// The same with the addresses of code changed.
     pub(crate) fn map_addresses(mut self, change: impl Fn(u64) -> u64) -> Self {
         match &mut self {
-            Self::Unexplored { at, to } | Self::NoCode { at, to } => {
+            Self::Unexplored { at, to } | Self::NoCode { at, to } | Self::Switched { at, to } => {
                 *at = change(*at);
                 *to = change(*to);
             }
@@ -101,6 +117,7 @@ impl Stopped {
             | Self::Unmapped { at, .. }
             | Self::NeedsDevice { at, .. }
             | Self::Blocked { at }
+            | Self::Unrepeated { at, .. }
             | Self::Exception { at, .. }
             | Self::Unsupported { at, .. }
             | Self::Limit { at, .. } => *at = change(*at),
@@ -113,6 +130,7 @@ impl Stopped {
     pub(crate) fn access(at: u64, address: u64, fault: &Fault) -> Self {
         match fault {
             Fault::Full => Self::Limit { at, what: fault.to_string() },
+            Fault::Device(_) => Self::NeedsDevice { at, what: format!("accesses {address:#x}, where {fault}") },
             _ => Self::Unmapped { at, address, cause: fault.to_string() },
         }
     }

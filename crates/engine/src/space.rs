@@ -26,6 +26,9 @@ pub enum Fault {
     /// The target's memory does not have the frame.
     #[error("{0}")]
     NoFrame(MemoryError),
+    /// It is no memory but a device: not cached, and no frame of the target's memory.
+    #[error("a device is there, at physical {0:#x}")]
+    Device(u64),
     /// Too many pages were written.
     #[error("the overlay is full")]
     Full,
@@ -257,7 +260,10 @@ impl<'t> Space<'t> {
             if let Some(copy) = copied {
                 entry.copy = copy;
             } else {
-                entry.target = self.memory.page(frame).map_err(Fault::NoFrame)?;
+                entry.target = self.memory.page(frame).map_err(|error| match translation.uncached {
+                    true => Fault::Device(frame.0),
+                    false => Fault::NoFrame(error),
+                })?;
                 if write {
                     if self.copies.len() >= self.limit {
                         return Err(Fault::Full);
@@ -315,7 +321,7 @@ impl<'t> Space<'t> {
     #[cold]
     fn no_interrupt(&mut self, address: u64, fault: Fault) -> Result<u64, Fault> {
         match self.physical(address) {
-            Ok(at) if matches!(fault, Fault::NoFrame(_)) && IN_SERVICE.contains(&at) => Ok(0),
+            Ok(at) if matches!(fault, Fault::NoFrame(_) | Fault::Device(_)) && IN_SERVICE.contains(&at) => Ok(0),
             _ => Err(fault),
         }
     }

@@ -151,6 +151,11 @@ impl<'p> WholeProgram<'p> {
             },
             Err(stopped) => Err(stopped),
         };
+        // Help that the trainer had in training, another task's or a device's, it has not got here.
+        let ended = ended.and_then(|at| match &self.program.provenance.unrepeated {
+            Some(why) => Err(Stopped::Unrepeated { at, why: why.clone() }),
+            None => Ok(at),
+        });
         let outcome =
             ended.and_then(|end| collect(self.program, end, &mut space)).map_or_else(Outcome::Stopped, Outcome::Answer);
         Ok((outcome, report))
@@ -172,6 +177,7 @@ impl<'p> WholeProgram<'p> {
         let env = run.environment(self.program, placed, space);
         let (mut show, mut spin) = (Show::default(), Spin::new());
         let mut process = PROCESS_REGS.map(|reg| slots[reg.index()]);
+        let mut system: Option<Inside> = None;
         let (mut pc, mut from, mut used) = (self.program.begin_pc, self.program.begin_pc, 0u64);
         loop {
             let block = match self.cache.index.get(&pc) {
@@ -223,18 +229,42 @@ impl<'p> WholeProgram<'p> {
                             break;
                         }
                     }
-                    Kind::Jump | Kind::Call | Kind::Ret => {
+                    Kind::Jump => {
                         pc = slots[op.a as usize];
+                        break;
+                    }
+                    Kind::Call => {
+                        pc = slots[op.a as usize];
+                        if let Some(system) = &mut system {
+                            system.first.get_or_insert(slots[Reg::Rsp.index()]);
+                        }
+                        break;
+                    }
+                    Kind::Ret => {
+                        pc = slots[op.a as usize];
+                        if let Some(system) = &mut system {
+                            system.last = slots[Reg::Rsp.index()];
+                        }
                         break;
                     }
                     Kind::SysEnter => {
                         pc = slots[op.a as usize];
+                        let landing = slots[Reg::Rsp.index()] == slots[Reg::SysenterEsp.index()];
+                        let back = (!landing).then_some(slots[op.b as usize]);
+                        system = Some(Inside { back, first: None, last: 0 });
                         process = PROCESS_REGS.map(|reg| slots[reg.index()]);
                         break;
                     }
                     Kind::SysExit => {
                         pc = slots[op.a as usize];
-                        if self.pages.contains_key(&(pc & !4095)) {
+                        let process_code = self.pages.contains_key(&(pc & !4095));
+                        if process_code || slots[Reg::Cpl.index()] == 3 {
+                            // Signals' handlers too: the target's are not the trainer's.
+                            if !system.take().is_some_and(|system| system.goes_back(pc)) {
+                                return Ok(Err(Stopped::Switched { at: self.cache.pcs[first + at], to: pc }));
+                            }
+                        }
+                        if process_code {
                             // The target's kernel knows nothing of the trainer: if it switched tasks, these are another one's.
                             PROCESS_REGS.iter().zip(process).for_each(|(reg, value)| slots[reg.index()] = value);
                         }
@@ -357,6 +387,28 @@ impl<'p> WholeProgram<'p> {
         self.cache.index.insert(start, block);
         self.cache.modules |= kernel.modules;
         Ok(Some(block))
+    }
+}
+
+/// The system call that a run is in.
+#[derive(Clone, Copy)]
+struct Inside {
+    /// Where it returns to; `sysenter` does not say.
+    back: Option<u64>,
+    /// The stack pointer at its first call.
+    first: Option<u64>,
+    /// The stack pointer after its last return.
+    last: u64,
+}
+
+/// Less than the distance of two tasks' stacks in the system, at the same depth.
+const SAME_STACK: u64 = 4096;
+
+impl Inside {
+    /// Whether it ends with a return to `pc` of the task that made it. Another one's stack is elsewhere, even where it is to go on at the same place.
+    fn goes_back(&self, pc: u64) -> bool {
+        self.back.is_none_or(|back| back == pc)
+            && self.first.is_none_or(|first| self.last.abs_diff(first) < SAME_STACK)
     }
 }
 

@@ -270,6 +270,8 @@ pub struct Provenance {
     pub policy: String,
     /// The trace of another boot that told what moves.
     pub base: Option<String>,
+    /// How a whole run over the training system's own memory ended, if not at the end mark: elsewhere one that reaches it does not give the trainer's answer.
+    pub unrepeated: Option<String>,
 }
 
 /// An introspection program.

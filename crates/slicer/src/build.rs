@@ -114,8 +114,8 @@ pub fn build_each(
             let bytes: Vec<u64> = (0..output.size).filter_map(|at| depend.user_byte(output.addr.0 + at)).collect();
             depend.criterion(bytes.into_iter());
         }
-        let end = depend.last_site();
-        graph.end_site = Some(end);
+        let end = depend.end();
+        graph.end = Some(end);
     }
     if graph.criteria.is_empty() {
         return Err(Error::NothingToDo("nothing between the marks writes a declared output".into()));
@@ -307,6 +307,7 @@ fn provenance(
         static_in_slice: in_slice.len() as u64,
         policy: policy.name().to_string(),
         base: None,
+        unrepeated: None,
     }
 }
 

@@ -338,7 +338,7 @@ impl Builder<'_> {
             observed.insert(target);
             self.cfg.link(node, Cfg::EXIT);
         }
-        if flow.returns || self.graph.end_site == Some(site) {
+        if flow.returns || self.graph.end.is_some_and(|end| end.0 == site) {
             self.cfg.link(node, Cfg::EXIT);
             return;
         }

@@ -46,6 +46,8 @@ pub struct Depend<'g> {
     func: u32,
     site: u32,
     previous: Option<u32>,
+    /// Where the last instruction led.
+    next: u64,
     guard: u32,
     /// The stack pointer when the frame began, and now.
     bottom: u64,
@@ -77,6 +79,7 @@ impl<'g> Depend<'g> {
             func: 0,
             site: 0,
             previous: None,
+            next: 0,
             guard: INITIAL,
             bottom: rsp,
             rsp,
@@ -169,10 +172,10 @@ impl<'g> Depend<'g> {
         self.user_frames.get(&(vaddr & !4095)).map(|frame| frame | vaddr & 4095)
     }
 
-    /// The site of the last instruction walked.
+    /// The site after which the end mark comes, a call if its callee just returned, and the mark's address.
     #[must_use]
-    pub fn last_site(&self) -> u32 {
-        self.site
+    pub fn end(&self) -> (u32, u64) {
+        (self.previous.unwrap_or(self.site), self.next)
     }
 
     /// The process's last writers of a stretch of memory.
@@ -267,6 +270,7 @@ impl Visitor for Depend<'_> {
 
     fn end(&mut self, step_move: Move, ended: &Ended, regs: &[u64; 256]) {
         self.rsp = regs[RSP.0 as usize];
+        self.next = ended.next;
         let site = self.graph.sites[self.site as usize];
         let code = &self.code[site.code as usize];
         let repeats = |op: &Op| op.kind == Kind::BranchIf && op.args[1] == Arg::Const(code.insn.pc);

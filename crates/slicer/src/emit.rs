@@ -187,7 +187,7 @@ impl Body<'_> {
         let fallthrough = insn.pc.wrapping_add(u64::from(insn.len));
         let mut at = self.block_of[&site];
         let mut ops: Vec<Op> = Vec::new();
-        let is_end = emit.graph.end_site == Some(site);
+        let end = emit.graph.end.filter(|end| end.0 == site).map(|end| end.1);
         let last = insn.ops.len().wrapping_sub(1);
         for (index, op) in insn.ops.iter().enumerate() {
             let included = emit.slice.ops[(info.first_op as usize) + index];
@@ -206,13 +206,13 @@ impl Body<'_> {
                 && included
                 && let Arg::Const(target) = op.args[1]
             {
-                let taken = self.side(site, target);
+                let taken = self.side_or_end(site, target, end);
                 let rest = BlockId(self.blocks.len() as u32);
                 let otherwise = match decides_more {
                     true if emit.graph.executed[info.first_op as usize + index + 1] => Target::Block(rest),
                     // Training never got behind the branch: a string instruction that always had nothing to do.
                     true => Target::Unexplored(insn.pc),
-                    false => self.side(site, fallthrough),
+                    false => self.side_or_end(site, fallthrough, end),
                 };
                 let term = Terminator::Branch { cond: op.args[0], taken, otherwise };
                 self.blocks[at.0 as usize] =
@@ -223,12 +223,12 @@ impl Body<'_> {
                 self.blocks.push(None);
                 at = rest;
             } else if op.kind != Kind::BranchIf {
-                let term = self.control(site, op, included, &mut ops, info.first_op);
+                let term = self.control(site, op, included, &mut ops, info.first_op, end);
                 self.blocks[at.0 as usize] = Some(Block { pc: insn.pc, ops, term, term_pc: insn.pc });
                 return;
             }
         }
-        let term = if is_end {
+        let term = if end.is_some() {
             Terminator::End
         } else if flow.returns && flow.next.is_empty() {
             Terminator::Goto(Target::Return)
@@ -238,14 +238,36 @@ impl Body<'_> {
         self.blocks[at.0 as usize] = Some(Block { pc: insn.pc, ops, term, term_pc: insn.pc });
     }
 
-    /// The terminator for an instruction's final control operation.
-    fn control(&self, site: u32, op: &Op, included: bool, ops: &mut Vec<Op>, first_op: u32) -> Terminator {
+    /// A block that ends the program; its address is the end mark's.
+    fn ending(&mut self, pc: u64) -> Target {
+        self.blocks.push(Some(Block { pc, ops: Vec::new(), term: Terminator::End, term_pc: pc }));
+        Target::Block(BlockId(self.blocks.len() as u32 - 1))
+    }
+
+    /// [`Body::side`] of a branch that may lead to the end mark at `end`.
+    fn side_or_end(&mut self, site: u32, pc: u64, end: Option<u64>) -> Target {
+        if end == Some(pc) { self.ending(pc) } else { self.side(site, pc) }
+    }
+
+    /// The terminator for an instruction's final control operation; `end` is the address of the end mark if it comes next.
+    fn control(
+        &mut self,
+        site: u32,
+        op: &Op,
+        included: bool,
+        ops: &mut Vec<Op>,
+        first_op: u32,
+        end: Option<u64>,
+    ) -> Terminator {
         let graph = self.emit.graph;
         let flow = &graph.flow[site as usize];
         let pseudo = flow.calls.is_empty();
         match op.kind {
             Kind::Call | Kind::SysEnter if !pseudo => {
-                let then = self.after_call(site);
+                let then = match end {
+                    Some(end) => self.ending(end),
+                    None => self.after_call(site),
+                };
                 if !included {
                     return Terminator::Goto(then);
                 }
@@ -292,8 +314,15 @@ impl Body<'_> {
                 Terminator::Goto(Target::Return)
             }
             _ if included && matches!(op.args[0], Arg::Var(_)) => {
-                Terminator::Switch { value: op.args[0], arms: self.arms(site) }
+                let mut arms = self.arms(site);
+                if let Some(value) = end {
+                    arms.retain(|arm| arm.value != value);
+                    arms.push(Arm { value, target: self.ending(value) });
+                    arms.sort_unstable_by_key(|arm| arm.value);
+                }
+                Terminator::Switch { value: op.args[0], arms }
             }
+            _ if end.is_some() => Terminator::End,
             _ => Terminator::Goto(self.onward(site)),
         }
     }

@@ -78,8 +78,8 @@ pub struct Graph {
     pub functions: Vec<Function>,
     /// Kept instances of each site, over all recordings.
     pub instances: Vec<u64>,
-    /// The end mark's site.
-    pub end_site: Option<u32>,
+    /// The site after which the end mark comes, and the mark's address.
+    pub end: Option<(u32, u64)>,
     /// Linear address of each load's last instance.
     pub addresses: FxHashMap<u32, u64>,
     /// Stores in code that no recording executed: they belong to every slice of their function.

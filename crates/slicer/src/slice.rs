@@ -102,7 +102,7 @@ pub fn slice(
     for op in criteria {
         search.add(op);
     }
-    if let Some(end) = graph.end_site {
+    if let Some((end, _)) = graph.end {
         search.enter_site(end);
     }
     loop {

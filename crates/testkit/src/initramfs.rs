@@ -61,7 +61,7 @@ impl Kind {
 
 /// The initramfs of `kind`, built if need be.
 pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
-    let helpers = compile_all("linux", kernel.userland)?;
+    let helpers = compile_all("linux", "linux", kernel.userland)?;
     let mut archive = Archive::new();
     for directory in ["bin", "dev", "kits", "lib", "modules", "proc", "root", "sbin", "sys", "tmp", "trainers"] {
         archive.directory(directory);
@@ -90,27 +90,32 @@ pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
         order += &format!("{}.ko\n", module.name);
     }
     archive.file("modules/order", 0o644, order.as_bytes());
-    if kind == Kind::Target {
-        for module in rootkit::build(kernel)? {
-            add_program(&mut archive, "kits", &module)?;
-        }
+    for module in rootkit::build(kernel)? {
+        add_program(&mut archive, "kits", &module)?;
     }
     let path = layout::build().join(format!("{}-{}.cpio", kind.name(), kernel.release));
     layout::write(&path, &archive.finish())?;
     Ok(path)
 }
 
-/// The trainers, compiled: `.cache/build/trainers/NAME` for each `guests/trainers/NAME.c`, or the same below `i386`.
+/// The trainers, compiled: `.cache/build/trainers/NAME` for each `guests/trainers/NAME.c`, or the same below `i386`; and for each
+/// `guests/limits/NAME.c`, which are 64-bit code and which guests run only when asked for them by name.
 pub fn trainers(userland: Userland) -> Result<Vec<PathBuf>> {
-    compile_all("trainers", userland)
+    let mut programs = compile_all("trainers", "trainers", userland)?;
+    if userland == Userland::Amd64 {
+        programs.extend(compile_all("limits", "trainers", userland)?);
+    }
+    Ok(programs)
 }
 
-/// Compiles every C file of the guests' sources of this `kind` into a static program.
-fn compile_all(kind: &str, userland: Userland) -> Result<Vec<PathBuf>> {
-    let headers = newest(&layout::guests().join("include"));
-    let products = userland.products(kind);
+/// Compiles every C file of the guests' sources of this `kind` into a static program among the products of the kind `products`.
+fn compile_all(kind: &str, products: &str, userland: Userland) -> Result<Vec<PathBuf>> {
+    let sources = layout::guests().join(kind);
+    let own = files(&sources).into_iter().filter(|file| file.extension().is_some_and(|ending| ending == "h"));
+    let headers = own.filter_map(|file| modified(&file)).max().max(newest(&layout::guests().join("include")));
+    let products = userland.products(products);
     let mut programs = Vec::new();
-    for source in files(&layout::guests().join(kind)) {
+    for source in files(&sources) {
         if source.extension().is_none_or(|ending| ending != "c") {
             continue;
         }

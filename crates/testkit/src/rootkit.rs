@@ -1,4 +1,4 @@
-//! The test modules that hide things in a target, built against the guest kernel's headers.
+//! The test modules, built against the guest kernel's headers: those that hide things in a target, one that holds a lock, one that executes marks.
 //!
 //! They are loaded only into guests of ours. Without headers (set-up installs them) there are none, and the tests that need them say so.
 
@@ -9,7 +9,7 @@ use crate::kernel::Kernel;
 use crate::{Error, Result, layout};
 
 /// The modules: `guests/modules/NAME.c`.
-pub const NAMES: [&str; 3] = ["hide_inline", "hide_ftrace", "unlink"];
+pub const NAMES: [&str; 5] = ["hide_inline", "hide_ftrace", "unlink", "hold", "marks"];
 
 /// Where the headers of a kernel are when they are installed.
 #[must_use]

@@ -128,6 +128,10 @@ impl<'a> Parser<'a> {
                 self.once(&start, "base")?;
                 program.provenance.base = Some(cursor.string()?);
             }
+            "unrepeated" => {
+                self.once(&start, "unrepeated")?;
+                program.provenance.unrepeated = Some(cursor.string()?);
+            }
             "source" => program.provenance.sources.push(Source {
                 trace: cursor.string()?,
                 instructions: cursor.number()?,

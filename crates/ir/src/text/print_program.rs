@@ -45,6 +45,9 @@ fn write_program(out: &mut String, program: &Program, names: &[&str]) -> std::fm
     if let Some(base) = &from.base {
         writeln!(out, "base {}", quoted(base))?;
     }
+    if let Some(why) = &from.unrepeated {
+        writeln!(out, "unrepeated {}", quoted(why))?;
+    }
     for source in &from.sources {
         let name = quoted(&source.trace);
         write!(out, "source {name} {} {} {}", source.instructions, source.kept, source.in_slice)?;

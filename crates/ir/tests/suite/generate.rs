@@ -313,6 +313,7 @@ impl Random {
                 static_in_slice: self.number(),
                 policy: self.text(),
                 base: self.many(1, Self::text).pop(),
+                unrepeated: self.many(1, Self::text).pop(),
             },
         }
     }

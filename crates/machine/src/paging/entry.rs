@@ -13,6 +13,7 @@ const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const PAGE: u64 = 1 << 7;
+const UNCACHED: u64 = 1 << 4;
 const GLOBAL: u64 = 1 << 8;
 const NO_EXECUTE: u64 = 1 << 63;
 /// Address bits of an 8-byte entry.
@@ -149,6 +150,11 @@ pub(super) const fn rights(mode: PagingMode, level: u8, raw: u64) -> Rights {
         // A 4-byte entry has no such bit: it is zero there.
         executable: raw & NO_EXECUTE == 0,
     }
+}
+
+/// Whether an entry that maps a page turns caching off.
+pub(super) const fn is_uncached(raw: u64) -> bool {
+    raw & UNCACHED != 0
 }
 
 /// The global bit of an entry that maps a page.

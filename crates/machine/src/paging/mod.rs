@@ -31,6 +31,8 @@ pub struct Translation {
     pub page_size: u64,
     /// The leaf's global bit (meaningful if CR4.PGE is set).
     pub global: bool,
+    /// The leaf turns caching off (PCD): systems map devices so.
+    pub uncached: bool,
 }
 
 /// Why a linear address has no translation.
@@ -110,6 +112,7 @@ pub fn translate(
                     executable: rights.executable,
                     page_size,
                     global: entry::is_global(raw),
+                    uncached: entry::is_uncached(raw),
                 });
             }
         }
@@ -122,6 +125,7 @@ pub fn translate(
         executable: true,
         page_size: PAGE_SIZE,
         global: false,
+        uncached: false,
     })
 }
 

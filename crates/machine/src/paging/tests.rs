@@ -82,6 +82,7 @@ fn four_level_small_page_with_offset() {
         executable: true,
         page_size: 4096,
         global: true,
+        uncached: false,
     };
     assert_eq!(got, want);
     let pcid_and_lam = CR3 | 0x7 | 3 << 61;

@@ -1,0 +1,33 @@
+/* A timer's signal arrives between the marks, somewhere in the work; its handler writes to no output. */
+#include <signal.h>
+#include <sys/time.h>
+
+#include "work.h"
+
+static volatile uint32_t alarms;
+
+static void on_alarm(int signal)
+{
+    (void)signal;
+    alarms++;
+}
+
+int main(void)
+{
+    struct itimerval every = {{0, 100}, {0, 100}};
+    signal(SIGALRM, on_alarm);
+
+    declare_pids();
+    virtuoso_begin("alarmed");
+    setitimer(ITIMER_REAL, &every, NULL);
+    for (int round = 0; round < 8; round++) {
+        count = 0;
+        list_pids();
+    }
+    virtuoso_end();
+
+    every.it_value.tv_usec = 0;
+    setitimer(ITIMER_REAL, &every, NULL);
+    printf("alarms %u ", alarms);
+    return report_pids();
+}
