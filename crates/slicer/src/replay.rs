@@ -11,6 +11,9 @@ use trace::Access;
 
 use crate::recording::Recording;
 
+/// The general registers are the first.
+const GENERAL: usize = 16;
+
 /// A memory operand as the recording saw it.
 #[derive(Clone, Copy, Debug)]
 pub struct MemRef {
@@ -149,17 +152,18 @@ impl<'r> Replay<'r> {
 
     /// Takes over the registers recorded before `step`; differences are mismatches unless something undetermined happened.
     pub fn adopt(&mut self, step: usize) {
+        let wide = self.recording.code_of(step).mode == lift::Mode::Bits64;
         for &(reg, recorded) in self.recording.regs_before(step) {
             self.recorded[reg.index()] = Some(recorded);
             if !self.loose {
-                self.take(reg.index(), recorded);
+                self.take(reg.index(), recorded, wide);
             }
         }
         if self.recording.has_record(step) {
             if self.loose {
                 for at in 0..self.recorded.len() {
                     if let Some(recorded) = self.recorded[at] {
-                        self.take(at, recorded);
+                        self.take(at, recorded, wide);
                     }
                 }
             }
@@ -174,7 +178,12 @@ impl<'r> Replay<'r> {
         }
     }
 
-    fn take(&mut self, at: usize, recorded: u64) {
+    /// `wide`: in 64-bit code. Elsewhere QEMU shows half of a general register, and the other half, which the code cannot see, stays.
+    fn take(&mut self, at: usize, recorded: u64, wide: bool) {
+        if !wide && at < GENERAL && self.regs[at] & 0xffff_ffff == recorded {
+            self.known[at] = true;
+            return;
+        }
         if self.regs[at] != recorded
             && !self.loose
             && self.known[at]
