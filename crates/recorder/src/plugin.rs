@@ -13,7 +13,7 @@ use crate::idle::IdleCells;
 use crate::qemu::{self, Block, CbFlags, Info, MemInfo, Memory, PluginId, Registers, Target, Tb};
 use crate::ram::Ram;
 use crate::recognise::{self, Load, Mark, Operand, Touches};
-use crate::segment::{CR0_PE, Descriptor, FLAGS_VM, gdt_offset};
+use crate::segment::{CR0_PE, Descriptor, FLAGS_VM, Tables};
 use crate::session::{BLOCK_REGS, Refusal, SYSTEM_REGS, Session, Start, VECTOR_REGS};
 use crate::system::SystemRegs;
 
@@ -61,8 +61,8 @@ struct State {
     values: Vec<(usize, u64)>,
     /// The vector of a software interrupt that was the last instruction.
     interrupt: Option<u8>,
-    /// The last code segment looked up: GDT base, selector, whether long mode is active; and its code size.
-    code_segment: Option<((u64, u64, bool), u8)>,
+    /// The last code segment looked up: its descriptor's address, whether long mode is active; and its code size.
+    code_segment: Option<((u64, bool), u8)>,
 }
 
 /// What an instruction's callbacks need; allocated at translation and never freed. Outside recordings that is only
@@ -415,14 +415,14 @@ impl State {
         regs.set(Reg::Cpl, cpl);
         let long = regs.get_or_zero(Reg::Efer) & EFER_LMA != 0;
         let bases = [(Reg::Es, Reg::EsBase), (Reg::Cs, Reg::CsBase), (Reg::Ss, Reg::SsBase), (Reg::Ds, Reg::DsBase)];
-        let gdt = regs.get(Reg::GdtrBase);
+        let tables = self.system(vcpu).tables();
         for (selector, base) in bases {
             let selector = regs.get_or_zero(selector);
             if !protected {
                 regs.set(base, selector << 4);
             } else if long && self.mode_bits == 64 {
                 regs.set(base, 0);
-            } else if let Some(descriptor) = descriptor(gdt, selector) {
+            } else if let Some(descriptor) = descriptor(tables, selector) {
                 regs.set(base, descriptor.base());
             }
         }
@@ -454,12 +454,12 @@ impl State {
         if !long && self.flags() & FLAGS_VM != 0 {
             return Ok(16);
         }
-        let gdt = self.system(vcpu).get(Reg::GdtrBase);
-        let key = (gdt.unwrap_or(0), cs & 0xfff8 | cs & 4, long);
+        let tables = self.system(vcpu).tables();
+        let key = (tables.address(cs).unwrap_or(0), long);
         match self.code_segment {
             Some((known, bits)) if known == key => Ok(bits),
             _ => {
-                let descriptor = descriptor(gdt, cs).ok_or_else(|| {
+                let descriptor = descriptor(tables, cs).ok_or_else(|| {
                     Refusal::new(
                         "code_segment",
                         format!("cannot tell the code size: the descriptor of code segment {cs:#x} is not readable"),
@@ -543,7 +543,7 @@ impl State {
         }
         let system = self.system(vcpu);
         let [idt, task, gdt] = [Reg::IdtrBase, Reg::TrBase, Reg::GdtrBase].map(|reg| system.get(reg).unwrap_or(0));
-        let stack_base = descriptor(Some(gdt), ss).map_or(0, Descriptor::base);
+        let stack_base = descriptor(system.tables(), ss).map_or(0, Descriptor::base);
         let read = |address: u64, size: u8| number(address, size).unwrap_or(0);
         for access in gate::accesses(vector, efer & EFER_LMA != 0, [idt, task, gdt], [cs, ss, rsp], stack_base, &read) {
             let at = |address: u64| match &self.ram {
@@ -656,12 +656,12 @@ impl State {
         let selector = selector & 0xffff;
         let system = self.system(vcpu);
         system.set(selector_reg, selector);
-        let gdt = system.get(Reg::GdtrBase);
-        if let Some(low) = descriptor(gdt, selector) {
+        let tables = system.tables();
+        if let Some(low) = descriptor(tables, selector) {
             let mut base = low.base();
             if efer & EFER_LMA != 0 {
                 // System descriptors have sixteen bytes in long mode; the upper half of the base comes third.
-                let high = gdt.zip(gdt_offset(selector)).and_then(|(gdt, offset)| qword(gdt + offset + 8));
+                let high = tables.address(selector).and_then(|at| qword(at.wrapping_add(8)));
                 base |= high.unwrap_or(0) << 32;
             }
             system.set(base_reg, base);
@@ -687,9 +687,9 @@ fn qword(addr: u64) -> Option<u64> {
     number(addr, 8)
 }
 
-/// The descriptor of a selector in the global table.
-fn descriptor(gdt: Option<u64>, selector: u64) -> Option<Descriptor> {
-    qword(gdt?.wrapping_add(gdt_offset(selector)?)).map(Descriptor)
+/// The descriptor of a selector.
+fn descriptor(tables: Tables, selector: u64) -> Option<Descriptor> {
+    qword(tables.address(selector)?).map(Descriptor)
 }
 
 /// The NUL-terminated string at this address of the trainer.
