@@ -188,7 +188,10 @@ fn alike(first: &Recording, other: &Recording) -> Result<(), Error> {
     } else if start(first) != start(other) {
         "their begin marks lie at different addresses; record both with the same trainer binary, without randomisation"
             .to_string()
-    } else if [Reg::Lstar, Reg::Cstar, Reg::SysenterEip].iter().any(|&reg| at(first, reg) != at(other, reg)) {
+    } else if [Reg::Lstar, Reg::Cstar, Reg::SysenterEip]
+        .iter()
+        .any(|&reg| at(first, reg).zip(at(other, reg)).is_some_and(|(one, two)| one != two))
+    {
         "their kernels lie at different addresses; build from recordings of one base and give one of the other as --base"
             .to_string()
     } else {

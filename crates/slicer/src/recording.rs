@@ -65,7 +65,7 @@ impl Recording {
             // A system's own software interrupts are seldom, and look like interruptions.
             let process = insn.pc.0 >> half == begin >> half;
             let lifted = if process {
-                lift::lift_process(mode, long, insn.pc.0, insn.bytes())
+                lift::lift_process(mode, long, insn.pc.0, insn.bytes(), &mut |_| false)
             } else {
                 lift::lift(mode, insn.pc.0, insn.bytes())
             };
@@ -95,7 +95,29 @@ impl Recording {
         if accesses.len() >= u32::MAX as usize || regs.len() >= u32::MAX as usize || steps.len() >= u32::MAX as usize {
             return Err(Error::TooLong);
         }
-        Ok(Self { name: name.to_string(), trace, code, steps, accesses, regs, rehearsed: None })
+        let mut recording = Self { name: name.to_string(), trace, code, steps, accesses, regs, rehearsed: None };
+        recording.call_gates(long)?;
+        Ok(recording)
+    }
+
+    /// Lifts a process's far calls again that went through a call gate: the first thing the processor reads is the descriptor.
+    fn call_gates(&mut self, long: bool) -> Result<(), Error> {
+        let mut seen = vec![false; self.code.len()];
+        for step in 0..self.steps.len() {
+            let at = self.steps[step].code as usize;
+            if std::mem::replace(&mut seen[at], true) || !matches!(self.code[at].bytes.first(), Some(0x9a)) {
+                continue;
+            }
+            let high = match self.accesses_of(step) {
+                [low, high, ..] if !low.store && !high.store && low.size == 4 => high.value as u32,
+                [both, ..] if !both.store && both.size == 8 => (both.value >> 32) as u32,
+                _ => continue,
+            };
+            let code = &mut self.code[at];
+            code.insn = lift::lift_process(code.mode, long, code.insn.pc, &code.bytes, &mut |_| lift::is_call_gate(high))
+                .map_err(Error::Lift)?;
+        }
+        Ok(())
     }
 
     /// The accesses of a step.
