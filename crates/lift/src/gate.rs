@@ -120,3 +120,30 @@ pub(crate) fn call(b: &mut Builder, gate: u16) {
     let next = b.next;
     b.end(Kind::SysEnter, &[target, Arg::Const(next)]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn call_gates_are_told_from_segments_and_from_gates_with_parameters() {
+        assert!(is_call_gate(0xc100_ec00));
+        // A code segment, a call gate of two parameters, a 16-bit one, an interrupt gate.
+        assert!([0x00cf_9a00, 0xc100_ec02, 0xc100_e400, 0xc100_ee00].iter().all(|&high| !is_call_gate(high)));
+    }
+
+    #[test]
+    fn only_a_far_call_through_a_gate_enters_the_system() {
+        let far_call = [0x9a, 0, 0, 0, 0, 7, 0];
+        let last = |gate: bool| {
+            let mut asked = Vec::new();
+            let insn = crate::lift_process(Mode::Bits32, false, 0x1000, &far_call, &mut |selector| {
+                asked.push(selector);
+                gate
+            });
+            assert_eq!(asked, [7]);
+            insn.ok().and_then(|insn| insn.ops.last().map(|op| op.kind))
+        };
+        assert_eq!((last(true), last(false)), (Some(Kind::SysEnter), Some(Kind::Call)));
+    }
+}

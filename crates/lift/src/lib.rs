@@ -41,6 +41,6 @@ mod string;
 mod system;
 
 pub use decode::{Insn, LiftError, Mode, disassemble, lift, lift_process, mnemonic_name};
-pub use gate::is_call_gate;
 pub use flow::{Flow, flow};
+pub use gate::is_call_gate;
 pub use names::{constants, layout, length, names};

@@ -11,6 +11,9 @@ use trace::Access;
 
 use crate::recording::Recording;
 
+/// Registers whose load reads a descriptor.
+const SELECTORS: [Reg; 6] = [Reg::Es, Reg::Cs, Reg::Ss, Reg::Ds, Reg::Fs, Reg::Gs];
+
 /// A memory operand as the recording saw it.
 #[derive(Clone, Copy, Debug)]
 pub struct MemRef {
@@ -186,11 +189,14 @@ impl<'r> Replay<'r> {
         self.known[at] = true;
     }
 
-    /// An interrupt or fault was delivered before the next step: flags as an interrupt gate leaves them, registers as recorded
+    /// An interrupt or fault was delivered before the next step, which is at `handler`: flags as its gate leaves them, registers as recorded
     /// (SDM vol. 3 section 6.12.1.3).
-    pub fn interrupted(&mut self) {
-        for reg in [Reg::If, Reg::Tf, Reg::Nt] {
+    pub fn interrupted(&mut self, handler: u64) {
+        for reg in [Reg::Tf, Reg::Nt] {
             self.regs[reg.index()] = 0;
+        }
+        if !self.recording.trap_handlers.contains(&handler) {
+            self.regs[Reg::If.index()] = 0;
         }
         self.loose = true;
     }
@@ -301,7 +307,7 @@ impl<'r> Replay<'r> {
                 continue;
             }
             if ended.complete {
-                self.report_extra_stores(accesses);
+                self.report_extra_stores(code, accesses);
             }
             return self.repeats(step, ended);
         }
@@ -329,9 +335,16 @@ impl<'r> Replay<'r> {
         }
     }
 
-    fn report_extra_stores(&mut self, accesses: &[Access]) {
+    /// The processor marks a descriptor that it loads as accessed (SDM vol. 3 section 3.4.5.1), which no operation does.
+    fn marks_descriptor(accesses: &[Access], store: &Access) -> bool {
+        accesses.iter().any(|load| !load.store && load.vaddr == store.vaddr && load.value | 0x100 == store.value)
+    }
+
+    fn report_extra_stores(&mut self, code: &crate::recording::Code, accesses: &[Access]) {
+        let segment = |op: &Op| op.def().is_some_and(|var| SELECTORS.iter().any(|reg| reg.index() == var.0 as usize));
         for (access, used) in accesses.iter().zip(&self.used) {
-            if access.store && !used {
+            if access.store && !used && !(code.insn.ops.iter().any(segment) && Self::marks_descriptor(accesses, access))
+            {
                 self.mismatches.push(Mismatch::ExtraStore { vaddr: access.vaddr.0 });
             }
         }
@@ -406,6 +419,10 @@ impl<'r> Replay<'r> {
                 }
                 Class::Effect => observer.op(index, op, 0, None),
                 Class::Control => {
+                    if op.kind == Kind::SysExit {
+                        // Selectors of segments that the process may not use become null on the way out (SDM vol. 2, IRET), which no operation does.
+                        [Reg::Es, Reg::Ds, Reg::Fs, Reg::Gs].iter().for_each(|reg| self.known[reg.index()] = false);
+                    }
                     let (kind, next) = match op.kind {
                         Kind::BranchIf => (Kind::BranchIf, if a != 0 { b } else { fallthrough }),
                         Kind::Unsupported => {

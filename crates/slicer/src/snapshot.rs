@@ -137,7 +137,8 @@ impl<'t> AddressSpace<'t> {
             }
         });
         self.user = user;
-        let upper = supervisor.iter().map(|it: &(u64, u64, u64)| it.2).filter(|at| at >> (mode_bits(self.mode) - 1) & 1 == 1);
+        let upper =
+            supervisor.iter().map(|it: &(u64, u64, u64)| it.2).filter(|at| at >> (mode_bits(self.mode) - 1) & 1 == 1);
         self.system_start = upper.min().unwrap_or(0);
         self.supervisor = supervisor;
         for (page, frame) in windows {
