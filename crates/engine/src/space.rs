@@ -4,6 +4,8 @@
 //! target's page tables and read from the target; the first write to a target frame copies it. Copies are keyed by frame, so that
 //! two mappings of one frame stay one. User memory of the target is never touched: it belongs to somebody else's address space.
 
+use std::ops::Range;
+
 use ir::program::{PageContent, Program};
 use machine::paging::{self, PagingMode};
 use machine::{GuestMemory, MemoryError, PhysAddr, VirtAddr};
@@ -53,9 +55,29 @@ struct Entry<'t> {
 const PROCESS_FRAMES: u64 = 1 << 52;
 
 /// The local APIC's in-service registers, where it lies unless a system moves it (SDM vol. 3 sections 11.4.1 and 11.8.4).
-const IN_SERVICE: std::ops::Range<u64> = 0xfee0_0100..0xfee0_0180;
+const IN_SERVICE: Range<u64> = 0xfee0_0100..0xfee0_0180;
 
 static ZERO: [u8; 4096] = [0; 4096];
+
+/// Frames as the run sees them: its copies before the target's. A system may map memory while it answers.
+struct Frames<'s> {
+    memory: &'s dyn GuestMemory,
+    frames: &'s FxHashMap<u64, u32>,
+    copies: &'s [Box<[u8; 4096]>],
+}
+
+impl GuestMemory for Frames<'_> {
+    fn page(&self, addr: PhysAddr) -> Result<&[u8; 4096], MemoryError> {
+        match self.frames.get(&addr.page().0) {
+            Some(&copy) => Ok(&self.copies[copy as usize]),
+            None => self.memory.page(addr),
+        }
+    }
+
+    fn ranges(&self) -> Vec<Range<PhysAddr>> {
+        self.memory.ranges()
+    }
+}
 
 /// The memory of one run.
 pub struct Space<'t> {
@@ -193,6 +215,18 @@ impl<'t> Space<'t> {
         self.user.contains_key(&(address & !4095))
     }
 
+    fn translate(&self, address: u64) -> Result<paging::Translation, Fault> {
+        let frames = Frames { memory: self.memory, frames: &self.frames, copies: &self.copies };
+        paging::translate(&frames, self.mode, self.root, VirtAddr(address))
+            .map_err(|error| Fault::Translate(error.to_string()))
+    }
+
+    /// Forgets translations, as the processor does when the system asks for it.
+    pub fn flush(&mut self) {
+        self.translated.clear();
+        self.tlb.iter_mut().for_each(|entry| entry.tag = 0);
+    }
+
     /// The guest-physical address of a mapped byte. Pages of the training process and run-time allocations have made-up ones past any
     /// machine's memory.
     ///
@@ -207,8 +241,7 @@ impl<'t> Space<'t> {
             return Ok(frame | offset);
         }
         let kernel = self.aliases.get(&page).copied().unwrap_or(page);
-        let translation = paging::translate(self.memory, self.mode, self.root, VirtAddr(kernel))
-            .map_err(|error| Fault::Translate(error.to_string()))?;
+        let translation = self.translate(kernel)?;
         let frame = translation.paddr.page().0;
         self.translated.insert(page, frame);
         Ok(frame | offset)
@@ -246,8 +279,7 @@ impl<'t> Space<'t> {
         } else {
             let alias = self.aliases.get(&page).copied();
             let address = alias.unwrap_or(page);
-            let translation = paging::translate(self.memory, self.mode, self.root, VirtAddr(address))
-                .map_err(|error| Fault::Translate(error.to_string()))?;
+            let translation = self.translate(address)?;
             if translation.user {
                 return Err(Fault::User);
             }

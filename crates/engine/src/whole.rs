@@ -182,7 +182,7 @@ impl<'p> WholeProgram<'p> {
         loop {
             let block = match self.cache.index.get(&pc) {
                 Some(&block) => block,
-                None => match self.lift_block::<W>(kernel, pc, &mut slots)? {
+                None => match self.lift_block::<W>(kernel, pc, &mut slots, space)? {
                     Some(block) => block,
                     None => return Ok(Err(Stopped::NoCode { at: from, to: pc })),
                 },
@@ -327,6 +327,7 @@ impl<'p> WholeProgram<'p> {
         kernel: &mut Kernel<'_>,
         start: u64,
         slots: &mut Slots,
+        space: &mut Space<'_>,
     ) -> Result<Option<u32>, TooLarge> {
         if self.cache.pool.values.len() > POOL_LIMIT {
             self.cache = Cache { slide: self.cache.slide, ..Cache::default() };
@@ -349,7 +350,12 @@ impl<'p> WholeProgram<'p> {
                 break;
             }
             let lifted = if self.pages.contains_key(&(pc & !4095)) {
-                lift::lift_process(self.modes[0], self.modes[1] == Mode::Bits64, pc, &bytes)
+                let mut gate = |selector: u16| {
+                    let table = slots[if selector & 4 != 0 { Reg::LdtrBase } else { Reg::GdtrBase }.index()];
+                    let high = table.wrapping_add(u64::from(selector & 0xfff8) + 4);
+                    space.load(high, 4).is_ok_and(|high| lift::is_call_gate(high as u32))
+                };
+                lift::lift_process(self.modes[0], self.modes[1] == Mode::Bits64, pc, &bytes, &mut gate)
             } else {
                 lift::lift(self.modes[1], pc, &bytes)
             };
@@ -407,8 +413,7 @@ const SAME_STACK: u64 = 4096;
 impl Inside {
     /// Whether it ends with a return to `pc` of the task that made it. Another one's stack is elsewhere, even where it is to go on at the same place.
     fn goes_back(&self, pc: u64) -> bool {
-        self.back.is_none_or(|back| back == pc)
-            && self.first.is_none_or(|first| self.last.abs_diff(first) < SAME_STACK)
+        self.back.is_none_or(|back| back == pc) && self.first.is_none_or(|first| self.last.abs_diff(first) < SAME_STACK)
     }
 }
 

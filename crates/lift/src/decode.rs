@@ -3,7 +3,7 @@
 //! Decoding is iced-x86's. An instruction no handler takes becomes `Unsupported`; bytes that are no instruction are an
 //! error, so that the caller can tell bad code from a gap in this crate.
 
-use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter, Instruction, Mnemonic};
+use iced_x86::{Code, Decoder, DecoderOptions, Formatter, GasFormatter, Instruction, Mnemonic};
 use ir::{Arg, Kind, Op, Var, Width};
 
 use crate::builder::{Builder, Lifted};
@@ -91,15 +91,27 @@ pub fn lift(mode: Mode, pc: u64, bytes: &[u8]) -> Result<Insn, LiftError> {
     lift_with(mode, pc, bytes, None)
 }
 
-/// The same for code of a process, whose software interrupts are calls of its system; `long`: the processor is in long mode.
+/// The same for code of a process, whose software interrupts are calls of its system; `long`: the processor is in long mode. `call_gate` is asked
+/// whether a selector stands for a call gate ([`crate::is_call_gate`]): a far call through one is a call of the system too.
 ///
 /// # Errors
 /// [`LiftError`] if the bytes are not an instruction.
-pub fn lift_process(mode: Mode, long: bool, pc: u64, bytes: &[u8]) -> Result<Insn, LiftError> {
-    lift_with(mode, pc, bytes, Some(long))
+pub fn lift_process(
+    mode: Mode,
+    long: bool,
+    pc: u64,
+    bytes: &[u8],
+    call_gate: &mut dyn FnMut(u16) -> bool,
+) -> Result<Insn, LiftError> {
+    lift_with(mode, pc, bytes, Some((long, call_gate)))
 }
 
-fn lift_with(mode: Mode, pc: u64, bytes: &[u8], process: Option<bool>) -> Result<Insn, LiftError> {
+fn lift_with(
+    mode: Mode,
+    pc: u64,
+    bytes: &[u8],
+    process: Option<(bool, &mut dyn FnMut(u16) -> bool)>,
+) -> Result<Insn, LiftError> {
     let insn = decode(mode, pc, bytes)?;
     let mut next = pc.wrapping_add(insn.len() as u64);
     if mode != Mode::Bits64 {
@@ -107,9 +119,17 @@ fn lift_with(mode: Mode, pc: u64, bytes: &[u8], process: Option<bool>) -> Result
     }
     let mut builder = Builder::new(&insn, mode, pc, next);
     let lifted = match process {
-        Some(long) if insn.mnemonic() == Mnemonic::Int => {
+        Some((long, _)) if insn.mnemonic() == Mnemonic::Int => {
             crate::gate::enter(&mut builder, u64::from(insn.immediate8()), long);
             Some(())
+        }
+        Some((false, call_gate)) if insn.code() == Code::Call_ptr1632 => {
+            if call_gate(insn.far_branch_selector()) {
+                crate::gate::call(&mut builder, insn.far_branch_selector());
+                Some(())
+            } else {
+                dispatch(&mut builder)
+            }
         }
         _ => dispatch(&mut builder),
     };

@@ -75,3 +75,75 @@ pub(crate) fn enter(b: &mut Builder, vector: u64, long: bool) {
     debug_assert!(b.mode != Mode::Bits64 || long);
     b.end(Kind::SysEnter, &[target, Arg::Const(next)]);
 }
+
+/// Whether the upper half of a descriptor says that it is a 32-bit call gate that copies no parameters (SDM vol. 3 section 5.8.3); those that copy some
+/// are not modelled.
+#[must_use]
+pub const fn is_call_gate(high: u32) -> bool {
+    high >> 8 & 0x1f == 0xc && high & 0x1f == 0
+}
+
+/// Lifts a process's far call through a call gate outside long mode (SDM vol. 3 section 5.8.5): the gate says where to, the task-state segment which stack;
+/// SS, stack pointer, CS and address of return are pushed there. Flags stay.
+pub(crate) fn call(b: &mut Builder, gate: u16) {
+    let table = if gate & 4 != 0 { Reg::LdtrBase } else { Reg::GdtrBase };
+    let place = b.add(Width::B32, arg(table), u64::from(gate & 0xfff8));
+    let low = b.load(Width::B32, place);
+    let second = b.add(Width::B32, place, 4);
+    let high = b.load(Width::B32, second);
+    let upper = b.and(Width::B32, high, 0xffff_0000);
+    let lower = b.and(Width::B32, low, 0xffff);
+    let offset = b.or(Width::B32, upper, lower);
+    let selector = b.shr(Width::B32, low, 16);
+    let selector = b.and(Width::B16, selector, 0xfffc);
+    let place = b.add(Width::B32, arg(Reg::TrBase), 4);
+    let stack = b.load(Width::B32, place);
+    let place = b.add(Width::B32, arg(Reg::TrBase), 8);
+    let stack_selector = b.load(Width::B16, place);
+    let (words, descriptors) = (base_at(b, selector), base_at(b, stack_selector));
+    let code_base = descriptor_base(b, words.0, words.1);
+    let stack_base = descriptor_base(b, descriptors.0, descriptors.1);
+    let back = next_offset(b);
+    let mut pointer = stack;
+    for value in [arg(Reg::Ss), arg(Reg::Rsp), arg(Reg::Cs), back] {
+        pointer = b.sub(Width::B32, pointer, 4);
+        let place = b.add(Width::B32, stack_base, pointer);
+        b.store(Width::B32, place, value);
+    }
+    b.set(Reg::Rsp, Width::B32, pointer);
+    b.set(Reg::Ss, Width::B16, stack_selector);
+    b.set(Reg::SsBase, Width::B64, stack_base);
+    b.set(Reg::Cs, Width::B16, selector);
+    b.set(Reg::CsBase, Width::B64, code_base);
+    b.set(Reg::Cpl, Width::B8, 0);
+    let target = b.add(Width::B32, offset, code_base);
+    let next = b.next;
+    b.end(Kind::SysEnter, &[target, Arg::Const(next)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn call_gates_are_told_from_segments_and_from_gates_with_parameters() {
+        assert!(is_call_gate(0xc100_ec00));
+        // A code segment, a call gate of two parameters, a 16-bit one, an interrupt gate.
+        assert!([0x00cf_9a00, 0xc100_ec02, 0xc100_e400, 0xc100_ee00].iter().all(|&high| !is_call_gate(high)));
+    }
+
+    #[test]
+    fn only_a_far_call_through_a_gate_enters_the_system() {
+        let far_call = [0x9a, 0, 0, 0, 0, 7, 0];
+        let last = |gate: bool| {
+            let mut asked = Vec::new();
+            let insn = crate::lift_process(Mode::Bits32, false, 0x1000, &far_call, &mut |selector| {
+                asked.push(selector);
+                gate
+            });
+            assert_eq!(asked, [7]);
+            insn.ok().and_then(|insn| insn.ops.last().map(|op| op.kind))
+        };
+        assert_eq!((last(true), last(false)), (Some(Kind::SysEnter), Some(Kind::Call)));
+    }
+}

@@ -11,6 +11,17 @@ use crate::paging::{self, PagingMode};
 /// are not mapped are left out (SDM vol. 3 sections 6.11 and 6.14.1).
 #[must_use]
 pub fn gates(memory: &dyn GuestMemory, mode: PagingMode, root: u64, base: u64, vectors: u8) -> Vec<(u8, u64)> {
+    table(memory, mode, root, base, vectors).into_iter().map(|(vector, handler, _)| (vector, handler)).collect()
+}
+
+/// The handlers of the trap gates among them: the processor leaves interrupts enabled as it goes there (SDM vol. 3 section 6.12.1.3).
+#[must_use]
+pub fn trap_handlers(memory: &dyn GuestMemory, mode: PagingMode, root: u64, base: u64, vectors: u8) -> Vec<u64> {
+    table(memory, mode, root, base, vectors).into_iter().filter(|gate| gate.2).map(|gate| gate.1).collect()
+}
+
+/// Vector, handler, and whether it is a trap gate.
+fn table(memory: &dyn GuestMemory, mode: PagingMode, root: u64, base: u64, vectors: u8) -> Vec<(u8, u64, bool)> {
     let long = mode.linear_bits() > 32;
     let size = if long { 16 } else { 8 };
     let mut found = Vec::new();
@@ -21,7 +32,7 @@ pub fn gates(memory: &dyn GuestMemory, mode: PagingMode, root: u64, base: u64, v
         let whole = bytes.iter().all(Option::is_some);
         gate.iter_mut().zip(bytes.into_iter().flatten()).for_each(|(place, byte)| *place = byte);
         if let Some(handler) = handler(&gate, long).filter(|_| whole) {
-            found.push((vector, handler));
+            found.push((vector, handler, gate[5] & 0xf == 0xf));
         }
     }
     found

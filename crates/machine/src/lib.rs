@@ -14,7 +14,7 @@ pub mod reg;
 pub mod target;
 
 pub use addr::{PAGE_SIZE, PhysAddr, VirtAddr};
-pub use gates::{gates, handler};
+pub use gates::{gates, handler, trap_handlers};
 pub use memory::{GuestMemory, MemoryError, Page};
 pub use paging::{PagingMode, Translation, translate};
 pub use reg::{EFER_LMA, PROCESS_REGS, Reg, RegFile};

@@ -5,7 +5,7 @@
 use machine::{PhysAddr, VirtAddr};
 use trace::Access;
 
-use crate::segment::gdt_offset;
+use crate::segment::Tables;
 
 /// The accesses, without physical addresses. `tables` are the bases of interrupt table, task-state segment and descriptor table, `after` CS, SS and stack
 /// pointer as the handler begins; `read` gives a number of so many bytes.
@@ -28,7 +28,7 @@ pub fn accesses(
     } else {
         loads.extend([(task.wrapping_add(4), 4), (task.wrapping_add(8), 2)]);
         for selector in [cs, ss] {
-            let descriptor = gdt.wrapping_add(gdt_offset(selector).unwrap_or(0));
+            let descriptor = Tables { global: Some(gdt), local: None }.address(selector).unwrap_or(gdt);
             loads.extend([(descriptor, 4), (descriptor.wrapping_add(4), 4)]);
         }
     }

@@ -13,7 +13,7 @@ use crate::idle::IdleCells;
 use crate::qemu::{self, Block, CbFlags, Info, MemInfo, Memory, PluginId, Registers, Target, Tb};
 use crate::ram::Ram;
 use crate::recognise::{self, Load, Mark, Operand, Touches};
-use crate::segment::{self, CR0_PE, Descriptor, FLAGS_VM, gdt_offset};
+use crate::segment::{CR0_PE, Descriptor, FLAGS_VM, Tables};
 use crate::session::{BASE_REGS, BLOCK_REGS, Refusal, SELECTORS, SYSTEM_REGS, Session, Start, VECTOR_REGS};
 use crate::system::SystemRegs;
 
@@ -63,8 +63,8 @@ struct State {
     values: Vec<(usize, u64)>,
     /// The vector of a software interrupt that was the last instruction.
     interrupt: Option<u8>,
-    /// The last code segment looked up: its table's base, selector, whether long mode is active; and its code size.
-    code_segment: Option<((u64, u64, bool), u8)>,
+    /// The last code segment looked up: its descriptor's address, whether long mode is active; and its code size.
+    code_segment: Option<((u64, bool), u8)>,
 }
 
 /// What an instruction's callbacks need; allocated at translation and never freed. Outside recordings that is only
@@ -464,9 +464,7 @@ impl State {
 
     /// The descriptor of a selector, in whichever table it lies.
     fn descriptor(&mut self, vcpu: c_uint, selector: u64) -> Option<Descriptor> {
-        let system = self.system(vcpu);
-        let address = segment::address(system.get(Reg::GdtrBase), system.get(Reg::LdtrBase), selector)?;
-        qword(address).map(Descriptor)
+        descriptor(self.system(vcpu).tables(), selector)
     }
 
     /// The linear address of something in the trainer's data segment.
@@ -512,13 +510,12 @@ impl State {
         if !long && self.flags() & FLAGS_VM != 0 {
             return Ok(16);
         }
-        let table = if cs & 4 == 0 { Reg::GdtrBase } else { Reg::LdtrBase };
-        let table = self.system(vcpu).get(table);
-        let key = (table.unwrap_or(0), cs & 0xfffc, long);
+        let tables = self.system(vcpu).tables();
+        let key = (tables.address(cs).unwrap_or(0), long);
         match self.code_segment {
             Some((known, bits)) if known == key => Ok(bits),
             _ => {
-                let descriptor = self.descriptor(vcpu, cs).ok_or_else(|| {
+                let descriptor = descriptor(tables, cs).ok_or_else(|| {
                     Refusal::new(
                         "code_segment",
                         format!("cannot tell the code size: the descriptor of code segment {cs:#x} is not readable"),
@@ -604,7 +601,7 @@ impl State {
         }
         let system = self.system(vcpu);
         let [idt, task, gdt] = [Reg::IdtrBase, Reg::TrBase, Reg::GdtrBase].map(|reg| system.get(reg).unwrap_or(0));
-        let stack_base = descriptor(Some(gdt), ss).map_or(0, Descriptor::base);
+        let stack_base = descriptor(system.tables(), ss).map_or(0, Descriptor::base);
         let read = |address: u64, size: u8| number(address, size).unwrap_or(0);
         for access in gate::accesses(vector, efer & EFER_LMA != 0, [idt, task, gdt], [cs, ss, rsp], stack_base, &read) {
             let at = |address: u64| match &self.ram {
@@ -721,12 +718,12 @@ impl State {
         let selector = selector & 0xffff;
         let system = self.system(vcpu);
         system.set(selector_reg, selector);
-        let gdt = system.get(Reg::GdtrBase);
-        if let Some(low) = descriptor(gdt, selector) {
+        let tables = system.tables();
+        if let Some(low) = descriptor(tables, selector) {
             let mut base = low.base();
             if efer & EFER_LMA != 0 {
                 // System descriptors have sixteen bytes in long mode; the upper half of the base comes third.
-                let high = gdt.zip(gdt_offset(selector)).and_then(|(gdt, offset)| qword(gdt + offset + 8));
+                let high = tables.address(selector).and_then(|at| qword(at.wrapping_add(8)));
                 base |= high.unwrap_or(0) << 32;
             }
             system.set(base_reg, base);
@@ -752,9 +749,9 @@ fn qword(addr: u64) -> Option<u64> {
     number(addr, 8)
 }
 
-/// The descriptor of a selector in the global table.
-fn descriptor(gdt: Option<u64>, selector: u64) -> Option<Descriptor> {
-    qword(gdt?.wrapping_add(gdt_offset(selector)?)).map(Descriptor)
+/// The descriptor of a selector.
+fn descriptor(tables: Tables, selector: u64) -> Option<Descriptor> {
+    qword(tables.address(selector)?).map(Descriptor)
 }
 
 /// The NUL-terminated string at this address of the trainer.

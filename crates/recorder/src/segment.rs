@@ -35,17 +35,29 @@ impl Descriptor {
     }
 }
 
-/// Where a selector's descriptor lies in the global table; `None` for null selectors and the local table.
-pub const fn gdt_offset(selector: u64) -> Option<u64> {
-    if selector & 4 != 0 || selector & 0xfff8 == 0 { None } else { Some(selector & 0xfff8) }
+/// The bases of the descriptor tables, as far as they were seen loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tables {
+    /// The global table's.
+    pub global: Option<u64>,
+    /// The local table's.
+    pub local: Option<u64>,
 }
 
-/// Where a selector's descriptor lies, given the bases of the global and the local table; `None` for null selectors and a table that is not known.
-pub fn address(global: Option<u64>, local: Option<u64>, selector: u64) -> Option<u64> {
-    match gdt_offset(selector) {
-        Some(offset) => Some(global?.wrapping_add(offset)),
-        None if selector & 4 != 0 => Some(local?.wrapping_add(selector & 0xfff8)),
-        None => None,
+impl Tables {
+    /// Where a selector's descriptor lies: bit 2 chooses the table; `None` for null selectors and a table that was not seen.
+    pub const fn address(self, selector: u64) -> Option<u64> {
+        let table = if selector & 4 != 0 {
+            self.local
+        } else if selector & 0xfff8 == 0 {
+            None
+        } else {
+            self.global
+        };
+        match table {
+            Some(base) => Some(base.wrapping_add(selector & 0xfff8)),
+            None => None,
+        }
     }
 }
 
@@ -61,19 +73,14 @@ mod tests {
         assert_eq!(Descriptor(0x00af_9b00_0000_ffff).code_bits(false), 16);
         assert_eq!(Descriptor(0x000f_9b00_0000_ffff).code_bits(false), 16);
         assert_eq!(Descriptor(0x12cf_9234_5678_ffff).base(), 0x1234_5678);
-        assert_eq!(gdt_offset(0x33), Some(0x30));
-        assert_eq!((gdt_offset(0x37), gdt_offset(3)), (None, None));
     }
 
     #[test]
-    fn descriptors_lie_in_two_tables() {
-        let (global, local) = (Some(0x1000), Some(0x2000));
-        assert_eq!(address(global, local, 0x33), Some(0x1030));
-        assert_eq!(address(global, local, 0x37), Some(0x2030));
-        assert_eq!(address(global, local, 7), Some(0x2000), "the first local one is no null selector");
-        assert_eq!(
-            (address(global, None, 0x37), address(None, local, 0x33), address(global, local, 3)),
-            (None, None, None)
-        );
+    fn the_third_bit_of_a_selector_chooses_the_table() {
+        let tables = Tables { global: Some(0x1000), local: Some(0x2000) };
+        assert_eq!((tables.address(0x33), tables.address(0x37)), (Some(0x1030), Some(0x2030)));
+        assert_eq!((tables.address(3), tables.address(7)), (None, Some(0x2000)));
+        let global = Tables { local: None, ..tables };
+        assert_eq!((global.address(0x17), Tables::default().address(0x10)), (None, None));
     }
 }

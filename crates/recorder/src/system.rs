@@ -2,6 +2,8 @@
 
 use machine::{Reg, RegFile};
 
+use crate::segment::Tables;
+
 /// The model-specific registers worth keeping (Intel SDM vol. 4), and where they go.
 const MSRS: &[(u32, Reg)] = &[
     (0x174, Reg::SysenterCs),
@@ -43,6 +45,11 @@ impl SystemRegs {
     /// One of the two reads of `lgdt` or `lidt`: two bytes are the limit, four or eight the base.
     pub fn table(&mut self, base: Reg, limit: Reg, size: u8, value: u64) {
         self.regs.set(if size == 2 { limit } else { base }, value);
+    }
+
+    /// The descriptor tables.
+    pub fn tables(&self) -> Tables {
+        Tables { global: self.get(Reg::GdtrBase), local: self.get(Reg::LdtrBase) }
     }
 
     /// Fills in what is not known better from elsewhere.

@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     ended.next
                 );
             }
-            replay.interrupted();
+            replay.interrupted(recording.pc(step + 1));
         }
     }
     Ok(())

@@ -190,7 +190,7 @@ pub(crate) fn nothing_executed() -> Error {
 /// Recordings merge when they are of the same program, at the same place, with the same variables.
 fn alike(first: &Recording, other: &Recording) -> Result<(), Error> {
     let (a, b) = (first.trace.header(), other.trace.header());
-    let at = |recording: &Recording, reg| recording.begin_regs().get_or_zero(reg);
+    let at = |recording: &Recording, reg| recording.begin_regs().get(reg);
     let start = |recording: &Recording| (!recording.steps.is_empty()).then(|| recording.pc(0));
     let why = if a.program != b.program {
         format!("they record different programs ({} and {})", a.program, b.program)
@@ -199,7 +199,10 @@ fn alike(first: &Recording, other: &Recording) -> Result<(), Error> {
     } else if start(first) != start(other) {
         "their begin marks lie at different addresses; record both with the same trainer binary, without randomisation"
             .to_string()
-    } else if [Reg::Lstar, Reg::Cstar, Reg::SysenterEip].iter().any(|&reg| at(first, reg) != at(other, reg)) {
+    } else if [Reg::Lstar, Reg::Cstar, Reg::SysenterEip]
+        .iter()
+        .any(|&reg| at(first, reg).zip(at(other, reg)).is_some_and(|(one, two)| one != two))
+    {
         "their kernels lie at different addresses; build from recordings of one base and give one of the other as --base"
             .to_string()
     } else {

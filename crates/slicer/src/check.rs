@@ -62,7 +62,7 @@ pub fn check(recording: &Recording) -> CheckReport {
                 interruptions.before(step - 1, recording.pc(step - 1), &ended, recording.pc(step), replay.regs[rsp]);
             if diverted {
                 report.interruptions += 1;
-                replay.interrupted();
+                replay.interrupted(recording.pc(step));
             }
             settle(&mut report, recording, step - 1, &own, diverted && !ended.complete);
         }

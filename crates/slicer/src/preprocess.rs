@@ -113,7 +113,7 @@ pub fn preprocess(
         if let Some(last) = &last
             && interruptions.before(step - 1, recording.pc(step - 1), last, pc, replay.regs[rsp])
         {
-            replay.interrupted();
+            replay.interrupted(pc);
         }
         let outside = interruptions.none();
         let page = pc & !4095;

@@ -3,11 +3,16 @@
 //! Events are flattened into arrays indexed by step, so that the stages can go over a recording several times without
 //! decoding it again. Lifting happens once for each distinct instruction.
 
+use machine::paging::PagingMode;
 use machine::{EFER_LMA, Reg, RegFile};
 use rustc_hash::FxHashMap;
 use trace::{Access, Event, Trace};
 
 use crate::Error;
+use crate::snapshot::SnapshotMemory;
+
+/// Vectors of exceptions, and the system's own first ones (SDM vol. 3 table 6-1).
+const VECTORS: u8 = 64;
 
 /// One executed instruction (for `rep` string instructions: one or more iterations).
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +52,8 @@ pub struct Recording {
     pub accesses: Vec<Access>,
     /// All register changes, in order.
     pub regs: Vec<(Reg, u64)>,
+    /// Handlers that interruptions reach through trap gates, which leave IF as it is.
+    pub trap_handlers: Vec<u64>,
     /// Set if it is a whole run over the memory of the recording it is named for: its inputs where they were others.
     pub rehearsed: Option<String>,
 }
@@ -65,7 +72,7 @@ impl Recording {
             // A system's own software interrupts are seldom, and look like interruptions.
             let process = insn.pc.0 >> half == begin >> half;
             let lifted = if process {
-                lift::lift_process(mode, long, insn.pc.0, insn.bytes())
+                lift::lift_process(mode, long, insn.pc.0, insn.bytes(), &mut |_| false)
             } else {
                 lift::lift(mode, insn.pc.0, insn.bytes())
             };
@@ -95,7 +102,50 @@ impl Recording {
         if accesses.len() >= u32::MAX as usize || regs.len() >= u32::MAX as usize || steps.len() >= u32::MAX as usize {
             return Err(Error::TooLong);
         }
-        Ok(Self { name: name.to_string(), trace, code, steps, accesses, regs, rehearsed: None })
+        let mut recording = Self {
+            name: name.to_string(),
+            trace,
+            code,
+            steps,
+            accesses,
+            regs,
+            trap_handlers: Vec::new(),
+            rehearsed: None,
+        };
+        recording.call_gates(long)?;
+        recording.trap_handlers = recording.find_trap_handlers();
+        Ok(recording)
+    }
+
+    fn find_trap_handlers(&self) -> Vec<u64> {
+        let regs = self.begin_regs();
+        match (PagingMode::from_regs(regs), regs.get(Reg::Cr3), regs.get(Reg::IdtrBase)) {
+            (Ok(mode), Some(root), Some(base)) => {
+                machine::trap_handlers(&SnapshotMemory::new(self), mode, root, base, VECTORS)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Lifts a process's far calls again that went through a call gate: the first thing the processor reads is the descriptor.
+    fn call_gates(&mut self, long: bool) -> Result<(), Error> {
+        let mut seen = vec![false; self.code.len()];
+        for step in 0..self.steps.len() {
+            let at = self.steps[step].code as usize;
+            if std::mem::replace(&mut seen[at], true) || !matches!(self.code[at].bytes.first(), Some(0x9a)) {
+                continue;
+            }
+            let high = match self.accesses_of(step) {
+                [low, high, ..] if !low.store && !high.store && low.size == 4 => high.value as u32,
+                [both, ..] if !both.store && both.size == 8 => (both.value >> 32) as u32,
+                _ => continue,
+            };
+            let code = &mut self.code[at];
+            code.insn =
+                lift::lift_process(code.mode, long, code.insn.pc, &code.bytes, &mut |_| lift::is_call_gate(high))
+                    .map_err(Error::Lift)?;
+        }
+        Ok(())
     }
 
     /// The accesses of a step.

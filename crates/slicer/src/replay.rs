@@ -14,6 +14,12 @@ use crate::recording::Recording;
 /// The general registers are the first.
 const GENERAL: usize = 16;
 
+/// Segments that a process may not use become null on the way out to it (SDM vol. 2, IRET), which no operation does.
+const DROPPED: [Reg; 8] = [Reg::Es, Reg::Ds, Reg::Fs, Reg::Gs, Reg::EsBase, Reg::DsBase, Reg::FsBase, Reg::GsBase];
+
+/// Registers whose load reads a descriptor.
+const SELECTORS: [Reg; 6] = [Reg::Es, Reg::Cs, Reg::Ss, Reg::Ds, Reg::Fs, Reg::Gs];
+
 /// A memory operand as the recording saw it.
 #[derive(Clone, Copy, Debug)]
 pub struct MemRef {
@@ -115,6 +121,8 @@ pub struct Replay<'r> {
     /// Whether registers may differ from the recording without being wrong: after a start, an interrupt or a nondeterministic instruction.
     loose: bool,
     known: [bool; 256],
+    /// The system was left since the last record.
+    left: bool,
     /// The process's own registers at each open system call of a whole run, which gives them back itself.
     process: Vec<[u64; PROCESS_REGS.len()]>,
     /// The registers as last recorded: records hold changes only, and after an interruption or an undetermined result all of it counts.
@@ -144,6 +152,7 @@ impl<'r> Replay<'r> {
             cursor: 0,
             mismatches: Vec::new(),
             loose: true,
+            left: false,
             known,
             process: Vec::new(),
             recorded,
@@ -168,6 +177,7 @@ impl<'r> Replay<'r> {
                 }
             }
             self.loose = false;
+            self.left = false;
         }
     }
 
@@ -186,6 +196,7 @@ impl<'r> Replay<'r> {
         }
         if self.regs[at] != recorded
             && !self.loose
+            && !(self.left && recorded <= 3 && DROPPED.iter().any(|reg| reg.index() == at))
             && self.known[at]
             && let Some(reg) = Reg::from_index(at)
         {
@@ -195,11 +206,14 @@ impl<'r> Replay<'r> {
         self.known[at] = true;
     }
 
-    /// An interrupt or fault was delivered before the next step: flags as an interrupt gate leaves them, registers as recorded
+    /// An interrupt or fault was delivered before the next step, which is at `handler`: flags as its gate leaves them, registers as recorded
     /// (SDM vol. 3 section 6.12.1.3).
-    pub fn interrupted(&mut self) {
-        for reg in [Reg::If, Reg::Tf, Reg::Nt] {
+    pub fn interrupted(&mut self, handler: u64) {
+        for reg in [Reg::Tf, Reg::Nt] {
             self.regs[reg.index()] = 0;
+        }
+        if !self.recording.trap_handlers.contains(&handler) {
+            self.regs[Reg::If.index()] = 0;
         }
         self.loose = true;
     }
@@ -310,7 +324,7 @@ impl<'r> Replay<'r> {
                 continue;
             }
             if ended.complete {
-                self.report_extra_stores(accesses);
+                self.report_extra_stores(code, accesses);
             }
             return self.repeats(step, ended);
         }
@@ -338,9 +352,11 @@ impl<'r> Replay<'r> {
         }
     }
 
-    fn report_extra_stores(&mut self, accesses: &[Access]) {
+    fn report_extra_stores(&mut self, code: &crate::recording::Code, accesses: &[Access]) {
+        let segment = |op: &Op| op.def().is_some_and(|var| SELECTORS.iter().any(|reg| reg.index() == var.0 as usize));
         for (access, used) in accesses.iter().zip(&self.used) {
-            if access.store && !used && !self.marks_descriptor(access, accesses) {
+            if access.store && !used && !(code.insn.ops.iter().any(segment) && self.marks_descriptor(access, accesses))
+            {
                 self.mismatches.push(Mismatch::ExtraStore { vaddr: access.vaddr.0 });
             }
         }
@@ -427,6 +443,7 @@ impl<'r> Replay<'r> {
                 }
                 Class::Effect => observer.op(index, op, 0, None),
                 Class::Control => {
+                    self.left |= op.kind == Kind::SysExit;
                     let (kind, next) = match op.kind {
                         Kind::BranchIf => (Kind::BranchIf, if a != 0 { b } else { fallthrough }),
                         Kind::Unsupported => {

@@ -68,6 +68,8 @@ pub(crate) struct AddressSpace<'t> {
     pub shared: FxHashMap<u64, u64>,
     begin_regs: &'t machine::RegFile,
     user_half: u64,
+    /// The system's lowest page in the upper half; 0 if there is none.
+    system_start: u64,
     /// Supervisor mappings: physical address, size, linear address.
     supervisor: Vec<(u64, u64, u64)>,
     kernel_code: u64,
@@ -109,6 +111,7 @@ impl<'t> AddressSpace<'t> {
             shared: FxHashMap::default(),
             begin_regs: regs,
             user_half: begin >> (mode_bits(mode) - 1) & 1,
+            system_start: 0,
             supervisor: Vec::new(),
             kernel_code: entry.unwrap_or(u64::MAX),
             named: OnceCell::new(),
@@ -146,6 +149,9 @@ impl<'t> AddressSpace<'t> {
             }
         });
         self.user = user;
+        let upper =
+            supervisor.iter().map(|it: &(u64, u64, u64)| it.2).filter(|at| at >> (mode_bits(self.mode) - 1) & 1 == 1);
+        self.system_start = upper.min().unwrap_or(0);
         self.supervisor = supervisor;
         for (page, frame) in windows {
             if let Some(alias) = self.kernel_alias(frame) {
@@ -248,9 +254,12 @@ impl<'t> AddressSpace<'t> {
         addr.abs_diff(self.kernel_code) < 1 << 30
     }
 
-    /// Whether an address belongs to the process: mapped for it, or else in its half of the address space.
+    /// Whether an address belongs to the process: mapped for it, in its half of the address space, or below the system's lowest page in the
+    /// other half, for 32-bit systems mostly leave their processes three quarters.
     pub fn is_user(&self, page: u64) -> bool {
-        self.user.contains_key(&page) || page >> (mode_bits(self.mode) - 1) & 1 == self.user_half
+        self.user.contains_key(&page)
+            || page >> (mode_bits(self.mode) - 1) & 1 == self.user_half
+            || self.user_half == 0 && page < self.system_start
     }
 
     /// The user pages present at the begin mark.
