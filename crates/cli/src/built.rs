@@ -113,7 +113,10 @@ impl Built<'_> {
             View::Paused(why) => writeln!(out, "  view of the paused processor: {why}")?,
         }
         if let Some(why) = &from.unrepeated {
-            writeln!(out, "  only its slice can answer: a whole run over the training system's own memory stopped ({why})")?;
+            writeln!(
+                out,
+                "  only its slice can answer: a whole run over the training system's own memory stopped ({why})"
+            )?;
         }
         Ok(out.flush()?)
     }

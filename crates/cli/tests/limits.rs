@@ -15,13 +15,27 @@ fn explore() -> Result<(), Failure> {
     let trainers = list.split(',').map(str::to_owned).collect();
     let begin = std::time::Instant::now();
     if std::env::var_os("BUSY").is_some() {
-        let mut guest = boot_target(&Target { idlers: 20, busy: true, append: "state=limits".into(), ..Target::default() }, Duration::from_secs(300))?;
+        let mut guest = boot_target(
+            &Target { idlers: 20, busy: true, append: "state=limits".into(), ..Target::default() },
+            Duration::from_secs(300),
+        )?;
         capture(&mut guest, &run_file("limits-busy")?, Moment::UserMode)?;
         return Ok(());
     }
-    let traces = tool.record(&Training { trainers, ..Training::default() }, &directory);
-    println!("{:?} {traces:?}", begin.elapsed());
-    let mut guest = boot_target(&Target { idlers: 20, append: "state=limits".into(), ..Target::default() }, Duration::from_secs(300))?;
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir_all(&directory)?;
+    let mut words: Vec<std::ffi::OsString> =
+        vec!["record".into(), "--quiet".into(), "-o".into(), directory.clone().into(), "--".into()];
+    words.extend(testkit::guest::training_argv(&Training { trainers, ..Training::default() })?);
+    let done = tool.run(&words)?;
+    println!("{:?} {} {}", begin.elapsed(), done.code, done.messages);
+    if std::env::var_os("TRAIN").is_some() {
+        return Ok(());
+    }
+    let mut guest = boot_target(
+        &Target { idlers: 20, append: "state=limits".into(), ..Target::default() },
+        Duration::from_secs(300),
+    )?;
     capture(&mut guest, &run_file("limits-plain")?, Moment::Idle)?;
     println!("{:?}", begin.elapsed());
     tell(&mut guest, "state patched")?;

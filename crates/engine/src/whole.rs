@@ -406,8 +406,7 @@ const SAME_STACK: u64 = 4096;
 impl Inside {
     /// Whether it ends with a return to `pc` of the task that made it. Another one's stack is elsewhere, even where it is to go on at the same place.
     fn goes_back(&self, pc: u64) -> bool {
-        self.back.is_none_or(|back| back == pc)
-            && self.first.is_none_or(|first| self.last.abs_diff(first) < SAME_STACK)
+        self.back.is_none_or(|back| back == pc) && self.first.is_none_or(|first| self.last.abs_diff(first) < SAME_STACK)
     }
 }
 
