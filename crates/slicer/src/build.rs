@@ -117,13 +117,7 @@ pub fn build_each(
     let entry = paths[0].func[0];
     let emit = |mut graph: Graph, mut table: CodeTable, policy| {
         let slice = sliced(&mut graph, &mut table, &functions, space, policy);
-        if let Some(&op) = graph.foreign.iter().filter(|&&op| slice.ops[op as usize]).min() {
-            let site = graph.sites[graph.op_site[op as usize] as usize];
-            let pc = table.code.get(site.code as usize).map_or(0, |code| code.insn.pc);
-            return Err(Error::Foreign {
-                what: format!("something that the instruction at {pc:#x} uses and the answer needs"),
-            });
-        }
+        not_its_own(&graph, &slice, &table)?;
         let (constants, moved) = moving(start, &table, &graph, &slice);
         let emit = Emit {
             graph: &graph,
@@ -179,6 +173,22 @@ fn sliced(
         }
     }
     slice
+}
+
+/// Refuses a slice that needs what others wrote, or a device of the trainer's.
+fn not_its_own(graph: &Graph, slice: &Slice, table: &CodeTable) -> Result<(), Error> {
+    let first = |ops: &FxHashSet<u32>| {
+        let op = ops.iter().copied().filter(|&op| slice.ops[op as usize]).min()?;
+        let site = graph.sites[graph.op_site[op as usize] as usize];
+        Some(table.code.get(site.code as usize).map_or(0, |code| code.insn.pc))
+    };
+    if let Some(pc) = first(&graph.devices) {
+        return Err(Error::Device { pc });
+    }
+    match first(&graph.foreign) {
+        Some(pc) => Err(Error::Foreign { what: format!("what the instruction at {pc:#x} reads for the answer") }),
+        None => Ok(()),
+    }
 }
 
 pub(crate) fn nothing_executed() -> Error {

@@ -252,6 +252,13 @@ impl Visitor for Depend<'_> {
         }
         self.graph.edge(number, self.guard);
         if let Some(mem) = &mem
+            && mem.io
+            && op.kind == Kind::Load
+            && (self.is_user)(mem.vaddr & !4095)
+        {
+            self.graph.devices.insert(number);
+        }
+        if let Some(mem) = &mem
             && !mem.io
         {
             if (self.is_user)(mem.vaddr & !4095) {

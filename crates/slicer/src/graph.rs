@@ -84,6 +84,8 @@ pub struct Graph {
     pub forced: Vec<u32>,
     /// Operations that defined outputs.
     pub criteria: FxHashSet<u32>,
+    /// Loads from devices that the process has mapped.
+    pub devices: FxHashSet<u32>,
     /// Operations that use what is [`FOREIGN`].
     pub foreign: FxHashSet<u32>,
 }

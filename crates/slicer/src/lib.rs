@@ -78,6 +78,14 @@ pub enum Error {
         /// What.
         what: String,
     },
+    /// The trainer itself reads a device.
+    #[error(
+        "the answer needs what the instruction at {pc:#x} reads from a device, which no target can answer; let the trainer ask the system instead"
+    )]
+    Device {
+        /// The instruction.
+        pc: u64,
+    },
     /// A step does not do what was recorded.
     #[error(
         "{name}: the instruction at {pc:#x} does not do what was recorded ({what}); `virtuoso trace check` says more, please report it"

@@ -213,12 +213,13 @@ pub fn preprocess(
             open: interruptions.open().len(),
         };
         match switches.after(&seen) {
-            None => {}
             Some(Found::Back(open)) => interruptions.back(open),
-            Some(Found::Over(call)) => {
+            // Another task's call may have been cut already.
+            Some(Found::Over(call)) if kept.steps.get(call.kept) == Some(&call.step) => {
                 kept.cut(&call, step as u32, ended);
                 strangers.retain(|&stranger| stranger < call.step);
             }
+            _ => {}
         }
         last = Some(ended);
     }

@@ -53,7 +53,8 @@ pub enum Found {
 const FAR: u64 = 4096;
 
 struct Away {
-    call: Option<Call>,
+    /// The task's calls: others have theirs at the same places of their own address spaces.
+    calls: Vec<Call>,
     open: usize,
 }
 
@@ -85,14 +86,11 @@ impl Switches {
             }
             (None, _) if it.system && it.stack[0].abs_diff(it.stack[1]) >= FAR => {
                 let back = self.away.remove(&(it.pc, it.stack[1]));
-                let call = it.kept.and_then(|_| self.calls.last().copied());
-                self.away.insert((it.pc, it.stack[0]), Away { call, open: it.open });
+                self.away.insert((it.pc, it.stack[0]), Away { calls: self.calls.clone(), open: it.open });
                 if let Some(away) = back {
-                    if let Some(call) = away.call {
-                        // Calls since then are other tasks'.
-                        let mine = self.calls.iter().position(|it| *it == call).map_or(0, |at| at + 1);
-                        self.calls.truncate(mine);
-                        self.leaving = Some(call);
+                    self.calls = away.calls;
+                    if away.open == 0 {
+                        self.leaving = self.calls.last().copied();
                     }
                     return Some(Found::Back(away.open));
                 }
