@@ -16,14 +16,11 @@ int main(void)
 {
     struct itimerval every = {{0, 100}, {0, 100}};
     signal(SIGALRM, on_alarm);
+    setitimer(ITIMER_REAL, &every, NULL);
 
     declare_pids();
     virtuoso_begin("alarmed");
-    setitimer(ITIMER_REAL, &every, NULL);
-    for (int round = 0; round < 8; round++) {
-        count = 0;
-        list_pids();
-    }
+    list_pids();
     virtuoso_end();
 
     every.it_value.tv_usec = 0;

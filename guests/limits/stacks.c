@@ -31,6 +31,8 @@ int main(int argc, char **argv)
 
     declare_pids();
     if (argc > 1) {
+        /* The system writes there; that must not fault between the marks. */
+        memset(other, 1, sizeof other);
         sigaltstack(&stack, NULL);
         sigaction(SIGUSR1, &action, NULL);
         virtuoso_begin(argv[1]);

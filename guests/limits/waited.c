@@ -1,4 +1,4 @@
-/* The trainer waits for a timer's signal, whose handler writes to an output. */
+/* The trainer waits for a timer's signal, whose handler does the work. */
 #include <signal.h>
 #include <sys/time.h>
 
@@ -9,6 +9,7 @@ static volatile uint32_t alarms;
 static void on_alarm(int signal)
 {
     (void)signal;
+    list_pids();
     alarms++;
 }
 
@@ -16,14 +17,12 @@ int main(void)
 {
     struct itimerval once = {{0, 0}, {0, 1000}};
     signal(SIGALRM, on_alarm);
+    setitimer(ITIMER_REAL, &once, NULL);
 
     declare_pids();
-    virtuoso_output("alarms:u32", (void *)&alarms);
     virtuoso_begin("waited");
-    setitimer(ITIMER_REAL, &once, NULL);
     while (!alarms)
         ;
-    list_pids();
     virtuoso_end();
 
     return report_pids();

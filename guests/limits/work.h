@@ -59,7 +59,7 @@ static __attribute__((unused, noinline)) void read_text(const char *path, int fl
     if (fd >= 0 && rc < 0)
         rc = -errno;
     if (rc > 0)
-        memcpy(text, buffer, sizeof text - 1);
+        memcpy(text, buffer, rc < (int32_t)sizeof text ? rc : (int32_t)sizeof text - 1);
     if (fd >= 0)
         close(fd);
 }

@@ -56,6 +56,8 @@ const COMMANDS: &[Case] = &[
         large_target(folder, 0x10_0000, &changed);
         let mut program = text("end");
         program.system = system.hash();
+        // Execute-disable is on: page tables tell code from data.
+        program.registers = vec![(machine::Reg::Cr4 as u16, 1 << 5), (machine::Reg::Efer as u16, 1 << 11)];
         folder.file("p.prog", program.to_bytes().expect("it encodes"));
         folder.file("code.system", system.to_bytes().expect("it encodes"));
         folder.virtuoso(&["tampering", "p.prog", "large.raw", "--system", "code.system"])
@@ -175,8 +177,11 @@ const STOPS: &[Stop] = &[
         name: "limit",
         code: 18,
         slice: Some(|folder| slice(folder, "call f0 stack rsp then return")),
-        // movb $1,(%rdx); add $0x1000,%rdx; jmp: copies page after page
-        whole: Some(|folder| whole(folder, &[0xc6, 0x02, 1, 0x48, 0x81, 0xc2, 0, 0x10, 0, 0, 0xeb, 0xf4])),
+        // add $0x10000,%rdx, past the page tables; movb $1,(%rdx); add $0x1000,%rdx; jmp: copies page after page
+        whole: Some(|folder| {
+            let past = [0x48, 0x81, 0xc2, 0, 0, 1, 0];
+            whole(folder, &[&past[..], &[0xc6, 0x02, 1, 0x48, 0x81, 0xc2, 0, 0x10, 0, 0, 0xeb, 0xf4]].concat())
+        }),
     },
 ];
 

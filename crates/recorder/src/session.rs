@@ -214,6 +214,7 @@ impl Session {
             return Err(Refusal::new("specification", message));
         }
         let Start { mode_bits, regs, idle } = start;
+        in_process(name, "begin", &regs)?;
         let space = space(regs.get_or_zero(Reg::Cr3));
         let Declared { variables, incomplete } = self.declared.remove(&space).unwrap_or_default();
         if incomplete {
@@ -304,7 +305,7 @@ impl Session {
                 );
                 return Err(Refusal::new("migrated", message));
             }
-            Some(_) => {}
+            Some(recording) => in_process(&recording.program, "end", &regs)?,
         }
         let Some(mut recording) = self.recording.take() else { return Ok(false) };
         write_out(&mut recording.writer, &recording.ram)?;
@@ -389,6 +390,17 @@ fn write_out(writer: &mut TraceWriter, ram: &ram::Copy) -> Result<(), TraceError
 /// Address space of a CR3: its page directory, without flags and process-context number.
 const fn space(cr3: u64) -> u64 {
     cr3 & 0x000f_ffff_ffff_f000
+}
+
+/// Marks belong to a process: the system's own code has no variables and no system calls of its own.
+fn in_process(program: &str, mark: &str, regs: &RegFile) -> Result<(), Refusal> {
+    match regs.get(Reg::Cpl) {
+        Some(level) if level != 3 => Err(Refusal::new(
+            "privilege",
+            format!("{mark} mark of \"{program}\" at privilege level {level}: set both marks in the trainer itself"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Every length field must be a declared scalar.
@@ -500,6 +512,13 @@ mod tests {
         assert_eq!(kind(session.begin(0, "a", 2, start(0), || unreachable!())), "protocol");
         begin(&mut session, "a", 0).unwrap();
         assert_eq!(kind(begin(&mut session, "b", 0)), "nested_begin");
+        let mut system = regs(0);
+        system.set(Reg::Cpl, 0);
+        let start = Start { regs: system.clone(), ..start(0) };
+        assert_eq!(kind(session.begin(0, "a", 1, start, || unreachable!())), "privilege");
+        begin(&mut session, "a", 0).unwrap();
+        assert_eq!(kind(session.end(0, system)), "privilege");
+        session.abandon();
         begin(&mut session, "a", 0).unwrap();
         assert_eq!(kind(session.end(1, regs(0))), "migrated");
         session.abandon();

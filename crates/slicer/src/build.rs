@@ -105,14 +105,16 @@ pub fn build_each(
     }
     for ((&(recording, kept), path), numbers) in pairs.iter().zip(&paths).zip(&numbers) {
         let mut depend =
-            Depend::new(&mut graph, &table.code, numbers, recording.begin_regs().get_or_zero(Reg::Rsp), &is_user);
+            Depend::new(&mut graph, &table.code, numbers, recording.begin_regs().get_or_zero(Reg::Rsp), &is_user, kept);
         walk(recording, kept, path, &functions, &options.summaries, &mut depend)?;
         for output in recording.trace.header().outputs() {
             if (0..output.size).any(|at| depend.read_first.contains(&(output.addr.0 + at))) {
                 return Err(Error::OutputRead { name: output.name.clone() });
             }
             let bytes: Vec<u64> = (0..output.size).filter_map(|at| depend.user_byte(output.addr.0 + at)).collect();
-            depend.criterion(bytes.into_iter());
+            if !depend.criterion(bytes.into_iter()) {
+                return Err(Error::Foreign { what: format!("the output {}", output.name) });
+            }
         }
         let end = depend.end();
         graph.end = Some(end);
@@ -124,6 +126,7 @@ pub fn build_each(
     let entry = paths[0].func[0];
     let emit = |mut graph: Graph, mut table: CodeTable, policy| {
         let slice = sliced(&mut graph, &mut table, &functions, space, policy);
+        not_its_own(&graph, &slice, &table)?;
         let (constants, moved) = moving(start, &table, &graph, &slice);
         let emit = Emit {
             graph: &graph,
@@ -181,6 +184,22 @@ fn sliced(
         }
     }
     slice
+}
+
+/// Refuses a slice that needs what others wrote, or a device of the trainer's.
+fn not_its_own(graph: &Graph, slice: &Slice, table: &CodeTable) -> Result<(), Error> {
+    let first = |ops: &FxHashSet<u32>| {
+        let op = ops.iter().copied().filter(|&op| slice.ops[op as usize]).min()?;
+        let site = graph.sites[graph.op_site[op as usize] as usize];
+        Some(table.code.get(site.code as usize).map_or(0, |code| code.insn.pc))
+    };
+    if let Some(pc) = first(&graph.devices) {
+        return Err(Error::Device { pc });
+    }
+    match first(&graph.foreign) {
+        Some(pc) => Err(Error::Foreign { what: format!("what the instruction at {pc:#x} reads for the answer") }),
+        None => Ok(()),
+    }
 }
 
 pub(crate) fn nothing_executed() -> Error {

@@ -1,7 +1,5 @@
 //! Checks a trace against the lifter: every instruction is replayed, every store, next address and known register compared.
 
-use machine::Reg;
-
 use crate::interrupt::Interruptions;
 use crate::recording::Recording;
 use crate::replay::{Blind, Ended, Mismatch, Replay};
@@ -55,11 +53,10 @@ pub fn check(recording: &Recording) -> CheckReport {
     let mut replay = Replay::new(recording);
     let mut interruptions = Interruptions::default();
     let mut last: Option<(Ended, Vec<Mismatch>)> = None;
-    let rsp = Reg::Rsp.index();
     for step in 0..recording.steps.len() {
         if let Some((ended, own)) = last.take() {
             let diverted =
-                interruptions.before(step - 1, recording.pc(step - 1), &ended, recording.pc(step), replay.regs[rsp]);
+                interruptions.before(step - 1, recording.pc(step - 1), &ended, recording.pc(step), &replay.regs);
             if diverted {
                 report.interruptions += 1;
                 replay.interrupted(recording.pc(step));
@@ -75,7 +72,7 @@ pub fn check(recording: &Recording) -> CheckReport {
         for it in &registers {
             report.disagree(recording, step, format!("before it: {it:x?}"));
         }
-        interruptions.after(&ended, replay.regs[rsp]);
+        interruptions.after(&ended, &replay.regs);
         last = Some((ended, own));
     }
     if let Some((_, own)) = last {

@@ -7,9 +7,11 @@ use ir::summary::{Action, Place};
 use ir::{Arg, Class, Kind, Op, Var};
 use lift::Mode;
 use rustc_hash::{FxHashMap, FxHashSet};
+use trace::Access;
 
 use crate::frames::Move;
-use crate::graph::{Graph, INITIAL, RSP};
+use crate::graph::{FOREIGN, Graph, INITIAL, RSP};
+use crate::preprocess::Kept;
 use crate::recording::Code;
 use crate::replay::{Ended, MemRef};
 use crate::summary::{SUMMARY_RESULT, summary_ops};
@@ -20,6 +22,8 @@ type Registers = Box<[u32; 256]>;
 struct Frame {
     func: u32,
     before: Registers,
+    /// What the general registers held before it.
+    values: [u64; 16],
     site: Option<u32>,
     /// The operation that called.
     call: Option<u32>,
@@ -54,6 +58,15 @@ pub struct Depend<'g> {
     rsp: u64,
     /// Bytes of the process that were read as they were at the begin mark, and were not 0.
     pub read_first: FxHashSet<u64>,
+    /// What stores left in memory.
+    content: FxHashMap<u64, Box<[u8; 4096]>>,
+    /// What others stored since the last step over something that was stored before, and whether as the process itself.
+    overwritten: FxHashMap<u64, (u8, bool)>,
+    /// Pages of the process that somebody else filled.
+    filled: FxHashSet<u64>,
+    /// Other tasks ran before this step.
+    switched: bool,
+    values: [u64; 16],
 }
 
 impl<'g> Depend<'g> {
@@ -64,6 +77,7 @@ impl<'g> Depend<'g> {
         numbers: &'g [u32],
         rsp: u64,
         is_user: &'g dyn Fn(u64) -> bool,
+        kept: &Kept,
     ) -> Self {
         Self {
             graph,
@@ -84,6 +98,11 @@ impl<'g> Depend<'g> {
             bottom: rsp,
             rsp,
             read_first: FxHashSet::default(),
+            content: FxHashMap::default(),
+            overwritten: FxHashMap::default(),
+            filled: kept.late_pages.iter().filter(|(_, page)| page.foreign).map(|(&addr, _)| addr).collect(),
+            switched: false,
+            values: [0; 16],
         }
     }
 
@@ -134,6 +153,9 @@ impl<'g> Depend<'g> {
             let writer = self.memory.get(&(at & !4095)).map_or(INITIAL, |page| page[(at & 4095) as usize]);
             if writer == INITIAL {
                 let address = mem.vaddr.wrapping_add(n);
+                if self.filled.contains(&(address & !4095)) {
+                    self.graph.edge(op, FOREIGN);
+                }
                 if value >> (8 * n) & 0xff != 0 && (self.is_user)(address & !4095) {
                     self.read_first.insert(address);
                 }
@@ -141,6 +163,17 @@ impl<'g> Depend<'g> {
                 self.graph.edge(op, writer);
             }
             last = writer;
+        }
+    }
+
+    /// After others' steps: what they left changed is theirs. What an interruption changes in the system is the system's state, as in the target.
+    fn settle(&mut self) {
+        for (paddr, (byte, own)) in std::mem::take(&mut self.overwritten) {
+            let at = (paddr & 4095) as usize;
+            let changed = self.content.get(&(paddr & !4095)).is_none_or(|page| page[at] != byte);
+            if changed && (own || self.switched) {
+                self.page(paddr)[at] = FOREIGN;
+            }
         }
     }
 
@@ -154,16 +187,21 @@ impl<'g> Depend<'g> {
         }
     }
 
-    /// Marks the last writers of a stretch of memory as criteria; `bytes` yields physical addresses.
-    pub fn criterion(&mut self, bytes: impl Iterator<Item = u64>) {
+    /// Marks the last writers of a stretch of memory as criteria; `bytes` yields physical addresses. Whether all of them are the recording's own.
+    #[must_use]
+    pub fn criterion(&mut self, bytes: impl Iterator<Item = u64>) -> bool {
         for at in bytes {
             if let Some(page) = self.memory.get(&(at & !4095)) {
                 let writer = page[(at & 4095) as usize];
+                if writer == FOREIGN {
+                    return false;
+                }
                 if writer != INITIAL {
                     self.graph.criteria.insert(writer);
                 }
             }
         }
+        true
     }
 
     /// The physical address of a user byte that was accessed.
@@ -189,9 +227,9 @@ impl<'g> Depend<'g> {
         writers.into_iter().for_each(|writer| self.graph.edge(op, writer));
     }
 
-    /// The running frame ends: what its function preserves is the caller's again.
-    fn returned(&mut self) {
-        let Some(frame) = self.stack.pop() else { return };
+    /// The running frame ends: what its function preserves is the caller's again. What the general registers held before it.
+    fn returned(&mut self) -> Option<[u64; 16]> {
+        let frame = self.stack.pop()?;
         self.bottom = frame.bottom;
         let function = &self.graph.functions[frame.func as usize];
         let (preserved, moves) = (function.preserved, function.moves);
@@ -204,6 +242,7 @@ impl<'g> Depend<'g> {
             self.registers[RSP.0 as usize] = call;
         }
         self.previous = frame.site;
+        Some(frame.values)
     }
 
     fn enter(&mut self, func: u32, creator: Option<u32>) {
@@ -230,6 +269,7 @@ impl Visitor for Depend<'_> {
         self.previous = Some(self.site);
         *self.before = *self.registers;
         self.guard = INITIAL;
+        self.settle();
     }
 
     fn op(&mut self, index: usize, op: &Op, value: u64, mem: Option<MemRef>) {
@@ -244,6 +284,13 @@ impl Visitor for Depend<'_> {
         }
         self.graph.edge(number, self.guard);
         if let Some(mem) = &mem
+            && mem.io
+            && op.kind == Kind::Load
+            && (self.is_user)(mem.vaddr & !4095)
+        {
+            self.graph.devices.insert(number);
+        }
+        if let Some(mem) = &mem
             && !mem.io
         {
             if (self.is_user)(mem.vaddr & !4095) {
@@ -254,6 +301,8 @@ impl Visitor for Depend<'_> {
                 for n in 0..u64::from(mem.size) {
                     let at = mem.byte(n);
                     self.page(at)[(at & 4095) as usize] = number;
+                    let content = self.content.entry(at & !4095).or_insert_with(|| Box::new([0; 4096]));
+                    content[(at & 4095) as usize] = (value >> (8 * n)) as u8;
                 }
             } else {
                 self.graph.addresses.insert(number, mem.vaddr);
@@ -283,6 +332,7 @@ impl Visitor for Depend<'_> {
         }
         let control =
             code.insn.ops.iter().rposition(|op| op.class() == Class::Control).map(|at| site.first_op + at as u32);
+        let switched = std::mem::take(&mut self.switched);
         match step_move {
             Move::Stay => {}
             Move::Call(func) => {
@@ -291,7 +341,9 @@ impl Visitor for Depend<'_> {
                     calls.push((ended.next, func));
                 }
                 let before = self.before.clone();
-                self.stack.push(Frame { func, before, site: Some(self.site), call: control, bottom: self.bottom });
+                let values = self.values;
+                let frame = Frame { func, before, values, site: Some(self.site), call: control, bottom: self.bottom };
+                self.stack.push(frame);
                 self.bottom = self.rsp;
                 self.enter(func, control);
             }
@@ -305,10 +357,41 @@ impl Visitor for Depend<'_> {
             Move::Return(count) => {
                 self.graph.flow[self.site as usize].returns = true;
                 for _ in 0..count {
-                    self.returned();
+                    let Some(values) = self.returned() else { return };
+                    if switched {
+                        // What the call leaves in a register comes from others, unless it gave the register back.
+                        let changed = (0..16).filter(|&at| at != RSP.0 as usize && values[at] != regs[at]);
+                        changed.for_each(|at| self.registers[at] = FOREIGN);
+                    }
                 }
             }
         }
+        self.values.copy_from_slice(&regs[..16]);
+    }
+
+    fn passes(&mut self, accesses: &[Access], here: bool) {
+        for access in accesses.iter().filter(|access| access.store && !access.io) {
+            for n in 0..u64::from(access.size) {
+                let paddr = access.paddr.0.wrapping_add(n);
+                let own = (self.is_user)(access.vaddr.page().0) && here;
+                if own {
+                    // As far as the process's own addresses go, pages are followed like with its own stores.
+                    let (page, frame) = (access.vaddr.page().0, access.paddr.page().0);
+                    self.user_frames.entry(page).or_insert(frame);
+                }
+                let written =
+                    self.memory.get(&(paddr & !4095)).is_some_and(|page| page[(paddr & 4095) as usize] != INITIAL);
+                if written {
+                    self.overwritten.insert(paddr, ((access.value >> (8 * n)) as u8, own));
+                } else if own {
+                    self.page(paddr)[(paddr & 4095) as usize] = FOREIGN;
+                }
+            }
+        }
+    }
+
+    fn switched(&mut self) {
+        self.switched = true;
     }
 
     fn summary(&mut self, func: u32, call: &SummaryCall) {

@@ -14,6 +14,9 @@ use crate::recording::Code;
 /// "No operation": the value was there at the begin mark.
 pub const INITIAL: u32 = u32::MAX;
 
+/// "Somebody else": another thread or process, a signal's handler, or a device wrote the value between the marks.
+pub const FOREIGN: u32 = u32::MAX - 1;
+
 /// An instruction in a function.
 #[derive(Clone, Copy, Debug)]
 pub struct Site {
@@ -86,6 +89,10 @@ pub struct Graph {
     pub forced: Vec<u32>,
     /// Operations that defined outputs.
     pub criteria: FxHashSet<u32>,
+    /// Loads from devices that the process has mapped.
+    pub devices: FxHashSet<u32>,
+    /// Operations that use what is [`FOREIGN`].
+    pub foreign: FxHashSet<u32>,
 }
 
 impl Graph {
@@ -136,7 +143,9 @@ impl Graph {
     /// Adds "`user` uses what `definer` defines".
     #[inline]
     pub fn edge(&mut self, user: u32, definer: u32) {
-        if definer != INITIAL {
+        if definer == FOREIGN {
+            self.foreign.insert(user);
+        } else if definer != INITIAL {
             self.edges.insert(u64::from(user) << 32 | u64::from(definer));
         }
     }

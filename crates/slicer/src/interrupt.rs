@@ -4,6 +4,7 @@
 //! interrupted code with the same stack pointer.
 
 use ir::Kind;
+use machine::Reg;
 
 use crate::replay::Ended;
 
@@ -17,7 +18,20 @@ pub struct Open {
     /// The step of that instruction.
     pub step: usize,
     rsp: u64,
+    /// The address space, where a process was interrupted.
+    space: u64,
     complete: bool,
+}
+
+/// The address space of a process that runs, 0 in the system: there every stack is in all of them.
+fn process_space(regs: &[u64; 256]) -> u64 {
+    if regs[Reg::Cpl.index()] == 3 { address_space(regs[Reg::Cr3.index()]) } else { 0 }
+}
+
+/// What CR3 says of the address space; a system that hides itself from its processes has two roots for each, side by side.
+#[must_use]
+pub const fn address_space(cr3: u64) -> u64 {
+    cr3 & 0x000f_ffff_ffff_e000
 }
 
 /// An interruption that returned.
@@ -36,26 +50,34 @@ pub struct Interruptions {
 }
 
 impl Interruptions {
-    /// Before the instruction at `pc`, given how step `step` at `last_pc` ended with this stack pointer. Returns whether an interruption begins.
-    pub fn before(&mut self, step: usize, last_pc: u64, last: &Ended, pc: u64, rsp: u64) -> bool {
+    /// Before the instruction at `pc`, given how step `step` at `last_pc` ended with these registers. Returns whether an interruption begins.
+    pub fn before(&mut self, step: usize, last_pc: u64, last: &Ended, pc: u64, regs: &[u64; 256]) -> bool {
         if last.complete && last.next == pc {
             return false;
         }
         let next = if last.complete { last.next } else { last_pc };
-        self.open.push(Open { next, pc: last_pc, step, rsp, complete: last.complete });
+        let (rsp, space) = (regs[Reg::Rsp.index()], process_space(regs));
+        self.open.push(Open { next, pc: last_pc, step, rsp, space, complete: last.complete });
         true
     }
 
-    /// After an instruction that ended with this stack pointer.
-    pub fn after(&mut self, ended: &Ended, rsp: u64) -> Option<Closed> {
+    /// After an instruction that ended with these registers.
+    pub fn after(&mut self, ended: &Ended, regs: &[u64; 256]) -> Option<Closed> {
         if ended.control != Some(Kind::SysExit) {
             return None;
         }
-        let at =
-            self.open.iter().rposition(|open| open.rsp == rsp && (ended.next == open.next || ended.next == open.pc))?;
+        let (rsp, space) = (regs[Reg::Rsp.index()], process_space(regs));
+        let at = self.open.iter().rposition(|open| {
+            open.rsp == rsp && open.space == space && (ended.next == open.next || ended.next == open.pc)
+        })?;
         let open = self.open[at];
         self.open.truncate(at);
         Some(Closed { outermost: at == 0, fault: !open.complete || ended.next != open.next })
+    }
+
+    /// A task is back that had so many open when it went away; the others are other tasks'.
+    pub fn back(&mut self, open: usize) {
+        self.open.truncate(open);
     }
 
     /// Whether no interruption is open.

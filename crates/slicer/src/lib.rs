@@ -29,6 +29,7 @@ pub mod slice;
 mod snapshot;
 pub mod start;
 pub mod summary;
+pub mod switch;
 mod tails;
 mod view;
 pub mod walk;
@@ -56,9 +57,35 @@ pub enum Error {
     #[error("the trace is too long: mark less work between begin and end")]
     TooLong,
     /// An interruption did not return.
-    #[error("the code interrupted at {pc:#x} was never returned to before the end mark; record again")]
+    #[error(
+        "the code interrupted at {pc:#x} was never returned to before the end mark: a signal's handler that executes the mark itself, or an exception after which the system went on elsewhere; set both marks outside of handlers, touch the memory that the system writes for you before the begin mark, and record again"
+    )]
     Interrupted {
         /// Address of the interrupted instruction.
+        pc: u64,
+    },
+    /// Another process ran, and not until the system came back.
+    #[error(
+        "another process ran between the marks, at {pc:#x}, and how the system came back from it was not recognised; let the trainer wait for nothing between its marks, and record again"
+    )]
+    Switched {
+        /// An instruction of the other process, or of the system.
+        pc: u64,
+    },
+    /// Something that the answer needs was written by another task.
+    #[error(
+        "{what} was written between the marks by another thread, process or signal handler, whose work is not the trainer's own; do all of the work in the thread that set the marks"
+    )]
+    Foreign {
+        /// What.
+        what: String,
+    },
+    /// The trainer itself reads a device.
+    #[error(
+        "the answer needs what the instruction at {pc:#x} reads from a device, which no target can answer; let the trainer ask the system instead"
+    )]
+    Device {
+        /// The instruction.
         pc: u64,
     },
     /// A step does not do what was recorded.
@@ -91,7 +118,7 @@ pub enum Error {
     },
     /// Begin and end mark are in different frames.
     #[error(
-        "the end mark is not in the function that set the begin mark (call depth {depth:+}); put both into one function"
+        "the end mark is not in the function that set the begin mark, or another thread executed it (call depth {depth:+}); put both into one function"
     )]
     EndFrame {
         /// How much deeper the end mark is.

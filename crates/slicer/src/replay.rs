@@ -181,6 +181,12 @@ impl<'r> Replay<'r> {
         }
     }
 
+    /// What the last record said of a register, if any did.
+    #[must_use]
+    pub fn last_recorded(&self, reg: Reg) -> Option<u64> {
+        self.recorded[reg.index()]
+    }
+
     /// Passes over a step that is not replayed: records hold changes only, so those before it still count.
     pub fn skip(&mut self, step: usize) {
         for &(reg, recorded) in self.recording.regs_before(step) {

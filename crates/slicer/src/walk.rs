@@ -7,12 +7,14 @@ use ir::{Kind, Op};
 use lift::Mode;
 use machine::Reg;
 use rustc_hash::FxHashMap;
+use trace::Access;
 
 use crate::Error;
 use crate::frames::{Functions, Move, Path};
+use crate::interrupt::address_space;
 use crate::preprocess::Kept;
 use crate::recording::Recording;
-use crate::replay::{Ended, MemRef, Mismatch, Observer, Replay};
+use crate::replay::{Blind, Ended, MemRef, Mismatch, Observer, Replay};
 use crate::summary::SUMMARY_RESULT;
 
 /// Sees a walk.
@@ -23,6 +25,10 @@ pub trait Visitor {
     fn op(&mut self, index: usize, op: &Op, value: u64, mem: Option<MemRef>);
     /// The step ended; registers are as after it.
     fn end(&mut self, step_move: Move, ended: &Ended, regs: &[u64; 256]);
+    /// A step that is no work of the recording's own task passes; `here` when the processor uses the task's address space.
+    fn passes(&mut self, _accesses: &[Access], _here: bool) {}
+    /// Other tasks ran in the call that the next step returns from.
+    fn switched(&mut self) {}
     /// A call to a summarised function returned: its number, argument and result values.
     fn summary(&mut self, func: u32, call: &SummaryCall);
 }
@@ -98,6 +104,7 @@ pub fn walk<V: Visitor>(
     visitor: &mut V,
 ) -> Result<(), Error> {
     let mut replay = Replay::new(recording);
+    let own = address_space(recording.begin_regs().get_or_zero(Reg::Cr3));
     let mut silent: Option<Silent> = None;
     let on_stack = |summary: &Summary| summary.args().iter().any(|place| matches!(place, Place::Stack(_)));
     let mut stored = Stored { on: summaries.values().any(on_stack), ..Stored::default() };
@@ -105,7 +112,24 @@ pub fn walk<V: Visitor>(
     let mut next = 0;
     for (at, &step) in kept.steps.iter().enumerate() {
         let step = step as usize;
-        (next..step).for_each(|skipped| replay.skip(skipped));
+        let switched = kept.switched.contains(&(step as u32));
+        let mut last: Option<Ended> = None;
+        for skipped in next..step {
+            if switched {
+                // The registers at the return are what the call's other half leaves.
+                if last.is_some_and(|last| !last.complete || last.next != recording.pc(skipped)) {
+                    replay.interrupted(recording.pc(skipped));
+                }
+                last = Some(replay.step(skipped, &mut Blind));
+            } else {
+                replay.skip(skipped);
+            }
+            let here = replay.last_recorded(Reg::Cr3).is_none_or(|cr3| address_space(cr3) == own);
+            visitor.passes(recording.accesses_of(skipped), here);
+        }
+        if switched {
+            visitor.switched();
+        }
         next = step + 1;
         if silent.is_none() {
             visitor.begin(path.func[at], recording.steps[step].code, recording.code_of(step).mode);
