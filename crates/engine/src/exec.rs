@@ -60,11 +60,8 @@ fn environment(
         Kind::Tsc => Ok(env.tsc.unwrap_or(0)),
         Kind::Alloc => Ok(space.allocate(a)),
         Kind::Realloc => space.reallocate(a, b).map_err(|fault| Stopped::access(at, a, &fault)),
-        Kind::TlbFlush => {
-            space.flush();
-            Ok(0)
-        }
-        Kind::Free => Ok(0),
+        // Translations never outlive what they were made from.
+        Kind::Free | Kind::TlbFlush => Ok(0),
         Kind::Rdmsr => match a {
             // SDM vol. 4 table 2-2.
             0xc000_0080 => Ok(slots[Reg::Efer.index()]),

@@ -9,7 +9,7 @@ use std::ops::Range;
 use ir::program::{PageContent, Program};
 use machine::paging::{self, PagingMode};
 use machine::{GuestMemory, MemoryError, PhysAddr, VirtAddr};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::place::Placed;
 
@@ -90,6 +90,8 @@ pub struct Space<'t> {
     frames: FxHashMap<u64, u32>,
     /// Frames of kernel pages that [`Space::physical`] was asked for.
     translated: FxHashMap<u64, u64>,
+    /// Frames of page tables that translations went through.
+    tables: FxHashSet<u64>,
     tlb: Box<[Entry<'t>; SLOTS]>,
     heap: u64,
     heap_sizes: FxHashMap<u64, u64>,
@@ -122,6 +124,7 @@ impl<'t> Space<'t> {
             aliases: FxHashMap::default(),
             frames: FxHashMap::default(),
             translated: FxHashMap::default(),
+            tables: FxHashSet::default(),
             tlb: Box::new([empty; SLOTS]),
             heap: program.heap,
             heap_sizes: FxHashMap::default(),
@@ -215,14 +218,20 @@ impl<'t> Space<'t> {
         self.user.contains_key(&(address & !4095))
     }
 
-    fn translate(&self, address: u64) -> Result<paging::Translation, Fault> {
+    fn translate(&mut self, address: u64) -> Result<paging::Translation, Fault> {
         let frames = Frames { memory: self.memory, frames: &self.frames, copies: &self.copies };
-        paging::translate(&frames, self.mode, self.root, VirtAddr(address))
-            .map_err(|error| Fault::Translate(error.to_string()))
+        let (tables, mut new) = (&mut self.tables, false);
+        let translation = paging::translate_by(&frames, self.mode, self.root, VirtAddr(address), &mut |entry| {
+            new |= tables.insert(entry.page().0);
+        });
+        if new {
+            // Stores to these frames have to be noticed from now on.
+            self.forget();
+        }
+        translation.map_err(|error| Fault::Translate(error.to_string()))
     }
 
-    /// Forgets translations, as the processor does when the system asks for it.
-    pub fn flush(&mut self) {
+    fn forget(&mut self) {
         self.translated.clear();
         self.tlb.iter_mut().for_each(|entry| entry.tag = 0);
     }
@@ -252,7 +261,7 @@ impl<'t> Space<'t> {
     /// # Errors
     /// A [`Fault`] naming the cause; the bytes before it are changed.
     pub(crate) fn overwrite(&mut self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
-        self.tlb.iter_mut().for_each(|entry| entry.tag = 0);
+        self.forget();
         for (at, &byte) in bytes.iter().enumerate() {
             let place = PhysAddr(self.physical(address.wrapping_add(at as u64))?);
             let frame = place.page();
@@ -274,6 +283,7 @@ impl<'t> Space<'t> {
     #[cold]
     fn fill(&mut self, page: u64, write: bool) -> Result<Entry<'t>, Fault> {
         let mut entry = Entry { tag: (page >> 12) + 1, target: &ZERO, copy: NONE, writable: true };
+        let mut table = false;
         if let Some(&copy) = self.user.get(&page) {
             entry.copy = copy;
         } else {
@@ -284,6 +294,7 @@ impl<'t> Space<'t> {
                 return Err(Fault::User);
             }
             let frame = translation.paddr.page();
+            table = self.tables.contains(&frame.0);
             entry.writable = translation.writable && alias.is_none();
             if write && !entry.writable {
                 return Err(Fault::ReadOnly);
@@ -312,7 +323,13 @@ impl<'t> Space<'t> {
                 }
             }
         }
-        self.tlb[(page >> 12) as usize % SLOTS] = entry;
+        // Every store to a page table comes here: what was translated by it may not hold any more.
+        entry.writable &= !table;
+        if write && table {
+            self.forget();
+        } else {
+            self.tlb[(page >> 12) as usize % SLOTS] = entry;
+        }
         Ok(entry)
     }
 

@@ -8,7 +8,7 @@ use machine::Reg;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::complete::complete;
-use crate::depend::Depend;
+use crate::depend::{Begin, Depend};
 use crate::emit::Emit;
 use crate::frames::{Functions, Path};
 use crate::graph::{Graph, RSP};
@@ -104,8 +104,8 @@ pub fn build_each(
         }
     }
     for ((&(recording, kept), path), numbers) in pairs.iter().zip(&paths).zip(&numbers) {
-        let mut depend =
-            Depend::new(&mut graph, &table.code, numbers, recording.begin_regs().get_or_zero(Reg::Rsp), &is_user, kept);
+        let begin = Begin::new(recording, start.recording())?;
+        let mut depend = Depend::new(&mut graph, &table.code, numbers, &begin, &is_user, kept);
         walk(recording, kept, path, &functions, &options.summaries, &mut depend)?;
         for output in recording.trace.header().outputs() {
             if (0..output.size).any(|at| depend.read_first.contains(&(output.addr.0 + at))) {

@@ -6,14 +6,19 @@
 use ir::summary::{Action, Place};
 use ir::{Arg, Class, Kind, Op, Var};
 use lift::Mode;
+use machine::paging::PagingMode;
+use machine::{GuestMemory, PhysAddr, Reg, RegFile};
 use rustc_hash::{FxHashMap, FxHashSet};
 use trace::Access;
 
+use crate::Error;
 use crate::frames::Move;
 use crate::graph::{FOREIGN, Graph, INITIAL, RSP};
+use crate::mapping::{Content, Mappings};
 use crate::preprocess::Kept;
-use crate::recording::Code;
+use crate::recording::{Code, Recording};
 use crate::replay::{Ended, MemRef};
+use crate::snapshot::SnapshotMemory;
 use crate::summary::{SUMMARY_RESULT, summary_ops};
 use crate::walk::{SummaryCall, Visitor};
 
@@ -33,6 +38,26 @@ struct Frame {
 
 /// Bytes below the stack pointer that a leaf function may use (System V AMD64 ABI 3.2.2).
 const RED_ZONE: u64 = 128;
+
+/// The machine as a recording began.
+pub struct Begin<'r> {
+    memory: SnapshotMemory<'r>,
+    mode: PagingMode,
+    regs: &'r RegFile,
+}
+
+impl<'r> Begin<'r> {
+    /// Of a recording of a guest, or of a whole run over the memory of `training`.
+    ///
+    /// # Errors
+    /// [`Error::Paging`] when the registers do not tell how addresses are translated.
+    pub fn new(recording: &'r Recording, training: &'r Recording) -> Result<Self, Error> {
+        let regs = recording.begin_regs();
+        let mode = PagingMode::from_regs(regs).map_err(|error| Error::Paging(error.to_string()))?;
+        let holder = if recording.trace.header().whole_run { training } else { recording };
+        Ok(Self { memory: SnapshotMemory::new(holder), mode, regs })
+    }
+}
 
 /// The visitor that adds one recording to a graph.
 pub struct Depend<'g> {
@@ -59,7 +84,10 @@ pub struct Depend<'g> {
     /// Bytes of the process that were read as they were at the begin mark, and were not 0.
     pub read_first: FxHashSet<u64>,
     /// What stores left in memory.
-    content: FxHashMap<u64, Box<[u8; 4096]>>,
+    content: Content<'g>,
+    mappings: Mappings,
+    /// The root of the page tables now.
+    root: u64,
     /// What others stored since the last step over something that was stored before, and whether as the process itself.
     overwritten: FxHashMap<u64, (u8, bool)>,
     /// Pages of the process that somebody else filled.
@@ -75,10 +103,11 @@ impl<'g> Depend<'g> {
         graph: &'g mut Graph,
         code: &'g [Code],
         numbers: &'g [u32],
-        rsp: u64,
+        begin: &'g Begin<'g>,
         is_user: &'g dyn Fn(u64) -> bool,
         kept: &Kept,
     ) -> Self {
+        let rsp = begin.regs.get_or_zero(Reg::Rsp);
         Self {
             graph,
             code,
@@ -98,7 +127,9 @@ impl<'g> Depend<'g> {
             bottom: rsp,
             rsp,
             read_first: FxHashSet::default(),
-            content: FxHashMap::default(),
+            content: Content::new(&begin.memory),
+            mappings: Mappings::new(begin.mode),
+            root: begin.regs.get_or_zero(Reg::Cr3),
             overwritten: FxHashMap::default(),
             filled: kept.late_pages.iter().filter(|(_, page)| page.foreign).map(|(&addr, _)| addr).collect(),
             switched: false,
@@ -170,7 +201,7 @@ impl<'g> Depend<'g> {
     fn settle(&mut self) {
         for (paddr, (byte, own)) in std::mem::take(&mut self.overwritten) {
             let at = (paddr & 4095) as usize;
-            let changed = self.content.get(&(paddr & !4095)).is_none_or(|page| page[at] != byte);
+            let changed = self.content.page(PhysAddr(paddr)).is_ok_and(|page| page[at] != byte);
             if changed && (own || self.switched) {
                 self.page(paddr)[at] = FOREIGN;
             }
@@ -295,15 +326,18 @@ impl Visitor for Depend<'_> {
         {
             if (self.is_user)(mem.vaddr & !4095) {
                 self.follow(mem);
+            } else {
+                let makers = self.mappings.makers(self.root, mem.vaddr, &self.content, &self.memory);
+                makers.iter().for_each(|&maker| self.graph.edge(number, maker));
             }
             self.local(number, mem.vaddr);
             if op.kind == Kind::Store {
                 for n in 0..u64::from(mem.size) {
                     let at = mem.byte(n);
                     self.page(at)[(at & 4095) as usize] = number;
-                    let content = self.content.entry(at & !4095).or_insert_with(|| Box::new([0; 4096]));
-                    content[(at & 4095) as usize] = (value >> (8 * n)) as u8;
+                    self.content.page_mut(at & !4095)[(at & 4095) as usize] = (value >> (8 * n)) as u8;
                 }
+                self.mappings.stored(mem.paddr & !4095);
             } else {
                 self.graph.addresses.insert(number, mem.vaddr);
                 self.use_memory(number, mem, value);
@@ -319,6 +353,7 @@ impl Visitor for Depend<'_> {
 
     fn end(&mut self, step_move: Move, ended: &Ended, regs: &[u64; 256]) {
         self.rsp = regs[RSP.0 as usize];
+        self.root = regs[Reg::Cr3.index()];
         self.next = ended.next;
         let site = self.graph.sites[self.site as usize];
         let code = &self.code[site.code as usize];

@@ -19,6 +19,7 @@ pub mod frames;
 pub mod graph;
 pub mod interrupt;
 mod live;
+mod mapping;
 pub mod preprocess;
 pub mod preserve;
 mod reaching;

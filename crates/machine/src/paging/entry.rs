@@ -56,7 +56,7 @@ impl Rights {
 
 /// Bytes of an entry.
 pub(super) const fn size(mode: PagingMode) -> u64 {
-    if matches!(mode, PagingMode::Bits32 { .. }) { 4 } else { 8 }
+    mode.entry_bytes()
 }
 
 /// Entries of a table.

@@ -86,6 +86,20 @@ pub fn translate(
     cr3: u64,
     vaddr: VirtAddr,
 ) -> Result<Translation, TranslateError> {
+    translate_by(mem, mode, cr3, vaddr, &mut |_| ())
+}
+
+/// The same; `by` is told where each entry lies that is looked at.
+///
+/// # Errors
+/// As [`translate`].
+pub fn translate_by(
+    mem: &dyn GuestMemory,
+    mode: PagingMode,
+    cr3: u64,
+    vaddr: VirtAddr,
+    by: &mut impl FnMut(PhysAddr),
+) -> Result<Translation, TranslateError> {
     if !mode.is_canonical(vaddr) {
         return Err(TranslateError::NonCanonical { vaddr });
     }
@@ -93,6 +107,7 @@ pub fn translate(
     let mut table = mode.root(cr3);
     for level in (1..=mode.levels()).rev() {
         let entry_addr = table.add(entry::index(mode, level, vaddr) * entry::size(mode));
+        by(entry_addr);
         let raw =
             entry::read(mem, mode, entry_addr).map_err(|source| TranslateError::Memory { vaddr, level, source })?;
         match entry::decode(mode, level, raw) {

@@ -41,6 +41,12 @@ pub enum PagingMode {
 pub struct MissingRegister(pub Reg);
 
 impl PagingMode {
+    /// Bytes of an entry of a table.
+    #[must_use]
+    pub const fn entry_bytes(self) -> u64 {
+        if matches!(self, Self::Bits32 { .. }) { 4 } else { 8 }
+    }
+
     /// The mode of these control registers; `long_mode` is EFER.LMA.
     #[must_use]
     pub const fn from_controls(cr0: u64, cr4: u64, long_mode: bool) -> Self {
