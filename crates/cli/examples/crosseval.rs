@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use engine::{Environment, Limits, Outcome, Run, SliceProgram, Values, WholeProgram, parse_inputs};
 use ir::Program;
-use ir::program::Summary;
+use ir::Summary;
 use machine::{Target, TargetOptions};
 use object::{Object, ObjectSymbol};
 use rustc_hash::FxHashMap;
@@ -20,6 +20,7 @@ use testkit::guest::Training;
 use testkit::layout;
 use testkit::pipeline::{Question, Tool, questions};
 use testkit::truth::Truth;
+use virtuoso_cli::allocators::{Convention, of_c};
 use virtuoso_cli::training::{View, choose_view};
 
 type Failure = Box<dyn std::error::Error>;
@@ -90,7 +91,7 @@ fn record(tool: &Tool, program: &str, wanted: usize) -> Result<Vec<PathBuf>, Fai
 fn summaries(program: &str) -> Result<FxHashMap<u64, Summary>, Failure> {
     let elf = std::fs::read(layout::build().join("trainers").join(program))?;
     let elf = object::File::parse(elf.as_slice())?;
-    Ok(elf.symbols().filter_map(|it| Some((it.address(), Summary::by_symbol(it.name().ok()?)?))).collect())
+    Ok(elf.symbols().filter_map(|it| Some((it.address(), of_c(it.name().ok()?, Convention::SystemV64)?))).collect())
 }
 
 fn cases(program: &str) -> Result<Vec<Case>, Failure> {

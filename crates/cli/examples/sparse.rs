@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use engine::{Environment, Limits, Outcome, Run, SliceProgram};
-use ir::program::Summary;
+use ir::Summary;
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
 use machine::{GuestMemory, MemoryError, Page, PhysAddr, Reg, Target, TargetOptions, VirtAddr};
 use object::{Object, ObjectSymbol};
 use slicer::{BuildOptions, Policy, Recording, Start};
 use trace::{Event, Trace, TraceWriter};
+use virtuoso_cli::allocators::{Convention, of_c};
 use virtuoso_cli::training::{Wishes, record_whole, train};
 
 /// Guest memory that remembers which frames were read.
@@ -133,10 +134,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let allocators: Vec<(u64, &str)> = elf
         .symbols()
         .filter_map(|symbol| Some((symbol.address(), symbol.name().ok()?)))
-        .filter(|(_, name)| Summary::by_symbol(name).is_some())
+        .filter(|(_, name)| of_c(name, Convention::SystemV64).is_some())
         .collect();
     let summaries: rustc_hash::FxHashMap<u64, Summary> =
-        allocators.iter().filter_map(|(addr, name)| Some((*addr, Summary::by_symbol(name)?))).collect();
+        allocators.iter().filter_map(|(addr, name)| Some((*addr, of_c(name, Convention::SystemV64)?))).collect();
     copy(path, &trace, &small, &summaries)?;
     let recordings = [Recording::load(&name, Trace::open(&small)?)?];
     let target = Target::open(target, &TargetOptions::default())?;

@@ -1,9 +1,10 @@
 //! The `virtuoso` command: parses the command line, runs one verb, turns failures into text and exit codes.
 //!
-//! A library only so that its own tests and examples can use [`training`].
+//! A library only so that its own tests and examples can use [`training`] and [`allocators`].
 
 #![forbid(unsafe_code)]
 
+pub mod allocators;
 mod built;
 mod changes;
 mod commands;
@@ -11,6 +12,7 @@ mod exit;
 mod failure;
 mod files;
 mod format;
+mod imports;
 mod live;
 mod output;
 mod packs;

@@ -24,7 +24,7 @@ impl Symbols {
         if bytes.starts_with(b"\x7fELF") {
             let elf = object::File::parse(bytes.as_slice())
                 .map_err(|error| Failure::file(path, format!("broken ELF file: {error}; give another symbol file")))?;
-            symbols.add_elf(&elf, 0);
+            symbols.add_file(&elf, 0);
         } else {
             symbols.add_map(&String::from_utf8_lossy(&bytes));
         }
@@ -34,9 +34,9 @@ impl Symbols {
         Ok(symbols)
     }
 
-    /// Adds the functions of an ELF file that was loaded `bias` above its own addresses.
-    pub fn add_elf(&mut self, elf: &object::File<'_>, bias: u64) {
-        let functions = elf.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition());
+    /// Adds the functions of an executable that was loaded `bias` above its own addresses.
+    pub fn add_file(&mut self, file: &object::File<'_>, bias: u64) {
+        let functions = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition());
         for symbol in functions {
             if let Ok(name) = symbol.name() {
                 self.add(symbol.address().wrapping_add(bias), name);

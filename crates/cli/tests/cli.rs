@@ -283,7 +283,7 @@ fn foreign_executables_and_symbols_are_refused() {
     folder.file("text", "hello\n");
     folder.file("cut", b"\x7fELF\x02\x01\x01");
     folder.virtuoso(&["build", "a.trace", "-o", "p.prog", "--elf", "text"]).fails(1, &["text", "no ELF file"]);
-    folder.virtuoso(&["build", "a.trace", "-o", "p.prog", "--elf", "cut"]).fails(1, &["cut", "broken ELF"]);
+    folder.virtuoso(&["build", "a.trace", "-o", "p.prog", "--exe", "cut"]).fails(1, &["cut", "broken executable"]);
     folder
         .virtuoso(&["build", "a.trace", "-o", "p.prog", "--elf", env!("CARGO_BIN_EXE_virtuoso")])
         .fails(1, &["begin mark"]);

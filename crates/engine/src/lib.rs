@@ -16,6 +16,7 @@ mod slice;
 mod space;
 mod spin;
 mod start;
+mod summary;
 pub mod tampering;
 mod watch;
 mod whole;

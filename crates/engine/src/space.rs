@@ -67,7 +67,6 @@ pub struct Space<'t> {
     translated: FxHashMap<u64, u64>,
     tlb: Box<[Entry<'t>; SLOTS]>,
     heap: u64,
-    heap_start: u64,
     heap_sizes: FxHashMap<u64, u64>,
     limit: usize,
     state: u64,
@@ -100,7 +99,6 @@ impl<'t> Space<'t> {
             translated: FxHashMap::default(),
             tlb: Box::new([empty; SLOTS]),
             heap: program.heap,
-            heap_start: program.heap,
             heap_sizes: FxHashMap::default(),
             limit,
             state: 0,
@@ -170,12 +168,18 @@ impl<'t> Space<'t> {
     /// A fault when the old memory cannot be read.
     pub fn reallocate(&mut self, old: u64, size: u64) -> Result<u64, Fault> {
         let new = self.allocate(size);
-        let kept = self.heap_sizes.get(&old).copied().unwrap_or(0).min(size);
-        if new != 0 && old >= self.heap_start {
-            for at in 0..kept {
-                let byte = self.load(old + at, 1)?;
-                self.store(new + at, 1, byte)?;
-            }
+        if new == 0 || old == 0 {
+            return Ok(new);
+        }
+        // How large memory from before the begin mark is nobody knows: what lies behind it does no harm.
+        let known = self.heap_sizes.get(&old).copied();
+        for at in 0..known.unwrap_or(size).min(size) {
+            let byte = match self.load(old.wrapping_add(at), 1) {
+                Ok(byte) => byte,
+                Err(_) if known.is_none() && at > 0 => break,
+                Err(fault) => return Err(fault),
+            };
+            self.store(new + at, 1, byte)?;
         }
         Ok(new)
     }

@@ -4,9 +4,9 @@
 //! target. The trainer's allocator functions are replaced, and the run ends at the end mark. There is no device, no
 //! interrupt and no other CPU. An assertion of the kernel (`ud2`) is stepped over as its handler does when it only warns, and reported.
 
-use ir::program::{PageContent, Summary};
+use ir::program::PageContent;
 use ir::system::System;
-use ir::{Class, Kind, Op, Program, Var};
+use ir::{Class, Kind, Op, Program, Summary, Var};
 use lift::Mode;
 use machine::{GuestMemory, PROCESS_REGS, Reg, RegFile};
 use rustc_hash::FxHashMap;
@@ -19,7 +19,8 @@ use crate::place::Placed;
 use crate::space::Space;
 use crate::spin::Spin;
 use crate::start::{Run, RunError, system_mode};
-use crate::watch::{Seen, Unwatched, Watch};
+use crate::summary::{show_access, show_summary, summarise};
+use crate::watch::{Unwatched, Watch};
 
 /// The end marker (docs/markers.md).
 const END_MARK: [u8; 7] = [0x0f, 0x1f, 0x80, 0x02, 0x00, 0x54, 0x56];
@@ -193,10 +194,10 @@ impl<'p> WholeProgram<'p> {
             }
             if let Some(summary) = block.summary {
                 let slot = slots[Reg::Rsp.index()];
-                match summarise(summary, &mut slots, space, self.modes[0]) {
+                match summarise(&summary, &mut slots, space, self.modes[0]) {
                     Ok(next) => {
                         if W::ON {
-                            show_summary(watch, pc, slot, next, &slots, space, self.modes[0]);
+                            show_summary(watch, (pc, &summary), slot, next, general(&slots), space, self.modes[0]);
                         }
                         (from, pc) = (pc, next);
                     }
@@ -431,34 +432,6 @@ fn general(slots: &Slots) -> [(Reg, u64); 16] {
     std::array::from_fn(|at| (Reg::gpr(at), slots[Reg::gpr(at).index()]))
 }
 
-fn show_access<W: Watch>(watch: &mut W, store: bool, vaddr: u64, size: u64, value: u64, space: &mut Space<'_>) {
-    // It was just made, so it is mapped.
-    let Ok(paddr) = space.physical(vaddr) else { return };
-    let crosses = (vaddr & 4095) + size > 4096;
-    let next_page = if crosses { space.physical((vaddr & !4095).wrapping_add(4096)).ok() } else { None };
-    watch.access(Seen { store, vaddr, paddr, next_page, size: size as u8, value });
-}
-
-/// Shows an allocator function as a body of two instructions: one that leaves something undetermined in the result
-/// register (`rdtsc`), and a return.
-fn show_summary<W: Watch>(
-    watch: &mut W,
-    pc: u64,
-    slot: u64,
-    next: u64,
-    slots: &Slots,
-    space: &mut Space<'_>,
-    mode: Mode,
-) {
-    let mut values = general(slots);
-    // The return itself moves the stack pointer.
-    values[Reg::Rsp.index()].1 = slot;
-    watch.insn(pc, mode, &[0x0f, 0x31]);
-    watch.registers(&values);
-    watch.insn(pc.wrapping_add(2), mode, &[0xc3]);
-    show_access(watch, false, slot, u64::from(mode.bits()) / 8, next, space);
-}
-
 /// Which operations of a block matter: results that are overwritten before anything reads them do not. Most flags are such.
 fn useful(insns: &[lift::Insn]) -> Vec<Vec<bool>> {
     let mut live = [true; 256];
@@ -504,24 +477,4 @@ fn useful(insns: &[lift::Insn]) -> Vec<Vec<bool>> {
         .collect();
     kept.reverse();
     kept
-}
-
-/// Replaces an allocator function: does its work and returns to its caller (System V AMD64 ABI 3.2; cdecl in 32-bit code).
-fn summarise(summary: Summary, slots: &mut Slots, space: &mut Space<'_>, mode: Mode) -> Result<u64, crate::Fault> {
-    let word = u64::from(mode.bits()) / 8;
-    let rsp = slots[Reg::Rsp.index()];
-    let back = space.load(rsp, word)?;
-    let args = if mode == Mode::Bits64 {
-        [slots[Reg::Rdi.index()], slots[Reg::Rsi.index()]]
-    } else {
-        [space.load(rsp + word, word)?, space.load(rsp + 2 * word, word)?]
-    };
-    slots[Reg::Rax.index()] = match summary {
-        Summary::Malloc => space.allocate(args[0]),
-        Summary::Calloc => args[0].checked_mul(args[1]).map_or(0, |size| space.allocate(size)),
-        Summary::Realloc => space.reallocate(args[0], args[1])?,
-        Summary::Free => slots[Reg::Rax.index()],
-    };
-    slots[Reg::Rsp.index()] = rsp.wrapping_add(word);
-    Ok(back)
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::op::{Arg, Op, Var};
 use crate::place::Placement;
+use crate::summary::Summary;
 
 /// A function of a program.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -300,31 +301,4 @@ pub struct Program {
     pub anchors: Vec<Anchor>,
     /// Where it comes from.
     pub provenance: Provenance,
-}
-
-/// An allocator function of the training process that runs replace.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub enum Summary {
-    /// `malloc(size)`.
-    Malloc,
-    /// `calloc(count, size)`.
-    Calloc,
-    /// `realloc(old, size)`.
-    Realloc,
-    /// `free(old)`.
-    Free,
-}
-
-impl Summary {
-    /// The summary of a C library's function of this name.
-    #[must_use]
-    pub fn by_symbol(name: &str) -> Option<Summary> {
-        Some(match name {
-            "malloc" | "__libc_malloc" => Summary::Malloc,
-            "calloc" | "__libc_calloc" => Summary::Calloc,
-            "realloc" | "__libc_realloc" => Summary::Realloc,
-            "free" | "__libc_free" => Summary::Free,
-            _ => return None,
-        })
-    }
 }

@@ -7,11 +7,13 @@
 //! * Arms of computed jumps and calls ascend by address without repetition.
 //! * Pages are page-aligned, at most 4096 bytes and given once; addresses of summaries, clock cells and view cells ascend.
 //! * Images are not empty and do not overlap, gates and code fields ascend, what moves names images that exist, operands moved constants that do.
+//! * Arguments of summaries are in registers, or on the stack above the return address; unused places hold nothing.
 //! * A field's elements have 1, 2, 4 or 8 bytes, its buffer at most [`MAX_FIELD`] bytes, all buffers together [`MAX_FIELDS`].
 
 use crate::op::{Arg, Class, Kind, Op, Var, Width};
 use crate::place::{Change, Moved, Placement};
 use crate::program::{Callee, Elem, Function, PageContent, Program, Target, Terminator};
+use crate::summary::{Place, Summary};
 
 /// Temporaries of one instruction, and a few for the program's own use.
 pub const MAX_TEMPS: u16 = 2048;
@@ -68,6 +70,9 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
     {
         return Err(whole("pages, summaries, clock cells, view cells or anchors do not ascend"));
     }
+    if !program.summaries.iter().all(|(_, summary)| callable(summary)) {
+        return Err(whole("a summary's argument is in no register and not on the stack"));
+    }
     if let Some(rule) = broken_placement(&program.placement) {
         return Err(whole(rule));
     }
@@ -84,6 +89,17 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
         }
     }
     Ok(())
+}
+
+/// Whether a summary's arguments are where arguments can be.
+fn callable(summary: &Summary) -> bool {
+    let is_place = |place: &Place| match place {
+        Place::Register(var) => var.is_reg(),
+        Place::Stack(_) => *place != Summary::NO_ARG,
+    };
+    let (args, unused) = summary.args.split_at(summary.action.arity());
+    let fails = summary.fails.iter().map(|(place, _)| place);
+    args.iter().chain(fails).all(is_place) && unused.iter().all(|place| *place == Summary::NO_ARG)
 }
 
 /// The rule that a placement breaks, if any.

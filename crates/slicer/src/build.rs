@@ -1,7 +1,8 @@
 //! Builds a program from recordings of one training program: all stages in order.
 
+use ir::Summary;
 use ir::place::Moved;
-use ir::program::{CodeRange, PageContent, Program, Provenance, Source, Summary, UserPage, ViewCell};
+use ir::program::{CodeRange, PageContent, Program, Provenance, Source, UserPage, ViewCell};
 use ir::{Class, Kind, Var};
 use machine::Reg;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -10,7 +11,7 @@ use crate::complete::complete;
 use crate::depend::Depend;
 use crate::emit::Emit;
 use crate::frames::{Functions, Path};
-use crate::graph::Graph;
+use crate::graph::{Graph, RSP};
 use crate::preprocess::{Kept, preprocess};
 use crate::preserve::Preserve;
 use crate::recording::{CodeTable, Recording};
@@ -91,8 +92,16 @@ pub fn build_each(
     let mut graph = Graph::default();
     graph.narrow = !first.is_wide();
     graph.functions.resize(functions.keys.len(), Default::default());
-    for (function, preserved) in graph.functions.iter_mut().zip(&preserve.preserved) {
-        function.preserved = preserved.unwrap_or_default();
+    for (number, function) in graph.functions.iter_mut().enumerate() {
+        function.preserved = preserve.preserved[number].unwrap_or_default();
+        match preserve.moves[number].as_slice() {
+            [] | [0] => {}
+            &[moves] => {
+                function.moves = moves;
+                function.preserved.insert(RSP);
+            }
+            _ => return Err(Error::Stack { pc: functions.keys[number].entry }),
+        }
     }
     for ((&(recording, kept), path), numbers) in pairs.iter().zip(&paths).zip(&numbers) {
         let mut depend =

@@ -3,7 +3,7 @@
 //! Last-writer tables hold, for each register and each guest-physical byte, the operation that defined it. Physical bytes, because
 //! one page is often mapped twice. A user page that is moved to another frame (copy on write) takes its writers along.
 
-use ir::program::Summary;
+use ir::summary::{Action, Place};
 use ir::{Arg, Class, Kind, Op, Var};
 use lift::Mode;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -12,7 +12,8 @@ use crate::frames::Move;
 use crate::graph::{Graph, INITIAL, RSP};
 use crate::recording::Code;
 use crate::replay::{Ended, MemRef};
-use crate::walk::{SUMMARY_ARGS, SUMMARY_RESULT, SummaryCall, Visitor, argument};
+use crate::summary::{SUMMARY_RESULT, summary_ops};
+use crate::walk::{SummaryCall, Visitor};
 
 type Registers = Box<[u32; 256]>;
 
@@ -20,6 +21,8 @@ struct Frame {
     func: u32,
     before: Registers,
     site: Option<u32>,
+    /// The operation that called.
+    call: Option<u32>,
     /// The caller's.
     bottom: u64,
 }
@@ -172,6 +175,34 @@ impl<'g> Depend<'g> {
         self.site
     }
 
+    /// The process's last writers of a stretch of memory.
+    fn use_writers(&mut self, op: u32, from: u64, count: u64) {
+        let mut writers: Vec<u32> = (0..count)
+            .filter_map(|n| self.user_byte(from.wrapping_add(n)))
+            .filter_map(|at| self.memory.get(&(at & !4095)).map(|page| page[(at & 4095) as usize]))
+            .filter(|writer| *writer != INITIAL)
+            .collect();
+        writers.dedup();
+        writers.into_iter().for_each(|writer| self.graph.edge(op, writer));
+    }
+
+    /// The running frame ends: what its function preserves is the caller's again.
+    fn returned(&mut self) {
+        let Some(frame) = self.stack.pop() else { return };
+        self.bottom = frame.bottom;
+        let function = &self.graph.functions[frame.func as usize];
+        let (preserved, moves) = (function.preserved, function.moves);
+        for var in preserved.iter() {
+            self.registers[var.0 as usize] = frame.before[var.0 as usize];
+        }
+        if let (true, Some(call)) = (moves != 0, frame.call) {
+            // A call of such a function moves the stack pointer, and has it from its caller.
+            self.graph.edge(call, frame.before[RSP.0 as usize]);
+            self.registers[RSP.0 as usize] = call;
+        }
+        self.previous = frame.site;
+    }
+
     fn enter(&mut self, func: u32, creator: Option<u32>) {
         if let Some(op) = creator {
             self.graph.functions[func as usize].creators.insert(op);
@@ -256,7 +287,7 @@ impl Visitor for Depend<'_> {
                     calls.push((ended.next, func));
                 }
                 let before = self.before.clone();
-                self.stack.push(Frame { func, before, site: Some(self.site), bottom: self.bottom });
+                self.stack.push(Frame { func, before, site: Some(self.site), call: control, bottom: self.bottom });
                 self.bottom = self.rsp;
                 self.enter(func, control);
             }
@@ -270,67 +301,52 @@ impl Visitor for Depend<'_> {
             Move::Return(count) => {
                 self.graph.flow[self.site as usize].returns = true;
                 for _ in 0..count {
-                    let Some(frame) = self.stack.pop() else { return };
-                    self.bottom = frame.bottom;
-                    let preserved = self.graph.functions[frame.func as usize].preserved;
-                    for var in preserved.iter() {
-                        self.registers[var.0 as usize] = frame.before[var.0 as usize];
-                    }
-                    self.previous = frame.site;
+                    self.returned();
                 }
             }
         }
     }
 
     fn summary(&mut self, func: u32, call: &SummaryCall) {
-        let Some(frame) = self.stack.pop() else { return };
-        self.bottom = frame.bottom;
-        self.previous = frame.site;
-        let ops = summary_ops(call.summary, self.graph.narrow);
-        // Past every number of an instruction.
-        let code = u32::MAX - call.summary as u32;
-        let site = self.graph.site(func, code, ops.len());
+        if self.stack.is_empty() {
+            return;
+        }
+        let ops = summary_ops(&call.summary, self.graph.narrow);
+        let site = self.graph.summary_site(func, &ops);
         self.graph.instances[site as usize] += 1;
         self.graph.flow[site as usize].returns = true;
         self.graph.mark_executed(site);
         let first = self.graph.sites[site as usize].first_op;
+        let fails = call.summary.fails.map(|(place, _)| place);
+        let mut loaded = call.summary.args().iter().copied().chain(fails).filter_map(|place| match place {
+            Place::Stack(distance) => Some(call.stack.wrapping_add(distance.into())),
+            Place::Register(_) => None,
+        });
         self.temps.clear();
-        let mut arguments = 0;
         for (index, op) in ops.iter().enumerate() {
             for var in op.uses() {
                 self.use_var(first + index as u32, var);
             }
-            if op.kind == Kind::Load {
-                let from = call.stack.wrapping_add(argument(arguments));
-                arguments += 1;
-                let mut writers: Vec<u32> = (0..op.width.bytes())
-                    .filter_map(|n| self.user_byte(from.wrapping_add(n)))
-                    .filter_map(|at| self.memory.get(&(at & !4095)).map(|page| page[(at & 4095) as usize]))
-                    .filter(|writer| *writer != INITIAL)
-                    .collect();
-                writers.dedup();
-                writers.into_iter().for_each(|writer| self.graph.edge(first + index as u32, writer));
+            if op.kind == Kind::Load
+                && let Some(from) = loaded.next()
+            {
+                self.use_writers(first + index as u32, from, op.width.bytes());
             }
             if let Some(var) = op.def() {
                 self.define(var, first + index as u32);
             }
         }
+        self.returned();
         // What the new memory holds comes from the allocation: zeros, or what the old one held.
         let definer = self.registers[SUMMARY_RESULT.0 as usize];
-        if call.summary == Summary::Realloc {
-            let writers: Vec<u32> = (0..call.args[1].min(1 << 20))
-                .filter_map(|n| self.user_byte(call.args[0].wrapping_add(n)))
-                .filter_map(|at| self.memory.get(&(at & !4095)).map(|page| page[(at & 4095) as usize]))
-                .collect();
-            for writer in writers {
-                self.graph.edge(definer, writer);
+        let size = match call.summary.action {
+            Action::Calloc => call.args[0].saturating_mul(call.args[1]),
+            Action::Realloc => {
+                self.use_writers(definer, call.args[0], call.args[1].min(1 << 20));
+                call.args[1]
             }
-        }
-        let size = match call.summary {
-            Summary::Calloc => call.args[0].saturating_mul(call.args[1]),
-            Summary::Realloc => call.args[1],
-            Summary::Malloc => call.args[0],
-            Summary::Free => 0,
+            Action::Malloc => call.args[0],
+            Action::Free | Action::Release => 0,
         };
         for n in 0..size.min(1 << 20) {
             if let Some(at) = self.user_byte(call.result.wrapping_add(n)) {
@@ -338,32 +354,4 @@ impl Visitor for Depend<'_> {
             }
         }
     }
-}
-
-/// The operations that stand for an allocator function; `narrow` code has its arguments on the stack.
-#[must_use]
-pub fn summary_ops(summary: Summary, narrow: bool) -> Vec<Op> {
-    let wide = ir::Width::B64;
-    let mut ops = Vec::new();
-    let mut args: [Arg; 2] = SUMMARY_ARGS.map(Arg::Var);
-    let count = if matches!(summary, Summary::Calloc | Summary::Realloc) { 2 } else { 1 };
-    if narrow {
-        for (n, arg) in args.iter_mut().enumerate().take(count) {
-            let (address, value) = (Var::temp(2 * n as u16 + 1), Var::temp(2 * n as u16 + 2));
-            ops.push(Op::new(Kind::Add, ir::Width::B32, address, &[RSP.into(), argument(n).into()]));
-            ops.push(Op::new(Kind::Load, ir::Width::B32, value, &[address.into()]));
-            *arg = value.into();
-        }
-    }
-    let [first, second] = args;
-    ops.extend(match summary {
-        Summary::Malloc => vec![Op::new(Kind::Alloc, wide, SUMMARY_RESULT, &[first])],
-        Summary::Calloc => vec![
-            Op::new(Kind::Mul, wide, Var::temp(0), &[first, second]),
-            Op::new(Kind::Alloc, wide, SUMMARY_RESULT, &[Var::temp(0).into()]),
-        ],
-        Summary::Realloc => vec![Op::new(Kind::Realloc, wide, SUMMARY_RESULT, &[first, second])],
-        Summary::Free => vec![Op::new(Kind::Free, wide, Var::NONE, &[first])],
-    });
-    ops
 }

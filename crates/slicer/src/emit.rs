@@ -10,12 +10,12 @@ use rustc_hash::FxHashMap;
 
 use crate::build::Constants;
 use crate::cfg::{Cfg, Node};
-use crate::depend::summary_ops;
 use crate::frames::Functions;
 use crate::graph::{Graph, RSP};
 use crate::preserve::RegSet;
 use crate::recording::Code;
 use crate::slice::Slice;
+use crate::summary::summary_ops;
 
 /// What emission reads.
 pub struct Emit<'e> {
@@ -30,7 +30,7 @@ pub struct Emit<'e> {
     /// The slice.
     pub slice: &'e Slice,
     /// Entry addresses of summarised functions.
-    pub summaries: &'e FxHashMap<u64, ir::program::Summary>,
+    pub summaries: &'e FxHashMap<u64, ir::Summary>,
 }
 
 /// The emitted functions, the first being the entry, and the function of the graph each came from.
@@ -72,7 +72,7 @@ impl Emit<'_> {
                 let blocks = match self.summaries.get(&key.entry) {
                     Some(&summary) if func != entry => vec![Block {
                         pc: key.entry,
-                        ops: summary_ops(summary, self.graph.narrow),
+                        ops: summary_ops(&summary, self.graph.narrow),
                         term: Terminator::Goto(Target::Return),
                         term_pc: key.entry,
                     }],
@@ -250,30 +250,40 @@ impl Body<'_> {
                     return Terminator::Goto(then);
                 }
                 let direct = matches!(op.args[0], Arg::Const(_)) || op.kind == Kind::SysEnter;
+                let code = &self.emit.code[graph.sites[site as usize].code as usize];
+                let moves = |func: u32| graph.functions[func as usize].moves;
+                let moved = moves(flow.calls[0].1);
                 let callee = if direct {
                     match self.ids.get(&flow.calls[0].1) {
                         Some(&func) => Callee::Direct(func),
-                        None => return Terminator::Goto(then),
+                        None => {
+                            if moved != 0 {
+                                ops.insert(0, stack_after(code.mode, moved));
+                                ops.push(Op::new(Kind::Mov, ir::Width::B64, RSP, &[SAVED_STACK.into()]));
+                            }
+                            return Terminator::Goto(then);
+                        }
                     }
                 } else {
+                    // One call can give back one stack pointer: others that it called are as if nobody had seen them.
                     let mut arms: Vec<Arm<Option<FuncId>>> = flow
                         .calls
                         .iter()
+                        .filter(|call| moves(call.1) == moved)
                         .map(|&(value, func)| Arm { value, target: self.ids.get(&func).copied() })
                         .collect();
                     arms.sort_by_key(|arm| arm.value);
                     Callee::Indirect { value: op.args[0], arms }
                 };
                 // The frame gives the stack pointer back as it was before the call: the call's own push must not be in it.
-                let code = &self.emit.code[graph.sites[site as usize].code as usize];
                 let pushes = code
                     .insn
                     .ops
                     .iter()
                     .enumerate()
                     .any(|(index, op)| op.def() == Some(RSP) && self.emit.slice.ops[first_op as usize + index]);
-                if pushes {
-                    ops.insert(0, Op::new(Kind::Mov, ir::Width::B64, SAVED_STACK, &[RSP.into()]));
+                if pushes || moved != 0 {
+                    ops.insert(0, stack_after(code.mode, moved));
                     return Terminator::Call { callee, stack: SAVED_STACK, then };
                 }
                 Terminator::Call { callee, stack: RSP, then }
@@ -294,6 +304,15 @@ impl Body<'_> {
             [next] => self.resolve(*next),
             _ => self.resolve(self.cfg.ipdom[self.cfg.node_of[&site] as usize]),
         }
+    }
+}
+
+/// Sets [`SAVED_STACK`] to the stack pointer after a call.
+fn stack_after(mode: lift::Mode, moves: i64) -> Op {
+    let width = if mode == lift::Mode::Bits64 { ir::Width::B64 } else { ir::Width::B32 };
+    match moves {
+        0 => Op::new(Kind::Mov, ir::Width::B64, SAVED_STACK, &[RSP.into()]),
+        _ => Op::new(Kind::Add, width, SAVED_STACK, &[RSP.into(), moves.cast_unsigned().into()]),
     }
 }
 

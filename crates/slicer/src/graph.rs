@@ -4,11 +4,12 @@
 //! instance of one operation used what an instance of the other defined. Because a slice is closed (when an operation is in, all its
 //! instances are), reachability over these edges is the closed dynamic slice: no dynamic graph needs to be kept.
 
-use ir::Var;
+use ir::{Op, Var};
 use machine::Reg;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::preserve::RegSet;
+use crate::recording::Code;
 
 /// "No operation": the value was there at the begin mark.
 pub const INITIAL: u32 = u32::MAX;
@@ -48,14 +49,18 @@ pub struct Function {
     pub sites: Vec<u32>,
     /// Control operations that enter it: calls and tail jumps.
     pub creators: FxHashSet<u32>,
-    /// What it preserves.
+    /// What it preserves; the stack pointer even if it moves it.
     pub preserved: RegSet,
+    /// How far above the caller's stack pointer it leaves it: a function that takes its arguments off the stack.
+    pub moves: i64,
+    /// The operations that stand for its body, if it is summarised.
+    pub summary: Vec<Op>,
 }
 
 /// The graph.
 #[derive(Clone, Default)]
 pub struct Graph {
-    /// The trainer is not 64-bit code: its C functions take their arguments on the stack.
+    /// The trainer is not 64-bit code: words on its stack have 32 bits.
     pub narrow: bool,
     /// Sites by number.
     pub sites: Vec<Site>,
@@ -101,6 +106,19 @@ impl Graph {
         function.entry.get_or_insert(site);
         function.sites.push(site);
         site
+    }
+
+    /// The one site of a summarised function: its code is past every instruction's number.
+    pub fn summary_site(&mut self, func: u32, ops: &[Op]) -> u32 {
+        self.functions[func as usize].summary = ops.to_vec();
+        self.site(func, u32::MAX, ops.len())
+    }
+
+    /// The operations of a site.
+    #[must_use]
+    pub fn ops<'g>(&'g self, code: &'g [Code], site: u32) -> &'g [Op] {
+        let info = &self.sites[site as usize];
+        code.get(info.code as usize).map_or(&self.functions[info.func as usize].summary, |code| &code.insn.ops)
     }
 
     /// All of a site's operations count as executed.

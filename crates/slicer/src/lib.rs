@@ -28,6 +28,7 @@ pub mod replay;
 pub mod slice;
 mod snapshot;
 pub mod start;
+pub mod summary;
 mod tails;
 mod view;
 pub mod walk;
@@ -36,6 +37,7 @@ pub use build::{BuildOptions, build, build_each};
 pub use check::{CheckReport, check};
 pub use recording::Recording;
 pub use slice::Policy;
+pub use snapshot::process_word;
 pub use start::Start;
 
 /// Why traces do not become a program.
@@ -70,6 +72,22 @@ pub enum Error {
         pc: u64,
         /// The difference.
         what: String,
+    },
+    /// What an allocator function was called with is not known.
+    #[error("{name}: the arguments of the allocator function at {pc:#x} are not in the trace; build without --elf")]
+    Allocator {
+        /// The trace.
+        name: String,
+        /// The function.
+        pc: u64,
+    },
+    /// A function moves the stack pointer now so, now so.
+    #[error(
+        "the function at {pc:#x} leaves the stack pointer at different places; its calls cannot be sliced, use whole runs"
+    )]
+    Stack {
+        /// The function.
+        pc: u64,
     },
     /// Begin and end mark are in different frames.
     #[error(

@@ -97,9 +97,8 @@ fn uses(graph: &Graph, code: &[Code], slice: &Slice, site: usize) -> RegSet {
         return uses;
     }
     let info = graph.sites[site];
-    let Some(code) = code.get(info.code as usize) else { return uses };
     let (mut defined, mut conditional) = (RegSet::default(), false);
-    for (at, op) in code.insn.ops.iter().enumerate() {
+    for (at, op) in graph.ops(code, site as u32).iter().enumerate() {
         if slice.ops[info.first_op as usize + at] {
             op.uses().filter(|var| var.is_reg() && !defined.has(*var)).for_each(|var| uses.insert(var));
         }
@@ -114,8 +113,7 @@ fn uses(graph: &Graph, code: &[Code], slice: &Slice, site: usize) -> RegSet {
 /// What a site defines whichever way its instruction goes.
 fn defines(graph: &Graph, code: &[Code], site: usize) -> RegSet {
     let mut defines = RegSet::default();
-    let Some(code) = code.get(graph.sites[site].code as usize) else { return defines };
-    let certain = code.insn.ops.iter().take_while(|op| op.class() != Class::Control);
+    let certain = graph.ops(code, site as u32).iter().take_while(|op| op.class() != Class::Control);
     certain.filter_map(ir::Op::def).filter(|var| var.is_reg()).for_each(|var| defines.insert(var));
     defines
 }

@@ -12,7 +12,8 @@ use rustc_hash::FxHashMap;
 
 use crate::frames::Move;
 use crate::replay::{Ended, MemRef};
-use crate::walk::{SUMMARY_RESULT, SummaryCall, Visitor};
+use crate::summary::SUMMARY_RESULT;
+use crate::walk::{SummaryCall, Visitor};
 
 /// A set of registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -77,6 +78,8 @@ struct Frame {
 pub struct Preserve {
     /// By function number; functions never seen to return preserve nothing.
     pub preserved: Vec<Option<RegSet>>,
+    /// By function number: how far above the caller's stack pointer it left it, each time it returned; none twice.
+    pub moves: Vec<Vec<i64>>,
     origins: Box<[u32; 256]>,
     before: Box<[u32; 256]>,
     temps: Vec<u32>,
@@ -96,6 +99,7 @@ impl Preserve {
         let origins: Box<[u32; 256]> = Box::new(std::array::from_fn(|at| at as u32));
         Self {
             preserved: vec![None; functions],
+            moves: vec![Vec::new(); functions],
             before: origins.clone(),
             origins,
             temps: Vec::new(),
@@ -110,9 +114,17 @@ impl Preserve {
 
     /// Forgets everything about the previous recording but what functions preserve.
     pub fn restart(&mut self, rsp: u64) {
-        let preserved = std::mem::take(&mut self.preserved);
-        *self = Self { rsp, ..Self::new(0) };
-        self.preserved = preserved;
+        let (preserved, moves) = (std::mem::take(&mut self.preserved), std::mem::take(&mut self.moves));
+        *self = Self { rsp, preserved, moves, ..Self::new(0) };
+    }
+
+    /// Notes where a function left the stack pointer, which was `before` when its caller called.
+    fn moved(&mut self, func: u32, before: u64) {
+        let distance = self.rsp.wrapping_sub(before).cast_signed();
+        let known = &mut self.moves[func as usize];
+        if !known.contains(&distance) {
+            known.push(distance);
+        }
     }
 
     fn fresh(&mut self) -> u32 {
@@ -213,6 +225,9 @@ impl Visitor for Preserve {
                     } else {
                         same.remove(rsp)
                     }
+                    if nth == count && ended.control == Some(Kind::Ret) {
+                        self.moved(frame.func, frame.rsp);
+                    }
                     if nth == count && ended.control == Some(Kind::SysExit) {
                         // A system gives a process its registers back, however it does it.
                         PROCESS_REGS.iter().for_each(|&reg| same.insert(Var(reg as u16)));
@@ -233,9 +248,10 @@ impl Visitor for Preserve {
         }
     }
 
-    fn summary(&mut self, _: u32, _: &SummaryCall) {
+    fn summary(&mut self, _: u32, call: &SummaryCall) {
         if let Some(frame) = self.stack.pop() {
-            self.rsp = frame.rsp;
+            self.rsp = frame.rsp.wrapping_add(call.summary.pops.into());
+            self.moved(frame.func, frame.rsp);
             let mut all = RegSet::ALL;
             all.remove(SUMMARY_RESULT);
             self.preserved[frame.func as usize] = Some(all);

@@ -67,17 +67,20 @@ impl<'g> Reaching<'g> {
     pub fn uses(&mut self, op: u32, found: &mut Vec<u32>) {
         let site = self.graph.op_site[op as usize];
         let info = self.graph.sites[site as usize];
-        let Some(code) = self.code.get(info.code as usize) else { return self.summary_uses(site) };
+        let ops = self.graph.ops(self.code, site);
         let index = (op - info.first_op) as usize;
-        for var in code.insn.ops[index].uses() {
-            let defined = code.insn.ops[..index].iter().rposition(|it| it.def() == Some(var));
+        for var in ops[index].uses() {
+            let defined = ops[..index].iter().rposition(|it| it.def() == Some(var));
             match defined {
                 Some(at) => found.push(info.first_op + at as u32),
                 None if var.is_reg() => self.ask(site, var),
                 None => {}
             }
         }
-        let it = &code.insn.ops[index];
+        let it = &ops[index];
+        if it.kind == Kind::Call && self.moves(site) {
+            self.ask(site, RSP);
+        }
         if it.kind == Kind::Load
             && let Some(&Some(distance)) = self.graph.locals.get(&op)
         {
@@ -113,12 +116,10 @@ impl<'g> Reaching<'g> {
         }
     }
 
-    /// An allocation reads its arguments.
-    fn summary_uses(&mut self, site: u32) {
-        let narrow: &[Var] = &[Var(machine::Reg::Rsp as u16)];
-        for &var in if self.graph.narrow { narrow } else { &crate::walk::SUMMARY_ARGS } {
-            self.ask(site, var);
-        }
+    /// Whether a call there moves the stack pointer.
+    fn moves(&self, site: u32) -> bool {
+        let calls = &self.graph.flow[site as usize].calls;
+        calls.iter().any(|&(_, callee)| self.graph.functions[callee as usize].moves != 0)
     }
 
     fn ask(&mut self, site: u32, var: Var) {
@@ -154,15 +155,7 @@ impl<'g> Reaching<'g> {
     /// The value of a register after a site's own operations.
     fn after(&mut self, site: u32, var: Var, found: &mut Vec<u32>) {
         let info = self.graph.sites[site as usize];
-        let Some(code) = self.code.get(info.code as usize) else {
-            if var == crate::walk::SUMMARY_RESULT {
-                found.extend(info.first_op..info.first_op + info.ops);
-            } else {
-                self.ask(site, var);
-            }
-            return;
-        };
-        let ops = &code.insn.ops;
+        let ops = self.graph.ops(self.code, site);
         // What comes behind a branch inside the instruction may not be executed.
         let certain = ops.iter().position(|op| op.kind == Kind::BranchIf).unwrap_or(ops.len());
         let mut always = false;
@@ -177,6 +170,12 @@ impl<'g> Reaching<'g> {
 
     /// The value of a register when a call has returned.
     fn after_call(&mut self, site: u32, var: Var, found: &mut Vec<u32>) {
+        if var == RSP && self.moves(site) {
+            let ops = self.graph.ops(self.code, site);
+            let first = self.graph.sites[site as usize].first_op;
+            found.extend(ops.iter().rposition(|op| op.kind == Kind::Call).map(|at| first + at as u32));
+            return;
+        }
         for at in 0..self.graph.flow[site as usize].calls.len() {
             let (_, callee) = self.graph.flow[site as usize].calls[at];
             if var == RSP || self.graph.functions[callee as usize].preserved.has(var) {

@@ -192,10 +192,10 @@ impl Search<'_> {
         let mut forms = Forms::default();
         for (op, _) in self.slice.ops.iter().enumerate().filter(|(_, included)| **included) {
             let info = self.graph.sites[self.graph.op_site[op] as usize];
-            let Some(code) = self.code.get(info.code as usize) else { continue };
+            let ops = self.graph.ops(self.code, self.graph.op_site[op]);
             let at = op - info.first_op as usize;
-            if code.insn.ops[at].kind == Kind::Load {
-                forms.insert(fields::form(&code.insn.ops, at));
+            if ops[at].kind == Kind::Load {
+                forms.insert(fields::form(ops, at));
             }
         }
         forms

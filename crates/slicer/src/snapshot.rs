@@ -44,6 +44,18 @@ impl GuestMemory for SnapshotMemory<'_> {
     }
 }
 
+/// A word of the process at the begin mark; `None` where it is not in memory.
+///
+/// # Errors
+/// [`Error::Paging`] when the snapshot's page tables cannot be used.
+pub fn process_word(recording: &Recording, address: u64, bytes: usize) -> Result<Option<u64>, Error> {
+    let regs = recording.begin_regs();
+    let mode = PagingMode::from_regs(regs).map_err(|error| Error::Paging(error.to_string()))?;
+    let memory = SnapshotMemory::new(recording);
+    let read = paging::read_mapped(&memory, mode, regs.get_or_zero(Reg::Cr3), VirtAddr(address), bytes);
+    Ok(read.into_iter().rev().try_fold(0, |value, byte| Some(value << 8 | u64::from(byte?))))
+}
+
 /// The address space at the begin mark.
 pub(crate) struct AddressSpace<'t> {
     pub memory: SnapshotMemory<'t>,

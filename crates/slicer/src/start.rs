@@ -5,8 +5,8 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
-use ir::System;
-use ir::program::{Count, Elem, Field, FuncId, PageContent, Program, Provenance, Summary, UserPage, ViewCell};
+use ir::program::{Count, Elem, Field, FuncId, PageContent, Program, Provenance, UserPage, ViewCell};
+use ir::{Summary, System};
 use machine::{GuestMemory, Reg, RegFile};
 use rustc_hash::FxHashSet;
 use trace::{Length, VarType, Variable};

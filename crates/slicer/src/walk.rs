@@ -2,8 +2,8 @@
 //!
 //! Bodies of the trainer's allocator functions are executed silently; the visitor sees one summary operation instead.
 
-use ir::program::Summary;
-use ir::{Kind, Op, Var};
+use ir::summary::{Place, Summary};
+use ir::{Kind, Op};
 use lift::Mode;
 use machine::Reg;
 use rustc_hash::FxHashMap;
@@ -13,6 +13,7 @@ use crate::frames::{Functions, Move, Path};
 use crate::preprocess::Kept;
 use crate::recording::Recording;
 use crate::replay::{Ended, MemRef, Mismatch, Observer, Replay};
+use crate::summary::SUMMARY_RESULT;
 
 /// Sees a walk.
 pub trait Visitor {
@@ -31,7 +32,7 @@ pub trait Visitor {
 pub struct SummaryCall {
     /// Which.
     pub summary: Summary,
-    /// The first two arguments; on the stack those that it read.
+    /// Its arguments.
     pub args: [u64; 2],
     /// The stack pointer at its entry.
     pub stack: u64,
@@ -45,43 +46,49 @@ struct Silent {
     call: SummaryCall,
     /// Calls in it that have not returned.
     depth: u32,
-    /// Which arguments are known.
-    known: [bool; 2],
+}
+
+/// What was stored last, byte by byte: arguments on the stack. Kept only where there are such.
+#[derive(Default)]
+struct Stored {
+    on: bool,
+    bytes: FxHashMap<u64, u8>,
+}
+
+impl Stored {
+    fn word(&self, address: u64, bytes: u64) -> Option<u64> {
+        (0..bytes)
+            .rev()
+            .try_fold(0, |value, n| Some(value << 8 | u64::from(*self.bytes.get(&address.wrapping_add(n))?)))
+    }
 }
 
 struct Forward<'v, V> {
     visitor: &'v mut V,
-    silent: Option<&'v mut Silent>,
+    silent: bool,
+    stored: &'v mut Stored,
 }
 
 impl<V: Visitor> Observer for Forward<'_, V> {
     fn op(&mut self, index: usize, op: &Op, value: u64, mem: Option<MemRef>) {
-        let Some(silent) = &mut self.silent else { return self.visitor.op(index, op, value, mem) };
-        let Some(mem) = mem.filter(|_| op.kind == Kind::Load) else { return };
-        for n in 0..silent.known.len() {
-            if !silent.known[n] && mem.vaddr == silent.call.stack.wrapping_add(argument(n)) {
-                (silent.call.args[n], silent.known[n]) = (value, true);
+        if self.stored.on
+            && op.kind == Kind::Store
+            && let Some(mem) = &mem
+        {
+            for n in 0..u64::from(mem.size) {
+                self.stored.bytes.insert(mem.vaddr.wrapping_add(n), (value >> (8 * n)) as u8);
             }
+        }
+        if !self.silent {
+            self.visitor.op(index, op, value, mem);
         }
     }
 }
 
-/// Where a 64-bit C function's first two integer arguments are (System V AMD64 ABI 3.2.3).
-pub const SUMMARY_ARGS: [Var; 2] = [Var(Reg::Rdi as u16), Var(Reg::Rsi as u16)];
-
-/// How far above its stack pointer at the entry a 32-bit C function has an argument (System V i386 ABI 2.2.3).
-#[must_use]
-pub const fn argument(n: usize) -> u64 {
-    4 * (n as u64 + 1)
-}
-
-/// The result register.
-pub const SUMMARY_RESULT: Var = Var(Reg::Rax as u16);
-
 /// Walks a recording. `summaries` maps entry addresses to allocator functions.
 ///
 /// # Errors
-/// [`Error::Replay`] when a step does not do what was recorded: whatever is concluded from it would be wrong.
+/// [`Error::Replay`] when a step does not do what was recorded: whatever is concluded from it would be wrong; [`Error::Allocator`].
 pub fn walk<V: Visitor>(
     recording: &Recording,
     kept: &Kept,
@@ -92,6 +99,9 @@ pub fn walk<V: Visitor>(
 ) -> Result<(), Error> {
     let mut replay = Replay::new(recording);
     let mut silent: Option<Silent> = None;
+    let on_stack = |summary: &Summary| summary.args().iter().any(|place| matches!(place, Place::Stack(_)));
+    let mut stored = Stored { on: summaries.values().any(on_stack), ..Stored::default() };
+    let word = if recording.is_wide() { 8 } else { 4 };
     let mut next = 0;
     for (at, &step) in kept.steps.iter().enumerate() {
         let step = step as usize;
@@ -100,7 +110,7 @@ pub fn walk<V: Visitor>(
         if silent.is_none() {
             visitor.begin(path.func[at], recording.steps[step].code, recording.code_of(step).mode);
         }
-        replay.step(step, &mut Forward { visitor, silent: silent.as_mut() });
+        replay.step(step, &mut Forward { visitor, silent: silent.is_some(), stored: &mut stored });
         if let Some(it) = replay.mismatches.iter().find(|it| !matches!(it, Mismatch::Unsupported { .. })) {
             let name = recording.name.clone();
             return Err(Error::Replay { name, pc: recording.pc(step), what: format!("{it:x?}") });
@@ -124,10 +134,17 @@ pub fn walk<V: Visitor>(
         if let Move::Call(func) = step_move
             && let Some(&summary) = summaries.get(&functions.keys[func as usize].entry)
         {
-            let wide = recording.is_wide();
-            let args = if wide { SUMMARY_ARGS.map(|var| replay.regs[var.0 as usize]) } else { [0; 2] };
-            let call = SummaryCall { summary, args, stack: replay.regs[Reg::Rsp.index()], result: 0 };
-            silent = Some(Silent { func, call, depth: 0, known: [wide; 2] });
+            let stack = replay.regs[Reg::Rsp.index()];
+            let mut args = [0; 2];
+            for (arg, &place) in args.iter_mut().zip(summary.args()) {
+                let value = match place {
+                    Place::Register(var) => Some(replay.regs[var.0 as usize]),
+                    Place::Stack(distance) => stored.word(stack.wrapping_add(distance.into()), word),
+                };
+                let name = recording.name.clone();
+                *arg = value.ok_or(Error::Allocator { name, pc: functions.keys[func as usize].entry })?;
+            }
+            silent = Some(Silent { func, call: SummaryCall { summary, args, stack, result: 0 }, depth: 0 });
         }
     }
     Ok(())

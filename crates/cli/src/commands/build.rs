@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use machine::Reg;
 use slicer::{BuildOptions, Policy, Recording};
 
 use crate::built::{self, Built};
@@ -33,8 +32,9 @@ pub struct BuildArgs {
     /// The program file to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// The trainer's executable: its malloc, calloc, realloc and free become operations of the runtime
-    #[arg(long, value_name = "FILE")]
+    /// The trainer's executable, ELF or PE: its malloc, calloc, realloc and free, and what it imports of Windows' heap, become
+    /// operations of the runtime
+    #[arg(long, visible_alias = "exe", value_name = "FILE")]
     elf: Option<PathBuf>,
     /// A recording of the same kernel at another address, of whatever trainer: tells what moves, so that the program runs over
     /// guests whose kernel lies elsewhere
@@ -125,8 +125,9 @@ impl BuildArgs {
     }
 
     fn trainer(&self, recordings: &[Recording], context: Context) -> Result<Option<Trainer>, Failure> {
-        let (Some(path), Some(first)) = (&self.elf, recordings.first()) else { return Ok(None) };
-        let trainer = Trainer::read(path, first.begin_regs().get_or_zero(Reg::Rip))?;
+        let mut recorded = recordings.iter().filter(|it| !it.trace.header().whole_run);
+        let (Some(path), Some(first)) = (&self.elf, recorded.next()) else { return Ok(None) };
+        let trainer = Trainer::read(path, first)?;
         trainer.remark(&path.display(), context);
         Ok(Some(trainer))
     }

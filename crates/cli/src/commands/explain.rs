@@ -173,7 +173,7 @@ fn print_header(out: &mut impl Write, program: &Program) -> Result<(), Failure> 
         pages.kernel
     )?;
     for (addr, summary) in &program.summaries {
-        writeln!(out, "  allocator  {} at {addr:#x}", format!("{summary:?}").to_lowercase())?;
+        writeln!(out, "  allocator  {} at {addr:#x}", summary.action.name())?;
     }
     for cell in &program.view {
         let base = machine::Reg::from_index(cell.base.into()).map_or("?", machine::Reg::name);

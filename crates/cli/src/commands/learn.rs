@@ -152,7 +152,7 @@ fn wishes<'r>(program: &Program, base: Option<&'r Recording>) -> Result<Wishes<'
     let from = &program.provenance;
     let policy = Policy::by_name(&from.policy)
         .ok_or_else(|| format!("it was built with the unknown policy {:?}", from.policy))?;
-    let summaries: FxHashMap<u64, ir::program::Summary> = program.summaries.iter().copied().collect();
+    let summaries: FxHashMap<u64, ir::Summary> = program.summaries.iter().copied().collect();
     let mut rehearse: Vec<InputTexts> = Vec::new();
     for inputs in from.sources.iter().filter_map(|source| source.rehearsed.as_deref()).filter(|it| !it.is_empty()) {
         let texts: InputTexts = inputs

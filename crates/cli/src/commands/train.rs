@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use machine::Reg;
 use serde_json::{Value, json};
 use slicer::{BuildOptions, Recording, Start};
 
@@ -283,11 +282,11 @@ fn usable(paths: &[PathBuf], context: Context) -> Result<Vec<Recording>, Failure
 
 /// The executable a program was recorded from: the one of its name, or the only one whose marks fit.
 fn trainer(name: &str, recordings: &[Recording], executables: &[(PathBuf, Vec<u8>)]) -> Result<Trainer, Failure> {
-    let begin = recordings.first().map_or(0, |first| first.begin_regs().get_or_zero(Reg::Rip));
+    let first = recordings.first().ok_or_else(|| Failure::input(format!("{name} has no recording")))?;
     if let Some((path, _)) = executables.iter().find(|(path, _)| files::name(path) == name) {
-        return Trainer::read(path, begin);
+        return Trainer::read(path, first);
     }
-    let mut fitting = executables.iter().filter_map(|(path, _)| Trainer::read(path, begin).ok());
+    let mut fitting = executables.iter().filter_map(|(path, _)| Trainer::read(path, first).ok());
     match (fitting.next(), fitting.next()) {
         (Some(trainer), None) => Ok(trainer),
         _ => Err(Failure::input(format!(

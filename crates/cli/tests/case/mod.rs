@@ -5,12 +5,12 @@
 use std::path::{Path, PathBuf};
 
 use engine::{Environment, Limits, Outcome, Run, Value};
-use ir::program::Summary;
 use machine::memory::Mock;
 use machine::{PhysAddr, RegFile};
 use serde_json::Value as Json;
 use slicer::{BuildOptions, Policy, Recording};
 use trace::Trace;
+use virtuoso_cli::allocators::{Convention, of_c};
 use virtuoso_cli::training::{Trained, Wishes, train};
 
 /// Anything that fails a test.
@@ -44,7 +44,7 @@ pub fn options(policy: Policy) -> Result<BuildOptions, Failure> {
     let allocators = meta["allocators"].as_array().ok_or("allocators")?;
     let summaries = allocators
         .iter()
-        .filter_map(|it| Some((it["address"].as_u64()?, Summary::by_symbol(it["name"].as_str()?)?)))
+        .filter_map(|it| Some((it["address"].as_u64()?, of_c(it["name"].as_str()?, Convention::SystemV64)?)))
         .collect();
     Ok(BuildOptions { policy, summaries, view: Vec::new() })
 }

@@ -3,9 +3,9 @@
 use super::cursor::Cursor;
 use super::error::{ParseError, Problem, excerpt};
 use super::names::numbered;
-use super::print_program::summary_name;
 use crate::place::{Change, Field as CodeField, Moved};
-use crate::program::{Count, Elem, Field, Summary};
+use crate::program::{Count, Elem, Field};
+use crate::summary::{Action, Place, Summary};
 
 /// `"name" u32[field "count" max 64] @0x1000`.
 pub(super) fn field(cursor: &mut Cursor<'_>) -> Result<Field, ParseError> {
@@ -43,13 +43,34 @@ fn elem(cursor: &mut Cursor<'_>) -> Result<Elem, ParseError> {
     bytes("u").map(Elem::Unsigned).or_else(|| bytes("i").map(Elem::Signed)).ok_or_else(|| start.expected(WHAT))
 }
 
-/// The name of a summary.
+/// `malloc rdi`, or `realloc [0xc] [0x10] pops 0x10 fails [0x8] 0x10`.
 pub(super) fn summary(cursor: &mut Cursor<'_>) -> Result<Summary, ParseError> {
-    const WHAT: &str = "malloc, calloc, realloc or free";
+    const WHAT: &str = "malloc, calloc, realloc, free or release";
     let start = *cursor;
     let word = cursor.word(WHAT)?;
-    let all = [Summary::Malloc, Summary::Calloc, Summary::Realloc, Summary::Free];
-    all.into_iter().find(|summary| summary_name(*summary) == word).ok_or_else(|| start.expected(WHAT))
+    let action = Action::ALL.into_iter().find(|action| action.name() == word).ok_or_else(|| start.expected(WHAT))?;
+    let mut summary = Summary { action, args: [Summary::NO_ARG; 2], pops: 0, fails: None };
+    for arg in &mut summary.args[..action.arity()] {
+        *arg = place(cursor)?;
+    }
+    if cursor.peek() == "pops" {
+        cursor.keyword("pops")?;
+        summary.pops = small(cursor)?;
+    }
+    if cursor.peek() == "fails" {
+        cursor.keyword("fails")?;
+        summary.fails = Some((place(cursor)?, small(cursor)?));
+    }
+    Ok(summary)
+}
+
+fn place(cursor: &mut Cursor<'_>) -> Result<Place, ParseError> {
+    if !cursor.eat("[") {
+        return cursor.var().map(Place::Register);
+    }
+    let distance = small(cursor)?;
+    cursor.mark("]")?;
+    Ok(Place::Stack(distance))
 }
 
 /// A number that fits a smaller type.

@@ -6,7 +6,8 @@ use super::ROW;
 use super::names::print_var;
 use super::print::{print_op, print_terminator};
 use crate::place::{Change, Moved, Placement};
-use crate::program::{Count, Elem, Field, FuncId, Function, PageContent, Program, Summary};
+use crate::program::{Count, Elem, Field, FuncId, Function, PageContent, Program};
+use crate::summary::{Place, Summary};
 
 /// A function and its blocks; `id` is its number in its program.
 #[must_use]
@@ -62,7 +63,7 @@ fn write_program(out: &mut String, program: &Program, names: &[&str]) -> std::fm
         writeln!(out, "register {} {value:#x}", print_var(crate::Var(*reg), names))?;
     }
     for (addr, summary) in &program.summaries {
-        writeln!(out, "summary {addr:#x} {}", summary_name(*summary))?;
+        writeln!(out, "summary {addr:#x} {}", print_summary(summary, names))?;
     }
     for addr in &program.clock {
         writeln!(out, "clock {addr:#x}")?;
@@ -163,14 +164,23 @@ fn print_field(field: &Field) -> String {
     format!("{} {elem}{count} @{:#x}", quoted(&field.name), field.addr)
 }
 
-/// The word for a summary.
-pub(super) const fn summary_name(summary: Summary) -> &'static str {
-    match summary {
-        Summary::Malloc => "malloc",
-        Summary::Calloc => "calloc",
-        Summary::Realloc => "realloc",
-        Summary::Free => "free",
+/// `malloc rdi`, or `realloc [0xc] [0x10] pops 0x10 fails [0x8] 0x10`.
+fn print_summary(summary: &Summary, names: &[&str]) -> String {
+    let place = |place: Place| match place {
+        Place::Register(var) => print_var(var, names),
+        Place::Stack(distance) => format!("[{distance:#x}]"),
+    };
+    let mut text = summary.action.name().to_string();
+    for &arg in summary.args() {
+        text += &format!(" {}", place(arg));
     }
+    if summary.pops != 0 {
+        text += &format!(" pops {:#x}", summary.pops);
+    }
+    if let Some((arg, bits)) = summary.fails {
+        text += &format!(" fails {} {bits:#x}", place(arg));
+    }
+    text
 }
 
 /// Bytes in rows; rows of zeros are left out.

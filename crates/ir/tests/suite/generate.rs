@@ -6,8 +6,9 @@ use ir::op::{Arg, Class, Kind, Op, Var, Width};
 use ir::place::{Change, Field as CodeField, Image, Moved, Placement};
 use ir::program::{
     Anchor, Arm, Block, BlockId, Callee, CodeRange, Count, Elem, Field, FuncId, Function, PageContent, Program,
-    Provenance, Source, Summary, Target, Terminator, UserPage, ViewCell,
+    Provenance, Source, Target, Terminator, UserPage, ViewCell,
 };
+use ir::summary::{Action, Place, Summary};
 
 /// Names like those of a machine, and some that cannot be used as they are.
 pub const NAMES: &[&str] =
@@ -249,11 +250,26 @@ impl Random {
         }
     }
 
+    fn summary(&mut self) -> Summary {
+        let action = self.pick(&Action::ALL);
+        let mut args = [Summary::NO_ARG; 2];
+        args[..action.arity()].fill_with(|| self.argument());
+        let fails = (self.below(2) == 0).then(|| (self.argument(), self.next() as u32));
+        Summary { action, args, pops: self.below(64) as u16, fails }
+    }
+
+    fn argument(&mut self) -> Place {
+        match self.below(2) {
+            0 if self.wild => Place::Stack(self.next() as u16),
+            0 => Place::Stack(4 + self.below(64) as u16),
+            _ => Place::Register(Var(self.below(256) as u16)),
+        }
+    }
+
     /// A program.
     pub fn program(&mut self) -> Program {
         let functions = if self.wild { self.below(3) } else { 1 + self.below(3) };
         let page = |at: usize, addr: u64, wild: bool| if wild { addr } else { at as u64 * 0x3000 };
-        let summaries = [Summary::Malloc, Summary::Calloc, Summary::Realloc, Summary::Free];
         let wild = self.wild;
         Program {
             name: self.text(),
@@ -269,7 +285,7 @@ impl Random {
             begin_pc: self.number(),
             pages: self.ascending().iter().enumerate().map(|(at, &addr)| self.page(page(at, addr, wild))).collect(),
             heap: self.number(),
-            summaries: self.ascending().into_iter().map(|addr| (addr, self.pick(&summaries))).collect(),
+            summaries: self.ascending().into_iter().map(|addr| (addr, self.summary())).collect(),
             code: self.many(3, |random| {
                 let length = random.below(100);
                 CodeRange { addr: random.number(), bytes: random.bytes(length) }

@@ -10,8 +10,8 @@ program "good"
 input "pid" u32 @0x1000
 output "comm" char[16] @0x1010
 register rax 1
-summary 0x10 malloc
-summary 0x20 free
+summary 0x10 malloc [0x4]
+summary 0x20 free [0x4]
 clock 0x30
 clock 0x40
 view rax 0x10 8 0x20
@@ -115,6 +115,8 @@ fn orders() {
     refused("view rax 0x18", "view rax 0x10", "ascend");
     refused("view rax 0x18 4", "view rax 0x18 3", "size");
     refused("summary 0x20 free", "summary 0xf free", "ascend");
+    refused("summary 0x20 free [0x4]", "summary 0x20 free [0x0]", "argument");
+    refused("summary 0x20 free [0x4]", "summary 0x20 free t0", "argument");
     refused("page 0x2000 kernel", "page 0x1000 kernel", "ascend");
 }
 
