@@ -24,7 +24,10 @@ pub fn run() -> Outcome {
     qemu()?;
     let kernel = kernel()?;
     headers(&kernel)?;
-    makedumpfile()?;
+    optional("makedumpfile", &["makedumpfile"], "the dumps that it writes")?;
+    optional("x86_64-w64-mingw32-gcc", &["gcc-mingw-w64-x86-64-win32"], "that 64-bit Windows trainers compile")?;
+    optional("i686-w64-mingw32-gcc", &["gcc-mingw-w64-i686-win32"], "that 32-bit Windows trainers compile")?;
+    optional("nasm", &["nasm", "fasm", "tcc"], "marks of assemblers and a third compiler")?;
     let mut kernels = vec![kernel];
     for name in OTHERS {
         kernels.extend(other_kernel(name)?);
@@ -86,18 +89,18 @@ fn headers(kernel: &Kernel) -> Outcome {
     Ok(apt::install(&[&package, "make"], None)?)
 }
 
-/// Installs the tool whose dumps are read besides QEMU's; without it their test does with QEMU's alone.
-fn makedumpfile() -> Outcome {
-    const PACKAGE: &str = "makedumpfile";
-    if shell::exists(PACKAGE) {
+/// Installs packages that a test needs, told by a program; where there are none that test does without them and says so.
+fn optional(program: &str, packages: &[&str], tested: &str) -> Outcome {
+    if shell::exists(program) {
         return Ok(());
     }
-    if !apt::present() || apt::versions(PACKAGE).is_empty() {
-        println!("setup: no {PACKAGE} to be had: its dumps will not be tested");
+    let list = packages.join(", ");
+    if !apt::present() || packages.iter().any(|package| apt::versions(package).is_empty()) {
+        println!("setup: no {list} to be had: not tested is {tested}");
         return Ok(());
     }
-    println!("setup: installing {PACKAGE} (to test the dumps that it writes)");
-    Ok(apt::install(&[PACKAGE], None)?)
+    println!("setup: installing {list} (to test {tested})");
+    Ok(apt::install(packages, None)?)
 }
 
 /// Makes sure that there is a QEMU that is new enough.
