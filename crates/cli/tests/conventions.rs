@@ -2,7 +2,7 @@
 //! is executed, written down as a recording, built with and without its allocators being known, and asked with another input.
 //!
 //! `microsoft64.txt` has arguments in rcx, rdx, r8 and r9; `stdcall.txt` has them on the stack, and the functions take them off, those that
-//! allocate and others. Both call one function through a jump, as compilers do that do not know that it is imported.
+//! allocate and others. `marks.txt` begins and ends in functions, as trainers do that MSVC compiled. Both allocating ones call one function through a jump, as compilers do that do not know that it is imported.
 
 #![forbid(unsafe_code)]
 
@@ -60,7 +60,10 @@ impl Guest {
         data[..4].copy_from_slice(&1u32.to_le_bytes());
         data[0x20..0x28].copy_from_slice(&HEAP.to_le_bytes());
         let mut pages = vec![(CODE, code(name, wide)?), (DATA, data)];
-        pages.extend([HEAP, STACK].map(|page| (page, vec![0; 4096])));
+        // Two registers that a function of marks saved, and where it was called.
+        let mut stack = vec![0; 4096];
+        stack[0x810..0x818].copy_from_slice(&0x1020u64.to_le_bytes());
+        pages.extend([(HEAP, vec![0; 4096]), (STACK, stack)]);
         let entry = |value: u64| value.to_le_bytes()[..if wide { 8 } else { 4 }].to_vec();
         let levels = if wide { 4 } else { 2 };
         for level in 0..levels {
@@ -203,6 +206,12 @@ fn windows_32() -> Result<(), Failure> {
     let guest = Guest::new("stdcall.txt", false)?;
     assert_eq!(ask(&guest, &[])?, (expected(145), false));
     assert_eq!(ask(&guest, &HEAP_FUNCTIONS)?, (expected(145), true));
+    Ok(())
+}
+
+#[test]
+fn marks_in_functions_of_their_own() -> Result<(), Failure> {
+    assert_eq!(ask(&Guest::new("marks.txt", true)?, &[])?, (expected(40), false));
     Ok(())
 }
 

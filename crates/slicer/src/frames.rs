@@ -2,7 +2,7 @@
 //!
 //! A call opens a frame; the return that consumes its slot and goes to its return address closes it. `syscall` .. `sysret` is a
 //! frame like any other. A `ret` that goes elsewhere is a computed jump (retpolines), and a call whose slot no return takes
-//! is a plain jump that pushes. A jump to a function's entry goes on in the same frame as that function.
+//! is a plain jump that pushes; so are calls that the end mark leaves open. A jump to a function's entry goes on in the same frame as that function.
 //!
 //! A function is told apart by its whole calling context. Small helpers (list checks, locks, `memset`, thunks for indirect calls) are called from
 //! everywhere: were all their calls one function, whatever matters in one call would matter in all, and the slice would take in
@@ -117,7 +117,7 @@ impl Functions {
     /// The frames of a recording.
     ///
     /// # Errors
-    /// [`Error::EndFrame`] when the end mark lies outside the function that set the begin mark.
+    /// [`Error::EndFrame`] when the end mark is met inside a system call.
     pub fn path(&mut self, recording: &Recording, kept: &Kept) -> Result<Path, Error> {
         let (path, depth) = self.walk(recording, kept, false);
         if depth != 1 || path.func.len() != kept.steps.len() {
@@ -206,6 +206,10 @@ impl Functions {
                 }
             }
             path.moves.push(step_move);
+        }
+        if learning {
+            // The end mark may lie in a function that its caller takes for the mark: nobody sees these return.
+            self.pseudo.extend(stack.iter().skip(1).filter(|frame| !frame.system).map(|frame| frame.call_pc));
         }
         (path, stack.len())
     }
