@@ -42,4 +42,4 @@ mod system;
 
 pub use decode::{Insn, LiftError, Mode, disassemble, lift, lift_process, mnemonic_name};
 pub use flow::{Flow, flow};
-pub use names::{constants, layout, length, names};
+pub use names::{absolutes, constants, layout, length, names};

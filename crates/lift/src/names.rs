@@ -30,6 +30,23 @@ pub fn names(mode: Mode, pc: u64, code: &[u8], visit: &mut dyn FnMut(u64)) {
     }
 }
 
+/// Calls `visit` with every constant that can only be an address: absolute memory operands without registers, and immediate operands of 64 bits.
+pub fn absolutes(mode: Mode, pc: u64, code: &[u8], visit: &mut dyn FnMut(u64)) {
+    let mut decoder = Decoder::with_ip(mode.bits(), code, pc, DecoderOptions::NONE);
+    let mut insn = Instruction::default();
+    while decoder.can_decode() {
+        decoder.decode_out(&mut insn);
+        for operand in 0..insn.op_count() {
+            let registers = [insn.memory_base(), insn.memory_index(), insn.segment_prefix()];
+            match insn.op_kind(operand) {
+                OpKind::Memory if registers == [Register::None; 3] => visit(insn.memory_displacement64()),
+                OpKind::Immediate64 => visit(insn.immediate64()),
+                _ => {}
+            }
+        }
+    }
+}
+
 /// Where the constants of one instruction stand in its bytes: displacement and immediate operands, as offset and size. Where a direct jump or call
 /// leads is none of them.
 #[must_use]
@@ -109,5 +126,17 @@ mod tests {
         let mut found = Vec::new();
         names(Mode::Bits64, 0x1000, &code, &mut |address| found.push(address));
         assert_eq!(found, [0x1017, 0xffff_ffff_8304_3080, 0xffff_ffff_82a0_0000]);
+        found.clear();
+        // The same, and: mov 0xfffff78000000014,%rax; movabs $0xfffff78000000000,%rcx; mov %gs:0x14,%eax
+        let mut code = code.to_vec();
+        code.extend([0x48, 0xa1, 0x14, 0, 0, 0, 0x80, 0xf7, 0xff, 0xff]);
+        code.extend([0x48, 0xb9, 0, 0, 0, 0, 0x80, 0xf7, 0xff, 0xff, 0x65, 0x8b, 0x04, 0x25, 0x14, 0, 0, 0]);
+        absolutes(Mode::Bits64, 0x1000, &code, &mut |address| found.push(address));
+        assert_eq!(found, [0xffff_f780_0000_0014, 0xffff_f780_0000_0000]);
+        found.clear();
+        // mov 0xffdf0014,%eax; mov 0xffdf0320(%ecx),%eax; mov $0xffdf0000,%eax
+        let code = [0xa1, 0x14, 0, 0xdf, 0xff, 0x8b, 0x81, 0x20, 0x03, 0xdf, 0xff, 0xb8, 0, 0, 0xdf, 0xff];
+        absolutes(Mode::Bits32, 0x1000, &code, &mut |address| found.push(address));
+        assert_eq!(found, [0xffdf_0014]);
     }
 }

@@ -44,6 +44,15 @@ impl GuestMemory for SnapshotMemory<'_> {
     }
 }
 
+/// Pages that the kernel's code names.
+#[derive(Default)]
+struct Named {
+    /// Those near it.
+    near: FxHashSet<u64>,
+    /// Others in the kernel's half, by constants that can only be addresses.
+    far: FxHashSet<u64>,
+}
+
 /// A word of the process at the begin mark; `None` where it is not in memory.
 ///
 /// # Errors
@@ -72,7 +81,7 @@ pub(crate) struct AddressSpace<'t> {
     supervisor: Vec<(u64, u64, u64)>,
     kernel_code: u64,
     /// Made when first asked for.
-    named: OnceCell<FxHashSet<u64>>,
+    named: OnceCell<Named>,
     /// Lifted instructions that no run executed, by address.
     unseen: RefCell<FxHashMap<u64, Option<lift::Insn>>>,
 }
@@ -154,9 +163,11 @@ impl<'t> AddressSpace<'t> {
         }
     }
 
-    /// The kernel's own address of a frame that it shows to processes, where there is one: the frame is mapped for the kernel in two ways at
-    /// least (every frame has one in a kernel that maps all memory). Of these the nearest to the kernel's code is its own, if that code names it: memory
-    /// behind the image may have such an address too, and hold anything, the process's program among it.
+    /// The kernel's own address of a frame that it shows to processes, where there is one.
+    ///
+    /// Near the kernel's code: the frame is mapped for the kernel in two ways at least (every frame has one in a kernel that maps all memory). Of
+    /// these the nearest to the kernel's code is its own, if that code names it: memory behind the image may have such an address too, and hold anything, the
+    /// process's program among it. Elsewhere: the one address that the code uses as such.
     pub fn kernel_alias(&self, frame: u64) -> Option<u64> {
         let aliases: Vec<u64> = self
             .supervisor
@@ -164,17 +175,19 @@ impl<'t> AddressSpace<'t> {
             .filter(|(paddr, size, _)| frame.wrapping_sub(*paddr) < *size)
             .map(|(paddr, _, vaddr)| vaddr + (frame - paddr))
             .collect();
-        if aliases.len() < 2 {
-            return None;
+        let nearest = aliases.iter().copied().min_by_key(|alias| alias.abs_diff(self.kernel_code))?;
+        let named = self.named.get_or_init(|| self.named_pages());
+        if aliases.len() > 1 && named.near.contains(&(nearest & !4095)) {
+            return Some(nearest);
         }
-        let own = aliases.into_iter().min_by_key(|alias| alias.abs_diff(self.kernel_code))?;
-        self.named.get_or_init(|| self.named_pages()).contains(&(own & !4095)).then_some(own)
+        let mut far = aliases.into_iter().filter(|alias| named.far.contains(&(alias & !4095)));
+        far.next().filter(|_| far.next().is_none())
     }
 
-    /// The pages near the kernel's code of which its instructions name an address.
-    fn named_pages(&self) -> FxHashSet<u64> {
+    /// The pages of which the kernel's instructions name an address.
+    fn named_pages(&self) -> Named {
         let mode = self.lift_mode();
-        let mut named = FxHashSet::default();
+        let mut named = Named::default();
         self.walk(self.kernel_root, &mut |mapping| {
             if mapping.user || !mapping.executable || mapping.size > 64 << 20 {
                 return;
@@ -188,7 +201,12 @@ impl<'t> AddressSpace<'t> {
             }
             lift::names(mode, mapping.vaddr.0, &code, &mut |address| {
                 if self.is_near_code(address) {
-                    named.insert(address & !4095);
+                    named.near.insert(address & !4095);
+                }
+            });
+            lift::absolutes(mode, mapping.vaddr.0, &code, &mut |address| {
+                if !self.is_near_code(address) && address >> (mode_bits(self.mode) - 1) & 1 != self.user_half {
+                    named.far.insert(address & !4095);
                 }
             });
         });
@@ -290,4 +308,65 @@ impl CodeSource for AddressSpace<'_> {
 /// Bits of a linear address.
 fn mode_bits(mode: PagingMode) -> u32 {
     if mode.linear_bits() > 32 { 64 } else { 32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use trace::{Header, RamRange, Trace, TraceWriter};
+
+    use super::*;
+
+    const KERNEL: u64 = 0xffff_8000_0000_0000;
+    const FAR: u64 = 0xffff_f780_0000_0000;
+    const WINDOW: u64 = 0x7000;
+    const NX: u64 = 1 << 63;
+
+    /// A process that enters a kernel whose code is `code`, and sees a frame at [`WINDOW`] that the kernel has at [`FAR`].
+    fn recording(code: &[u8]) -> Result<Recording, Box<dyn std::error::Error>> {
+        let mut pages: std::collections::BTreeMap<u64, Vec<u8>> = std::collections::BTreeMap::new();
+        let mut put = |page: u64, at: usize, bytes: &[u8]| {
+            pages.entry(page).or_insert_with(|| vec![0; 4096])[at..at + bytes.len()].copy_from_slice(bytes);
+        };
+        let tables: [(u64, u64, usize, u64); 3] =
+            [(0x1_0000, 0, 1, 0x8000 | 5), (0x2_0000, KERNEL, 0, 0xa000 | 1), (0x3_0000, FAR, 0, 0x9000 | NX | 3)];
+        for (table, linear, page, entry) in tables {
+            let root = (linear >> 39 & 511) as usize * 8;
+            put(0x1000, root, &(table | 7).to_le_bytes());
+            put(table, 0, &(table + 0x1000 | 7).to_le_bytes());
+            put(table + 0x1000, 0, &(table + 0x2000 | 7).to_le_bytes());
+            put(table + 0x2000, page * 8, &entry.to_le_bytes());
+        }
+        put(0x1_2000, (WINDOW >> 12) as usize * 8, &(0x9000 | NX | 5).to_le_bytes());
+        put(0x8000, 0, &[0x0f, 0x05]);
+        put(0xa000, 0, code);
+        let ram = RamRange { start: PhysAddr(0), size: 0x4_0000 };
+        let header = Header { mode_bits: 64, ram_size: ram.size, ram_ranges: vec![ram], ..Header::default() };
+        let mut regs = machine::RegFile::new();
+        for (reg, value) in
+            [(Reg::Rip, 0x1000), (Reg::Cr0, 0x8000_0011), (Reg::Cr3, 0x1000), (Reg::Cr4, 0x20), (Reg::Efer, 0xd00)]
+        {
+            regs.set(reg, value);
+        }
+        let mut writer = TraceWriter::in_memory(header, regs)?;
+        for (addr, bytes) in &pages {
+            writer.page(PhysAddr(*addr), bytes)?;
+        }
+        for (pc, bytes) in [(0x1000, &[0x0f, 0x05][..]), (KERNEL, code)] {
+            let id = writer.insn_id(VirtAddr(pc), 64, bytes)?;
+            writer.insn(id)?;
+        }
+        Ok(Recording::load("test", Trace::from_bytes(writer.finish_in_memory(None)?)?)?)
+    }
+
+    #[test]
+    fn a_page_that_the_kernel_has_far_from_its_code_is_shared_if_it_names_it() -> Result<(), Box<dyn std::error::Error>>
+    {
+        // mov 0xfffff78000000014,%rax
+        let names = recording(&[0x48, 0xa1, 0x14, 0, 0, 0, 0x80, 0xf7, 0xff, 0xff])?;
+        assert_eq!(AddressSpace::new(&names)?.shared.get(&WINDOW), Some(&FAR));
+        let does_not = recording(&[0x90])?;
+        assert_eq!(AddressSpace::new(&does_not)?.shared.get(&WINDOW), None);
+        assert_eq!(process_word(&does_not, 0x1000, 2)?, Some(0x050f));
+        Ok(())
+    }
 }
