@@ -310,6 +310,21 @@ fn allocations() {
 }
 
 #[test]
+fn memory_from_before_the_begin_mark_keeps_its_content_when_it_is_moved() {
+    let text = |from: u64| {
+        let ops = format!(
+            "store.64 0x5ff8, 7\nt0 = realloc.64 {from:#x}, 0x20\nt1 = load.64 t0\nt2 = add.64 t0, 8\nt2 = load.64 t2\n\
+             t1 = add.64 t1, t2\nstore.64 0x5000, t1\nend"
+        );
+        format!("heap 0x100000\n{}", block(&ops))
+    };
+    // The second word would lie on a page that is not there.
+    assert_eq!(x(&text(0x5ff8)), 7);
+    assert_eq!(x(&text(0)), 0, "there was none");
+    assert!(matches!(stopped(&text(0x9000)), Stopped::Unmapped { .. }));
+}
+
+#[test]
 fn outputs() {
     let text = format!(
         "output \"count\" i32 @0x5010\noutput \"pids\" u32[field \"count\" max 3] @0x5020\noutput \"comm\" char[8] @0x5040\n\
