@@ -92,7 +92,7 @@ VIRTUOSO_CODE(virtuoso_output_code, 0x04);
 #define VIRTUOSO_CALL(code, a, b)                                                                   \
     ((virtuoso_fn)(const void *volatile)(code))((const void *)(a), (const void *)(b))
 #define virtuoso_begin(name)                                                                        \
-    (virtuoso_touch(name), VIRTUOSO_CALL(virtuoso_begin_code, name, (size_t)VIRTUOSO_ABI))
+    (virtuoso_touch(name), VIRTUOSO_CALL(virtuoso_begin_code, name, VIRTUOSO_ABI))
 #define virtuoso_end() VIRTUOSO_CALL(virtuoso_end_code, 0, 0)
 #define virtuoso_input(spec, variable) (virtuoso_touch(spec), VIRTUOSO_CALL(virtuoso_input_code, spec, variable))
 #define virtuoso_output(spec, variable) (virtuoso_touch(spec), VIRTUOSO_CALL(virtuoso_output_code, spec, variable))
