@@ -332,8 +332,8 @@ mod tests {
         for (table, linear, page, entry) in tables {
             let root = (linear >> 39 & 511) as usize * 8;
             put(0x1000, root, &(table | 7).to_le_bytes());
-            put(table, 0, &(table + 0x1000 | 7).to_le_bytes());
-            put(table + 0x1000, 0, &(table + 0x2000 | 7).to_le_bytes());
+            put(table, 0, &((table + 0x1000) | 7).to_le_bytes());
+            put(table + 0x1000, 0, &((table + 0x2000) | 7).to_le_bytes());
             put(table + 0x2000, page * 8, &entry.to_le_bytes());
         }
         put(0x1_2000, (WINDOW >> 12) as usize * 8, &(0x9000 | NX | 5).to_le_bytes());
