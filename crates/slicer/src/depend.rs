@@ -63,6 +63,8 @@ pub struct Depend<'g> {
     filled: FxHashSet<u64>,
     /// Other tasks ran before this step.
     switched: bool,
+    /// This step loads what a device wrote.
+    unexplained: bool,
     values: [u64; 16],
 }
 
@@ -99,6 +101,7 @@ impl<'g> Depend<'g> {
             overwritten: FxHashMap::default(),
             filled: kept.late_pages.iter().filter(|(_, page)| page.foreign).map(|(&addr, _)| addr).collect(),
             switched: false,
+            unexplained: false,
             values: [0; 16],
         }
     }
@@ -274,6 +277,9 @@ impl Visitor for Depend<'_> {
                 }
             } else {
                 self.graph.addresses.insert(number, mem.vaddr);
+                if self.unexplained {
+                    self.graph.edge(number, FOREIGN);
+                }
                 self.use_memory(number, mem, value);
             }
         }
@@ -300,6 +306,7 @@ impl Visitor for Depend<'_> {
         }
         let control =
             code.insn.ops.iter().rposition(|op| op.class() == Class::Control).map(|at| site.first_op + at as u32);
+        self.unexplained = false;
         let switched = std::mem::take(&mut self.switched);
         match step_move {
             Move::Stay => {}
@@ -365,6 +372,10 @@ impl Visitor for Depend<'_> {
 
     fn switched(&mut self) {
         self.switched = true;
+    }
+
+    fn unexplained(&mut self) {
+        self.unexplained = true;
     }
 
     fn summary(&mut self, func: u32, call: &SummaryCall) {
