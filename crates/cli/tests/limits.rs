@@ -103,7 +103,7 @@ const CASES: &[Case] = &[
             ("plain", "--slice", Stop(10, "unexplored")),
             ("plain", "--whole", Stop(17, "no trusted code at 0x0")),
             ("busy", "--slice", Stop(10, "unexplored")),
-            ("busy", "--whole", Stop(25, "another task runs")),
+            ("busy", "--whole", Stop(25, "over the training system's own memory")),
         ],
     ),
     refused("sleeper", "sleeper", OTHERS),
@@ -163,7 +163,7 @@ const CASES: &[Case] = &[
             ("plain", "--slice", Stop(10, "unexplored")),
             ("plain", "--whole", Stop(13, "the I/O port 0x3f9")),
             ("busy", "--slice", Stop(10, "unexplored")),
-            ("busy", "--whole", Stop(14, "another task runs")),
+            ("busy", "--whole", Stop(12, "unmapped memory")),
         ],
     ),
     refused(

@@ -17,7 +17,7 @@ use machine::{GuestMemory, MemoryError, Page, PhysAddr, Reg, VirtAddr};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::Error;
-use crate::interrupt::{Interruptions, address_space};
+use crate::interrupt::{Interruptions, address_space, restarts};
 use crate::recording::Recording;
 use crate::replay::{Blind, Ended, Replay};
 use crate::snapshot::SnapshotMemory;
@@ -145,6 +145,13 @@ pub fn preprocess(
     let rsp = Reg::Rsp.index();
     for step in 0..recording.steps.len() {
         let pc = recording.pc(step);
+        if let Some(last) = &last
+            && interruptions.none()
+            && restarts(recording.pc(step - 1), last, pc)
+        {
+            kept.steps.pop();
+            kept.ended.pop();
+        }
         let ready = interruptions.none();
         if let Some(last) = &last
             && interruptions.before(step - 1, recording.pc(step - 1), last, pc, &replay.regs)
