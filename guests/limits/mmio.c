@@ -8,7 +8,7 @@ static uint32_t word;
 int main(void)
 {
     int fd = open("/dev/mem", O_RDONLY | O_SYNC);
-    volatile uint32_t *device = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0xa0000);
+    volatile uint32_t *device = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0xf0000000);
     if (device == MAP_FAILED) {
         perror("mmio");
         return 1;

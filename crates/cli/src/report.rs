@@ -232,6 +232,9 @@ const fn next_step(stopped: &Stopped, whole: bool) -> &'static str {
             "train with a trainer that does not wait between its marks, or pause the guest at another moment"
         }
         Stopped::Unrepeated { .. } => "run with --slice, or train with a trainer that does its work itself",
+        Stopped::NeedsDevice { .. } if whole => {
+            "a system that cannot go on may also want to print so; pause the guest at another moment, or take another processor's view with --cpu"
+        }
         Stopped::Limit { .. } => "mark less work in the trainer, or give smaller inputs",
         Stopped::Unmapped { .. } if whole => {
             "check that the dump is complete, or take another processor's view with --cpu"

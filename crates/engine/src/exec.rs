@@ -72,6 +72,8 @@ fn environment(
             0x810..=0x817 => Ok(0),
             _ => device(format!("reads the model-specific register {a:#x}")),
         },
+        // The bases of segments, which a system sets when it goes over to another task: registers, set beside this.
+        Kind::Wrmsr if matches!(a, 0xc000_0100..=0xc000_0102) => Ok(0),
         Kind::Wrmsr => device(format!("writes the model-specific register {a:#x}")),
         Kind::In => device(format!("reads the I/O port {a:#x}")),
         Kind::Out => device(format!("writes the I/O port {a:#x}")),

@@ -292,6 +292,7 @@ fn exceptions_and_devices() {
         assert!(matches!(stopped(&block(&format!("{op}\nend"))), Stopped::NeedsDevice { at: 0x100, .. }), "{op}");
     }
     assert_eq!(x(&block("t0 = rdmsr.64 0xc0000102\nstore.64 0x5000, t0\nend")), FIRST);
+    assert_eq!(x(&block("wrmsr.64 0xc0000100, 1\nstore.64 0x5000, 7\nend")), 7);
 }
 
 #[test]

@@ -94,6 +94,8 @@ pub struct Depend<'g> {
     filled: FxHashSet<u64>,
     /// Other tasks ran before this step.
     switched: bool,
+    /// This step loads what a device wrote.
+    unexplained: bool,
     values: [u64; 16],
 }
 
@@ -133,6 +135,7 @@ impl<'g> Depend<'g> {
             overwritten: FxHashMap::default(),
             filled: kept.late_pages.iter().filter(|(_, page)| page.foreign).map(|(&addr, _)| addr).collect(),
             switched: false,
+            unexplained: false,
             values: [0; 16],
         }
     }
@@ -340,6 +343,9 @@ impl Visitor for Depend<'_> {
                 self.mappings.stored(mem.paddr & !4095);
             } else {
                 self.graph.addresses.insert(number, mem.vaddr);
+                if self.unexplained {
+                    self.graph.edge(number, FOREIGN);
+                }
                 self.use_memory(number, mem, value);
             }
         }
@@ -367,6 +373,7 @@ impl Visitor for Depend<'_> {
         }
         let control =
             code.insn.ops.iter().rposition(|op| op.class() == Class::Control).map(|at| site.first_op + at as u32);
+        self.unexplained = false;
         let switched = std::mem::take(&mut self.switched);
         match step_move {
             Move::Stay => {}
@@ -427,6 +434,10 @@ impl Visitor for Depend<'_> {
 
     fn switched(&mut self) {
         self.switched = true;
+    }
+
+    fn unexplained(&mut self) {
+        self.unexplained = true;
     }
 
     fn summary(&mut self, func: u32, call: &SummaryCall) {

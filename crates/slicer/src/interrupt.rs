@@ -43,6 +43,12 @@ pub struct Closed {
     pub fault: bool,
 }
 
+/// Whether an instruction is only begun again: emulators do so when it turns out to access a device.
+#[must_use]
+pub fn restarts(last_pc: u64, last: &Ended, pc: u64) -> bool {
+    !last.complete && last_pc == pc
+}
+
 /// The interruptions open at a point of a replay.
 #[derive(Default, Debug)]
 pub struct Interruptions {
@@ -52,7 +58,7 @@ pub struct Interruptions {
 impl Interruptions {
     /// Before the instruction at `pc`, given how step `step` at `last_pc` ended with these registers. Returns whether an interruption begins.
     pub fn before(&mut self, step: usize, last_pc: u64, last: &Ended, pc: u64, regs: &[u64; 256]) -> bool {
-        if last.complete && last.next == pc {
+        if last.complete && last.next == pc || restarts(last_pc, last, pc) {
             return false;
         }
         let next = if last.complete { last.next } else { last_pc };
@@ -90,5 +96,40 @@ impl Interruptions {
     #[must_use]
     pub fn open(&self) -> &[Open] {
         &self.open
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ended(control: Option<Kind>, next: u64, complete: bool) -> Ended {
+        Ended { control, next, complete, slot: 0 }
+    }
+
+    fn process(rsp: u64, cr3: u64) -> [u64; 256] {
+        let mut regs = [0; 256];
+        regs[Reg::Rsp.index()] = rsp;
+        regs[Reg::Cpl.index()] = 3;
+        regs[Reg::Cr3.index()] = cr3;
+        regs
+    }
+
+    #[test]
+    fn an_interruption_ends_in_the_address_space_it_began_in() {
+        let mut it = Interruptions::default();
+        let mine = process(0x7000, 0x1000_0000);
+        assert!(it.before(0, 10, &ended(None, 11, true), 0x9000, &mine));
+        let back = ended(Some(Kind::SysExit), 11, true);
+        assert_eq!(it.after(&back, &process(0x7000, 0x2000_0000)), None, "a child goes on at the same place");
+        assert_eq!(it.after(&back, &mine), Some(Closed { outermost: true, fault: false }));
+        assert!(it.none());
+    }
+
+    #[test]
+    fn an_instruction_that_is_begun_again_is_no_interruption() {
+        let mut it = Interruptions::default();
+        assert!(!it.before(0, 10, &ended(None, 11, false), 10, &process(0, 0)));
+        assert!(it.before(0, 10, &ended(None, 11, false), 0x9000, &process(0, 0)));
     }
 }

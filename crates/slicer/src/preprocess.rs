@@ -17,7 +17,7 @@ use machine::{GuestMemory, MemoryError, Page, PhysAddr, Reg, VirtAddr};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::Error;
-use crate::interrupt::{Interruptions, address_space};
+use crate::interrupt::{Interruptions, address_space, restarts};
 use crate::recording::Recording;
 use crate::replay::{Blind, Ended, Replay};
 use crate::snapshot::SnapshotMemory;
@@ -35,6 +35,8 @@ pub struct Kept {
     pub exits: FxHashSet<u32>,
     /// Returns from calls in which other tasks ran: what came before each, back to the call, is cut.
     pub switched: FxHashSet<u32>,
+    /// Steps that load from the process's memory what no recorded store left there: a device wrote it.
+    pub unexplained: FxHashSet<u32>,
 }
 
 /// A user page that appeared after the begin mark.
@@ -126,7 +128,10 @@ pub fn preprocess(
         late_pages: FxHashMap::default(),
         exits: FxHashSet::default(),
         switched: FxHashSet::default(),
+        unexplained: FxHashSet::default(),
     };
+    // A whole run's recording has no memory to compare with.
+    let compare = !recording.trace.header().whole_run;
     let mut frames = Frames { recording, pages: FxHashMap::default(), filled: FxHashMap::default() };
     let mut interruptions = Interruptions::default();
     let mut switches = Switches::default();
@@ -140,6 +145,13 @@ pub fn preprocess(
     let rsp = Reg::Rsp.index();
     for step in 0..recording.steps.len() {
         let pc = recording.pc(step);
+        if let Some(last) = &last
+            && interruptions.none()
+            && restarts(recording.pc(step - 1), last, pc)
+        {
+            kept.steps.pop();
+            kept.ended.pop();
+        }
         let ready = interruptions.none();
         if let Some(last) = &last
             && interruptions.before(step - 1, recording.pc(step - 1), last, pc, &replay.regs)
@@ -175,9 +187,15 @@ pub fn preprocess(
                     late.written |= access.store;
                 }
             }
+            let (start, bytes) = (access.paddr.offset() as usize, access.value.to_le_bytes());
+            let end = (start + access.size as usize).min(4096);
+            if compare && outside && !access.store && is_user(page) {
+                let held = &frames.page(access.paddr.page().0)?[start..end];
+                if *held != bytes[..end - start] {
+                    kept.unexplained.insert(step as u32);
+                }
+            }
             if access.store {
-                let (start, bytes) = (access.paddr.offset() as usize, access.value.to_le_bytes());
-                let end = (start + access.size as usize).min(4096);
                 if access.value != 0 && !is_user(page) {
                     frames.filled.insert(access.paddr.page().0, step as u32);
                 }

@@ -29,6 +29,8 @@ pub trait Visitor {
     fn passes(&mut self, _accesses: &[Access], _here: bool) {}
     /// Other tasks ran in the call that the next step returns from.
     fn switched(&mut self) {}
+    /// The next step loads what a device wrote.
+    fn unexplained(&mut self) {}
     /// A call to a summarised function returned: its number, argument and result values.
     fn summary(&mut self, func: u32, call: &SummaryCall);
 }
@@ -131,6 +133,9 @@ pub fn walk<V: Visitor>(
             visitor.switched();
         }
         next = step + 1;
+        if kept.unexplained.contains(&(step as u32)) {
+            visitor.unexplained();
+        }
         if silent.is_none() {
             visitor.begin(path.func[at], recording.steps[step].code, recording.code_of(step).mode);
         }
