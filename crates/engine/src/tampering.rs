@@ -90,10 +90,11 @@ struct Page {
     found: Option<[u8; 4096]>,
 }
 
-/// Whether the program's training system could tell code from data.
+/// Whether the program's training system could tell code from data; a program that does not say is taken to be of one that could.
 fn tells_code(program: &Program) -> bool {
-    let has =
-        |reg: Reg, bit: u64| program.registers.iter().any(|&(number, value)| number == reg as u16 && value & bit != 0);
+    let has = |reg: Reg, bit: u64| {
+        program.registers.iter().find(|(number, _)| *number == reg as u16).is_none_or(|(_, value)| value & bit != 0)
+    };
     has(Reg::Cr4, CR4_PAE) && has(Reg::Efer, EFER_NXE)
 }
 
@@ -325,6 +326,8 @@ mod tests {
         assert!(tells_code(&program));
         program.registers = vec![(Reg::Cr4 as u16, 0x10), (Reg::Efer as u16, 0)];
         assert!(!tells_code(&program));
+        program.registers.clear();
+        assert!(tells_code(&program));
         let (mut first, mut second) = (vec![0x55; 4096], vec![0x55; 4096]);
         only_instructions(&program, 0xc000_0000, &mut first, &[7; 4096]);
         only_instructions(&program, 0xc000_1000, &mut second, &[7; 4096]);
