@@ -9,7 +9,7 @@ use testkit::capture::{Capture, Moment, capture};
 use testkit::guest::run_file;
 use testkit::layout;
 use testkit::pipeline::{PROGRAMS, Tool, program_of, questions};
-use testkit::tiny::{self, TRAINERS, Tiny};
+use testkit::tiny::{self, TRAINERS, Tiny, UNANSWERABLE};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -64,6 +64,30 @@ fn a_kernel_of_another_kind_is_answered_for() -> Result<(), Failure> {
                 let answer = tool.answer(&program(name), &target.elf, &[(input.0, input.1.to_owned())], &[way])?;
                 assert_eq!(answer["outputs"]["rc"], rc, "{name} {way}: {answer}");
             }
+        }
+    }
+    what_no_memory_holds_is_refused(&tool)
+}
+
+/// Nothing is guessed: a device, an interrupt that does not come, another process whose code is not known.
+fn what_no_memory_holds_is_refused(tool: &Tool) -> Result<(), Failure> {
+    let directory = layout::run().join("tiny-hostile");
+    let (training, target) = Tiny::hostile();
+    let target = capture(&mut target.boot()?, &run_file("tiny-two")?, Moment::UserMode)?;
+    let traces = tool.record_argv(training.argv(&[])?, &directory)?;
+    assert_eq!(traces.len(), UNANSWERABLE.split(',').count(), "{traces:?}");
+    for trace in &traces {
+        let checked = tool.check(trace)?;
+        assert_eq!(checked["agreed"], checked["instructions"], "{}: {checked}", trace.display());
+        let name = program_of(trace);
+        let interrupted = checked["interruptions"].as_u64() > Some(0);
+        assert!(interrupted || name != "nexttick", "an interrupt was recorded: {checked}");
+        let file = directory.join(format!("{name}.prog"));
+        tool.build_of(&tiny::program(&name), std::slice::from_ref(trace), &file, &[])?;
+        let expected = if name == "chiptime" { 13 } else { 14 };
+        match tool.answer(&file, &target.elf, &[], &["--whole"]) {
+            Err(testkit::Error::Tool { code, .. }) => assert_eq!(code, expected, "{name}"),
+            other => return Err(format!("{name}: {other:?}").into()),
         }
     }
     Ok(())

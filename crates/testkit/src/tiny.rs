@@ -17,6 +17,9 @@ use crate::{Error, Result, layout};
 pub const TRAINERS: &str =
     "getpid,pslist,getpsfile:3,getpsfile:7,getpsfile:999,lsmod,getdrvfile:0,getdrvfile:2,getdrvfile:99,gettime";
 
+/// Trainers of what a run can have no answer for: a device, an interrupt, another process.
+pub const UNANSWERABLE: &str = "chiptime,nexttick,giveway";
+
 /// For 32-bit code on the bare machine that uses no vector registers.
 const FLAGS: &str = "-m32 -march=i686 -O2 -ffreestanding -nostdlib -static -no-pie -fno-pie -fno-stack-protector \
                      -mgeneral-regs-only -fno-asynchronous-unwind-tables -Wl,--build-id=none -Wl,-z,noexecstack \
@@ -44,10 +47,18 @@ impl Tiny {
         Self { cpu: "qemu32", seed: 9, processes: 5, drivers: 4, words: format!("run={TRAINERS}") }
     }
 
+    /// The guest for [`UNANSWERABLE`], and a target in which another process waits where the trainer's memory was: the first lets the second run.
+    #[must_use]
+    pub fn hostile() -> (Self, Self) {
+        let small = Self { cpu: "qemu64", seed: 3, processes: 2, drivers: 2, words: format!("run={UNANSWERABLE}") };
+        let target = Self { processes: 1, words: "busy=2".to_owned(), ..small.clone() };
+        (small, target)
+    }
+
     /// A guest with other processes and drivers in other places. `busy`: one of them runs for ever.
     #[must_use]
     pub fn target(busy: bool) -> Self {
-        let words = if busy { "busy" } else { "" };
+        let words = if busy { "busy=1" } else { "" };
         Self { cpu: "qemu64", seed: 77, processes: 17, drivers: 11, words: words.to_owned() }
     }
 

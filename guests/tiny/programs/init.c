@@ -4,7 +4,7 @@
  *     processes=N   how many processes
  *     drivers=N     how many drivers
  *     run=A,B:N     these programs one after the other, with their arguments; then the machine ends
- *     busy          a process that never gives way
+ *     busy=N        so many processes that never give way: the first one runs, the others wait
  */
 #include "program.h"
 
@@ -134,7 +134,7 @@ int main(uint32_t argument)
         call(CALL_RESET, 0, 0, 0);
     }
     call(CALL_TRUTH, 0, 0, 0);
-    if (option("busy"))
+    for (uint32_t i = number(option("busy=")); i > 0; i--)
         spawn("spinner", "spinner", "/apps/spinner", 0);
     call(CALL_WAIT, 0, 0, 0);
     return 0;
