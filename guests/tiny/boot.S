@@ -46,7 +46,6 @@ load_tables:
     mov %eax, %ss
     xor %eax, %eax
     mov %eax, %gs
-    mov $(USER_DATA | 3), %eax
     mov %eax, %fs
     mov $TASK, %eax
     ltr %ax
@@ -98,6 +97,28 @@ leave:
     pop %fs
     pop %gs
     iret
+
+    /* The same calls through a gate: no flags are on the stack, and interrupts are still on. */
+    .globl far_entry
+far_entry:
+    cli
+    enter
+    mov %ds, %eax
+    mov %eax, %fs
+    mov $KERNEL_DATA, %eax
+    mov %eax, %ds
+    mov %eax, %es
+    cld
+    push %esp
+    call system_call
+    add $4, %esp
+    popa
+    pop %ds
+    pop %es
+    pop %fs
+    pop %gs
+    sti
+    lret
 
     .globl timer_entry
 timer_entry:

@@ -1,4 +1,4 @@
-/* The kernel's public interface: `int 0x40` with a number in EAX and arguments in EBX, ECX, EDX; the result is in EAX,
+/* The kernel's public interface: `int 0x40`, or a far call to 0x33:0, with a number in EAX and arguments in EBX, ECX, EDX; the result is in EAX,
  * negative for an error. Addresses are offsets in the caller's data segment.
  */
 #ifndef CALLS_H

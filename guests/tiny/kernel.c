@@ -258,8 +258,8 @@ void kernel_main(uint32_t description)
     const struct multiboot_module *module = physical(boot->modules);
     uint32_t used = (uint32_t)kernel_end - HIGH;
     start_console();
-    set_tables();
     command_line = copy_text(physical(boot->command_line));
+    set_tables(has_word(command_line, "local"));
     for (; module_count < boot->module_count && module_count < 64; module++, module_count++) {
         modules[module_count] =
             (struct module){module_name(physical(module->text)), physical(module->start), module->end - module->start};

@@ -14,6 +14,7 @@ struct process {
     uint32_t pid;
     uint32_t slot;
     uint32_t directory; /* physical */
+    uint64_t local[2];  /* its code and data segment, where they are not in the global table */
     uint32_t stack;     /* of the kernel: its stack pointer while another one runs */
     uint32_t *stack_area;
     enum state state;
@@ -33,7 +34,7 @@ struct time {
     uint32_t nanoseconds;
 };
 
-/* The caller's registers on the kernel's stack, as `enter` leaves them. */
+/* The caller's registers on the kernel's stack, as `enter` leaves them; behind a call gate ESP and SS follow CS. */
 struct frame {
     uint32_t edi, esi, ebp, unused, ebx, edx, ecx, eax;
     uint32_t ds, es, fs, gs;
@@ -65,11 +66,12 @@ int map(uint32_t directory, uint32_t linear, uint32_t physical_page, uint32_t fl
 void free_directory(uint32_t directory);
 char *copy_text(const char *text);
 int same_text(const char *a, const char *b);
+int has_word(const char *text, const char *word);
 void *memcpy(void *to, const void *from, size_t size);
 void *memset(void *to, int byte, size_t size);
 
 /* process.c */
-void set_tables(void);
+void set_tables(int local);
 int32_t spawn(const char *module, char *name, char *path, uint32_t argument);
 void yield(void);
 void leave_process(void) __attribute__((noreturn));

@@ -6,12 +6,17 @@
 #define HIGH 0xc0000000
 #define DIRECT_PAGES 16
 
-/* Selectors. User segments begin where the running process's memory does. */
+/* Selectors. User segments begin where the running process's memory does; they lie in the global table, or in a local
+ * one for each process. */
 #define KERNEL_CODE 0x08
 #define KERNEL_DATA 0x10
 #define USER_CODE 0x18
 #define USER_DATA 0x20
 #define TASK 0x28
+#define CALL_GATE 0x30
+#define LOCAL_TABLE 0x38
+#define LOCAL_CODE 0x04
+#define LOCAL_DATA 0x0c
 
 /* A process's memory: linear addresses, and the limit of its segments. */
 #define USER_BASE 0x10000000

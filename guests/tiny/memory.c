@@ -82,6 +82,21 @@ int same_text(const char *a, const char *b)
     return *a == *b;
 }
 
+/* Whether a line has this word, not as its first. */
+int has_word(const char *text, const char *word)
+{
+    for (; *text; text++) {
+        const char *a = text + 1, *b = word;
+        if (*text != ' ')
+            continue;
+        while (*b && *a == *b)
+            a++, b++;
+        if (!*b && (!*a || *a == ' '))
+            return 1;
+    }
+    return 0;
+}
+
 void *physical(uint32_t address)
 {
     return (void *)(HIGH + address);

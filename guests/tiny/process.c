@@ -29,10 +29,11 @@ struct process *processes, *current = &idle;
 static struct process *slots[SLOTS], *dead;
 static uint32_t last_pid;
 static struct task task;
-static uint64_t gdt[6];
+static uint64_t gdt[8];
+static uint32_t user_code, user_data;
 static uint64_t idt[0x41];
 
-extern uint8_t fault_entries[32][16], call_entry[], timer_entry[], leave[], boot_stack_top[];
+extern uint8_t fault_entries[32][16], call_entry[], far_entry[], timer_entry[], leave[], boot_stack_top[];
 void switch_stacks(uint32_t *save, uint32_t load);
 void load_tables(const struct pointer *gdt, const struct pointer *idt);
 
@@ -51,20 +52,38 @@ static void gate(uint32_t vector, const void *entry, uint32_t kind)
     idt[vector] = (uint64_t)((offset & 0xffff0000) | kind << 8) << 32 | KERNEL_CODE << 16 | (offset & 0xffff);
 }
 
-/* User segments from `base` on. */
-static void set_user_segments(uint32_t base)
+/* The descriptor of a task or of a local table. */
+static uint64_t system_segment(const void *start, uint32_t size, uint32_t kind)
 {
-    gdt[USER_CODE / 8] = segment(base, USER_SIZE, 0xfa);
-    gdt[USER_DATA / 8] = segment(base, USER_SIZE, 0xf2);
+    uint32_t base = (uint32_t)start;
+    uint32_t high = (base & 0xff000000) | kind << 8 | (base >> 16 & 0xff);
+    return (uint64_t)high << 32 | base << 16 | (size - 1);
 }
 
-void set_tables(void)
+/* User segments are this process's. The idle one has none: the last process's stay. */
+static void use_segments(const struct process *process)
 {
+    if (process == &idle)
+        return;
+    if (user_data == (LOCAL_DATA | 3)) {
+        gdt[LOCAL_TABLE / 8] = system_segment(process->local, sizeof process->local, 0x82);
+        __asm__ volatile("lldt %w0" : : "r"(LOCAL_TABLE) : "memory");
+    } else {
+        gdt[USER_CODE / 8] = process->local[0];
+        gdt[USER_DATA / 8] = process->local[1];
+    }
+    __asm__ volatile("mov %0, %%fs" : : "r"(user_data) : "memory");
+}
+
+void set_tables(int local)
+{
+    user_code = (local ? LOCAL_CODE : USER_CODE) | 3;
+    user_data = (local ? LOCAL_DATA : USER_DATA) | 3;
     gdt[KERNEL_CODE / 8] = segment(0, 0, 0x9a);
     gdt[KERNEL_DATA / 8] = segment(0, 0, 0x92);
-    set_user_segments(USER_BASE);
-    uint32_t base = (uint32_t)&task;
-    gdt[TASK / 8] = (uint64_t)((base & 0xff000000) | 0x8900 | (base >> 16 & 0xff)) << 32 | base << 16 | (sizeof task - 1);
+    gdt[TASK / 8] = system_segment(&task, sizeof task, 0x89);
+    uint32_t entry = (uint32_t)far_entry;
+    gdt[CALL_GATE / 8] = (uint64_t)((entry & 0xffff0000) | 0xec00) << 32 | KERNEL_CODE << 16 | (entry & 0xffff);
     task.ss0 = KERNEL_DATA;
     task.esp0 = (uint32_t)boot_stack_top;
     for (uint32_t vector = 0; vector < 32; vector++)
@@ -120,6 +139,8 @@ int32_t spawn(const char *program, char *name, char *path, uint32_t argument)
     struct process *process = allocate(sizeof *process);
     uint32_t base = USER_BASE + slot * USER_STRIDE;
     process->slot = slot;
+    process->local[0] = segment(base, USER_SIZE, 0xfa);
+    process->local[1] = segment(base, USER_SIZE, 0xf2);
     process->directory = page();
     memcpy((uint8_t *)physical(process->directory) + 3072, kernel_directory + 768, 1024);
     uint32_t entry = load(module, process->directory, base);
@@ -133,8 +154,8 @@ int32_t spawn(const char *program, char *name, char *path, uint32_t argument)
     /* As if it had called the kernel and been switched from. */
     struct frame *frame = (struct frame *)(process->stack_area + 1024) - 1;
     *frame = (struct frame){
-        .eax = argument, .eip = entry, .cs = USER_CODE | 3, .flags = 0x202, .esp = USER_SIZE, .ss = USER_DATA | 3,
-        .ds = USER_DATA | 3, .es = USER_DATA | 3, .fs = USER_DATA | 3, .gs = USER_DATA | 3,
+        .eax = argument, .eip = entry, .cs = user_code, .flags = 0x202, .esp = USER_SIZE, .ss = user_data,
+        .ds = user_data, .es = user_data, .fs = user_data, .gs = user_data,
     };
     uint32_t *stack = (uint32_t *)frame;
     *--stack = (uint32_t)leave;
@@ -154,8 +175,7 @@ static void switch_to(struct process *next)
     if (next == last)
         return;
     current = next;
-    set_user_segments(USER_BASE + next->slot * USER_STRIDE);
-    __asm__ volatile("mov %0, %%fs" : : "r"(USER_DATA | 3));
+    use_segments(next);
     if (next != &idle)
         task.esp0 = (uint32_t)(next->stack_area + 1024);
     __asm__ volatile("mov %0, %%cr3" : : "r"(next->directory) : "memory");

@@ -34,8 +34,17 @@ fn a_kernel_of_another_kind_is_answered_for() -> Result<(), Failure> {
         return Ok(());
     }
     let tool = Tool { virtuoso: PathBuf::from(env!("CARGO_BIN_EXE_virtuoso")) };
-    let directory = layout::run().join("tiny");
-    let traces = tool.record_argv(Tiny::training().argv(&["-icount", "shift=1,sleep=off"])?, &directory)?;
+    for local in [false, true] {
+        six_programs_answer(&tool, local)?;
+    }
+    what_no_memory_holds_is_refused(&tool)
+}
+
+/// Trains all six in one guest and asks about two others. `local`: segments lie in local descriptor tables.
+fn six_programs_answer(tool: &Tool, local: bool) -> Result<(), Failure> {
+    let kind = if local { "tiny-local" } else { "tiny" };
+    let directory = layout::run().join(kind);
+    let traces = tool.record_argv(Tiny::training(local).argv(&["-icount", "shift=1,sleep=off"])?, &directory)?;
     assert_eq!(traces.len(), TRAINERS.split(',').count(), "{traces:?}");
     for trace in &traces {
         let checked = tool.check(trace)?;
@@ -47,26 +56,27 @@ fn a_kernel_of_another_kind_is_answered_for() -> Result<(), Failure> {
     }
     let program = |name: &str| directory.join(format!("{name}.prog"));
 
-    let idle = capture(&mut Tiny::target(false).boot()?, &run_file("tiny-idle")?, Moment::Idle)?;
-    let busy = capture(&mut Tiny::target(true).boot()?, &run_file("tiny-busy")?, Moment::UserMode)?;
+    let captured = |busy: bool, moment: Moment| -> Result<Capture, Failure> {
+        let name = format!("{kind}-{}", if busy { "busy" } else { "idle" });
+        Ok(capture(&mut Tiny::target(local, busy).boot()?, &run_file(&name)?, moment)?)
+    };
+    let (idle, busy) = (captured(false, Moment::Idle)?, captured(true, Moment::UserMode)?);
     let spinner = busy.truth.processes.iter().find(|it| it.comm == "spinner").ok_or("no spinner")?.pid;
     assert!(idle.truth.processes.iter().any(|it| it.exe.is_none()), "one without a program is wanted");
     for (target, running) in [(&idle, 0), (&busy, u64::from(spinner))] {
         for way in ["--slice", "--whole"] {
             for name in PROGRAMS {
-                let asked = ask(&tool, name, &program(name), target, running, way)?;
-                eprintln!("{name} {way}: {asked} of {asked} right, running {running}");
+                let asked = ask(tool, name, &program(name), target, running, way)?;
+                eprintln!("{kind}: {name} {way}: {asked} of {asked} right, running {running}");
             }
-        }
-        // What is not there: the calls' own error codes.
-        for way in ["--slice", "--whole"] {
+            // What is not there: the calls' own error codes.
             for (name, input, rc) in [("getpsfile", ("pid", "4321"), -4), ("getdrvfile", ("base", "0xc0000010"), -6)] {
                 let answer = tool.answer(&program(name), &target.elf, &[(input.0, input.1.to_owned())], &[way])?;
                 assert_eq!(answer["outputs"]["rc"], rc, "{name} {way}: {answer}");
             }
         }
     }
-    what_no_memory_holds_is_refused(&tool)
+    Ok(())
 }
 
 /// Nothing is guessed: a device, an interrupt that does not come, another process whose code is not known.

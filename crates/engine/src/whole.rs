@@ -240,7 +240,7 @@ impl<'p> WholeProgram<'p> {
                         }
                         break;
                     }
-                    Kind::Ret => {
+                    Kind::Ret if system.is_none() || slots[Reg::Cpl.index()] != 3 => {
                         pc = slots[op.a as usize];
                         if let Some(system) = &mut system {
                             system.last = slots[Reg::Rsp.index()];
@@ -255,7 +255,8 @@ impl<'p> WholeProgram<'p> {
                         process = PROCESS_REGS.map(|reg| slots[reg.index()]);
                         break;
                     }
-                    Kind::SysExit => {
+                    // A far return to the process's privilege leaves the system too.
+                    Kind::SysExit | Kind::Ret => {
                         pc = slots[op.a as usize];
                         let process_code = self.pages.contains_key(&(pc & !4095));
                         if process_code || slots[Reg::Cpl.index()] == 3 {

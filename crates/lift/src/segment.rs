@@ -3,7 +3,7 @@
 //! Outside 64-bit mode a segment load reads the descriptor and keeps its base; in 64-bit mode only FS and GS have one
 //! (SDM vol. 3 section 3.4.4). A null selector gives base 0; its table entry is loaded all the same because an instruction cannot
 //! load conditionally. 16-bit code computes real mode's `selector << 4` unless CR0.PE is set. Types, limits, presence, the accessed
-//! bit, call gates, task switches and the stack switch of an inter-privilege return outside 64-bit mode are not modelled.
+//! bit, task switches and the stack switch of an inter-privilege far return in 64-bit mode are not modelled; call gates are, for processes ([`crate::gate`]).
 
 use iced_x86::{Code, Mnemonic, OpKind, Register};
 use ir::{Arg, Kind, Width};
@@ -189,11 +189,39 @@ fn far_return(b: &mut Builder) -> Lifted {
     };
     let offset = b.peek(width, 0);
     let selector = b.peek(width, width.bytes());
+    if b.mode == Mode::Bits64 {
+        b.bump(Reg::Rsp, b.mode_width(), 2 * width.bytes() + extra);
+    } else {
+        // A return from a call gate finds the caller's stack behind the parameters, which lie on both stacks.
+        return_stack(b, width, selector, 2 * width.bytes() + extra, extra);
+    }
     let target = load_code_segment(b, selector, width, offset);
     set_cpl(b, selector);
-    b.bump(Reg::Rsp, b.mode_width(), 2 * width.bytes() + extra);
     b.end(Kind::Ret, &[target]);
     Some(())
+}
+
+/// The stack after a return outside 64-bit mode that popped so many bytes: to the same privilege it is the same one, else stack pointer and SS follow, and
+/// `extra` bytes of parameters on that stack are left.
+fn return_stack(b: &mut Builder, width: Width, selector: Arg, popped: u64, extra: u64) {
+    let pointer = b.peek(width, popped);
+    let stack = b.peek(width, popped + width.bytes());
+    let rpl = b.and(Width::B8, selector, 3);
+    let outward = b.less(Width::B8, arg(Reg::Cpl), rpl);
+    let outward = match protected(b) {
+        Arg::Const(_) => outward,
+        protected => b.and(Width::B1, outward, protected),
+    };
+    let same = b.add(b.mode_width(), arg(Reg::Rsp), popped);
+    let pointer = if extra == 0 { pointer } else { b.add(Width::B32, pointer, extra) };
+    let pointer = b.select(Width::B32, outward, pointer, same);
+    b.write_reg(Reg::Rsp, b.mode_width(), pointer);
+    let chosen = b.select(Width::B16, outward, stack, 0);
+    let base = base_of(b, chosen);
+    let base = b.select(Width::B64, outward, base, arg(Reg::SsBase));
+    let stack = b.select(Width::B16, outward, stack, arg(Reg::Ss));
+    b.set(Reg::Ss, Width::B16, stack);
+    b.set(Reg::SsBase, Width::B64, base);
 }
 
 /// In 64-bit mode all five values are popped whatever the privileges are (SDM vol. 3 section 6.14.3); else the last two only if the privilege changes. They
@@ -208,23 +236,7 @@ fn interrupt_return(b: &mut Builder, width: Width) -> Lifted {
         b.set(Reg::Rsp, Width::B64, pointer);
         b.set(Reg::Ss, Width::B16, stack);
     } else {
-        let pointer = b.peek(width, 3 * width.bytes());
-        let stack = b.peek(width, 4 * width.bytes());
-        let rpl = b.and(Width::B8, selector, 3);
-        let outward = b.less(Width::B8, arg(Reg::Cpl), rpl);
-        let outward = match protected(b) {
-            Arg::Const(_) => outward,
-            protected => b.and(Width::B1, outward, protected),
-        };
-        let same = b.add(b.mode_width(), arg(Reg::Rsp), 3 * width.bytes());
-        let pointer = b.select(Width::B32, outward, pointer, same);
-        b.write_reg(Reg::Rsp, b.mode_width(), pointer);
-        let chosen = b.select(Width::B16, outward, stack, 0);
-        let base = base_of(b, chosen);
-        let base = b.select(Width::B64, outward, base, arg(Reg::SsBase));
-        let stack = b.select(Width::B16, outward, stack, arg(Reg::Ss));
-        b.set(Reg::Ss, Width::B16, stack);
-        b.set(Reg::SsBase, Width::B64, base);
+        return_stack(b, width, selector, 3 * width.bytes(), 0);
     }
     let target = load_code_segment(b, selector, width, offset);
     set_cpl(b, selector);

@@ -129,6 +129,15 @@ pub struct Replay<'r> {
     recorded: [Option<u64>; 256],
 }
 
+/// RF in RFLAGS.
+const RESUME_FLAG: u64 = 1 << 16;
+
+/// Whether these are the operations of a return that takes a stack from the stack if it changes the privilege.
+fn may_change_stack(ops: &[Op]) -> bool {
+    let far = |op: &Op| op.def().is_some_and(|var| var.0 == Reg::Cpl as u16);
+    ops.last().is_some_and(|last| last.kind == Kind::SysExit || last.kind == Kind::Ret && ops.iter().any(far))
+}
+
 impl<'r> Replay<'r> {
     /// A replay about to execute the recording's first step.
     #[must_use]
@@ -388,6 +397,7 @@ impl<'r> Replay<'r> {
         observer: &mut impl Observer,
     ) -> Ended {
         let fallthrough = code.insn.pc.wrapping_add(u64::from(code.insn.len));
+        let privilege = self.regs[Reg::Cpl.index()];
         let mut ended = Ended { control: None, next: fallthrough, complete: true, slot: 0 };
         for (index, op) in code.insn.ops.iter().enumerate() {
             let [a, b, c] = op.args.map(|arg| self.arg(arg));
@@ -407,9 +417,9 @@ impl<'r> Replay<'r> {
                     let Some((mem, value)) = self.find(accesses, false, a, op.width.bytes()) else {
                         // The processor does not read the null descriptor when a null selector is loaded (SDM vol. 3 section 3.4.2);
                         // an operation cannot be conditional, and whatever it reads there does not matter.
-                        // The same goes for the stack of an `iret` that does not change the privilege.
+                        // The same goes for the stack of an `iret` or a far return that does not change the privilege.
                         if a.wrapping_sub(self.regs[Reg::GdtrBase.index()]) < 8
-                            || code.insn.ops.last().is_some_and(|op| op.kind == Kind::SysExit) && index > 0
+                            || may_change_stack(&code.insn.ops) && index > 0
                         {
                             self.set(op, 0);
                             observer.op(index, op, 0, None);
@@ -426,7 +436,10 @@ impl<'r> Replay<'r> {
                     *slot = Some(a);
                     let value = b & op.width.mask();
                     let found = self.find(accesses, true, a, op.width.bytes());
-                    if found.map(|found| found.1) != Some(value) {
+                    // A software interrupt right behind an interruption pushes RF too, which no operation knows (SDM vol. 3 section 17.3.1.1).
+                    let enters = code.insn.ops.last().is_some_and(|op| op.kind == Kind::SysEnter);
+                    let resumed = found.is_some_and(|found| enters && found.1 ^ value == RESUME_FLAG);
+                    if found.map(|found| found.1) != Some(value) && !resumed {
                         self.mismatches.push(Mismatch::Store {
                             vaddr: a,
                             computed: value,
@@ -449,8 +462,11 @@ impl<'r> Replay<'r> {
                 }
                 Class::Effect => observer.op(index, op, 0, None),
                 Class::Control => {
-                    self.left |= op.kind == Kind::SysExit;
+                    // A far return to a lower privilege leaves a system that was entered through a call gate.
+                    let outward = op.kind == Kind::Ret && self.regs[Reg::Cpl.index()] > privilege;
+                    self.left |= op.kind == Kind::SysExit || outward;
                     let (kind, next) = match op.kind {
+                        Kind::Ret if outward => (Kind::SysExit, a),
                         Kind::BranchIf => (Kind::BranchIf, if a != 0 { b } else { fallthrough }),
                         Kind::Unsupported => {
                             self.mismatches.push(Mismatch::Unsupported { id: a });

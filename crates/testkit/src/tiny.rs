@@ -13,7 +13,7 @@ use crate::guest::{Guest, READY};
 use crate::initramfs::{files, modified, newest};
 use crate::{Error, Result, layout};
 
-/// The trainers and what they are run with: processes and drivers that are there, that lack what is asked for, and that are not there at all.
+/// The trainers and what they are run with (`gettime` calls through a call gate, the others by an interrupt): processes and drivers that are there, that lack what is asked for, and that are not there at all.
 pub const TRAINERS: &str =
     "getpid,pslist,getpsfile:3,getpsfile:7,getpsfile:999,lsmod,getdrvfile:0,getdrvfile:2,getdrvfile:99,gettime";
 
@@ -36,6 +36,8 @@ pub struct Tiny {
     pub processes: u32,
     /// How many drivers are loaded, beside those that come and go.
     pub drivers: u32,
+    /// Whether segments lie in a local descriptor table for each process, not in the global one.
+    pub local: bool,
     /// More words for `init`.
     pub words: String,
 }
@@ -43,23 +45,24 @@ pub struct Tiny {
 impl Tiny {
     /// The guest for all trainers; it ends when they have run.
     #[must_use]
-    pub fn training() -> Self {
-        Self { cpu: "qemu32", seed: 9, processes: 5, drivers: 4, words: format!("run={TRAINERS}") }
+    pub fn training(local: bool) -> Self {
+        Self { cpu: "qemu32", seed: 9, processes: 5, drivers: 4, local, words: format!("run={TRAINERS}") }
     }
 
     /// The guest for [`UNANSWERABLE`], and a target in which another process waits where the trainer's memory was: the first lets the second run.
     #[must_use]
     pub fn hostile() -> (Self, Self) {
-        let small = Self { cpu: "qemu64", seed: 3, processes: 2, drivers: 2, words: format!("run={UNANSWERABLE}") };
+        let words = format!("run={UNANSWERABLE}");
+        let small = Self { cpu: "qemu64", seed: 3, processes: 2, drivers: 2, local: false, words };
         let target = Self { processes: 1, words: "busy=2".to_owned(), ..small.clone() };
         (small, target)
     }
 
     /// A guest with other processes and drivers in other places. `busy`: one of them runs for ever.
     #[must_use]
-    pub fn target(busy: bool) -> Self {
+    pub fn target(local: bool, busy: bool) -> Self {
         let words = if busy { "busy=1" } else { "" };
-        Self { cpu: "qemu64", seed: 77, processes: 17, drivers: 11, words: words.to_owned() }
+        Self { cpu: "qemu64", seed: 77, processes: 17, drivers: 11, local, words: words.to_owned() }
     }
 
     /// The whole QEMU command line, program first; `more` are further arguments. Builds the kernel and its programs if need be.
@@ -79,9 +82,13 @@ impl Tiny {
                      -chardev stdio,id=console,signal=off -serial chardev:console";
         let mut argv: Vec<OsString> = vec!["qemu-system-x86_64".into(), "-cpu".into(), self.cpu.into()];
         argv.extend(fixed.split_whitespace().map(OsString::from));
-        let line = format!("seed={} processes={} drivers={} {}", self.seed, self.processes, self.drivers, self.words);
+        let mut line =
+            format!("seed={} processes={} drivers={} {}", self.seed, self.processes, self.drivers, self.words);
+        if self.local {
+            line += " local";
+        }
         argv.extend(["-kernel".into(), kernel.into(), "-initrd".into(), modules]);
-        argv.extend(["-append".into(), line.trim_end().into()]);
+        argv.extend(["-append".into(), line.into()]);
         argv.extend(more.iter().map(OsString::from));
         Ok(argv)
     }

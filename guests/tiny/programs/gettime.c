@@ -1,4 +1,4 @@
-/* The system's time. */
+/* The system's time, asked for through the call gate. */
 #include "program.h"
 #include "virtuoso.h"
 
@@ -14,7 +14,7 @@ int main(uint32_t argument)
     virtuoso_output("sec:u32", &sec);
     virtuoso_output("nsec:u32", &nsec);
     virtuoso_begin("gettime");
-    rc = call(CALL_TIME, (uint32_t)time, 0, 0);
+    rc = far_call(CALL_TIME, (uint32_t)time, 0, 0);
     sec = time[0];
     nsec = time[1];
     virtuoso_end();

@@ -4,6 +4,7 @@
  *     processes=N   how many processes
  *     drivers=N     how many drivers
  *     run=A,B:N     these programs one after the other, with their arguments; then the machine ends
+ *     local         segments lie in a local table for each process (the kernel reads this word)
  *     busy=N        so many processes that never give way: the first one runs, the others wait
  */
 #include "program.h"

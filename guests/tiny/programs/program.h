@@ -15,6 +15,14 @@ static int32_t call(enum call number, uint32_t a, uint32_t b, uint32_t c)
     return result;
 }
 
+/* The same through the call gate. */
+__attribute__((unused)) static int32_t far_call(enum call number, uint32_t a, uint32_t b, uint32_t c)
+{
+    int32_t result;
+    __asm__ volatile("lcall $0x33, $0" : "=a"(result) : "a"(number), "b"(a), "c"(b), "d"(c) : "memory");
+    return result;
+}
+
 __attribute__((unused)) static void print(const char *text)
 {
     call(CALL_WRITE, (uint32_t)text, 0, 0);
