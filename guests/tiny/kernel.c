@@ -1,6 +1,6 @@
 /* A small kernel for tests: everything in it is done in another way than the large ones do it.
  *
- * Two rings, system calls by `int 0x40`, user segments with a base of their own for each process, page tables of two
+ * Two rings, system calls by `int 0x40` or a call gate, user segments with a base of their own for each process, page tables of two
  * levels (the kernel in pages of 4 MiB), processes that run until they give way. It is loaded by the multiboot protocol;
  * programs are modules, and the command line says what `init` starts.
  */
