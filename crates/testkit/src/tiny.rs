@@ -1,7 +1,7 @@
 //! The test kernel of `guests/tiny`: builds it and its programs, gives QEMU's command lines for training and target guests.
 //!
-//! It does everything in another way than Linux: 32 bit, segments with a base for each process, page tables of two levels, system calls by `int 0x40` and through a call gate,
-//! processes that run until they give way. What answers are compared with the kernel prints itself, from the data it works with. It is built by the
+//! It does everything in another way than Linux: 32 bit, segments with a base for each process, page tables of two levels, system calls by `int 0x40` and
+//! through a call gate, processes that run until they give way. What answers are compared with the kernel prints itself, from the data it works with. It is built by the
 //! host's compiler, which must be able to make 32-bit code (`gcc -m32`); no library is needed for that.
 
 use std::ffi::OsString;
