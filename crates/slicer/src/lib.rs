@@ -56,10 +56,18 @@ pub enum Error {
     TooLong,
     /// An interruption did not return.
     #[error(
-        "the code interrupted at {pc:#x} was never returned to before the end mark: a signal's handler that executes the mark itself, or an exception after which the system went on elsewhere; set both marks outside of handlers, touch the memory that the system writes for you before the begin mark, and record again"
+        "the code interrupted at {pc:#x} was never returned to before the end mark: a signal's handler executes the mark, or goes on elsewhere; set both marks outside of handlers, and record again"
     )]
     Interrupted {
         /// Address of the interrupted instruction.
+        pc: u64,
+    },
+    /// An instruction was never finished.
+    #[error(
+        "the instruction at {pc:#x} did not finish, as far as QEMU shows: it accesses a device's memory, or raised an exception after which the system went on elsewhere; let the trainer ask the system instead of the device, and touch memory before the begin mark that the system writes for it"
+    )]
+    Unfinished {
+        /// Its address.
         pc: u64,
     },
     /// Another process ran, and not until the system came back.
