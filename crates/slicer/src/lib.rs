@@ -1,6 +1,6 @@
 //! From traces to programs: cut what is not the program's own work, find dependences, slice, merge, write down.
 //!
-//! The stages are modules in this order: [`recording`] (a trace in memory, lifted), [`start`] (where programs begin), [`preprocess`] (interrupts and faults), [`frames`]
+//! The stages are modules in this order: [`recording`] (a trace in memory, lifted), [`start`] (where programs begin), [`preprocess`] (interrupts, faults and task switches), [`frames`]
 //! (calls), [`preserve`] (registers given back), [`depend`] into [`graph`], [`mod@cfg`] and [`mod@slice`], `live` (what guards are needed for),
 //! `emit`. [`build()`] runs them; [`check()`] replays a trace against the lifter. How programs are run is no concern of this crate.
 
