@@ -155,7 +155,7 @@ const CASES: &[Case] = &[
             ("busy", "--whole", Stop(25, "needs a device")),
         ],
     ),
-    refused("mmio", "mmio", "reads from a device, which no target can answer"),
+    refused("mmio", "mmio", "it accesses a device's memory"),
     case("alarmed", EVERYWHERE),
     case(
         "raised",

@@ -18,6 +18,8 @@ const READ_ONLY: u64 = FIRST + 0x2000;
 const USER: u64 = FIRST + 0x3000;
 const NO_FRAME: u64 = FIRST + 0x4000;
 const UNMAPPED: u64 = FIRST + 0x6000;
+/// Mapped without caching, where there is no RAM.
+const DEVICE: u64 = FIRST + 0x7000;
 
 /// A guest with four levels of page tables: PML4 at 0x1000, then 0x2000, 0x3000, 0x4000.
 fn guest() -> (Mock, RegFile) {
@@ -29,6 +31,7 @@ fn guest() -> (Mock, RegFile) {
     for (at, entry) in [0x1_0003u64, 0x1_0003, 0x1_1001, 0x1_2007, 0x9_0003, 0x1_3003].into_iter().enumerate() {
         memory.write_u64(PhysAddr(0x4000 + 8 * at as u64), entry);
     }
+    memory.write_u64(PhysAddr(0x4000 + 8 * 7), 0xa_0013);
     memory.write_u64(PhysAddr(0x1_0000), 0x1122_3344_5566_7788);
     memory.write_u64(PhysAddr(0x1_1000), 0x77);
     memory.write_u64(PhysAddr(0x1_2000), 0x99);
@@ -292,6 +295,11 @@ fn exceptions_and_devices() {
         assert!(matches!(stopped(&block(&format!("{op}\nend"))), Stopped::NeedsDevice { at: 0x100, .. }), "{op}");
     }
     assert_eq!(x(&block("t0 = rdmsr.64 0xc0000102\nstore.64 0x5000, t0\nend")), FIRST);
+    for op in ["t0 = load.8", "store.8"] {
+        let value = if op.starts_with('s') { ", 1" } else { "" };
+        let stop = stopped(&block(&format!("{op} {DEVICE:#x}{value}\nend")));
+        assert!(matches!(&stop, Stopped::NeedsDevice { what, .. } if what.contains("physical 0xa0000")), "{stop:?}");
+    }
     assert_eq!(x(&block("wrmsr.64 0xc0000100, 1\nstore.64 0x5000, 7\nend")), 7);
 }
 

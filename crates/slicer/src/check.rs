@@ -1,6 +1,6 @@
 //! Checks a trace against the lifter: every instruction is replayed, every store, next address and known register compared.
 
-use crate::interrupt::{Interruptions, restarts};
+use crate::interrupt::Interruptions;
 use crate::recording::Recording;
 use crate::replay::{Blind, Ended, Mismatch, Replay};
 
@@ -61,8 +61,7 @@ pub fn check(recording: &Recording) -> CheckReport {
                 report.interruptions += 1;
                 replay.interrupted(recording.pc(step));
             }
-            let again = restarts(recording.pc(step - 1), &ended, recording.pc(step));
-            settle(&mut report, recording, step - 1, &own, (diverted || again) && !ended.complete);
+            settle(&mut report, recording, step - 1, &own, diverted && !ended.complete);
         }
         let ended = replay.step(step, &mut Blind);
         report.instructions += 1;

@@ -1,6 +1,6 @@
 //! From traces to programs: cut what is not the program's own work, find dependences, slice, merge, write down.
 //!
-//! The stages are modules in this order: [`recording`] (a trace in memory, lifted), [`start`] (where programs begin), [`preprocess`] (interrupts and faults), [`frames`]
+//! The stages are modules in this order: [`recording`] (a trace in memory, lifted), [`start`] (where programs begin), [`preprocess`] (interrupts, faults and task switches), [`frames`]
 //! (calls), [`preserve`] (registers given back), [`depend`] into [`graph`], [`mod@cfg`] and [`mod@slice`], `live` (what guards are needed for),
 //! `emit`. [`build()`] runs them; [`check()`] replays a trace against the lifter. How programs are run is no concern of this crate.
 
@@ -59,10 +59,18 @@ pub enum Error {
     TooLong,
     /// An interruption did not return.
     #[error(
-        "the code interrupted at {pc:#x} was never returned to before the end mark: a signal's handler that executes the mark itself, or an exception after which the system went on elsewhere; set both marks outside of handlers, touch the memory that the system writes for you before the begin mark, and record again"
+        "the code interrupted at {pc:#x} was never returned to before the end mark: a signal's handler executes the mark, or goes on elsewhere; set both marks outside of handlers, and record again"
     )]
     Interrupted {
         /// Address of the interrupted instruction.
+        pc: u64,
+    },
+    /// An instruction was never finished.
+    #[error(
+        "the instruction at {pc:#x} did not finish, as far as QEMU shows: it accesses a device's memory, or raised an exception after which the system went on elsewhere; let the trainer ask the system instead of the device, and touch memory before the begin mark that the system writes for it"
+    )]
+    Unfinished {
+        /// Its address.
         pc: u64,
     },
     /// Another process ran, and not until the system came back.

@@ -17,7 +17,7 @@ use machine::{GuestMemory, MemoryError, Page, PhysAddr, Reg, VirtAddr};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::Error;
-use crate::interrupt::{Interruptions, address_space, restarts};
+use crate::interrupt::{Interruptions, address_space};
 use crate::recording::Recording;
 use crate::replay::{Blind, Ended, Replay};
 use crate::snapshot::SnapshotMemory;
@@ -115,7 +115,8 @@ impl Frames<'_> {
 /// Cuts interruptions; `begin_pages` are the user pages present at the begin mark, `is_user` decides for others.
 ///
 /// # Errors
-/// [`Error::Interrupted`] when a handler never returns to where it interrupted.
+/// [`Error::Interrupted`] and [`Error::Unfinished`] when a handler never returns to where it interrupted, [`Error::Switched`] when another process's steps
+/// could not be cut.
 pub fn preprocess(
     recording: &Recording,
     begin_pages: &FxHashSet<u64>,
@@ -145,13 +146,6 @@ pub fn preprocess(
     let rsp = Reg::Rsp.index();
     for step in 0..recording.steps.len() {
         let pc = recording.pc(step);
-        if let Some(last) = &last
-            && interruptions.none()
-            && restarts(recording.pc(step - 1), last, pc)
-        {
-            kept.steps.pop();
-            kept.ended.pop();
-        }
         let ready = interruptions.none();
         if let Some(last) = &last
             && interruptions.before(step - 1, recording.pc(step - 1), last, pc, &replay.regs)
@@ -242,7 +236,8 @@ pub fn preprocess(
         last = Some(ended);
     }
     if let Some(open) = interruptions.open().first() {
-        return Err(Error::Interrupted { pc: open.pc });
+        let pc = open.pc;
+        return Err(if open.complete { Error::Interrupted { pc } } else { Error::Unfinished { pc } });
     }
     let lost = switches.is_leaving().then_some(recording.steps.len() as u32 - 1);
     match strangers.first().copied().or(lost) {

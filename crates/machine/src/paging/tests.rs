@@ -73,7 +73,7 @@ fn long_mode_is_recognised_without_efer() {
 
 #[test]
 fn four_level_small_page_with_offset() {
-    let (mem, vaddr) = four_levels();
+    let (mut mem, vaddr) = four_levels();
     let got = four(&mem, vaddr.0 + 0x123).unwrap();
     let want = Translation {
         paddr: PhysAddr(0xabc123),
@@ -85,6 +85,10 @@ fn four_level_small_page_with_offset() {
         uncached: false,
     };
     assert_eq!(got, want);
+    let at = PhysAddr(0x4000 + 8 * 3);
+    let raw = mem.read_u64(at).unwrap();
+    mem.write_u64(at, raw | 1 << 4);
+    assert!(four(&mem, vaddr.0).unwrap().uncached);
     let pcid_and_lam = CR3 | 0x7 | 3 << 61;
     assert_eq!(translate(&mem, PagingMode::Level4, pcid_and_lam, vaddr).unwrap().paddr, PhysAddr(0xabc000));
 }
