@@ -493,3 +493,16 @@ impl<'r> Replay<'r> {
         ended
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn returns_that_may_take_another_stack() {
+        let may = |bytes: &[u8]| {
+            let insn = lift::lift(lift::Mode::Bits32, 0xc000_0000, bytes).unwrap();
+            super::may_change_stack(&insn.ops)
+        };
+        assert!(may(&[0xcf]) && may(&[0xcb]) && may(&[0xca, 8, 0]), "iret, lret");
+        assert!(!may(&[0xc3]) && !may(&[0x58]), "ret, pop");
+    }
+}
