@@ -27,6 +27,7 @@ const TRAINERS: &[&str] = &[
     "thread",
     "helper",
     "forked",
+    "shared",
     "mutex",
     "names",
     "several",
@@ -113,6 +114,7 @@ const CASES: &[Case] = &[
     refused("thread", "thread", "the output count was written between the marks by another thread"),
     refused("helper", "helper", OTHERS),
     refused("forked", "forked", OTHERS),
+    refused("shared", "shared", OTHERS),
     case("mutex", EVERYWHERE),
     case(
         "names",
