@@ -1,6 +1,6 @@
 //! The limits of the 2011 system, one by one: trainers that it could not follow, each with what happens now (docs/limits.md).
 //!
-//! Either the right answer, compared with what the target's own tools say, or the exit code and the reason. Boots three guests, so it runs only with
+//! Either the right answer, compared with what the target's own tools say, or the exit code and the reason. Boots three guests (about two minutes), so it runs only with
 //! `VIRTUOSO_E2E=1` (as `cargo xtask test` sets it) and in release. What records and builds once serves all cases.
 
 use std::ffi::OsString;
@@ -27,6 +27,7 @@ const TRAINERS: &[&str] = &[
     "thread",
     "helper",
     "forked",
+    "shared",
     "mutex",
     "names",
     "several",
@@ -113,6 +114,7 @@ const CASES: &[Case] = &[
     refused("thread", "thread", "the output count was written between the marks by another thread"),
     refused("helper", "helper", OTHERS),
     refused("forked", "forked", OTHERS),
+    refused("shared", "shared", OTHERS),
     case("mutex", EVERYWHERE),
     case(
         "names",

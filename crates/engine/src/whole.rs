@@ -236,14 +236,14 @@ impl<'p> WholeProgram<'p> {
                     Kind::Call => {
                         pc = slots[op.a as usize];
                         if let Some(system) = &mut system {
-                            system.first.get_or_insert(slots[Reg::Rsp.index()]);
+                            system.calls(slots[Reg::Rsp.index()]);
                         }
                         break;
                     }
                     Kind::Ret if system.is_none() || slots[Reg::Cpl.index()] != 3 => {
                         pc = slots[op.a as usize];
                         if let Some(system) = &mut system {
-                            system.last = slots[Reg::Rsp.index()];
+                            system.returns(slots[Reg::Rsp.index()]);
                         }
                         break;
                     }
@@ -251,7 +251,7 @@ impl<'p> WholeProgram<'p> {
                         pc = slots[op.a as usize];
                         let landing = slots[Reg::Rsp.index()] == slots[Reg::SysenterEsp.index()];
                         let back = (!landing).then_some(slots[op.b as usize]);
-                        system = Some(Inside { back, first: None, last: 0 });
+                        system = Some(Inside { back, open: Vec::new(), own: true });
                         process = PROCESS_REGS.map(|reg| slots[reg.index()]);
                         break;
                     }
@@ -398,23 +398,37 @@ impl<'p> WholeProgram<'p> {
 }
 
 /// The system call that a run is in.
-#[derive(Clone, Copy)]
 struct Inside {
     /// Where it returns to; `sysenter` does not say.
     back: Option<u64>,
-    /// The stack pointer at its first call.
-    first: Option<u64>,
-    /// The stack pointer after its last return.
-    last: u64,
+    /// The stack pointers of its calls that have not returned.
+    open: Vec<u64>,
+    /// Whether the last return was one of them. Another task returns from calls that this run never made.
+    own: bool,
 }
 
-/// Less than the distance of two tasks' stacks in the system, at the same depth.
-const SAME_STACK: u64 = 4096;
+/// A return leaves the stack pointer less than this above its call's: the function may take arguments off the stack.
+const POPPED: u64 = 4096;
+/// Calls without a return are followed up to here.
+const MAX_OPEN: usize = 1 << 16;
 
 impl Inside {
-    /// Whether it ends with a return to `pc` of the task that made it. Another one's stack is elsewhere, even where it is to go on at the same place.
+    fn calls(&mut self, stack: u64) {
+        if self.open.len() == MAX_OPEN {
+            self.open.clear();
+        }
+        self.open.push(stack);
+    }
+
+    fn returns(&mut self, stack: u64) {
+        let call = self.open.iter().rposition(|&call| call < stack && stack - call < POPPED);
+        self.own = call.is_some();
+        self.open.truncate(call.unwrap_or(self.open.len()));
+    }
+
+    /// Whether it ends with a return to `pc` of the task that made it: another one may go on at the same place.
     fn goes_back(&self, pc: u64) -> bool {
-        self.back.is_none_or(|back| back == pc) && self.first.is_none_or(|first| self.last.abs_diff(first) < SAME_STACK)
+        self.back.is_none_or(|back| back == pc) && self.own
     }
 }
 

@@ -105,7 +105,8 @@ pub fn build_each(
     }
     for ((&(recording, kept), path), numbers) in pairs.iter().zip(&paths).zip(&numbers) {
         let begin = Begin::new(recording, start.recording())?;
-        let mut depend = Depend::new(&mut graph, &table.code, numbers, &begin, &is_user, kept);
+        let frames = own_frames(recording, start)?;
+        let mut depend = Depend::new(&mut graph, &table.code, numbers, &begin, &is_user, kept, frames);
         walk(recording, kept, path, &functions, &options.summaries, &mut depend)?;
         for output in recording.trace.header().outputs() {
             if (0..output.size).any(|at| depend.read_first.contains(&(output.addr.0 + at))) {
@@ -184,6 +185,19 @@ fn sliced(
         }
     }
     slice
+}
+
+/// The pages that a recording's process had to itself at the begin mark, by frame. A whole run has no frames of the process.
+fn own_frames(recording: &Recording, start: &Start<'_>) -> Result<FxHashMap<u64, u64>, Error> {
+    let own = |space: &AddressSpace<'_>| {
+        let pages = space.user.iter().filter(|(page, _)| !space.shared.contains_key(page));
+        pages.map(|(&page, &frame)| (frame, page)).collect()
+    };
+    match recording.trace.header().whole_run {
+        true => Ok(FxHashMap::default()),
+        false if std::ptr::eq(recording, start.recording) => Ok(own(&start.space)),
+        false => AddressSpace::new(recording).map(|space| own(&space)),
+    }
 }
 
 /// Refuses a slice that needs what others wrote, or a device of the trainer's.

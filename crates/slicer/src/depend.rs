@@ -90,6 +90,8 @@ pub struct Depend<'g> {
     root: u64,
     /// What others stored since the last step over something that was stored before, and whether as the process itself.
     overwritten: FxHashMap<u64, (u8, bool)>,
+    /// The process's own pages at the begin mark, by frame.
+    frames: FxHashMap<u64, u64>,
     /// Pages of the process that somebody else filled.
     filled: FxHashSet<u64>,
     /// Other tasks ran before this step.
@@ -100,7 +102,7 @@ pub struct Depend<'g> {
 }
 
 impl<'g> Depend<'g> {
-    /// About to walk a recording whose instruction `n` is `numbers[n]` in the code table.
+    /// About to walk a recording whose instruction `n` is `numbers[n]` in the code table, and whose process had these pages, by frame.
     pub fn new(
         graph: &'g mut Graph,
         code: &'g [Code],
@@ -108,6 +110,7 @@ impl<'g> Depend<'g> {
         begin: &'g Begin<'g>,
         is_user: &'g dyn Fn(u64) -> bool,
         kept: &Kept,
+        frames: FxHashMap<u64, u64>,
     ) -> Self {
         let rsp = begin.regs.get_or_zero(Reg::Rsp);
         Self {
@@ -133,6 +136,7 @@ impl<'g> Depend<'g> {
             mappings: Mappings::new(begin.mode),
             root: begin.regs.get_or_zero(Reg::Cr3),
             overwritten: FxHashMap::default(),
+            frames,
             filled: kept.late_pages.iter().filter(|(_, page)| page.foreign).map(|(&addr, _)| addr).collect(),
             switched: false,
             unexplained: false,
@@ -413,14 +417,17 @@ impl Visitor for Depend<'_> {
 
     fn passes(&mut self, accesses: &[Access], here: bool) {
         for access in accesses.iter().filter(|access| access.store && !access.io) {
+            let frame = access.paddr.page().0;
+            // By another process in memory that both have, or by the system through an address of its own.
+            let shared = self.frames.get(&frame).copied();
+            let shared = shared.filter(|page| *self.user_frames.entry(*page).or_insert(frame) == frame).is_some();
             for n in 0..u64::from(access.size) {
                 let paddr = access.paddr.0.wrapping_add(n);
-                let own = (self.is_user)(access.vaddr.page().0) && here;
-                if own {
-                    // As far as the process's own addresses go, pages are followed like with its own stores.
-                    let (page, frame) = (access.vaddr.page().0, access.paddr.page().0);
-                    self.user_frames.entry(page).or_insert(frame);
+                let addressed = (self.is_user)(access.vaddr.page().0) && here;
+                if addressed {
+                    self.user_frames.entry(access.vaddr.page().0).or_insert(frame);
                 }
+                let own = addressed || shared;
                 let written =
                     self.memory.get(&(paddr & !4095)).is_some_and(|page| page[(paddr & 4095) as usize] != INITIAL);
                 if written {

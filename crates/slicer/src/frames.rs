@@ -67,6 +67,8 @@ struct Frame {
     return_pc: u64,
     call_pc: u64,
     system: bool,
+    /// The step that opened it, among those kept.
+    opened: usize,
 }
 
 impl Functions {
@@ -130,8 +132,10 @@ impl Functions {
         let mut path = Path::default();
         let Some(&first) = kept.steps.first() else { return (path, 1) };
         let base = self.intern(recording.pc(first as usize), 0, ROOT);
-        let mut stack = vec![Frame { func: base, slot: u64::MAX, return_pc: u64::MAX, call_pc: 0, system: false }];
-        for (&step, ended) in kept.steps.iter().zip(&kept.ended) {
+        let mut stack =
+            vec![Frame { func: base, slot: u64::MAX, return_pc: u64::MAX, call_pc: 0, system: false, opened: 0 }];
+        let mut entered = 0;
+        for (opened, (&step, ended)) in kept.steps.iter().zip(&kept.ended).enumerate() {
             let code = recording.code_of(step as usize);
             let pc = code.insn.pc;
             let fallthrough = pc.wrapping_add(u64::from(code.insn.len));
@@ -145,7 +149,14 @@ impl Functions {
                         self.entries.insert(ended.next);
                     }
                     let func = self.intern(ended.next, pc, top.func);
-                    stack.push(Frame { func, slot: ended.slot, return_pc: fallthrough, call_pc: pc, system: false });
+                    stack.push(Frame {
+                        func,
+                        slot: ended.slot,
+                        return_pc: fallthrough,
+                        call_pc: pc,
+                        system: false,
+                        opened,
+                    });
                     step_move = Move::Call(func);
                 }
                 Some(Kind::SysEnter) => {
@@ -153,7 +164,15 @@ impl Functions {
                         self.entries.insert(ended.next);
                     }
                     let func = self.intern(ended.next, pc, top.func);
-                    stack.push(Frame { func, slot: u64::MAX, return_pc: fallthrough, call_pc: pc, system: true });
+                    stack.push(Frame {
+                        func,
+                        slot: u64::MAX,
+                        return_pc: fallthrough,
+                        call_pc: pc,
+                        system: true,
+                        opened,
+                    });
+                    entered = opened;
                     step_move = Move::Call(func);
                 }
                 Some(Kind::Ret) => {
@@ -208,8 +227,10 @@ impl Functions {
             path.moves.push(step_move);
         }
         if learning {
-            // The end mark may lie in a function that its caller takes for the mark: nobody sees these return.
-            self.pseudo.extend(stack.iter().skip(1).filter(|frame| !frame.system).map(|frame| frame.call_pc));
+            // The end mark may lie in a function that its caller takes for the mark: nobody sees these return. After a system call it may be
+            // another thread's function, or a signal's handler.
+            let last = stack.iter().skip(1).filter(|frame| !frame.system && frame.opened >= entered);
+            self.pseudo.extend(last.map(|frame| frame.call_pc));
         }
         (path, stack.len())
     }
