@@ -5,14 +5,14 @@
 //! target, to bring paths into the slice that the target takes. No guest is booted for either, and code comes from the training system alone: an
 //! untrusted target adds paths, never code.
 
-use engine::{Environment, Limits, Outcome, Run, Seen, Values, Watch, WholeProgram, parse_inputs};
+use engine::{Environment, Limits, Outcome, Run, Seen, SliceProgram, Values, Watch, WholeProgram, parse_inputs};
 use ir::program::{Field, ViewCell};
 use ir::{Program, System};
 use lift::Mode;
 use machine::{PhysAddr, Reg, VirtAddr};
 use rustc_hash::FxHashMap;
 use slicer::start::outputs_of_run;
-use slicer::{BuildOptions, Recording, Start};
+use slicer::{BuildOptions, Policy, Recording, Start};
 use trace::{Access, Header, InsnId, Recorded, Trace, TraceError, TraceWriter};
 
 /// Values for inputs: name and text.
@@ -41,6 +41,11 @@ pub enum Error {
         /// The outcome.
         why: String,
     },
+    /// A slice that cannot be trusted.
+    #[error(
+        "over the memory that {0} was recorded in, the slice gives another answer than the whole run: a bug of the slicer. No program is made; please report it with that trace"
+    )]
+    Unfaithful(String),
     /// All traces were made by whole runs.
     #[error("every trace given was made by a whole run; add a recording of a guest, which has the start state")]
     NoStart,
@@ -113,7 +118,27 @@ pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, E
     let mut program = slicer::build(start, &sources, &options)?;
     program.provenance.base = wishes.base.map(|base| base.name.clone());
     program.provenance.unrepeated = unrepeated;
+    if options.policy == Policy::Guard {
+        for start in &starts {
+            faithful(&program, start)?;
+        }
+    }
     Ok(Trained { program, system: start.system().clone(), view })
+}
+
+/// Asks slice and whole run what they answer about the memory that a recording began in: the same, if both answer.
+fn faithful(program: &Program, start: &Start<'_>) -> Result<(), Error> {
+    let env = Environment { tsc: start.time_stamp() };
+    let run = Run { memory: start.memory(), regs: start.registers(), env, limits: Limits::default() };
+    let inputs = start.inputs();
+    let (slice, _) = SliceProgram::new(program).map_err(engine::RunError::from)?.run(&run, &inputs)?;
+    let (whole, _) = WholeProgram::new(program, start.system()).run(&run, &inputs)?;
+    match (slice, whole) {
+        (Outcome::Answer(slice), Outcome::Answer(whole)) if slice != whole => {
+            Err(Error::Unfaithful(start.recording().name.clone()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How a whole run over the memory that a recording began in ends, if not at the end mark. Such a trainer had help: another task's, or a device's.

@@ -402,8 +402,12 @@ impl Visitor for Depend<'_> {
             }
             Move::Return(count) => {
                 self.graph.flow[self.site as usize].returns = true;
-                for _ in 0..count {
+                for left in (0..count).rev() {
                     let Some(values) = self.returned() else { return };
+                    if let (true, Some(call)) = (left > 0, self.previous) {
+                        // Its callee went out of the system, or further up, without coming back here.
+                        self.graph.flow[call as usize].returns = true;
+                    }
                     if switched {
                         // What the call leaves in a register comes from others, unless it gave the register back.
                         let changed = (0..16).filter(|&at| at != RSP.0 as usize && values[at] != regs[at]);

@@ -329,6 +329,10 @@ impl Body<'_> {
 
     /// Where control goes on after a call returned.
     fn after_call(&self, site: u32) -> Target {
+        let flow = &self.emit.graph.flow[site as usize];
+        if flow.returns && flow.next.is_empty() {
+            return Target::Return;
+        }
         match self.cfg.next[self.cfg.node_of[&site] as usize].as_slice() {
             [next] => self.resolve(*next),
             _ => self.resolve(self.cfg.ipdom[self.cfg.node_of[&site] as usize]),

@@ -39,7 +39,7 @@ pub struct Flow {
     pub tails: Vec<(u64, u32)>,
     /// Functions that were called, by address.
     pub calls: Vec<(u64, u32)>,
-    /// Whether it ended the frame.
+    /// Whether it ended the frame; of a call, whether what it called ended this frame, too.
     pub returns: bool,
 }
 

@@ -57,6 +57,9 @@ impl Liveness {
         for &next in &flow.next {
             after.union(&self.before[next as usize]);
         }
+        if flow.returns {
+            after.union(&self.at_return[func]);
+        }
         let beyond = after;
         if !flow.calls.is_empty() {
             after = RegSet::default();
@@ -74,9 +77,6 @@ impl Liveness {
             let back = self.at_return[func];
             changed |= grow(&mut self.at_return[tail as usize], &back);
             after.union(&self.entry(graph, tail));
-        }
-        if flow.returns {
-            after.union(&self.at_return[func]);
         }
         let mut before = after.without(&self.defines[site as usize]);
         before.union(&uses[site as usize]);

@@ -168,23 +168,31 @@ impl<'g> Reaching<'g> {
         }
     }
 
-    /// The value of a register when a call has returned.
+    /// The value of a register when a call has returned, also one that its callee's callee, and so on, returned from.
     fn after_call(&mut self, site: u32, var: Var, found: &mut Vec<u32>) {
-        if var == RSP && self.moves(site) {
-            let ops = self.graph.ops(self.code, site);
-            let first = self.graph.sites[site as usize].first_op;
-            found.extend(ops.iter().rposition(|op| op.kind == Kind::Call).map(|at| first + at as u32));
-            return;
-        }
-        for at in 0..self.graph.flow[site as usize].calls.len() {
-            let (_, callee) = self.graph.flow[site as usize].calls[at];
-            if var == RSP || self.graph.functions[callee as usize].preserved.has(var) {
-                self.ask(site, var);
+        let (mut calls, mut at) = (vec![site], 0);
+        while let Some(&site) = calls.get(at) {
+            at += 1;
+            if var == RSP && self.moves(site) {
+                let ops = self.graph.ops(self.code, site);
+                let first = self.graph.sites[site as usize].first_op;
+                found.extend(ops.iter().rposition(|op| op.kind == Kind::Call).map(|at| first + at as u32));
                 continue;
             }
-            for end in 0..self.ends[callee as usize].len() {
-                let end = self.ends[callee as usize][end];
-                self.after(end, var, found);
+            for at in 0..self.graph.flow[site as usize].calls.len() {
+                let (_, callee) = self.graph.flow[site as usize].calls[at];
+                if var == RSP || self.graph.functions[callee as usize].preserved.has(var) {
+                    self.ask(site, var);
+                    continue;
+                }
+                for end in 0..self.ends[callee as usize].len() {
+                    let end = self.ends[callee as usize][end];
+                    if self.graph.flow[end as usize].calls.is_empty() {
+                        self.after(end, var, found);
+                    } else if !calls.contains(&end) {
+                        calls.push(end);
+                    }
+                }
             }
         }
     }
