@@ -41,6 +41,12 @@ impl Foreign {
         crate::apt::depends(&text, prefix).pop()
     }
 
+    /// Names of known packages that begin with `prefix`.
+    pub fn names(&self, prefix: &str) -> Vec<String> {
+        let text = self.apt("apt-cache", &["pkgnames", prefix]).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
     /// Downloads packages into `directory` and unpacks them there.
     pub fn unpack(&self, packages: &[String], directory: &Path) -> Outcome {
         let packages: Vec<&str> = packages.iter().map(String::as_str).collect();

@@ -104,6 +104,27 @@ fn i386() -> Result<Option<Kernel>, Box<dyn std::error::Error>> {
     }
 }
 
+/// GNU Mach, which is packaged for i386; without it the test of a system that is not Linux does not run.
+pub fn mach() {
+    if testkit::mach::is_there() || !apt::present() {
+        return;
+    }
+    let state = layout::part_name(&layout::cache().join("apt-i386"));
+    let result = Foreign::new("i386", &state).and_then(|apt| {
+        let known = apt.names("gnumach-image-1.");
+        // Not the one for another hypervisor, nor debugging symbols.
+        let plain = |name: &String| (name.ends_with("-486") || name.ends_with("-486-up")) && !name.contains("xen");
+        let package = known.into_iter().filter(plain).max();
+        let package = package.ok_or("the archive has no GNU Mach")?;
+        println!("setup: fetching {package} into {}", testkit::mach::package().display());
+        whole(&testkit::mach::package(), |part| apt.unpack(std::slice::from_ref(&package), part))
+    });
+    let _ = std::fs::remove_dir_all(&state);
+    if let Err(error) = result {
+        println!("setup: {error}: that system will not be tested");
+    }
+}
+
 fn i386_packages(apt: &Foreign) -> Outcome {
     let kernel =
         apt.dependency("linux-image-686-pae", "linux-image-").ok_or("the archive has no linux-image-686-pae")?;

@@ -31,6 +31,7 @@ pub fn run() -> Outcome {
     for name in OTHERS {
         there.extend(kernels::other(name)?);
     }
+    kernels::mach();
     for (number, kernel) in there.iter().enumerate() {
         let (image, train) = (kernel.unpacked()?, initramfs::build(Kind::Training, kernel)?);
         initramfs::build(Kind::Target, kernel)?;

@@ -22,6 +22,7 @@ pub fn run() -> Outcome {
         "-p virtuoso-testkit --test guests",
         "-p virtuoso-cli --test e2e",
         "-p virtuoso-cli --test tiny",
+        "-p virtuoso-cli --test mach",
         "-p virtuoso-cli --test hidden",
         "-p virtuoso-cli --test limits",
         "-p virtuoso-cli --test live",

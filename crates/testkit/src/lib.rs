@@ -14,6 +14,7 @@ pub mod guest;
 pub mod initramfs;
 pub mod kernel;
 pub mod layout;
+pub mod mach;
 pub mod pipeline;
 pub mod qmp;
 pub mod rootkit;
