@@ -394,6 +394,12 @@ const fn space(cr3: u64) -> u64 {
 
 /// Marks belong to a process: the system's own code has no variables and no system calls of its own.
 fn in_process(program: &str, mark: &str, regs: &RegFile) -> Result<(), Refusal> {
+    // CR0.PG (SDM vol. 3 section 2.5): real mode, and systems without page tables.
+    const PAGING: u64 = 1 << 31;
+    if regs.get(Reg::Cr0).is_some_and(|cr0| cr0 & PAGING == 0) {
+        let why = "set in code that runs with paging off: such code is not supported, set both marks in a program of a system with paging";
+        return Err(Refusal::new("paging", format!("{mark} mark of \"{program}\" {why}")));
+    }
     match regs.get(Reg::Cpl) {
         Some(level) if level != 3 => Err(Refusal::new(
             "privilege",
@@ -514,8 +520,12 @@ mod tests {
         assert_eq!(kind(begin(&mut session, "b", 0)), "nested_begin");
         let mut system = regs(0);
         system.set(Reg::Cpl, 0);
-        let start = Start { regs: system.clone(), ..start(0) };
-        assert_eq!(kind(session.begin(0, "a", 1, start, || unreachable!())), "privilege");
+        let inside = Start { regs: system.clone(), ..start(0) };
+        assert_eq!(kind(session.begin(0, "a", 1, inside, || unreachable!())), "privilege");
+        let mut flat = regs(0);
+        flat.set(Reg::Cr0, 1);
+        let flat = Start { regs: flat, ..start(0) };
+        assert_eq!(kind(session.begin(0, "a", 1, flat, || unreachable!())), "paging");
         begin(&mut session, "a", 0).unwrap();
         assert_eq!(kind(session.end(0, system)), "privilege");
         session.abandon();
