@@ -4,6 +4,7 @@
 //! kernel package with the order to load them in. Programs are compiled against musl, statically, with symbols (the
 //! slicer finds allocators by them). A program is compiled again only when its source or a header is newer.
 
+use crate::compile::compile;
 use crate::kernel::Kernel;
 use crate::userland::Userland;
 use crate::{Error, Result, layout, rootkit};
@@ -121,29 +122,11 @@ fn compile_all(kind: &str, products: &str, userland: Userland) -> Result<Vec<Pat
         }
         let product = products.join(source.file_stem().unwrap_or_default());
         if modified(&product) <= modified(&source).max(headers) {
-            compile(&source, userland, &product)?;
+            compile(&product, |part| userland.compiler(&source, part))?;
         }
         programs.push(product);
     }
     Ok(programs)
-}
-
-fn compile(source: &Path, userland: Userland, product: &Path) -> Result<()> {
-    if let Some(parent) = product.parent() {
-        std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    }
-    let part = layout::part_name(product);
-    let mut command = userland.compiler(source, &part)?;
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|_| Error::Missing { what: program.clone() })?;
-    if !output.status.success() {
-        return Err(Error::Command {
-            program: format!("{program} {}", source.display()),
-            status: output.status.to_string(),
-            output: String::from_utf8_lossy(&output.stderr).into_owned(),
-        });
-    }
-    std::fs::rename(&part, product).map_err(Error::io(product))
 }
 
 fn add_busybox(archive: &mut Archive, userland: Userland) -> Result<()> {

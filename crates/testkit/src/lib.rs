@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
+mod compile;
 pub mod error;
 pub mod formats;
 pub mod guest;

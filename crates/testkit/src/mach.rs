@@ -11,13 +11,7 @@ use std::time::Duration;
 
 use crate::guest::Guest;
 use crate::initramfs::{files, modified, newest};
-use crate::layout;
-use crate::{Error, Result};
-
-/// For 32-bit code without a library.
-const FLAGS: &str = "-m32 -march=i686 -O2 -ffreestanding -nostdlib -static -no-pie -fno-pie -fno-stack-protector \
-                     -mgeneral-regs-only -fno-asynchronous-unwind-tables -Wl,--build-id=none \
-                     -Wl,-Ttext-segment=0x200000 -Wall -Wextra";
+use crate::{Error, Result, compile, layout};
 
 /// Where the package is unpacked.
 #[must_use]
@@ -121,19 +115,10 @@ fn programs() -> Result<()> {
 }
 
 fn compile(sources: &[PathBuf], product: &Path) -> Result<()> {
-    if let Some(parent) = product.parent() {
-        std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    }
-    let part = layout::part_name(product);
-    let mut command = Command::new("gcc");
-    command.args(FLAGS.split_whitespace()).arg("-I").arg(layout::guests().join("include")).arg("-o").arg(&part);
-    let output = command.args(sources).output().map_err(|_| Error::Missing { what: "gcc".to_owned() })?;
-    if !output.status.success() {
-        return Err(Error::Command {
-            program: format!("gcc -m32 -o {}", product.display()),
-            status: output.status.to_string(),
-            output: String::from_utf8_lossy(&output.stderr).into_owned(),
-        });
-    }
-    std::fs::rename(&part, product).map_err(Error::io(product))
+    compile::compile(product, |part| {
+        let mut command = Command::new("gcc");
+        command.args(compile::BARE.split_whitespace()).arg("-Wl,-Ttext-segment=0x200000");
+        command.arg("-I").arg(layout::guests().join("include")).arg("-o").arg(part).args(sources);
+        Ok(command)
+    })
 }

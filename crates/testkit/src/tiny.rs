@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::guest::{Guest, READY};
 use crate::initramfs::{files, modified, newest};
-use crate::{Error, Result, layout};
+use crate::{Result, compile, layout};
 
 /// The trainers and what they are run with (`gettime` calls through a call gate, the others by an interrupt): processes and drivers that are there, that lack what is asked for, and that are not there at all.
 pub const TRAINERS: &str =
@@ -19,11 +19,6 @@ pub const TRAINERS: &str =
 
 /// Trainers of what a run can have no answer for: a device, an interrupt, another process.
 pub const UNANSWERABLE: &str = "chiptime,nexttick,giveway:0,giveway:1";
-
-/// For 32-bit code on the bare machine that uses no vector registers.
-const FLAGS: &str = "-m32 -march=i686 -O2 -ffreestanding -nostdlib -static -no-pie -fno-pie -fno-stack-protector \
-                     -mgeneral-regs-only -fno-asynchronous-unwind-tables -Wl,--build-id=none -Wl,-z,noexecstack \
-                     -Wall -Wextra -Wno-main";
 
 /// A guest that runs the test kernel.
 #[derive(Debug, Clone)]
@@ -152,20 +147,11 @@ fn has_ending(file: &Path, ending: &str) -> bool {
 }
 
 fn compile(parts: &[PathBuf], script: &Path, product: &Path) -> Result<()> {
-    if let Some(parent) = product.parent() {
-        std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    }
-    let part = layout::part_name(product);
-    let mut command = Command::new("gcc");
-    command.args(FLAGS.split_whitespace()).arg("-I").arg(sources()).arg("-I").arg(layout::guests().join("include"));
-    let output = command.arg("-T").arg(script).arg("-o").arg(&part).args(parts).output();
-    let output = output.map_err(|_| Error::Missing { what: "gcc".to_owned() })?;
-    if !output.status.success() {
-        return Err(Error::Command {
-            program: format!("gcc -m32 -o {}", product.display()),
-            status: output.status.to_string(),
-            output: String::from_utf8_lossy(&output.stderr).into_owned(),
-        });
-    }
-    std::fs::rename(&part, product).map_err(Error::io(product))
+    compile::compile(product, |part| {
+        let mut command = Command::new("gcc");
+        command.args(compile::BARE.split_whitespace()).arg("-I").arg(sources());
+        command.arg("-I").arg(layout::guests().join("include"));
+        command.arg("-T").arg(script).arg("-o").arg(part).args(parts);
+        Ok(command)
+    })
 }
