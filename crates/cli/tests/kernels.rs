@@ -117,7 +117,8 @@ fn reversed(tool: &Tool, kernel: &str, target: &Capture) -> Result<Vec<String>, 
     Ok(wrong)
 }
 
-fn captured(kernel: &str, machine: Machine) -> Result<Capture, Failure> {
+/// `name` is its files'; tests run side by side.
+fn captured(name: &str, kernel: &str, machine: Machine) -> Result<Capture, Failure> {
     let mut qemu: Vec<std::ffi::OsString> = vec!["-smp".into(), machine.processors.to_string().into()];
     if machine.largest {
         qemu.extend(["-cpu".into(), "max".into()]);
@@ -130,7 +131,7 @@ fn captured(kernel: &str, machine: Machine) -> Result<Capture, Failure> {
         ..Target::default()
     };
     let mut guest = boot_target(&options, Duration::from_secs(300))?;
-    Ok(capture(&mut guest, &run_file("kernels-target")?, Moment::Idle)?)
+    Ok(capture(&mut guest, &run_file(name)?, Moment::Idle)?)
 }
 
 /// Asks a pack's six programs everything about a target; returns what was not the truth.
@@ -154,7 +155,7 @@ fn asked(tool: &Tool, pack: &Path, what: &str, target: &Capture, ways: &[Way]) -
 /// Asks everything; returns what was not the truth.
 fn ask(tool: &Tool, kernel: &str, machine: Machine) -> Result<Vec<String>, Failure> {
     let mut wrong = Vec::new();
-    let target = captured(kernel, machine)?;
+    let target = captured("kernels-target", kernel, machine)?;
     let directory = packs().join(kernel);
     // Of 64-bit kernels the whole runs are compared with the truth by the end-to-end test.
     let narrow = Kernel::find(kernel)?.userland == Userland::I386;
@@ -281,7 +282,7 @@ fn trainers_of_32_bit_answer_about_64_bit_kernels() -> Result<(), Failure> {
     let mut wrong = Vec::new();
     for kaslr in [false, true] {
         let machine = Machine { kaslr, isolated: kaslr, processors: if kaslr { 2 } else { 1 }, largest: kaslr };
-        let target = captured(DEFAULT, machine)?;
+        let target = captured("compat-target", DEFAULT, machine)?;
         wrong.extend(asked(
             &tool,
             &pack,
@@ -315,7 +316,11 @@ fn every_kernel_answers_whatever_its_machine() -> Result<(), Failure> {
             refused(
                 &tool,
                 other,
-                &captured(kernel, Machine { kaslr: true, isolated: false, processors: 1, largest: false })?,
+                &captured(
+                    "kernels-target",
+                    kernel,
+                    Machine { kaslr: true, isolated: false, processors: 1, largest: false },
+                )?,
             )?;
         }
         for (machine, boots) in machines(mode == "full") {
