@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use testkit::capture::{Capture, Moment, capture};
 use testkit::guest::{Target, boot_target, run_file};
-use testkit::kernel::{DEFAULT, Kernel, OTHERS};
+use testkit::kernel::{DEFAULT, I386, Kernel, OTHERS};
 use testkit::layout;
 use testkit::pipeline::{PROGRAMS, Tool, Way, program_of, questions};
 use testkit::userland::Userland;
@@ -37,15 +37,23 @@ impl Machine {
     }
 }
 
-/// The combinations to ask, with how many boots of each.
-fn machines(full: bool) -> Vec<(Machine, u32)> {
-    if !full {
+/// Whether all combinations and questions are asked for.
+fn full() -> bool {
+    std::env::var_os("VIRTUOSO_E2E").is_some_and(|mode| mode == "full")
+}
+
+/// The combinations to ask, with how many boots of each. Where not all are, 64-bit kernels share the moved ones.
+fn machines(kernel: &str) -> Vec<(Machine, u32)> {
+    if !full() {
         let machine = |kaslr, isolated, processors, largest| Machine { kaslr, isolated, processors, largest };
-        return vec![
-            (machine(false, false, 1, false), 1),
-            (machine(true, true, 4, false), 1),
-            (machine(true, true, 2, true), 1),
-        ];
+        let mut few = vec![(machine(false, false, 1, false), 1)];
+        if kernel != "rt" {
+            few.push((machine(true, true, 4, false), 1));
+        }
+        if matches!(kernel, "rt" | I386) {
+            few.push((machine(true, true, 2, true), 1));
+        }
+        return few;
     }
     let mut all = Vec::new();
     for kaslr in [false, true] {
@@ -139,7 +147,11 @@ fn asked(tool: &Tool, pack: &Path, what: &str, target: &Capture, ways: &[Way]) -
     let mut wrong = Vec::new();
     let mut file = std::fs::OpenOptions::new().append(true).create(true).open(layout::run().join("kernels.jsonl"))?;
     for (program, way) in PROGRAMS.into_iter().flat_map(|it| ways.iter().map(move |&way| (it, way))) {
-        let row = tool.ask(program, &pack.join(format!("{program}.prog")), target, 0, &Value::Null, way);
+        let mut target = target.clone();
+        if (program, way) == ("getpsfile", Way::Whole) && !full() {
+            target.truth.processes.truncate(24);
+        }
+        let row = tool.ask(program, &pack.join(format!("{program}.prog")), &target, 0, &Value::Null, way);
         let line = json!({ "target": what, "program": program, "way": format!("{way:?}"), "asked": row.asked, "right": row.right,
             "by_slice": row.by_slice, "milliseconds": row.milliseconds, "problems": row.problems });
         writeln!(file, "{line}")?;
@@ -297,18 +309,17 @@ fn trainers_of_32_bit_answer_about_64_bit_kernels() -> Result<(), Failure> {
 
 #[test]
 fn every_kernel_answers_whatever_its_machine() -> Result<(), Failure> {
-    let Some(mode) = std::env::var_os("VIRTUOSO_E2E") else {
+    if std::env::var_os("VIRTUOSO_E2E").is_none() {
         eprintln!("skipped: boots guests; set VIRTUOSO_E2E=1 (cargo xtask test does)");
         return Ok(());
-    };
+    }
     let chosen = std::env::var("VIRTUOSO_KERNELS").ok();
     let chosen = |kernel: &str| chosen.as_deref().is_none_or(|list| list.split(',').any(|name| name == kernel));
     let tool = Tool { virtuoso: PathBuf::from(env!("CARGO_BIN_EXE_virtuoso")) };
     let mut wrong = Vec::new();
     // The default kernel's programs are asked about moved kernels by the end-to-end test; here only in the full matrix.
     let others = OTHERS.into_iter().filter(|kernel| Kernel::find(kernel).is_ok());
-    let kernels: Vec<&str> =
-        if mode == "full" { [DEFAULT].into_iter().chain(others).collect() } else { others.collect() };
+    let kernels: Vec<&str> = if full() { [DEFAULT].into_iter().chain(others).collect() } else { others.collect() };
     let mut other: Option<&str> = None;
     for kernel in kernels.into_iter().filter(|kernel| chosen(kernel)) {
         train(&tool, kernel)?;
@@ -323,7 +334,7 @@ fn every_kernel_answers_whatever_its_machine() -> Result<(), Failure> {
                 )?,
             )?;
         }
-        for (machine, boots) in machines(mode == "full") {
+        for (machine, boots) in machines(kernel) {
             for _ in 0..boots {
                 wrong.extend(ask(&tool, kernel, machine)?);
             }
