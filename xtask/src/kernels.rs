@@ -94,11 +94,7 @@ fn i386() -> Result<Option<Kernel>, Box<dyn std::error::Error>> {
         return absent("no apt to get i386 packages with");
     }
     println!("setup: fetching package lists for i386, apart from this machine's own");
-    let state = layout::part_name(&layout::cache().join("apt-i386"));
-    let result = Foreign::new("i386", &state).and_then(|apt| i386_packages(&apt));
-    // Only lists and downloads that are unpacked by now.
-    let _ = std::fs::remove_dir_all(&state);
-    match result {
+    match with_i386(i386_packages) {
         Ok(()) => Ok(Some(Kernel::find(I386)?)),
         Err(error) => absent(&error.to_string()),
     }
@@ -109,8 +105,7 @@ pub fn mach() {
     if testkit::mach::is_there() || !apt::present() {
         return;
     }
-    let state = layout::part_name(&layout::cache().join("apt-i386"));
-    let result = Foreign::new("i386", &state).and_then(|apt| {
+    let result = with_i386(|apt| {
         let known = apt.names("gnumach-image-1.");
         // Not the one for another hypervisor, nor debugging symbols.
         let plain = |name: &String| (name.ends_with("-486") || name.ends_with("-486-up")) && !name.contains("xen");
@@ -119,10 +114,18 @@ pub fn mach() {
         println!("setup: fetching {package} into {}", testkit::mach::package().display());
         whole(&testkit::mach::package(), |part| apt.unpack(std::slice::from_ref(&package), part))
     });
-    let _ = std::fs::remove_dir_all(&state);
     if let Err(error) = result {
         println!("setup: {error}: that system will not be tested");
     }
+}
+
+/// Fetches i386 packages by an apt state that is gone afterwards.
+fn with_i386(fetch: impl FnOnce(&Foreign) -> Outcome) -> Outcome {
+    let state = layout::part_name(&layout::cache().join("apt-i386"));
+    let result = Foreign::new("i386", &state).and_then(|apt| fetch(&apt));
+    // Only lists and downloads that are unpacked by now.
+    let _ = std::fs::remove_dir_all(&state);
+    result
 }
 
 fn i386_packages(apt: &Foreign) -> Outcome {

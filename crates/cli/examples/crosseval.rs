@@ -21,7 +21,7 @@ use testkit::layout;
 use testkit::pipeline::{Question, Tool, questions};
 use testkit::truth::Truth;
 use virtuoso_cli::allocators::{Convention, of_c};
-use virtuoso_cli::training::{View, choose_view};
+use virtuoso_cli::training::{View, choose_view, rehearse_each};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -157,7 +157,8 @@ fn main() -> Result<(), Failure> {
     let recordings: Vec<Recording> = traces.iter().map(load).collect::<Result<_, _>>()?;
     let starts: Vec<Start<'_>> = recordings.iter().map(Start::new).collect::<Result<_, _>>()?;
     let mut options = BuildOptions { summaries: summaries(program)?, ..BuildOptions::default() };
-    let (view, rehearsed) = choose_view(&starts, &mut options)?;
+    let own = rehearse_each(&starts, &options)?;
+    let (view, rehearsed) = choose_view(&starts, &own, &mut options)?;
     eprintln!("{} recordings, {view:?}", recordings.len());
     let sliced: Vec<&Recording> =
         if view == View::Idle { rehearsed.iter().collect() } else { recordings.iter().collect() };

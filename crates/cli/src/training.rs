@@ -98,9 +98,14 @@ pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, E
         }
     }
     let mut options = wishes.options.clone();
-    let unrepeated = unrepeated(&starts, &options)?;
-    let (view, mut rehearsed) =
-        if wishes.paused { (View::Paused("as asked for"), Vec::new()) } else { choose_view(&starts, &mut options)? };
+    let own = rehearse_each(&starts, &options)?;
+    // Such a trainer had help: another task's, or a device's.
+    let unrepeated = own.iter().find_map(|it| it.as_ref().err()).cloned();
+    let (view, mut rehearsed) = if wishes.paused {
+        (View::Paused("as asked for"), Vec::new())
+    } else {
+        choose_view(&starts, &own, &mut options)?
+    };
     for texts in &wishes.rehearse {
         for start in &starts {
             let named: Vec<String> = texts.iter().map(|(name, text)| format!("{name}={text}")).collect();
@@ -112,9 +117,9 @@ pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, E
         }
     }
     // In the idle view the recorded paths of the trainer's own process are never taken.
-    let own: Vec<&Recording> =
+    let recorded: Vec<&Recording> =
         if view == View::Idle { Vec::new() } else { starts.iter().map(Start::recording).collect() };
-    let sources: Vec<&Recording> = own.into_iter().chain(&rehearsed).chain(learned).collect();
+    let sources: Vec<&Recording> = recorded.into_iter().chain(&rehearsed).chain(learned).collect();
     let mut program = slicer::build(start, &sources, &options)?;
     program.provenance.base = wishes.base.map(|base| base.name.clone());
     program.provenance.unrepeated = unrepeated;
@@ -141,22 +146,24 @@ fn faithful(program: &Program, start: &Start<'_>) -> Result<(), Error> {
     }
 }
 
-/// How a whole run over the memory that a recording began in ends, if not at the end mark. Such a trainer had help: another task's, or a device's.
-fn unrepeated(starts: &[Start<'_>], options: &BuildOptions) -> Result<Option<String>, Error> {
-    for start in starts {
-        if let Err(why) = rehearse(start, options, &[])? {
-            return Ok(Some(why));
-        }
-    }
-    Ok(None)
+/// Runs every recording whole, over the memory it began in; how each ended, if not at the end mark.
+///
+/// # Errors
+/// [`Error`] when a whole run cannot be recorded.
+pub fn rehearse_each(starts: &[Start<'_>], options: &BuildOptions) -> Result<Vec<Result<Rehearsal, String>>, Error> {
+    starts.iter().map(|start| rehearse(start, options, &[])).collect()
 }
 
-/// Runs every recording whole, over the memory it began in, as the paused processor and as an idle one. Where both give the same outputs the
+/// Runs every recording whole, over the memory it began in, as an idle processor. Where that gives the same outputs as `own`, what [`rehearse_each`] gave, the
 /// answer does not depend on who runs, and the program takes the idle view: the cells are set in the options, and the rehearsals are what to slice.
 ///
 /// # Errors
 /// [`Error`] when a whole run cannot be recorded.
-pub fn choose_view(starts: &[Start<'_>], options: &mut BuildOptions) -> Result<(View, Vec<Recording>), Error> {
+pub fn choose_view(
+    starts: &[Start<'_>],
+    own: &[Result<Rehearsal, String>],
+    options: &mut BuildOptions,
+) -> Result<(View, Vec<Recording>), Error> {
     let paused = |why| Ok((View::Paused(why), Vec::new()));
     if starts.iter().any(|start| start.recording().trace.header().idle.is_empty()) {
         return paused("the recorder saw the processor idle too rarely");
@@ -172,8 +179,8 @@ pub fn choose_view(starts: &[Start<'_>], options: &mut BuildOptions) -> Result<(
     }
     let as_idle = BuildOptions { view: cells, ..options.clone() };
     let mut rehearsed = Vec::new();
-    for start in starts {
-        let Ok(own) = rehearse(start, options, &[])? else { return paused("the trainer's own rehearsal stopped") };
+    for (start, own) in starts.iter().zip(own) {
+        let Ok(own) = own else { return paused("the trainer's own rehearsal stopped") };
         let Ok(idle) = rehearse(start, &as_idle, &[])? else { return paused("an idle processor cannot execute it") };
         if outputs_of_run(&own.recording) != start.written_outputs() {
             return paused("a whole run does not give the outputs that were recorded");
@@ -188,7 +195,7 @@ pub fn choose_view(starts: &[Start<'_>], options: &mut BuildOptions) -> Result<(
 }
 
 /// A whole run over the training system's own memory.
-struct Rehearsal {
+pub struct Rehearsal {
     values: Values,
     recording: Recording,
 }

@@ -6,6 +6,7 @@
 //! such segments.
 
 use ir::Program;
+use machine::descriptor::with_base;
 use machine::{Reg, RegFile};
 
 use crate::space::Space;
@@ -47,11 +48,6 @@ pub(crate) fn give(program: &Program, target: &RegFile, space: &mut Space<'_>) {
     }
 }
 
-/// A descriptor with another base (SDM vol. 3 figure 3-8).
-const fn with_base(descriptor: u64, base: u64) -> u64 {
-    descriptor & 0x00ff_ff00_0000_ffff | (base & 0xff_ffff) << 16 | (base >> 24 & 0xff) << 56
-}
-
 #[cfg(test)]
 mod tests {
     use machine::PhysAddr;
@@ -60,12 +56,6 @@ mod tests {
     use super::*;
     use crate::place::Placed;
     use crate::start::{Environment, Limits, Run};
-
-    #[test]
-    fn the_base_is_all_that_changes() {
-        assert_eq!(with_base(0x00cf_fa00_0000_ffff, 0), 0x00cf_fa00_0000_ffff);
-        assert_eq!(with_base(0x99c1_f288_7766_00ff, 0x1234_5678), 0x12c1_f234_5678_00ff);
-    }
 
     /// Page tables of two levels in which the page at 0x5000 is mapped at its own address for the system to read, with a table in it.
     fn memory() -> Mock {

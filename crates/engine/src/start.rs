@@ -153,7 +153,7 @@ impl<'t> Run<'t> {
                 let table = self.regs.get(Reg::GdtrBase).ok_or(RunError::NoRegister("gdtr_base"))?;
                 let address = table.wrapping_add(u64::from(number) * 8);
                 match space.load(address, 8) {
-                    Ok(descriptor) => descriptor_base(descriptor),
+                    Ok(descriptor) => machine::descriptor::base(descriptor),
                     Err(fault) => return Ok(Err(Stopped::access(program.begin_pc, address, &fault))),
                 }
             } else if system_mode(program) == Mode::Bits64 && cell.base == Reg::GsBase as u16 {
@@ -203,9 +203,4 @@ impl<'t> Run<'t> {
             .or(active.filter(upper))
             .ok_or(RunError::NoRegister("kernel GS base"))
     }
-}
-
-/// The base address in a segment descriptor (SDM vol. 3, 3.4.5).
-const fn descriptor_base(descriptor: u64) -> u64 {
-    descriptor >> 16 & 0xff_ffff | (descriptor >> 56) << 24
 }

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod addr;
+pub mod descriptor;
 mod gates;
 mod map;
 pub mod memory;

@@ -52,24 +52,15 @@ impl IdleCells {
         }
         self.looks += 1;
         let mut now = BTreeMap::new();
+        let area = |&page: &u32| (u64::from(page), u64::from(page) + PAGE_SIZE);
+        let areas: Vec<(u64, u64)> = if bits == 64 { vec![(0, REACH)] } else { self.named.iter().map(area).collect() };
         for &(reg, base) in bases {
-            if bits == 64 {
-                let mut at = 0;
-                while at < REACH
+            for &(mut at, end) in &areas {
+                // An area may begin amid a page of the address space.
+                while at < end
                     && let Some(next) = look(&mut now, (reg, base), at, pc, bits, &read)
                 {
                     at = next;
-                }
-            } else {
-                for &page in &self.named {
-                    // A page of it may begin amid one of the address space.
-                    let end = u64::from(page) + PAGE_SIZE;
-                    let mut at = u64::from(page);
-                    while at < end
-                        && let Some(next) = look(&mut now, (reg, base), at, pc, bits, &read)
-                    {
-                        at = next;
-                    }
                 }
             }
         }

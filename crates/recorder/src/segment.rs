@@ -12,7 +12,7 @@ pub struct Descriptor(pub u64);
 impl Descriptor {
     /// The base address of a code or data segment.
     pub const fn base(self) -> u64 {
-        self.0 >> 16 & 0xff_ffff | (self.0 >> 56 & 0xff) << 24
+        machine::descriptor::base(self.0)
     }
 
     const fn long(self) -> bool {
