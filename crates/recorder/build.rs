@@ -1,4 +1,5 @@
-//! The plugin's undefined symbols (`qemu_plugin_*`, glib) are QEMU's own; they resolve when QEMU loads it.
+//! The plugin's undefined symbols (`qemu_plugin_*`, glib) are QEMU's own; they resolve when QEMU
+//! loads it.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

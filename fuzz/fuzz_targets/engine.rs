@@ -1,4 +1,5 @@
-//! Random programs over random memory: an answer or an outcome within the limits, twice the same, and the target unchanged.
+//! Random programs over random memory: an answer or an outcome within the limits, twice the same,
+//! and the target unchanged.
 #![no_main]
 
 use engine::{Environment, Limits, Run, SliceProgram};

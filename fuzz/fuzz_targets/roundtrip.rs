@@ -1,4 +1,5 @@
-//! A program, however it came about, is the same after it was written as text and as a file, and its file has one form.
+//! A program, however it came about, is the same after it was written as text and as a file, and
+//! its file has one form.
 #![no_main]
 
 use ir::Program;
@@ -6,7 +7,9 @@ use ir::Program;
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((&kind, rest)) = data.split_first() else { return };
     let program = if kind & 1 == 0 {
-        std::str::from_utf8(rest).ok().and_then(|text| ir::text::parse_program(text, machine::Reg::NAMES).ok())
+        std::str::from_utf8(rest)
+            .ok()
+            .and_then(|text| ir::text::parse_program(text, machine::Reg::NAMES).ok())
     } else {
         postcard::from_bytes::<Program>(rest).ok()
     };

@@ -1,10 +1,12 @@
-//! Any bytes are a trace or an error: all of it is read, both ways. Checksums are not compared under cargo-fuzz.
+//! Any bytes are a trace or an error: all of it is read, both ways. Checksums are not compared
+//! under cargo-fuzz.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Ok(trace) = trace::Trace::from_bytes(data) else { return };
     let verified = trace.verify().is_ok();
-    // What is wrong with one block ends the iteration there: both ways agree where there is nothing wrong.
+    // What is wrong with one block ends the iteration there: both ways agree where there is nothing
+    // wrong.
     let forward: Result<Vec<_>, _> = trace.events().collect();
     let backward: Result<Vec<_>, _> = trace.events_rev().collect();
     assert_eq!(forward.is_ok(), backward.is_ok());

@@ -10,14 +10,17 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((&mode, code)) = data.split_first() else { return };
     let bits = if mode & 1 == 0 { 64 } else { 32 };
     let text = format!(
-        "program \"fuzz\"\nbits {bits}\nbegin 0x401000\nheap 0x10000000\noutput \"x\" u64 @0x5000\npage 0x5000 zero\npage 0x7000 zero\nregister rsp 0x7800\n\
+        "program \"fuzz\"\nbits {bits}\nbegin 0x401000\nheap 0x10000000\noutput \"x\" u64 @0x5000\npage \
+         0x5000 zero\npage 0x7000 zero\nregister rsp 0x7800\n\
          function f0 0x401000 \"main\" {{\nb0 @0x401000:\n end\n}}\n"
     );
     let Ok(mut program) = ir::text::parse_program(&text, Reg::NAMES) else { return };
     let mut page = vec![0x90; 4096];
     let length = code.len().min(4096);
     page[..length].copy_from_slice(&code[..length]);
-    program.pages.push(ir::program::UserPage { addr: 0x40_1000, content: ir::program::PageContent::Bytes(page) });
+    program
+        .pages
+        .push(ir::program::UserPage { addr: 0x40_1000, content: ir::program::PageContent::Bytes(page) });
     let mut memory = Mock::new();
     memory.write_u64(PhysAddr(0x1000), 0x1003);
     let mut regs = RegFile::new();

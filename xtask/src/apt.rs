@@ -1,7 +1,8 @@
 //! What set-up asks apt and dpkg, and the one thing it adds to apt's sources: Debian's backports.
 //!
-//! The mirror is always the one this machine already uses (`apt-get indextargets` knows it whatever the format of the
-//! sources); no host name is written here. Nothing runs as root unless a package is missing.
+//! The mirror is always the one this machine already uses (`apt-get indextargets` knows it whatever
+//! the format of the sources); no host name is written here. Nothing runs as root unless a package
+//! is missing.
 
 use crate::shell;
 use std::process::Command;
@@ -13,7 +14,8 @@ pub fn present() -> bool {
 
 /// Whether a package is installed.
 pub fn installed(package: &str) -> bool {
-    shell::output("dpkg-query", &["-W", "-f", "${db:Status-Status}", package]).is_ok_and(|status| status == "installed")
+    shell::output("dpkg-query", &["-W", "-f", "${db:Status-Status}", package])
+        .is_ok_and(|status| status == "installed")
 }
 
 /// Refreshes apt's package lists, as root.
@@ -25,12 +27,21 @@ pub fn update() -> Result<(), String> {
 /// Installs packages, as root, from `release` where given.
 pub fn install(packages: &[&str], release: Option<&str>) -> Result<(), String> {
     let mut command = as_root("env")?;
-    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-q", "-y", "--no-install-recommends", "install"]);
+    command.args([
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "-q",
+        "-q",
+        "-y",
+        "--no-install-recommends",
+        "install",
+    ]);
     if let Some(release) = release {
         command.args(["-t", release]);
     }
-    shell::show(command.args(packages))
-        .map_err(|error| format!("{error}\n  could not install {}; apt's own message is above", packages.join(" ")))
+    shell::show(command.args(packages)).map_err(|error| {
+        format!("{error}\n  could not install {}; apt's own message is above", packages.join(" "))
+    })
 }
 
 /// The versions of a package that apt knows, with the place each comes from, the best first.
@@ -59,8 +70,10 @@ pub fn dependencies(package: &str, prefix: &str) -> Vec<String> {
 
 /// The same from what `apt-cache show` printed.
 pub fn depends(text: &str, prefix: &str) -> Vec<String> {
-    let depends = text.lines().filter_map(|line| line.strip_prefix("Depends: ")).flat_map(|list| list.split(", "));
-    let names = depends.filter_map(|item| item.split_whitespace().next()).filter(|name| name.starts_with(prefix));
+    let depends =
+        text.lines().filter_map(|line| line.strip_prefix("Depends: ")).flat_map(|list| list.split(", "));
+    let names =
+        depends.filter_map(|item| item.split_whitespace().next()).filter(|name| name.starts_with(prefix));
     names.map(str::to_owned).collect()
 }
 

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: the figures that the project promises, measured on this machine.
 //!
-//! Boot with and without the recorder, bytes of trace per instruction, time to build, warm runs in one process. The raw figures go
-//! to `benches/runs/<date>-<host>.json`, to be committed with a word on what changed.
+//! Boot with and without the recorder, bytes of trace per instruction, time to build, warm runs in
+//! one process. The raw figures go to `benches/runs/<date>-<host>.json`, to be committed with a
+//! word on what changed.
 
 use crate::{Outcome, demo, setup};
 use serde_json::{Value, json};
@@ -57,14 +58,17 @@ pub fn run() -> Outcome {
         let answer = tool.answer(&file, &files.elf, &[], &[way, "--repeat", "200"])?;
         runs.push(json!({
             "program": "pslist", "policy": policy, "way": way, "processes": files.truth.processes.len(),
-            "warm_milliseconds": answer["milliseconds"], "operations": answer["operations"], "instructions": answer["instructions"],
+            "warm_milliseconds": answer["milliseconds"], "operations": answer["operations"],
+                "instructions": answer["instructions"],
         }));
     }
-    let report = json!({ "machine": machine(), "boot": boots, "traces": sizes, "build": builds, "run": runs });
+    let report =
+        json!({ "machine": machine(), "boot": boots, "traces": sizes, "build": builds, "run": runs });
     let folder = layout::root().join("benches/runs");
     std::fs::create_dir_all(&folder)?;
     let day = text("date", &["+%Y-%m-%d"]);
-    let file = folder.join(format!("{day}-{}-cores.json", std::thread::available_parallelism().map_or(1, usize::from)));
+    let file = folder
+        .join(format!("{day}-{}-cores.json", std::thread::available_parallelism().map_or(1, usize::from)));
     layout::write(&file, (serde_json::to_string_pretty(&report)? + "\n").as_bytes())?;
     println!("{}\nbench: written to {}", serde_json::to_string_pretty(&report)?, file.display());
     Ok(())
@@ -93,9 +97,8 @@ fn boots(tool: &Tool) -> Result<Value, Box<dyn std::error::Error>> {
         times.sort_by(f64::total_cmp);
         times[times.len() / 2]
     };
-    Ok(
-        json!({ "without_recorder_seconds": plain, "with_recorder_seconds": loaded, "ratio_of_medians": median(&loaded) / median(&plain) }),
-    )
+    Ok(json!({ "without_recorder_seconds": plain, "with_recorder_seconds": loaded,
+            "ratio_of_medians": median(&loaded) / median(&plain) }))
 }
 
 fn words(fixed: &[&str], paths: &[PathBuf]) -> Vec<OsString> {
@@ -109,9 +112,9 @@ fn text(program: &str, arguments: &[&str]) -> String {
 
 fn machine() -> Value {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()));
+    let model = cpu.lines().find_map(|line| {
+        line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned())
+    });
     json!({
         "cpu": model,
         "cores": std::thread::available_parallelism().map_or(1, usize::from),

@@ -1,4 +1,5 @@
-//! `cargo xtask bless`: accepts what the text tests print now as what they expect. Read the difference before committing it.
+//! `cargo xtask bless`: accepts what the text tests print now as what they expect. Read the
+//! difference before committing it.
 
 use crate::{Outcome, shell};
 use std::process::Command;

@@ -1,8 +1,8 @@
 //! `cargo xtask demo`: the main job from end to end, on different guests.
 //!
-//! One training guest is recorded, six programs are built, and each answers questions about dumps of two other guests, one of which has its kernel at a
-//! random place. The truth it is
-//! compared with was printed inside that guest.
+//! One training guest is recorded, six programs are built, and each answers questions about dumps
+//! of two other guests, one of which has its kernel at a random place. The truth it is compared
+//! with was printed inside that guest.
 
 use crate::{Outcome, setup, shell};
 use std::path::PathBuf;
@@ -27,9 +27,12 @@ pub struct Arguments {
 /// Builds the command and the recorder and says where the command is.
 pub fn tool() -> Result<Tool, Box<dyn std::error::Error>> {
     let mut build = Command::new("cargo");
-    build.args(["build", "--release", "-p", "virtuoso-cli", "-p", "virtuoso-recorder"]).current_dir(layout::root());
+    build
+        .args(["build", "--release", "-p", "virtuoso-cli", "-p", "virtuoso-recorder"])
+        .current_dir(layout::root());
     shell::show(&mut build)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| layout::root().join("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| layout::root().join("target"), PathBuf::from);
     Ok(Tool { virtuoso: target.join("release/virtuoso") })
 }
 
@@ -56,7 +59,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
     say("building six programs");
     let mut built = Vec::new();
     for program in PROGRAMS {
-        let mine: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
+        let mine: Vec<PathBuf> =
+            traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
         let file = directory.join(format!("{program}.prog"));
         built.push((
             program,
@@ -68,15 +72,18 @@ pub fn run(arguments: &Arguments) -> Outcome {
     for (name, target) in
         [("demo-target", Target::default()), ("demo-moved", Target { kaslr: true, ..Target::default() })]
     {
-        let what = if target.kaslr { "a target with the kernel at a random place" } else { "the target guest" };
+        let what =
+            if target.kaslr { "a target with the kernel at a random place" } else { "the target guest" };
         say(&format!("booting {what}: other processes, modules, namespaces and clock"));
         let mut guest = boot_target(&target, Duration::from_secs(300))?;
         let capture = capture(&mut guest, &run_file(name)?, Moment::Idle)?;
         drop(guest);
         say(&format!("asking about {}", capture.elf.display()));
         let way = if arguments.no_verify { Way::Usual } else { Way::Both };
-        let asked: Vec<Row> =
-            built.iter().map(|(program, file, built)| tool.ask(program, file, &capture, 0, built, way)).collect();
+        let asked: Vec<Row> = built
+            .iter()
+            .map(|(program, file, built)| tool.ask(program, file, &capture, 0, built, way))
+            .collect();
         if arguments.json {
             for row in &asked {
                 println!("{}", serde_json::to_string(row)?);
@@ -86,7 +93,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         }
         rows.extend(asked);
     }
-    let wrong: Vec<&str> = rows.iter().filter(|row| !row.equals_truth).map(|row| row.program.as_str()).collect();
+    let wrong: Vec<&str> =
+        rows.iter().filter(|row| !row.equals_truth).map(|row| row.program.as_str()).collect();
     if wrong.is_empty() {
         Ok(())
     } else {

@@ -1,7 +1,8 @@
 //! Packages of another architecture, fetched and unpacked without this machine's apt hearing of it.
 //!
-//! apt gets a state of its own in the cache: the host's sources and keys, another architecture, no installed packages.
-//! Nothing is installed and no root is needed. The host's own lists and architectures stay as they are.
+//! apt gets a state of its own in the cache: the host's sources and keys, another architecture, no
+//! installed packages. Nothing is installed and no root is needed. The host's own lists and
+//! architectures stay as they are.
 
 use crate::{Outcome, shell};
 use std::path::{Path, PathBuf};
@@ -30,7 +31,8 @@ impl Foreign {
         ];
         let options = options.into_iter().flat_map(|option| ["-o".to_owned(), option]).collect();
         let foreign = Self { options };
-        // It fails when one of several sources does not have the architecture; what was wanted is then missed below.
+        // It fails when one of several sources does not have the architecture; what was wanted is
+        // then missed below.
         let _ = foreign.apt("apt-get", &["-q", "-q", "update"]);
         Ok(foreign)
     }
@@ -51,8 +53,12 @@ impl Foreign {
     pub fn unpack(&self, packages: &[String], directory: &Path) -> Outcome {
         let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
         // `apt-get download` writes into the current directory.
-        let output =
-            self.command("apt-get").args(["-q", "-q", "download"]).args(&packages).current_dir(directory).output()?;
+        let output = self
+            .command("apt-get")
+            .args(["-q", "-q", "download"])
+            .args(&packages)
+            .current_dir(directory)
+            .output()?;
         if !output.status.success() {
             let why = String::from_utf8_lossy(&output.stderr);
             return Err(format!("could not fetch {}: {}", packages.join(", "), why.trim()).into());
@@ -61,7 +67,8 @@ impl Foreign {
     }
 
     fn apt(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
-        let words: Vec<&str> = self.options.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
+        let words: Vec<&str> =
+            self.options.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
         shell::output(program, &words)
     }
 

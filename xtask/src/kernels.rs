@@ -1,6 +1,8 @@
-//! The guest kernels and the i386 programs' library: which packages they are, fetched into the ignored cache.
+//! The guest kernels and the i386 programs' library: which packages they are, fetched into the
+//! ignored cache.
 //!
-//! Nothing is installed. What the archive does not have is left out with a line that says so, but for the default kernel.
+//! Nothing is installed. What the archive does not have is left out with a line that says so, but
+//! for the default kernel.
 
 use std::path::Path;
 use std::process::Command;
@@ -26,7 +28,8 @@ pub fn default() -> Result<Kernel, Box<dyn std::error::Error>> {
         package = kernel_package();
     }
     let package = package.ok_or(
-        "apt knows neither linux-image-amd64 nor linux-image-generic: the guests need a kernel package, check apt's sources",
+        "apt knows neither linux-image-amd64 nor linux-image-generic: the guests need a kernel package, \
+         check apt's sources",
     )?;
     // Ubuntu keeps the modules in a package of their own.
     let mut packages = vec![package.clone()];
@@ -39,7 +42,8 @@ pub fn default() -> Result<Kernel, Box<dyn std::error::Error>> {
     Ok(Kernel::find(DEFAULT)?)
 }
 
-/// One of the other kernels; `None` where the archive has no such build, and then what tests several kernels has one fewer.
+/// One of the other kernels; `None` where the archive has no such build, and then what tests
+/// several kernels has one fewer.
 pub fn other(name: &str) -> Result<Option<Kernel>, Box<dyn std::error::Error>> {
     if let Ok(kernel) = Kernel::find(name) {
         return Ok(Some(kernel));
@@ -68,11 +72,13 @@ pub fn other(name: &str) -> Result<Option<Kernel>, Box<dyn std::error::Error>> {
     Ok(Some(Kernel::find(name)?))
 }
 
-/// The package with the kernel to use: Debian's current 6.1 where the archive has one, else the current one.
+/// The package with the kernel to use: Debian's current 6.1 where the archive has one, else the
+/// current one.
 fn kernel_package() -> Option<String> {
     const IMAGE: &str = "linux-image-";
-    let current =
-        ["linux-image-amd64", "linux-image-generic"].iter().find_map(|meta| apt::dependencies(meta, IMAGE).pop());
+    let current = ["linux-image-amd64", "linux-image-generic"]
+        .iter()
+        .find_map(|meta| apt::dependencies(meta, IMAGE).pop());
     let revision = |name: &str| {
         let rest = name.strip_prefix("linux-image-6.1.0-")?.strip_suffix("-amd64")?;
         rest.parse::<u32>().ok()
@@ -100,7 +106,8 @@ fn i386() -> Result<Option<Kernel>, Box<dyn std::error::Error>> {
     }
 }
 
-/// GNU Mach, which is packaged for i386; without it the test of a system that is not Linux does not run.
+/// GNU Mach, which is packaged for i386; without it the test of a system that is not Linux does not
+/// run.
 pub fn mach() {
     if testkit::mach::is_there() || !apt::present() {
         return;
@@ -108,7 +115,8 @@ pub fn mach() {
     let result = with_i386(|apt| {
         let known = apt.names("gnumach-image-1.");
         // Not the one for another hypervisor, nor debugging symbols.
-        let plain = |name: &String| (name.ends_with("-486") || name.ends_with("-486-up")) && !name.contains("xen");
+        let plain =
+            |name: &String| (name.ends_with("-486") || name.ends_with("-486-up")) && !name.contains("xen");
         let package = known.into_iter().filter(plain).max();
         let package = package.ok_or("the archive has no GNU Mach")?;
         println!("setup: fetching {package} into {}", testkit::mach::package().display());
@@ -129,8 +137,9 @@ fn with_i386(fetch: impl FnOnce(&Foreign) -> Outcome) -> Outcome {
 }
 
 fn i386_packages(apt: &Foreign) -> Outcome {
-    let kernel =
-        apt.dependency("linux-image-686-pae", "linux-image-").ok_or("the archive has no linux-image-686-pae")?;
+    let kernel = apt
+        .dependency("linux-image-686-pae", "linux-image-")
+        .ok_or("the archive has no linux-image-686-pae")?;
     let compiler = apt.dependency("gcc", "gcc-").ok_or("the archive has no gcc for i386")?;
     let libraries = ["musl-dev".to_owned(), "busybox-static".to_owned(), format!("lib{compiler}-dev")];
     println!("setup: fetching {} into {}", libraries.join(", "), Userland::packages().display());
@@ -143,7 +152,8 @@ fn fetch_here(name: &str, packages: &[String]) -> Outcome {
     let package = packages.first().ok_or("no package to fetch")?;
     fetch(name, package, |part| {
         for package in packages {
-            let output = Command::new("apt-get").args(["-q", "-q", "download", package]).current_dir(part).output()?;
+            let output =
+                Command::new("apt-get").args(["-q", "-q", "download", package]).current_dir(part).output()?;
             if !output.status.success() {
                 let why = String::from_utf8_lossy(&output.stderr);
                 return Err(format!("could not fetch {package}: {}", why.trim()).into());

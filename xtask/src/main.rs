@@ -1,7 +1,7 @@
 //! Development tasks: `cargo xtask VERB`.
 //!
-//! One file per verb. This file only parses the command line and prints errors; it keeps no logic, so that every verb
-//! can be read alone.
+//! One file per verb. This file only parses the command line and prints errors; it keeps no logic,
+//! so that every verb can be read alone.
 
 #![forbid(unsafe_code)]
 
@@ -35,11 +35,13 @@ struct Arguments {
 enum Verb {
     /// Install what is missing, fetch the guest kernel and build the guests
     Setup,
-    /// Record, build and run all six programs and compare their answers with the truth in another guest
+    /// Record, build and run all six programs and compare their answers with the truth in another
+    /// guest
     Demo(demo::Arguments),
     /// Measure what the project promises and write it to benches/runs/
     Bench,
-    /// Ask about targets in many states, compare with the truth in them, and write what came out to benches/runs/
+    /// Ask about targets in many states, compare with the truth in them, and write what came out to
+    /// benches/runs/
     Matrix(matrix::Arguments),
     /// Accept what the text tests print now
     Bless,

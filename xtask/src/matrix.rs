@@ -1,7 +1,9 @@
-//! `cargo xtask matrix`: six programs, each from what one training guest recorded, about targets in many states.
+//! `cargo xtask matrix`: six programs, each from what one training guest recorded, about targets in
+//! many states.
 //!
-//! Every answer is compared with what the target itself printed. An answer is right by the slice, or right by fallback; anything else is a named outcome, or
-//! wrong. With `--learn` each program also learns from one target of a state and is asked about another.
+//! Every answer is compared with what the target itself printed. An answer is right by the slice,
+//! or right by fallback; anything else is a named outcome, or wrong. With `--learn` each program
+//! also learns from one target of a state and is asked about another.
 
 use crate::demo::tool;
 use crate::{Outcome, setup};
@@ -66,7 +68,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let mut programs = Vec::new();
     for program in PROGRAMS {
         // One recording each: the point is what a single one is good for.
-        let mine: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == program).take(1).cloned().collect();
+        let mine: Vec<PathBuf> =
+            traces.iter().filter(|trace| program_of(trace) == program).take(1).cloned().collect();
         let file = directory.join(format!("{program}.prog"));
         tool.build_with(program, &mine, &file, &["--policy", &arguments.policy])?;
         programs.push((program, file));
@@ -117,16 +120,21 @@ fn captures(state: &State, which: &str, reuse: bool) -> Result<Vec<Capture>, Box
         return (0..state.pauses).map(|pause| Ok(Capture::read(&stem(pause)?)?)).collect();
     }
     let mut guest = boot_target(&state.target, Duration::from_secs(600))?;
-    (0..state.pauses).map(|pause| Ok(capture_after(&mut guest, &stem(pause)?, state.moment, state.before)?)).collect()
+    (0..state.pauses)
+        .map(|pause| Ok(capture_after(&mut guest, &stem(pause)?, state.moment, state.before)?))
+        .collect()
 }
 
 /// The PID that runs at the pause, where it is known.
 fn running(state: &State, capture: &Capture) -> Option<u64> {
     match state.running {
         Running::Idle => Some(0),
-        Running::Process(name) => {
-            capture.truth.processes.iter().find(|process| process.comm == name).map(|process| u64::from(process.pid))
-        }
+        Running::Process(name) => capture
+            .truth
+            .processes
+            .iter()
+            .find(|process| process.comm == name)
+            .map(|process| u64::from(process.pid)),
         Running::Unknown => None,
     }
 }
@@ -162,16 +170,22 @@ fn ask(
                         cell.right_by_fallback += 1;
                         let stop = &answer["slice_stop"];
                         let place = |name: &str| format!("{:#x}", stop[name].as_u64().unwrap_or(0));
-                        let text =
-                            format!("{} {} {}", stop["outcome"].as_str().unwrap_or("?"), place("at"), place("to"));
+                        let text = format!(
+                            "{} {} {}",
+                            stop["outcome"].as_str().unwrap_or("?"),
+                            place("at"),
+                            place("to")
+                        );
                         *cell.slice_stops.entry(text).or_default() += 1;
                     }
                 },
                 Ok(answer) => {
                     cell.wrong += 1;
                     let got = answer["outputs"].to_string();
-                    let text =
-                        format!("{inputs:?} by {}: expected {}, got {got:.200}", answer["by"], question.expected);
+                    let text = format!(
+                        "{inputs:?} by {}: expected {}, got {got:.200}",
+                        answer["by"], question.expected
+                    );
                     cell.problems.push(text);
                 }
                 Err(error) => {
@@ -202,7 +216,12 @@ fn learn(
             count += 1;
             let next = directory.join(format!("{program}-{count}.prog"));
             let mut words: Vec<std::ffi::OsString> = vec!["learn".into(), "--quiet".into()];
-            words.extend([current.clone().into(), capture.elf.clone().into(), "-o".into(), next.clone().into()]);
+            words.extend([
+                current.clone().into(),
+                capture.elf.clone().into(),
+                "-o".into(),
+                next.clone().into(),
+            ]);
             words.extend(["--traces".into(), layout::run().join("matrix").into()]);
             for (name, value) in &question.inputs {
                 words.extend(["--input".into(), format!("{name}={value}").into()]);

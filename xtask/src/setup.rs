@@ -1,8 +1,9 @@
-//! `cargo xtask setup`: everything the demo and the tests need, on a fresh Debian or Ubuntu machine with Rust.
+//! `cargo xtask setup`: everything the demo and the tests need, on a fresh Debian or Ubuntu machine
+//! with Rust.
 //!
-//! Installs what is missing (only then as root), fetches the guest kernel's package into the ignored cache without
-//! installing it, and builds the guests. When all is there it only looks, and is done in about a second. It never
-//! upgrades what is installed and good enough.
+//! Installs what is missing (only then as root), fetches the guest kernel's package into the
+//! ignored cache without installing it, and builds the guests. When all is there it only looks, and
+//! is done in about a second. It never upgrades what is installed and good enough.
 
 use crate::{Outcome, apt, kernels, shell};
 use std::path::Path;
@@ -14,8 +15,13 @@ use testkit::{layout, rootkit};
 const QEMU: (u32, u32) = (9, 2);
 
 /// Packages by the program that shows they are there.
-const TOOLS: [(&str, &str); 5] =
-    [("gcc", "gcc"), ("musl-gcc", "musl-tools"), ("cpio", "cpio"), ("busybox", "busybox-static"), ("xz", "xz-utils")];
+const TOOLS: [(&str, &str); 5] = [
+    ("gcc", "gcc"),
+    ("musl-gcc", "musl-tools"),
+    ("cpio", "cpio"),
+    ("busybox", "busybox-static"),
+    ("xz", "xz-utils"),
+];
 
 /// Runs the verb.
 pub fn run() -> Outcome {
@@ -24,7 +30,11 @@ pub fn run() -> Outcome {
     let kernel = kernels::default()?;
     headers(&kernel)?;
     optional("makedumpfile", &["makedumpfile"], "the dumps that it writes")?;
-    optional("x86_64-w64-mingw32-gcc", &["gcc-mingw-w64-x86-64-win32"], "that 64-bit Windows trainers compile")?;
+    optional(
+        "x86_64-w64-mingw32-gcc",
+        &["gcc-mingw-w64-x86-64-win32"],
+        "that 64-bit Windows trainers compile",
+    )?;
     optional("i686-w64-mingw32-gcc", &["gcc-mingw-w64-i686-win32"], "that 32-bit Windows trainers compile")?;
     optional("nasm", &["nasm", "fasm", "tcc"], "marks of assemblers and a third compiler")?;
     let mut there = vec![kernel];
@@ -42,7 +52,11 @@ pub fn run() -> Outcome {
         }
     }
     let releases: Vec<&str> = there.iter().map(|kernel| kernel.release.as_str()).collect();
-    println!("setup: ready (QEMU {}, guest kernels {})", qemu_version().unwrap_or_default(), releases.join(", "));
+    println!(
+        "setup: ready (QEMU {}, guest kernels {})",
+        qemu_version().unwrap_or_default(),
+        releases.join(", ")
+    );
     Ok(())
 }
 
@@ -71,7 +85,8 @@ fn tools() -> Outcome {
     Ok(apt::install(&missing, None)?)
 }
 
-/// Installs the guest kernel's headers, which the modules that hide things in test guests are built against.
+/// Installs the guest kernel's headers, which the modules that hide things in test guests are built
+/// against.
 fn headers(kernel: &Kernel) -> Outcome {
     if rootkit::headers(kernel).is_dir() {
         return Ok(());
@@ -82,14 +97,17 @@ fn headers(kernel: &Kernel) -> Outcome {
         apt::update()?;
     }
     if apt::versions(&package).is_empty() {
-        println!("setup: the archive has no {package}: the test of hidden processes and modules will not run");
+        println!(
+            "setup: the archive has no {package}: the test of hidden processes and modules will not run"
+        );
         return Ok(());
     }
     println!("setup: installing {package} (for the test modules that hide things in test guests)");
     Ok(apt::install(&[&package, "make"], None)?)
 }
 
-/// Installs packages that a test needs, told by a program; where there are none that test does without them and says so.
+/// Installs packages that a test needs, told by a program; where there are none that test does
+/// without them and says so.
 fn optional(program: &str, packages: &[&str], tested: &str) -> Outcome {
     if shell::exists(program) {
         return Ok(());
@@ -119,7 +137,10 @@ fn qemu() -> Outcome {
     apt::update()?;
     let new_enough = || {
         let versions = apt::versions(PACKAGE).into_iter();
-        versions.filter(|(text, _)| version(text).is_some_and(|version| version >= QEMU)).map(|(_, place)| place).next()
+        versions
+            .filter(|(text, _)| version(text).is_some_and(|version| version >= QEMU))
+            .map(|(_, place)| place)
+            .next()
     };
     if new_enough().is_none()
         && let Some(release) = apt::debian_release()
@@ -128,21 +149,25 @@ fn qemu() -> Outcome {
         apt::update()?;
     }
     let Some(place) = new_enough() else {
-        let here = apt::versions(PACKAGE).first().map_or("none at all".to_owned(), |(version, _)| version.clone());
+        let here =
+            apt::versions(PACKAGE).first().map_or("none at all".to_owned(), |(version, _)| version.clone());
         return Err(format!(
-            "this system's archive has no {PACKAGE} of {wanted} or newer (the best is {here}); use Debian 12 or newer or \
+            "this system's archive has no {PACKAGE} of {wanted} or newer (the best is {here}); use Debian 12 \
+             or newer or \
              Ubuntu 25.04 or newer, or put a qemu-system-x86_64 of your own first on the PATH"
         )
         .into());
     };
     // "http://mirror/debian bookworm-backports/main amd64 Packages"
-    let release = place.split_whitespace().nth(1).and_then(|suite| suite.split('/').next()).map(str::to_owned);
+    let release =
+        place.split_whitespace().nth(1).and_then(|suite| suite.split('/').next()).map(str::to_owned);
     println!("setup: installing {PACKAGE} from {}", release.as_deref().unwrap_or("the archive"));
     apt::install(&[PACKAGE], release.as_deref())?;
     match qemu_version() {
         Some(now) if version(&now).is_some_and(|now| now >= QEMU) => Ok(()),
         Some(now) => Err(format!(
-            "{PACKAGE} is installed, but the qemu-system-x86_64 first on the PATH is still {now}: remove that one"
+            "{PACKAGE} is installed, but the qemu-system-x86_64 first on the PATH is still {now}: remove \
+             that one"
         )
         .into()),
         None => Err(format!("{PACKAGE} is installed, but qemu-system-x86_64 does not start").into()),
@@ -167,7 +192,8 @@ pub fn need_apt(what: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{what}: missing, and this system has no apt to get it with; install it by hand (Debian and Ubuntu are what set-up knows)"
+        "{what}: missing, and this system has no apt to get it with; install it by hand (Debian and Ubuntu \
+         are what set-up knows)"
     ))
 }
 

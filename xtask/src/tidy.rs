@@ -1,7 +1,8 @@
 //! Rules about the shape of the workspace that no lint checks.
 //!
-//! Every module opens with `//!`, crates depend on each other only along the edges of DESIGN.md section 3 (only
-//! normal dependencies count: tests may use what they like), and nothing that records, lifts, slices or answers names an operating system outside comments.
+//! Every module opens with `//!`, crates depend on each other only along the edges of DESIGN.md
+//! section 3 (only normal dependencies count: tests may use what they like), and nothing that
+//! records, lifts, slices or answers names an operating system outside comments.
 
 use crate::{Outcome, shell};
 use serde_json::Value;
@@ -40,7 +41,8 @@ pub fn run() -> Outcome {
         neutral(&root.join("crates").join(name).join("src"), &mut breaches);
     }
     let manifest = root.join("Cargo.toml");
-    let arguments = ["metadata", "--format-version=1", "--no-deps", "--manifest-path", &manifest.to_string_lossy()];
+    let arguments =
+        ["metadata", "--format-version=1", "--no-deps", "--manifest-path", &manifest.to_string_lossy()];
     let metadata: Value = serde_json::from_str(&shell::output("cargo", &arguments)?)?;
     edges(&metadata, &mut breaches);
     if breaches.is_empty() { Ok(()) } else { Err(format!("tidy:\n  {}", breaches.join("\n  ")).into()) }
@@ -70,7 +72,10 @@ fn neutral(directory: &Path, breaches: &mut Vec<String>) {
         }
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         for (line, word) in foreign(&text) {
-            breaches.push(format!("{}:{line}: names {word}, which belongs into crates/linux or cli", path.display()));
+            breaches.push(format!(
+                "{}:{line}: names {word}, which belongs into crates/linux or cli",
+                path.display()
+            ));
         }
     }
 }
@@ -78,9 +83,9 @@ fn neutral(directory: &Path, breaches: &mut Vec<String>) {
 /// Lines of code that name a system, from 1.
 fn foreign(text: &str) -> Vec<(usize, &'static str)> {
     let code = text.lines().map(|line| line.split("//").next().unwrap_or_default().to_lowercase());
-    let found = code
-        .enumerate()
-        .filter_map(|(at, line)| FOREIGN.iter().find(|word| line.contains(**word)).map(|word| (at + 1, *word)));
+    let found = code.enumerate().filter_map(|(at, line)| {
+        FOREIGN.iter().find(|word| line.contains(**word)).map(|word| (at + 1, *word))
+    });
     found.collect()
 }
 

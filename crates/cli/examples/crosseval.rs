@@ -1,7 +1,10 @@
-//! The cross-evaluation of 2011, for three policies: how much does one more recording help, and is an answer ever wrong?
+//! The cross-evaluation of 2011, for three policies: how much does one more recording help, and is
+//! an answer ever wrong?
 //!
-//! `crosseval PROGRAM [DRAWS [RECORDINGS]]` records a trainer in several training guests with varied inputs, builds programs from random subsets of 1 to 12
-//! recordings, and asks held-out targets: the captures that `cargo xtask matrix` left in `.cache/run`. Counts go to standard output as CSV.
+//! `crosseval PROGRAM [DRAWS [RECORDINGS]]` records a trainer in several training guests with
+//! varied inputs, builds programs from random subsets of 1 to 12 recordings, and asks held-out
+//! targets: the captures that `cargo xtask matrix` left in `.cache/run`. Counts go to standard
+//! output as CSV.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -57,7 +60,18 @@ struct Counts {
 }
 
 fn inputs_of(program: &str, boot: usize) -> Vec<String> {
-    let pids = ["1", "2", "@pid:sshd", "@pid:httpd", "@pid:kthreadd", "@pid:worker", "@pid:getty", "3", "10", "4000"];
+    let pids = [
+        "1",
+        "2",
+        "@pid:sshd",
+        "@pid:httpd",
+        "@pid:kthreadd",
+        "@pid:worker",
+        "@pid:getty",
+        "3",
+        "10",
+        "4000",
+    ];
     let modules = ["loop", "dummy", "mbcache"];
     (0..6)
         .map(|at| match program {
@@ -81,7 +95,8 @@ fn record(tool: &Tool, program: &str, wanted: usize) -> Result<Vec<PathBuf>, Fai
         let all = tool.record(&Training { trainers, ..Training::default() }, &folder)?;
         let mine = format!("{program}-");
         traces.extend(
-            all.into_iter().filter(|it| it.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&mine))),
+            all.into_iter()
+                .filter(|it| it.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&mine))),
         );
     }
     traces.truncate(wanted);
@@ -91,7 +106,10 @@ fn record(tool: &Tool, program: &str, wanted: usize) -> Result<Vec<PathBuf>, Fai
 fn summaries(program: &str) -> Result<FxHashMap<u64, Summary>, Failure> {
     let elf = std::fs::read(layout::build().join("trainers").join(program))?;
     let elf = object::File::parse(elf.as_slice())?;
-    Ok(elf.symbols().filter_map(|it| Some((it.address(), of_c(it.name().ok()?, Convention::SystemV64)?))).collect())
+    Ok(elf
+        .symbols()
+        .filter_map(|it| Some((it.address(), of_c(it.name().ok()?, Convention::SystemV64)?)))
+        .collect())
 }
 
 fn cases(program: &str) -> Result<Vec<Case>, Failure> {
@@ -170,8 +188,9 @@ fn main() -> Result<(), Failure> {
     for (number, case) in cases.iter().enumerate() {
         for (at, question) in case.questions.iter().enumerate() {
             let run = run(&case.target)?;
-            let outcome =
-                WholeProgram::new(&begin, starts[0].system()).run(&run, &parse_inputs(&begin, &given(question))?)?.0;
+            let outcome = WholeProgram::new(&begin, starts[0].system())
+                .run(&run, &parse_inputs(&begin, &given(question))?)?
+                .0;
             let verdict = match outcome {
                 Outcome::Answer(values) => Some(right(question, &values)),
                 Outcome::Stopped(_) => None,
@@ -188,7 +207,8 @@ fn main() -> Result<(), Failure> {
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                // Reading a snapshot is not shared between threads: each has its own starts, and keeps them.
+                // Reading a snapshot is not shared between threads: each has its own starts, and
+                // keeps them.
                 let mut mine: HashMap<usize, Start<'_>> = HashMap::new();
                 loop {
                     let Some(subset) = next.lock().ok().and_then(|mut it| it.next()) else { return };

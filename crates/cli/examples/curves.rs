@@ -1,4 +1,5 @@
-//! Draws a cross-evaluation as SVG: right by slice, right in the end and wrong, by number of recordings, one panel for each policy.
+//! Draws a cross-evaluation as SVG: right by slice, right in the end and wrong, by number of
+//! recordings, one panel for each policy.
 //!
 //! `curves FILE.csv OUT.svg`; the CSV is `crosseval`'s output.
 
@@ -28,7 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut program = String::new();
     for line in text.lines().skip(1) {
         let fields: Vec<&str> = line.split(',').collect();
-        let number = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).ok_or("a line is cut off");
+        let number =
+            |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).ok_or("a line is cut off");
         let asked = number(4)?.max(1.0);
         program = fields[0].to_string();
         points.push(Point {
@@ -40,8 +42,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let most = points.iter().map(|point| point.recordings).fold(1.0, f64::max);
     let total = (LEFT + WIDTH + 16.0) * 3.0;
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {total} {}\" font-family=\"sans-serif\" font-size=\"11\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"{LEFT}\" y=\"14\" font-size=\"13\">{program}: share of answers by number of recordings</text>\n",
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {total} \
+         {}\" font-family=\"sans-serif\" font-size=\"11\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text \
+         x=\"{LEFT}\" y=\"14\" font-size=\"13\">{program}: share of answers by number of recordings</text>\n",
         TOP + HEIGHT + 56.0
     );
     for (panel, policy) in POLICIES.iter().enumerate() {
@@ -72,8 +76,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             )?;
         }
         for (curve, colour) in COLOURS.iter().enumerate() {
-            let line: Vec<String> =
-                mine.iter().map(|point| format!("{:.1},{:.1}", x(point.recordings), y(point.shares[curve]))).collect();
+            let line: Vec<String> = mine
+                .iter()
+                .map(|point| format!("{:.1},{:.1}", x(point.recordings), y(point.shares[curve])))
+                .collect();
             writeln!(
                 svg,
                 "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
@@ -83,7 +89,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     for (curve, name) in NAMES.iter().enumerate() {
         let (left, at) = (LEFT + curve as f64 * 130.0, TOP + HEIGHT + 40.0);
-        writeln!(svg, "<rect x=\"{left}\" y=\"{}\" width=\"14\" height=\"4\" fill=\"{}\"/>", at - 6.0, COLOURS[curve])?;
+        writeln!(
+            svg,
+            "<rect x=\"{left}\" y=\"{}\" width=\"14\" height=\"4\" fill=\"{}\"/>",
+            at - 6.0,
+            COLOURS[curve]
+        )?;
         writeln!(svg, "<text x=\"{}\" y=\"{at}\">{name}</text>", left + 18.0)?;
     }
     svg.push_str("</svg>\n");

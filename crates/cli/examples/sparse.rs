@@ -1,7 +1,9 @@
-//! Cuts a recording and a target down to the pages that a program needs: the small recorded cases that tests keep.
+//! Cuts a recording and a target down to the pages that a program needs: the small recorded cases
+//! that tests keep.
 //!
-//! `sparse TRACE TRAINER TARGET.elf TRUTH.json OUT` writes `OUT/NAME.trace`, `OUT/NAME.target` (the target's frames, in the container
-//! of companion files) and `OUT/NAME.json` (allocator functions, processor state, the target's own truth).
+//! `sparse TRACE TRAINER TARGET.elf TRUTH.json OUT` writes `OUT/NAME.trace`, `OUT/NAME.target` (the
+//! target's frames, in the container of companion files) and `OUT/NAME.json` (allocator functions,
+//! processor state, the target's own truth).
 
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
@@ -52,7 +54,8 @@ fn snapshot(trace: &Trace) -> Result<machine::memory::Mock, trace::TraceError> {
     Ok(memory)
 }
 
-/// The frames that building needs: page tables, the process's pages, executed code, everything accessed.
+/// The frames that building needs: page tables, the process's pages, executed code, everything
+/// accessed.
 fn needed(
     path: &Path,
     trace: &Trace,
@@ -88,8 +91,12 @@ fn needed(
     for view in [Vec::new(), start.view_cells()] {
         let options = BuildOptions { policy: Policy::Guard, summaries: summaries.clone(), view };
         let memory = Watched { inner: start.memory(), seen: Mutex::default() };
-        let run =
-            Run { memory: &memory, regs: start.registers(), env: Environment::default(), limits: Limits::default() };
+        let run = Run {
+            memory: &memory,
+            regs: start.registers(),
+            env: Environment::default(),
+            limits: Limits::default(),
+        };
         let (_, bytes) = record_whole(trace.header(), &start.program(&options), start.system(), &run, &[])?;
         seen.extend(memory.seen.into_inner()?);
         for insn in Trace::from_bytes(bytes)?.insns() {
@@ -136,15 +143,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .filter_map(|symbol| Some((symbol.address(), symbol.name().ok()?)))
         .filter(|(_, name)| of_c(name, Convention::SystemV64).is_some())
         .collect();
-    let summaries: rustc_hash::FxHashMap<u64, Summary> =
-        allocators.iter().filter_map(|(addr, name)| Some((*addr, of_c(name, Convention::SystemV64)?))).collect();
+    let summaries: rustc_hash::FxHashMap<u64, Summary> = allocators
+        .iter()
+        .filter_map(|(addr, name)| Some((*addr, of_c(name, Convention::SystemV64)?)))
+        .collect();
     copy(path, &trace, &small, &summaries)?;
     let recordings = [Recording::load(&name, Trace::open(&small)?)?];
     let target = Target::open(target, &TargetOptions::default())?;
     let cpu = target.cpus.first().ok_or("no processor")?;
     let memory = Watched { inner: &*target.mem, seen: Mutex::default() };
-    let run = Run { memory: &memory, regs: &cpu.regs, env: Environment::default(), limits: Limits::default() };
-    // Under each policy and view a run touches other frames; in the idle view there must be an answer.
+    let run =
+        Run { memory: &memory, regs: &cpu.regs, env: Environment::default(), limits: Limits::default() };
+    // Under each policy and view a run touches other frames; in the idle view there must be an
+    // answer.
     for (policy, paused) in [(Policy::Assume, true), (Policy::Guard, true), (Policy::Guard, false)] {
         let options = BuildOptions { policy, summaries: Clone::clone(&summaries), view: Vec::new() };
         let trained = train(&recordings, &Wishes { options, paused, base: None, rehearse: Vec::new() })?;
@@ -153,11 +164,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             return Err(stopped.to_string().into());
         }
     }
-    // Which code a program is recognised by changes with the slicer: all code that was executed stays.
+    // Which code a program is recognised by changes with the slicer: all code that was executed
+    // stays.
     let (mode, root) = run.paging()?;
     for insn in trace.insns() {
         let page = VirtAddr(insn.pc.0 & !4095);
-        if let Some(found) = paging::translate(run.memory, mode, root, page).ok().filter(|found| !found.user) {
+        if let Some(found) = paging::translate(run.memory, mode, root, page).ok().filter(|found| !found.user)
+        {
             run.memory.page(found.paddr.page())?;
         }
     }

@@ -1,6 +1,7 @@
 //! Names of allocator functions, and how compilers call them.
 //!
-//! The analysis and the runtime know neither: what they get is an address, an action, and where its arguments are.
+//! The analysis and the runtime know neither: what they get is an address, an action, and where its
+//! arguments are.
 
 use ir::Var;
 use ir::summary::{Action, Place, Summary};
@@ -20,7 +21,8 @@ pub enum Convention {
 }
 
 impl Convention {
-    /// Where the argument `n` is; the first four, of which all but the fourth are in registers everywhere in 64-bit code.
+    /// Where the argument `n` is; the first four, of which all but the fourth are in registers
+    /// everywhere in 64-bit code.
     fn place(self, n: usize) -> Place {
         let register = |of: [Reg; 4]| Place::Register(Var(of[n] as u16));
         match self {
@@ -53,7 +55,8 @@ pub fn of_c(name: &str, convention: Convention) -> Option<Summary> {
     })
 }
 
-/// A function that a Windows program imports by this name: the C library's, or the heap's, by the names of kernel32 or ntdll.
+/// A function that a Windows program imports by this name: the C library's, or the heap's, by the
+/// names of kernel32 or ntdll.
 #[must_use]
 pub fn of_windows(name: &str, wide: bool) -> Option<Summary> {
     /// `HEAP_REALLOC_IN_PLACE_ONLY`, a flag: the second argument.
@@ -85,13 +88,26 @@ mod tests {
         let of = |summary: Option<Summary>| summary.map(|it| (it.action, it.args, it.pops, it.fails));
         let unix = of_c("calloc", Convention::SystemV64);
         assert_eq!(of(unix), Some((Action::Calloc, [register(Reg::Rdi), register(Reg::Rsi)], 0, None)));
-        assert_eq!(of(of_windows("malloc", true)), Some((Action::Malloc, [register(Reg::Rcx), none], 0, None)));
+        assert_eq!(
+            of(of_windows("malloc", true)),
+            Some((Action::Malloc, [register(Reg::Rcx), none], 0, None))
+        );
         assert_eq!(of(of_windows("free", false)), Some((Action::Free, [Place::Stack(4), none], 0, None)));
-        assert_eq!(of(of_windows("HeapAlloc", true)), Some((Action::Malloc, [register(Reg::R8), none], 0, None)));
-        assert_eq!(of(of_windows("HeapAlloc", false)), Some((Action::Malloc, [Place::Stack(12), none], 12, None)));
-        let grown = Some((Action::Realloc, [Place::Stack(12), Place::Stack(16)], 16, Some((Place::Stack(8), 0x10))));
+        assert_eq!(
+            of(of_windows("HeapAlloc", true)),
+            Some((Action::Malloc, [register(Reg::R8), none], 0, None))
+        );
+        assert_eq!(
+            of(of_windows("HeapAlloc", false)),
+            Some((Action::Malloc, [Place::Stack(12), none], 12, None))
+        );
+        let grown =
+            Some((Action::Realloc, [Place::Stack(12), Place::Stack(16)], 16, Some((Place::Stack(8), 0x10))));
         assert_eq!(of(of_windows("RtlReAllocateHeap", false)), grown);
-        assert_eq!(of(of_windows("HeapFree", false)), Some((Action::Release, [Place::Stack(12), none], 12, None)));
+        assert_eq!(
+            of(of_windows("HeapFree", false)),
+            Some((Action::Release, [Place::Stack(12), none], 12, None))
+        );
         assert_eq!(of_windows("HeapSize", true), None);
     }
 }

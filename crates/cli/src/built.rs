@@ -28,7 +28,8 @@ pub fn write(
     let present = std::fs::read(&companion)
         .is_ok_and(|bytes| System::from_bytes(&bytes).is_ok_and(|there| there.hash() == program.system));
     if !present {
-        let bytes = context.progress.during("packing the system's code", || system.to_bytes()).map_err(internal)?;
+        let bytes =
+            context.progress.during("packing the system's code", || system.to_bytes()).map_err(internal)?;
         files::write(&companion, &bytes)?;
     }
     if let Err(failure) = files::write(path, bytes) {
@@ -115,7 +116,8 @@ impl Built<'_> {
         if let Some(why) = &from.unrepeated {
             writeln!(
                 out,
-                "  only its slice can answer: a whole run over the training system's own memory stopped ({why})"
+                "  only its slice can answer: a whole run over the training system's own memory stopped \
+                 ({why})"
             )?;
         }
         Ok(out.flush()?)

@@ -1,7 +1,7 @@
 //! What differs between two answers of one program.
 //!
-//! Lists are compared as bags, since their order seldom means anything: elements are new or gone. Everything else has
-//! changed or has not.
+//! Lists are compared as bags, since their order seldom means anything: elements are new or gone.
+//! Everything else has changed or has not.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -92,9 +92,11 @@ impl Changes {
         for (field, pick) in [("new", 1), ("gone", 2)] {
             let lists = self.lists.iter().map(|(name, new, gone)| (name, if pick == 1 { new } else { gone }));
             let filled = lists.filter(|(_, values)| !values.is_empty());
-            object[field] = Json::Object(filled.map(|(name, values)| (name.clone(), json!(values))).collect());
+            object[field] =
+                Json::Object(filled.map(|(name, values)| (name.clone(), json!(values))).collect());
         }
-        let others = self.others.iter().map(|(name, from, to)| (name.clone(), json!({"from": from, "to": to})));
+        let others =
+            self.others.iter().map(|(name, from, to)| (name.clone(), json!({"from": from, "to": to})));
         object["changed"] = Json::Object(others.collect());
     }
 }
@@ -105,7 +107,8 @@ mod tests {
 
     #[test]
     fn lists_are_bags_and_others_change() {
-        let list = |numbers: &[u64]| Value::List(numbers.iter().map(|&number| Value::Unsigned(number)).collect());
+        let list =
+            |numbers: &[u64]| Value::List(numbers.iter().map(|&number| Value::Unsigned(number)).collect());
         let values = |count: u64, pids: &[u64]| {
             Values(vec![("count".to_owned(), Value::Unsigned(count)), ("pids".to_owned(), list(pids))])
         };
@@ -113,8 +116,8 @@ mod tests {
         assert_eq!(changes.text(), "\n  count: 3 -> 4\n  pids: new 7 9 gone 2");
         let mut object = json!({});
         changes.add_to(&mut object);
-        let expected =
-            json!({"new": {"pids": [7, 9]}, "gone": {"pids": [2]}, "changed": {"count": {"from": 3, "to": 4}}});
+        let expected = json!({"new": {"pids": [7, 9]}, "gone": {"pids": [2]},
+            "changed": {"count": {"from": 3, "to": 4}}});
         assert_eq!(object, expected);
         assert!(compare(&values(3, &[1, 2, 3]), &values(3, &[3, 2, 1])).is_empty(), "order means nothing");
     }

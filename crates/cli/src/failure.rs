@@ -60,7 +60,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Only writing to standard output gives a bare system error; files name themselves ([`Failure::file`]).
+/// Only writing to standard output gives a bare system error; files name themselves
+/// ([`Failure::file`]).
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {

@@ -54,7 +54,9 @@ pub fn read(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
 pub fn program(path: &Path) -> Result<Program, Failure> {
     let bytes = read(path, "program (.prog, made by `virtuoso build`)")?;
     Program::from_bytes(&bytes).map_err(|error| match error {
-        ir::FileError::Foreign { .. } => Failure::file(path, format!("{error}; give a file made by `virtuoso build`")),
+        ir::FileError::Foreign { .. } => {
+            Failure::file(path, format!("{error}; give a file made by `virtuoso build`"))
+        }
         error => Failure::file(path, error),
     })
 }
@@ -135,7 +137,9 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 pub fn not_an_input<'p>(output: &Path, inputs: impl IntoIterator<Item = &'p Path>) -> Result<(), Failure> {
     let Ok(output) = fs::canonicalize(output) else { return Ok(()) };
     match inputs.into_iter().find(|input| fs::canonicalize(input).is_ok_and(|input| input == output)) {
-        Some(input) => Err(Failure::file(input, "it is an input and would be overwritten; write to another file")),
+        Some(input) => {
+            Err(Failure::file(input, "it is an input and would be overwritten; write to another file"))
+        }
         None => Ok(()),
     }
 }

@@ -38,7 +38,8 @@ pub fn located(found: &Located) -> String {
         None => "per-CPU memory as given".to_string(),
     };
     format!(
-        "no processor state in it; found in memory: {} (interrupt table by {gates} of {all_gates} gates, page tables by {roots} of {all_roots} that agree, {base})",
+        "no processor state in it; found in memory: {} (interrupt table by {gates} of {all_gates} gates, \
+         page tables by {roots} of {all_roots} that agree, {base})",
         counted(count, "processor")
     )
 }
@@ -74,7 +75,9 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return text.into();
     }
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
 }
 
 /// Bytes with a unit.
@@ -208,10 +211,12 @@ mod tests {
     #[test]
     fn ends_name_functions_and_guards() {
         let function = Function { pc: 0, name: "idr_find".into(), preserved: Vec::new(), blocks: Vec::new() };
-        let call = Terminator::Call { callee: Callee::Direct(FuncId(0)), stack: Var(4), then: Target::Return };
+        let call =
+            Terminator::Call { callee: Callee::Direct(FuncId(0)), stack: Var(4), then: Target::Return };
         assert!(terminator(&call, std::slice::from_ref(&function)).ends_with("; idr_find"));
         let cond = Arg::Const(1);
-        let guard = Terminator::Branch { cond, taken: Target::Unexplored(16), otherwise: Target::Tail(FuncId(0)) };
+        let guard =
+            Terminator::Branch { cond, taken: Target::Unexplored(16), otherwise: Target::Tail(FuncId(0)) };
         assert!(terminator(&guard, &[function]).ends_with("; guard, idr_find"));
         assert!(is_guard(&guard));
         assert!(!is_guard(&Terminator::Branch { cond, taken: Target::Return, otherwise: Target::Return }));

@@ -1,4 +1,5 @@
-//! What a PE executable imports: where the loader writes each function's address, and how the code calls it.
+//! What a PE executable imports: where the loader writes each function's address, and how the code
+//! calls it.
 
 use std::mem::size_of;
 
@@ -13,9 +14,11 @@ pub struct Import {
     pub name: String,
     /// Where the loader writes its address.
     pub slot: u64,
-    /// Jumps through the slot: the compiler's own functions of that name, which nobody but this executable calls.
+    /// Jumps through the slot: the compiler's own functions of that name, which nobody but this
+    /// executable calls.
     pub stubs: Vec<u64>,
-    /// Whether the code uses the slot in another way: it calls what is written there, as the libraries may too.
+    /// Whether the code uses the slot in another way: it calls what is written there, as the
+    /// libraries may too.
     pub direct: bool,
 }
 
@@ -31,7 +34,8 @@ pub fn imports<Pe: ImageNtHeaders>(file: &PeFile<'_, Pe>) -> object::Result<Vec<
         while let Some(library) = libraries.next()? {
             let slots = library.first_thunk.get(LittleEndian);
             // What is to be found is written in a second table, or where it will be found.
-            let names = Some(library.original_first_thunk.get(LittleEndian)).filter(|&rva| rva != 0).unwrap_or(slots);
+            let names =
+                Some(library.original_first_thunk.get(LittleEndian)).filter(|&rva| rva != 0).unwrap_or(slots);
             let mut thunks = table.thunks(names)?;
             let mut slot = base.wrapping_add(slots.into());
             while let Some(thunk) = thunks.next::<Pe>()? {
@@ -45,7 +49,8 @@ pub fn imports<Pe: ImageNtHeaders>(file: &PeFile<'_, Pe>) -> object::Result<Vec<
             }
         }
     }
-    let by_slot: FxHashMap<u64, usize> = found.iter().enumerate().map(|(at, import)| (import.slot, at)).collect();
+    let by_slot: FxHashMap<u64, usize> =
+        found.iter().enumerate().map(|(at, import)| (import.slot, at)).collect();
     for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
         let code = section.data()?;
         for (at, word) in code.windows(4).enumerate() {
@@ -60,7 +65,9 @@ pub fn imports<Pe: ImageNtHeaders>(file: &PeFile<'_, Pe>) -> object::Result<Vec<
             let Some(&import) = by_slot.get(&named) else { continue };
             match &code[..at] {
                 // With REX.W, as some compilers write it.
-                [.., 0x48, 0xff, 0x25] => found[import].stubs.extend([here.wrapping_sub(3), here.wrapping_sub(2)]),
+                [.., 0x48, 0xff, 0x25] => {
+                    found[import].stubs.extend([here.wrapping_sub(3), here.wrapping_sub(2)])
+                }
                 [.., 0xff, 0x25] => found[import].stubs.push(here.wrapping_sub(2)),
                 _ => found[import].direct = true,
             }

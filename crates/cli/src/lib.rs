@@ -1,4 +1,5 @@
-//! The `virtuoso` command: parses the command line, runs one verb, turns failures into text and exit codes.
+//! The `virtuoso` command: parses the command line, runs one verb, turns failures into text and
+//! exit codes.
 //!
 //! A library only so that its own tests and examples can use [`training`] and [`allocators`].
 

@@ -1,7 +1,8 @@
 //! Packs: the programs of one training system in a directory, and which of several fits a target.
 //!
-//! A pack is a directory with programs as `virtuoso build` names them (`pslist.prog`) and their companion file. Which pack belongs to a target its kernel code
-//! decides, byte by byte, as for every run; names of directories are for people.
+//! A pack is a directory with programs as `virtuoso build` names them (`pslist.prog`) and their
+//! companion file. Which pack belongs to a target its kernel code decides, byte by byte, as for
+//! every run; names of directories are for people.
 
 use std::path::{Path, PathBuf};
 
@@ -17,9 +18,11 @@ use crate::{files, output};
 
 /// Directories with programs, `packs` itself and those in it, by name.
 fn directories(packs: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let entries = std::fs::read_dir(packs)
-        .map_err(|error| Failure::file(packs, format!("cannot read it: {error}; give a directory of packs")))?;
-    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    let entries = std::fs::read_dir(packs).map_err(|error| {
+        Failure::file(packs, format!("cannot read it: {error}; give a directory of packs"))
+    })?;
+    let mut found: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
     found.sort();
     found.insert(0, packs.to_owned());
     Ok(found)
@@ -91,15 +94,18 @@ impl Query<'_> {
     /// Neither answers.
     pub fn ask(&mut self, run: &Run<'_>, inputs: &[(String, String)]) -> Result<Values, Failure> {
         let asked = &self.member.asked;
-        let inputs =
-            parse_inputs(&self.member.program, inputs).map_err(|error| Failure::file(self.member.path(), error))?;
-        let (outcome, _) =
-            slice_or_whole(&self.slice, self.whole.as_mut(), run, &inputs).map_err(|error| asked.failure(&error))?;
+        let inputs = parse_inputs(&self.member.program, inputs)
+            .map_err(|error| Failure::file(self.member.path(), error))?;
+        let (outcome, _) = slice_or_whole(&self.slice, self.whole.as_mut(), run, &inputs)
+            .map_err(|error| asked.failure(&error))?;
         match outcome {
             Outcome::Answer(values) => Ok(values),
             Outcome::Stopped(stopped) => {
                 let next = self.member.system.as_ref().err().map_or(String::new(), |why| format!("; {why}"));
-                Err(Failure::new(Exit::of(&stopped), format!("{}: {stopped}{next}", self.member.path().display())))
+                Err(Failure::new(
+                    Exit::of(&stopped),
+                    format!("{}: {stopped}{next}", self.member.path().display()),
+                ))
             }
         }
     }
@@ -133,7 +139,8 @@ pub fn choose(
                 continue;
             }
         };
-        // What the processors do not say is found by the program, so one that does not fit finds nothing.
+        // What the processors do not say is found by the program, so one that does not fit finds
+        // nothing.
         let there = match opened.take().map_or_else(|| how.open(target, &program, context), Ok) {
             Ok(there) => there,
             Err(failure) if failure.exit == Exit::OtherKernel => {
@@ -144,16 +151,21 @@ pub fn choose(
         };
         match Placed::find(&program, &asked.run(&there)?).map(drop).map_err(|error| asked.failure(&error)) {
             Ok(()) => return Ok((Member::new(asked, program), there)),
-            Err(failure) if failure.exit == Exit::OtherKernel => reasons.push(reason(&directory, target, &failure)),
+            Err(failure) if failure.exit == Exit::OtherKernel => {
+                reasons.push(reason(&directory, target, &failure))
+            }
             Err(failure) => return Err(failure),
         }
         opened = Some(there);
     }
     if reasons.is_empty() {
-        let text = format!("it has no {name}.prog, nor has a directory in it; give a directory of packs with --packs");
+        let text = format!(
+            "it has no {name}.prog, nor has a directory in it; give a directory of packs with --packs"
+        );
         return Err(Failure::file(packs, text));
     }
-    let text = format!("{}: none of the packs was made from its kernel:\n{}", target.display(), reasons.join("\n"));
+    let text =
+        format!("{}: none of the packs was made from its kernel:\n{}", target.display(), reasons.join("\n"));
     Err(Failure::new(Exit::OtherKernel, text))
 }
 

@@ -1,7 +1,9 @@
-//! `virtuoso record`: runs any QEMU command line with the recorder loaded and collects the traces it makes.
+//! `virtuoso record`: runs any QEMU command line with the recorder loaded and collects the traces
+//! it makes.
 //!
-//! The guest's RAM is put into a file that the recorder can read; the plugin removes the file's name as soon as QEMU has
-//! opened it, and unfinished traces disappear with the plugin, so an interrupted recording leaves nothing behind.
+//! The guest's RAM is put into a file that the recorder can read; the plugin removes the file's
+//! name as soon as QEMU has opened it, and unfinished traces disappear with the plugin, so an
+//! interrupted recording leaves nothing behind.
 
 mod command;
 mod status;
@@ -19,7 +21,8 @@ use serde::Serialize;
 pub use status::TraceReport;
 use status::{Line, StatusReader};
 
-/// The oldest QEMU whose plugin interface has everything the recorder needs (version 4 of the interface).
+/// The oldest QEMU whose plugin interface has everything the recorder needs (version 4 of the
+/// interface).
 const OLDEST_QEMU: (u32, u32) = (9, 2);
 const PLUGIN: &str = "libvirtuoso_recorder.so";
 /// How often the status file is looked at.
@@ -31,8 +34,9 @@ const QUOTED_LINES: usize = 8;
 
 /// Record trainers running in a QEMU guest
 ///
-/// The guest is started by the given command line, to which a memory file and the recorder are added. Each time a
-/// trainer in the guest passes its begin and end marks, a file NAME-0001.trace appears in the output directory.
+/// The guest is started by the given command line, to which a memory file and the recorder are
+/// added. Each time a trainer in the guest passes its begin and end marks, a file NAME-0001.trace
+/// appears in the output directory.
 #[derive(Args, Debug)]
 pub struct RecordArgs {
     /// Directory for the traces; made if it does not exist
@@ -80,13 +84,18 @@ pub struct RecordReport {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// The program cannot be started.
-    #[error("{program} is not installed; install QEMU (`cargo xtask setup`, or your distribution's qemu-system-x86)")]
+    #[error(
+        "{program} is not installed; install QEMU (`cargo xtask setup`, or your distribution's \
+         qemu-system-x86)"
+    )]
     QemuMissing {
         /// As given.
         program: String,
     },
     /// It starts, but is no QEMU system emulator.
-    #[error("{program} is not a QEMU system emulator ({reason}); give the whole QEMU command line after `--`")]
+    #[error(
+        "{program} is not a QEMU system emulator ({reason}); give the whole QEMU command line after `--`"
+    )]
     NotQemu {
         /// As given.
         program: String,
@@ -94,13 +103,15 @@ pub enum RecordError {
         reason: String,
     },
     /// Its plugin interface is too old.
-    #[error("QEMU {found} is too old: recording needs {}.{} or newer; install one (`cargo xtask setup`)", OLDEST_QEMU.0, OLDEST_QEMU.1)]
+    #[error("QEMU {found} is too old: recording needs {}.{} or newer; install one (`cargo xtask setup`)",
+        OLDEST_QEMU.0, OLDEST_QEMU.1)]
     QemuTooOld {
         /// Its version.
         found: String,
     },
     /// No recorder.
-    #[error("the recorder {} does not exist; build it (`cargo build --workspace`) or name it with --plugin", path.display())]
+    #[error("the recorder {} does not exist; build it (`cargo build --workspace`) or name it with --plugin",
+        path.display())]
     PluginMissing {
         /// Where it was looked for.
         path: PathBuf,
@@ -128,13 +139,15 @@ pub enum RecordError {
     },
     /// The guest ended and no mark was seen.
     #[error(
-        "nothing was recorded: no trainer passed a begin mark before the guest ended; build the trainer with virtuoso.h, call virtuoso_begin and virtuoso_end, and see that the guest runs it"
+        "nothing was recorded: no trainer passed a begin mark before the guest ended; build the trainer with \
+         virtuoso.h, call virtuoso_begin and virtuoso_end, and see that the guest runs it"
     )]
     NoMarks,
     /// The recorder refused a mark or gave a recording up.
     #[error("{message}{}", kept(*saved))]
     Marks {
-        /// The recorder's word for it: `unmatched_end`, `missing_end`, `nested_begin`, `specification`, ...
+        /// The recorder's word for it: `unmatched_end`, `missing_end`, `nested_begin`,
+        /// `specification`, ...
         kind: String,
         /// For people.
         message: String,
@@ -201,7 +214,8 @@ pub fn run(args: &RecordArgs, progress: &mut dyn FnMut(&Progress<'_>)) -> Result
         .spawn()
         .map_err(|_| RecordError::QemuMissing { program: program.to_string_lossy().into_owned() })?;
     let messages = follow(&mut child);
-    let mut watch = Watch { status: StatusReader::new(status_path), lines: Vec::new(), messages, quoted: Vec::new() };
+    let mut watch =
+        Watch { status: StatusReader::new(status_path), lines: Vec::new(), messages, quoted: Vec::new() };
     let (exit, timed_out) = watch.until_end(&mut child, args.timeout.map(Duration::from_secs), progress)?;
     watch.finish(progress);
     work.remove_partial(&output, &watch.lines);
@@ -214,7 +228,8 @@ pub fn run(args: &RecordArgs, progress: &mut dyn FnMut(&Progress<'_>)) -> Result
     })
 }
 
-/// A directory for the plugin's configuration and status, and a name for the RAM file; all removed at the end.
+/// A directory for the plugin's configuration and status, and a name for the RAM file; all removed
+/// at the end.
 struct WorkDir {
     path: PathBuf,
     ram: PathBuf,
@@ -329,7 +344,8 @@ impl Watch {
             match asked {
                 None if timeout.is_some_and(|timeout| started.elapsed() >= timeout) => {
                     asked = Some(Instant::now());
-                    // A signal that lets QEMU tell its plugins; without a `kill` program the hard way follows.
+                    // A signal that lets QEMU tell its plugins; without a `kill` program the hard
+                    // way follows.
                     let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
                     if !kill.is_ok_and(|status| status.success()) {
                         drop(child.kill());
@@ -406,7 +422,8 @@ fn find_plugin(given: Option<&Path>) -> Result<PathBuf, RecordError> {
     let path = match given {
         Some(path) => path.to_path_buf(),
         None => {
-            let executable = std::env::current_exe().map_err(io("finding", Path::new("the virtuoso executable")))?;
+            let executable =
+                std::env::current_exe().map_err(io("finding", Path::new("the virtuoso executable")))?;
             executable.with_file_name(PLUGIN)
         }
     };
@@ -430,7 +447,8 @@ mod tests {
 
     #[test]
     fn versions() {
-        for (version, recent) in [("10.0.2", true), ("9.2.0", true), ("9.1.3", false), ("7.2.22", false), ("x", false)]
+        for (version, recent) in
+            [("10.0.2", true), ("9.2.0", true), ("9.1.3", false), ("7.2.22", false), ("x", false)]
         {
             assert_eq!(is_recent(version), recent, "{version}");
         }

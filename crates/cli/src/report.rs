@@ -43,7 +43,16 @@ impl<'r> Report<'r> {
     /// A report without attempts yet; `opening` is the time it took to read program and target.
     #[must_use]
     pub const fn new(program: &'r str, target: &'r Path, opening: Duration) -> Self {
-        Self { program, target, opening, slice: None, whole: None, pause: None, located: None, assertions: Vec::new() }
+        Self {
+            program,
+            target,
+            opening,
+            slice: None,
+            whole: None,
+            pause: None,
+            located: None,
+            assertions: Vec::new(),
+        }
     }
 
     /// Whether the slice ran and answered.
@@ -117,7 +126,9 @@ impl<'r> Report<'r> {
     }
 
     fn differing(&self) -> Vec<String> {
-        let (Some(a), Some(b)) = (answer(self.slice.as_ref()), answer(self.whole.as_ref())) else { return Vec::new() };
+        let (Some(a), Some(b)) = (answer(self.slice.as_ref()), answer(self.whole.as_ref())) else {
+            return Vec::new();
+        };
         a.0.iter().filter(|(name, value)| b.get(name) != Some(value)).map(|(name, _)| name.clone()).collect()
     }
 
@@ -129,7 +140,11 @@ impl<'r> Report<'r> {
             text.push_str(&format!(", slice {:.3} ms ({} operations)", milliseconds(it.time), it.steps));
         }
         if let Some(it) = &self.whole {
-            text.push_str(&format!(", whole run {:.3} ms ({} instructions)", milliseconds(it.time), it.steps));
+            text.push_str(&format!(
+                ", whole run {:.3} ms ({} instructions)",
+                milliseconds(it.time),
+                it.steps
+            ));
         }
         if let Some(pause) = self.pause {
             text.push_str(&format!(", guest paused for {:.3} ms", milliseconds(pause)));
@@ -159,12 +174,15 @@ impl<'r> Report<'r> {
         let (values, by) = self.answer().map_or((None, None), |(values, by)| (Some(values), Some(by)));
         // What the answer cost: a whole run that only verifies is not counted.
         let slice = self.slice.as_ref().map_or(0.0, |it| milliseconds(it.time));
-        let whole = self.whole.as_ref().filter(|_| by != Some("slice")).map_or(0.0, |it| milliseconds(it.time));
+        let whole =
+            self.whole.as_ref().filter(|_| by != Some("slice")).map_or(0.0, |it| milliseconds(it.time));
+        let ended =
+            by.map_or_else(|| outcome(self.whole.as_ref().or(self.slice.as_ref())), |_| "answer".into());
         let mut object = json!({
             "program": self.program,
             "target": self.target.display().to_string(),
             "by": by,
-            "outcome": if by.is_some() { "answer".into() } else { outcome(self.whole.as_ref().or(self.slice.as_ref())) },
+            "outcome": ended,
             "outputs": values,
             "operations": self.slice.as_ref().map(|it| it.steps),
             "instructions": self.whole.as_ref().map(|it| it.steps),
@@ -172,7 +190,8 @@ impl<'r> Report<'r> {
             "opening_milliseconds": milliseconds(self.opening),
             "pause_milliseconds": self.pause.map(milliseconds),
             "processors_found": self.located.as_ref().map(|found| json!({
-                "processors": found.cpus.len(), "gates": found.gates, "page_tables": found.roots, "anchors": found.anchors,
+                "processors": found.cpus.len(), "gates": found.gates, "page_tables": found.roots,
+                    "anchors": found.anchors,
             })),
             "assertions": self.assertions,
             "slice_outcome": outcome(self.slice.as_ref()),
@@ -181,7 +200,8 @@ impl<'r> Report<'r> {
             "whole_stop": stop(self.whole.as_ref()),
         });
         if verify {
-            object["verified"] = json!(self.slice_answers() && answer(self.whole.as_ref()).is_some() && !self.differ());
+            object["verified"] =
+                json!(self.slice_answers() && answer(self.whole.as_ref()).is_some() && !self.differ());
             object["differing"] = json!(self.differing());
             object["whole_outputs"] = json!(answer(self.whole.as_ref()));
         }
@@ -227,13 +247,16 @@ fn print_values(out: &mut impl Write, values: &Values) -> std::io::Result<()> {
 const fn next_step(stopped: &Stopped, whole: bool) -> &'static str {
     match stopped {
         Stopped::OutOfFuel { .. } => "give it more with --fuel",
-        Stopped::Blocked { .. } => "pause the guest at another moment, or take another processor's view with --cpu",
+        Stopped::Blocked { .. } => {
+            "pause the guest at another moment, or take another processor's view with --cpu"
+        }
         Stopped::Switched { .. } => {
             "train with a trainer that does not wait between its marks, or pause the guest at another moment"
         }
         Stopped::Unrepeated { .. } => "run with --slice, or train with a trainer that does its work itself",
         Stopped::NeedsDevice { .. } if whole => {
-            "a system that cannot go on may also want to print so; pause the guest at another moment, or take another processor's view with --cpu"
+            "a system that cannot go on may also want to print so; pause the guest at another moment, or \
+             take another processor's view with --cpu"
         }
         Stopped::Limit { .. } => "mark less work in the trainer, or give smaller inputs",
         Stopped::Unmapped { .. } if whole => {

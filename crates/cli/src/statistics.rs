@@ -34,8 +34,10 @@ impl Counts {
                 block.term,
                 Terminator::Switch { .. } | Terminator::Call { callee: Callee::Indirect { .. }, .. }
             ));
-            counts.unexplored +=
-                format::targets(&block.term).iter().filter(|target| matches!(target, Target::Unexplored(_))).count();
+            counts.unexplored += format::targets(&block.term)
+                .iter()
+                .filter(|target| matches!(target, Target::Unexplored(_)))
+                .count();
         }
         counts
     }
@@ -83,7 +85,10 @@ impl Pages {
 /// The recordings of a program as JSON.
 #[must_use]
 pub fn sources_json(program: &Program) -> Vec<Value> {
-    let source = |it: &Source| json!({"trace": it.trace, "rehearsed": it.rehearsed, "instructions": it.instructions, "kept": it.kept, "in_slice": it.in_slice});
+    let source = |it: &Source| {
+        json!({"trace": it.trace, "rehearsed": it.rehearsed,
+        "instructions": it.instructions, "kept": it.kept, "in_slice": it.in_slice})
+    };
     program.provenance.sources.iter().map(source).collect()
 }
 

@@ -35,14 +35,20 @@ impl Trainer {
     pub fn read(path: &Path, recording: &Recording) -> Result<Self, Failure> {
         let bytes = files::read(path, "trainer's executable")?;
         if !bytes.starts_with(b"\x7fELF") && !bytes.starts_with(b"MZ") {
-            return Err(Failure::file(path, "it is no ELF file and no PE file; give the trainer's executable"));
+            return Err(Failure::file(
+                path,
+                "it is no ELF file and no PE file; give the trainer's executable",
+            ));
         }
-        let broken = |error| Failure::file(path, format!("broken executable: {error}; give the trainer's executable"));
+        let broken =
+            |error| Failure::file(path, format!("broken executable: {error}; give the trainer's executable"));
         let file = File::parse(bytes.as_slice()).map_err(broken)?;
-        // An executable's addresses are offsets in the code segment, which begins at 0 in most systems.
+        // An executable's addresses are offsets in the code segment, which begins at 0 in most
+        // systems.
         let begin = recording.begin_regs();
         let segment = begin.get_or_zero(Reg::CsBase);
-        let bias = bias(path, &file, begin.get_or_zero(Reg::Rip).wrapping_sub(segment))?.wrapping_add(segment);
+        let bias =
+            bias(path, &file, begin.get_or_zero(Reg::Rip).wrapping_sub(segment))?.wrapping_add(segment);
         let mut symbols = Symbols::default();
         symbols.add_file(&file, bias);
         let mut trainer = Self { summaries: FxHashMap::default(), no_summaries: None, symbols };
@@ -59,8 +65,12 @@ impl Trainer {
         let convention = if elf.is_64() { Convention::SystemV64 } else { Convention::Cdecl };
         self.summaries = elf
             .symbols()
-            .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition() && symbol.address() != 0)
-            .filter_map(|symbol| Some((symbol.address().wrapping_add(bias), of_c(symbol.name().ok()?, convention)?)))
+            .filter(|symbol| {
+                symbol.kind() == SymbolKind::Text && symbol.is_definition() && symbol.address() != 0
+            })
+            .filter_map(|symbol| {
+                Some((symbol.address().wrapping_add(bias), of_c(symbol.name().ok()?, convention)?))
+            })
             .collect();
         let is_allocator = |symbol: object::Symbol<'_, '_>| {
             symbol.is_undefined() && symbol.name().is_ok_and(|name| of_c(name, convention).is_some())
@@ -70,12 +80,15 @@ impl Trainer {
             () if elf.dynamic_symbols().any(is_allocator) => {
                 Some("its malloc lies in a shared library; link it statically")
             }
-            () if elf.symbols().next().is_none() => Some("it has no symbols that would name malloc; do not strip it"),
+            () if elf.symbols().next().is_none() => {
+                Some("it has no symbols that would name malloc; do not strip it")
+            }
             () => None,
         };
     }
 
-    /// The allocators that a PE file imports: its own jumps to them, and what it calls by the address that the loader wrote.
+    /// The allocators that a PE file imports: its own jumps to them, and what it calls by the
+    /// address that the loader wrote.
     fn imported<Pe: ImageNtHeaders>(
         &mut self,
         pe: &PeFile<'_, Pe>,
@@ -104,7 +117,8 @@ impl Trainer {
     }
 }
 
-/// How far above its own addresses the executable was loaded: told by where its begin mark lies and where it ran.
+/// How far above its own addresses the executable was loaded: told by where its begin mark lies and
+/// where it ran.
 fn bias(path: &Path, file: &File<'_>, begin: u64) -> Result<u64, Failure> {
     let begin_mark = begin.wrapping_sub(BEGIN_MARK.len() as u64);
     let is_pe = matches!(file, File::Pe32(_) | File::Pe64(_));
@@ -113,7 +127,9 @@ fn bias(path: &Path, file: &File<'_>, begin: u64) -> Result<u64, Failure> {
         .sections()
         .flat_map(|section| {
             let data = section.data().unwrap_or_default();
-            marks(data).map(|at| begin_mark.wrapping_sub(section.address().wrapping_add(at as u64))).collect::<Vec<_>>()
+            marks(data)
+                .map(|at| begin_mark.wrapping_sub(section.address().wrapping_add(at as u64)))
+                .collect::<Vec<_>>()
         })
         .filter(|bias| bias % unit == 0)
         .collect();
@@ -124,12 +140,14 @@ fn bias(path: &Path, file: &File<'_>, begin: u64) -> Result<u64, Failure> {
         [] => Err(Failure::file(
             path,
             format!(
-                "it has no begin mark that could be the recording's at {begin_mark:#x}; give the executable that was recorded"
+                "it has no begin mark that could be the recording's at {begin_mark:#x}; give the executable \
+                 that was recorded"
             ),
         )),
         _ => Err(Failure::file(
             path,
-            "where it was loaded cannot be told from its marks; link the trainer for a fixed address and record it again",
+            "where it was loaded cannot be told from its marks; link the trainer for a fixed address and \
+             record it again",
         )),
     }
 }

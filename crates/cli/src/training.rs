@@ -1,11 +1,14 @@
 //! From recordings to a program: whose view it takes, what is sliced, and whole runs as recordings.
 //!
-//! A whole run executes the same code as the guest did, so what it executes is sliced like what QEMU recorded. That is used twice. A
-//! *rehearsal* runs a trainer over the memory it was recorded in, as an idle processor or with other inputs. *Learning* runs it over a
-//! target, to bring paths into the slice that the target takes. No guest is booted for either, and code comes from the training system alone: an
-//! untrusted target adds paths, never code.
+//! A whole run executes the same code as the guest did, so what it executes is sliced like what
+//! QEMU recorded. That is used twice. A *rehearsal* runs a trainer over the memory it was recorded
+//! in, as an idle processor or with other inputs. *Learning* runs it over a target, to bring paths
+//! into the slice that the target takes. No guest is booted for either, and code comes from the
+//! training system alone: an untrusted target adds paths, never code.
 
-use engine::{Environment, Limits, Outcome, Run, Seen, SliceProgram, Values, Watch, WholeProgram, parse_inputs};
+use engine::{
+    Environment, Limits, Outcome, Run, Seen, SliceProgram, Values, Watch, WholeProgram, parse_inputs,
+};
 use ir::program::{Field, ViewCell};
 use ir::{Program, System};
 use lift::Mode;
@@ -43,11 +46,14 @@ pub enum Error {
     },
     /// A slice that cannot be trusted.
     #[error(
-        "over the memory that {0} was recorded in, the slice gives another answer than the whole run: a bug of the slicer. No program is made; please report it with that trace"
+        "over the memory that {0} was recorded in, the slice gives another answer than the whole run: a bug \
+         of the slicer. No program is made; please report it with that trace"
     )]
     Unfaithful(String),
     /// All traces were made by whole runs.
-    #[error("every trace given was made by a whole run; add a recording of a guest, which has the start state")]
+    #[error(
+        "every trace given was made by a whole run; add a recording of a guest, which has the start state"
+    )]
     NoStart,
 }
 
@@ -67,7 +73,8 @@ pub struct Wishes<'r> {
     pub options: BuildOptions,
     /// Take the paused processor's view in any case.
     pub paused: bool,
-    /// A recording of the same kernel at another address, to learn from what moves; without one it is looked for among the recordings.
+    /// A recording of the same kernel at another address, to learn from what moves; without one it
+    /// is looked for among the recordings.
     pub base: Option<&'r Recording>,
     /// Rehearse each recording once more with these inputs.
     pub rehearse: Vec<InputTexts>,
@@ -131,7 +138,8 @@ pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, E
     Ok(Trained { program, system: start.system().clone(), view })
 }
 
-/// Asks slice and whole run what they answer about the memory that a recording began in: the same, if both answer.
+/// Asks slice and whole run what they answer about the memory that a recording began in: the same,
+/// if both answer.
 fn faithful(program: &Program, start: &Start<'_>) -> Result<(), Error> {
     let env = Environment { tsc: start.time_stamp() };
     let run = Run { memory: start.memory(), regs: start.registers(), env, limits: Limits::default() };
@@ -150,12 +158,17 @@ fn faithful(program: &Program, start: &Start<'_>) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error`] when a whole run cannot be recorded.
-pub fn rehearse_each(starts: &[Start<'_>], options: &BuildOptions) -> Result<Vec<Result<Rehearsal, String>>, Error> {
+pub fn rehearse_each(
+    starts: &[Start<'_>],
+    options: &BuildOptions,
+) -> Result<Vec<Result<Rehearsal, String>>, Error> {
     starts.iter().map(|start| rehearse(start, options, &[])).collect()
 }
 
-/// Runs every recording whole, over the memory it began in, as an idle processor. Where that gives the same outputs as `own`, what [`rehearse_each`] gave, the
-/// answer does not depend on who runs, and the program takes the idle view: the cells are set in the options, and the rehearsals are what to slice.
+/// Runs every recording whole, over the memory it began in, as an idle processor. Where that gives
+/// the same outputs as `own`, what [`rehearse_each`] gave, the answer does not depend on who runs,
+/// and the program takes the idle view: the cells are set in the options, and the rehearsals are
+/// what to slice.
 ///
 /// # Errors
 /// [`Error`] when a whole run cannot be recorded.
@@ -181,7 +194,9 @@ pub fn choose_view(
     let mut rehearsed = Vec::new();
     for (start, own) in starts.iter().zip(own) {
         let Ok(own) = own else { return paused("the trainer's own rehearsal stopped") };
-        let Ok(idle) = rehearse(start, &as_idle, &[])? else { return paused("an idle processor cannot execute it") };
+        let Ok(idle) = rehearse(start, &as_idle, &[])? else {
+            return paused("an idle processor cannot execute it");
+        };
         if outputs_of_run(&own.recording) != start.written_outputs() {
             return paused("a whole run does not give the outputs that were recorded");
         }
@@ -200,15 +215,20 @@ pub struct Rehearsal {
     recording: Recording,
 }
 
-/// Rehearses a recording; inputs that are not given are the recorded ones. The inner error is the outcome of a run without an answer.
+/// Rehearses a recording; inputs that are not given are the recorded ones. The inner error is the
+/// outcome of a run without an answer.
 fn rehearse(
     start: &Start<'_>,
     options: &BuildOptions,
     texts: &[(String, String)],
 ) -> Result<Result<Rehearsal, String>, Error> {
     let mut program = start.program(options);
-    let run =
-        Run { memory: start.memory(), regs: start.registers(), env: Environment::default(), limits: Limits::default() };
+    let run = Run {
+        memory: start.memory(),
+        regs: start.registers(),
+        env: Environment::default(),
+        limits: Limits::default(),
+    };
     let inputs = if texts.is_empty() {
         Vec::new()
     } else {
@@ -225,8 +245,8 @@ fn rehearse(
     Ok(Ok(Rehearsal { values, recording: Recording::load(&start.recording().name, trace)? }))
 }
 
-/// Runs a program whole over a target and records the run: the outcome, and the bytes of a trace without a start snapshot. `header` is that of a
-/// recording of the program.
+/// Runs a program whole over a target and records the run: the outcome, and the bytes of a trace
+/// without a start snapshot. `header` is that of a recording of the program.
 ///
 /// # Errors
 /// [`Error::Run`] when the run cannot begin.

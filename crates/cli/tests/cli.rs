@@ -24,8 +24,12 @@ fn a_slice_answers() {
 #[test]
 fn live_guests_that_are_none() {
     let folder = ready("live", &Slice::Right);
-    folder.virtuoso(&["run", "p.prog", "qmp:gone", "--input", "n=1"]).fails(1, &["qmp:gone", "cannot connect", "-qmp"]);
-    folder.virtuoso(&["watch", "p.prog", "guest.raw", "--input", "n=1"]).fails(1, &["guest.raw", "virtuoso run"]);
+    folder
+        .virtuoso(&["run", "p.prog", "qmp:gone", "--input", "n=1"])
+        .fails(1, &["qmp:gone", "cannot connect", "-qmp"]);
+    folder
+        .virtuoso(&["watch", "p.prog", "guest.raw", "--input", "n=1"])
+        .fails(1, &["guest.raw", "virtuoso run"]);
     let answers = |name: &str, says: &'static str| {
         let listener = std::os::unix::net::UnixListener::bind(folder.path(name)).expect("a socket");
         std::thread::spawn(move || {
@@ -118,7 +122,9 @@ fn a_missing_companion_is_named_when_it_is_needed() {
 #[test]
 fn fuel_runs_out() {
     let folder = ready("fuel", &Slice::Right);
-    folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=1", "--slice", "--fuel", "1"]).fails(11, &["fuel"]);
+    folder
+        .virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=1", "--slice", "--fuel", "1"])
+        .fails(11, &["fuel"]);
 }
 
 #[test]
@@ -136,7 +142,9 @@ fn another_kernel_is_told_apart() {
 fn bad_inputs_are_named() {
     let folder = ready("inputs", &Slice::Right);
     folder.virtuoso(&["run", "p.prog", "guest.raw"]).fails(1, &["input n is missing", "--input n="]);
-    folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "pid=1"]).fails(1, &["no input named pid", "inputs: n"]);
+    folder
+        .virtuoso(&["run", "p.prog", "guest.raw", "--input", "pid=1"])
+        .fails(1, &["no input named pid", "inputs: n"]);
     folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=ten"]).fails(1, &["n", "ten"]);
     folder
         .virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=1", "--cpu", "3"])
@@ -200,7 +208,9 @@ fn bad_targets_are_told_apart() {
 fn packs_that_are_not_there_are_said_to_be() {
     let folder = ready("packs", &Slice::Right);
     for verb in ["ps", "lsmod", "time"] {
-        folder.virtuoso(&[verb, "guest.raw", "--packs", "nowhere"]).fails(1, &["nowhere", "a directory of packs"]);
+        folder
+            .virtuoso(&[verb, "guest.raw", "--packs", "nowhere"])
+            .fails(1, &["nowhere", "a directory of packs"]);
         folder.virtuoso(&[verb, "guest.raw", "--packs", "."]).fails(1, &[".prog", "--packs"]);
     }
     folder.file("gettime.prog", program(&Slice::Right).to_bytes().expect("it encodes"));
@@ -256,7 +266,11 @@ fn traces_are_shown_and_checked() {
     let info = folder.virtuoso(&["trace", "info", "good.trace"]);
     assert!(info.out().contains("next:u32") && info.out().contains("1 executed"), "{}", info.out());
     let dump = folder.virtuoso(&["trace", "dump", "good.trace"]);
-    assert!(dump.out().contains("mov %eax,0x2004") && dump.out().contains("store 4 0x2004"), "{}", dump.out());
+    assert!(
+        dump.out().contains("mov %eax,0x2004") && dump.out().contains("store 4 0x2004"),
+        "{}",
+        dump.out()
+    );
     let check = folder.virtuoso(&["trace", "check", "good.trace"]);
     assert!(check.out().contains("1 of 1 instructions replayed (100 %)"), "{}", check.out());
     assert_eq!(check.code(), 0);
@@ -282,8 +296,12 @@ fn foreign_executables_and_symbols_are_refused() {
     folder.file("a.trace", trace(7));
     folder.file("text", "hello\n");
     folder.file("cut", b"\x7fELF\x02\x01\x01");
-    folder.virtuoso(&["build", "a.trace", "-o", "p.prog", "--elf", "text"]).fails(1, &["text", "no ELF file"]);
-    folder.virtuoso(&["build", "a.trace", "-o", "p.prog", "--exe", "cut"]).fails(1, &["cut", "broken executable"]);
+    folder
+        .virtuoso(&["build", "a.trace", "-o", "p.prog", "--elf", "text"])
+        .fails(1, &["text", "no ELF file"]);
+    folder
+        .virtuoso(&["build", "a.trace", "-o", "p.prog", "--exe", "cut"])
+        .fails(1, &["cut", "broken executable"]);
     folder
         .virtuoso(&["build", "a.trace", "-o", "p.prog", "--elf", env!("CARGO_BIN_EXE_virtuoso")])
         .fails(1, &["begin mark"]);
@@ -297,7 +315,11 @@ fn foreign_executables_and_symbols_are_refused() {
 fn programs_are_explained() {
     let folder = ready("explain", &Slice::Unexplored);
     let ended = folder.virtuoso(&["explain", "p.prog"]);
-    assert!(ended.out().contains("program next (32-bit)") && ended.out().contains("start"), "{}", ended.out());
+    assert!(
+        ended.out().contains("program next (32-bit)") && ended.out().contains("start"),
+        "{}",
+        ended.out()
+    );
     let ended = folder.virtuoso(&["explain", "p.prog", "--function", "start"]);
     assert!(ended.out().contains("unexplored 0x1234") && ended.out().contains("add.32"), "{}", ended.out());
     folder.virtuoso(&["explain", "p.prog", "--function", "0x9"]).fails(1, &["no function 0x9"]);
@@ -338,7 +360,11 @@ fn processor_state_round_trips() {
     let again = folder.virtuoso(&["target", "info", "guest.raw", "--cpu-file", "cpus.json", "--json"]);
     assert_eq!(again.out(), ended.out());
     let ended = folder.virtuoso(&["target", "info", "guest.raw"]);
-    assert!(ended.out().contains("raw, 8192 bytes of RAM") && ended.out().contains("paging off"), "{}", ended.out());
+    assert!(
+        ended.out().contains("raw, 8192 bytes of RAM") && ended.out().contains("paging off"),
+        "{}",
+        ended.out()
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! Trainers of other compilers and for other systems: they compile without a warning, their marks are in the code in the order of
-//! the source, and of those for Windows what they import is found. A compiler that is not installed is passed over with a remark.
+//! Trainers of other compilers and for other systems: they compile without a warning, their marks
+//! are in the code in the order of the source, and of those for Windows what they import is found.
+//! A compiler that is not installed is passed over with a remark.
 
 #![forbid(unsafe_code)]
 
@@ -85,8 +86,16 @@ fn marks_of_every_compiler() -> Result<(), Failure> {
         ("g++", "marked.cc", &["-Wall", "-Wextra", "-Werror", "-O2"]),
         ("clang", "marked.c", &["-Wall", "-Wextra", "-Werror", "-O2"]),
         ("tcc", "marked.c", &["-Wall", "-Werror"]),
-        ("x86_64-w64-mingw32-gcc", "marked.c", &["-Wall", "-Wextra", "-Werror", "-O2", "-std=c99", "-pedantic"]),
-        ("i686-w64-mingw32-gcc", "marked.c", &["-Wall", "-Wextra", "-Werror", "-O2", "-std=c99", "-pedantic"]),
+        (
+            "x86_64-w64-mingw32-gcc",
+            "marked.c",
+            &["-Wall", "-Wextra", "-Werror", "-O2", "-std=c99", "-pedantic"],
+        ),
+        (
+            "i686-w64-mingw32-gcc",
+            "marked.c",
+            &["-Wall", "-Wextra", "-Werror", "-O2", "-std=c99", "-pedantic"],
+        ),
     ] {
         let source = folder.join(source);
         fs::write(&source, MARKED)?;
@@ -125,7 +134,10 @@ fn assemblers_give_the_same_bytes() -> Result<(), Failure> {
             expected(text.data()?, "as");
         }
         fs::write(path("m.nasm"), format!("bits {bits}\n%include \"virtuoso-nasm.inc\"\n{body}"))?;
-        if compile("nasm", &["-Werror", &include_option, "-f", "bin", &path("m.nasm"), "-o", &path("nasm.bin")])? {
+        if compile(
+            "nasm",
+            &["-Werror", &include_option, "-f", "bin", &path("m.nasm"), "-o", &path("nasm.bin")],
+        )? {
             expected(&fs::read(path("nasm.bin"))?, "nasm");
         }
         let macros = include.join("virtuoso-fasm.inc");
@@ -160,7 +172,8 @@ fn trainers_for_windows() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The trainer's function and the C library's allocators are among what it imports, and their slots and jumps are where they can be.
+/// The trainer's function and the C library's allocators are among what it imports, and their slots
+/// and jumps are where they can be.
 fn imported(name: &str, bytes: &[u8]) -> Result<(), Failure> {
     let file = object::File::parse(bytes)?;
     let found = match &file {
@@ -176,14 +189,17 @@ fn imported(name: &str, bytes: &[u8]) -> Result<(), Failure> {
         "getdrvfile" => "GetDeviceDriverBaseNameA",
         _ => "GetSystemTimeAsFileTime",
     };
-    let import = |name: &str| found.iter().find(|it| it.name == name).ok_or_else(|| format!("{name} not found"));
+    let import =
+        |name: &str| found.iter().find(|it| it.name == name).ok_or_else(|| format!("{name} not found"));
     let called = import(function)?;
     assert!(called.direct || !called.stubs.is_empty(), "{function} is called");
     for name in ["malloc", "calloc", "free"] {
         let it = import(name)?;
         assert!(!it.stubs.is_empty(), "{name}: the library gives the linker a jump");
         let section = |address: u64| {
-            file.sections().find(|it| (it.address()..it.address() + it.size()).contains(&address)).ok_or("no section")
+            file.sections()
+                .find(|it| (it.address()..it.address() + it.size()).contains(&address))
+                .ok_or("no section")
         };
         assert_eq!(section(it.slot)?.name()?, ".idata");
         for &stub in &it.stubs {

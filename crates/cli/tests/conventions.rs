@@ -1,8 +1,11 @@
-//! Allocator functions by other conventions than Linux's, without a system that has them: small machine code that calls a heap of its own
-//! is executed, written down as a recording, built with and without its allocators being known, and asked with another input.
+//! Allocator functions by other conventions than Linux's, without a system that has them: small
+//! machine code that calls a heap of its own is executed, written down as a recording, built with
+//! and without its allocators being known, and asked with another input.
 //!
-//! `microsoft64.txt` has arguments in rcx, rdx, r8 and r9; `stdcall.txt` has them on the stack, and the functions take them off, those that
-//! allocate and others. `marks.txt` begins and ends in functions, as trainers do that MSVC compiled. Both allocating ones call one function through a jump, as compilers do that do not know that it is imported.
+//! `microsoft64.txt` has arguments in rcx, rdx, r8 and r9; `stdcall.txt` has them on the stack, and
+//! the functions take them off, those that allocate and others. `marks.txt` begins and ends in
+//! functions, as trainers do that MSVC compiled. Both allocating ones call one function through a
+//! jump, as compilers do that do not know that it is imported.
 
 #![forbid(unsafe_code)]
 
@@ -21,8 +24,8 @@ fn recording(guest: &Guest) -> Result<Recording, Failure> {
     Ok(Recording::load("heap.trace", Trace::from_bytes(guest.recording()?)?)?)
 }
 
-/// Builds from one recording in which `n` was 1, and asks with 20, by the slice and by the whole run: each output and whether the slice
-/// allocates by itself.
+/// Builds from one recording in which `n` was 1, and asks with 20, by the slice and by the whole
+/// run: each output and whether the slice allocates by itself.
 fn ask(guest: &Guest, summaries: &[(u64, &str)]) -> Result<(Vec<(String, Value)>, bool), Failure> {
     let known = |&(address, name): &(u64, &str)| Some((address, of_windows(name, guest.wide)?));
     let summaries: Vec<(u64, Summary)> = summaries.iter().filter_map(known).collect();
@@ -31,7 +34,8 @@ fn ask(guest: &Guest, summaries: &[(u64, &str)]) -> Result<(Vec<(String, Value)>
     let trained = train(&recordings, &Wishes { options, paused: true, ..Wishes::default() })?;
     let text = ir::text::print_program(&trained.program, Reg::NAMES);
     let memory = guest.memory();
-    let run = Run { memory: &memory, regs: &guest.regs, env: Environment::default(), limits: Limits::default() };
+    let run =
+        Run { memory: &memory, regs: &guest.regs, env: Environment::default(), limits: Limits::default() };
     let inputs = parse_inputs(&trained.program, &[("n".into(), "20".into())])?;
     let slice = SliceProgram::new(&trained.program)?.run(&run, &inputs)?.0;
     let whole = WholeProgram::new(&trained.program, &trained.system).run(&run, &inputs)?.0;
@@ -42,7 +46,9 @@ fn ask(guest: &Guest, summaries: &[(u64, &str)]) -> Result<(Vec<(String, Value)>
 }
 
 fn expected(sum: u64) -> Vec<(String, Value)> {
-    [("sum", sum), ("in_place", 0), ("freed", 1)].map(|(name, value)| (name.into(), Value::Unsigned(value))).into()
+    [("sum", sum), ("in_place", 0), ("freed", 1)]
+        .map(|(name, value)| (name.into(), Value::Unsigned(value)))
+        .into()
 }
 
 const HEAP_FUNCTIONS: [(u64, &str); 4] =

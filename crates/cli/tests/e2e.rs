@@ -1,6 +1,8 @@
-//! The whole pipeline on real guests: record in one, answer about others, compare with their own truth.
+//! The whole pipeline on real guests: record in one, answer about others, compare with their own
+//! truth.
 //!
-//! Boots several guests and takes minutes, so it runs only with `VIRTUOSO_E2E=1` (as `cargo xtask test` sets it) and in release.
+//! Boots several guests and takes minutes, so it runs only with `VIRTUOSO_E2E=1` (as `cargo xtask
+//! test` sets it) and in release.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,14 +40,25 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
     let idle = captured("e2e-idle", &Target::default(), Moment::Idle)?;
     let before = std::fs::read(&idle.elf)?;
     for program in PROGRAMS {
-        let mine: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
+        let mine: Vec<PathBuf> =
+            traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
         let file = directory.join(format!("{program}.prog"));
         let built = tool.build(program, &mine, &file)?;
         let again = directory.join(format!("{program}.again.prog"));
         tool.build(program, &mine, &again)?;
-        assert_eq!(std::fs::read(&file)?, std::fs::read(&again)?, "{program}: the same traces give the same bytes");
-        let row =
-            tool.ask(program, &file, &idle, 0, &built, if program == "getpsfile" { Way::Usual } else { Way::Both });
+        assert_eq!(
+            std::fs::read(&file)?,
+            std::fs::read(&again)?,
+            "{program}: the same traces give the same bytes"
+        );
+        let row = tool.ask(
+            program,
+            &file,
+            &idle,
+            0,
+            &built,
+            if program == "getpsfile" { Way::Usual } else { Way::Both },
+        );
         assert!(row.equals_truth, "{program}: {} of {} right: {:?}", row.right, row.asked, row.problems);
     }
     assert!(before == std::fs::read(&idle.elf)?, "the target's file is never written");
@@ -57,7 +70,8 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
     for target in [&idle.elf, &idle.raw] {
         let answer = match tool.answer(&file, target, &[], &["--slice"]) {
             Ok(answer) => answer,
-            // Without guards it may come to a call of something that one recording did not see, and then says so.
+            // Without guards it may come to a call of something that one recording did not see, and
+            // then says so.
             Err(testkit::Error::Tool { code: 10, .. }) => continue,
             Err(error) => return Err(error.into()),
         };
@@ -68,11 +82,17 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
 
     // A process of uid 1000 is on the CPU: getpid is its PID.
     let busy = captured("e2e-busy", &Target { busy: true, ..Target::default() }, Moment::UserMode)?;
-    let spinner = busy.truth.processes.iter().find(|process| process.task_name() == "spinner").ok_or("no spinner")?;
+    let spinner =
+        busy.truth.processes.iter().find(|process| process.task_name() == "spinner").ok_or("no spinner")?;
     for program in ["getpid", "pslist", "gettime"] {
         let file = directory.join(format!("{program}.prog"));
-        let row = tool.ask(program, &file, &busy, u64::from(spinner.pid), &serde_json::Value::Null, Way::Usual);
-        assert!(row.equals_truth, "{program}, busy: {} of {} right: {:?}", row.right, row.asked, row.problems);
+        let row =
+            tool.ask(program, &file, &busy, u64::from(spinner.pid), &serde_json::Value::Null, Way::Usual);
+        assert!(
+            row.equals_truth,
+            "{program}, busy: {} of {} right: {:?}",
+            row.right, row.asked, row.problems
+        );
     }
 
     // One recording, the default policy: the slice answers by itself, whoever runs in the target.
@@ -90,16 +110,23 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
     // What is learned of one target, the slice answers about another.
     let learned = directory.join("lsmod.learned.prog");
     let mut words: Vec<std::ffi::OsString> = ["learn", "--quiet", "--json"].iter().map(Into::into).collect();
-    words.extend([directory.join("lsmod.prog").into(), idle.elf.clone().into(), "-o".into(), learned.clone().into()]);
+    words.extend([
+        directory.join("lsmod.prog").into(),
+        idle.elf.clone().into(),
+        "-o".into(),
+        learned.clone().into(),
+    ]);
     tool.succeed(&words)?;
     let answer = tool.answer(&learned, &busy.elf, &[], &["--slice"])?;
     let question = &testkit::pipeline::questions("lsmod", &busy.truth, 0)[0];
     assert!(question.is_answered(&answer), "lsmod, learned: {}", answer["outputs"]);
 
-    // Another kernel base is refused by programs that know of one only, and answered by those that have seen two.
+    // Another kernel base is refused by programs that know of one only, and answered by those that
+    // have seen two.
     let moved = captured("e2e-kaslr", &Target { kaslr: true, ..Target::default() }, Moment::Idle)?;
     for program in PROGRAMS {
-        let mut words: Vec<std::ffi::OsString> = ["run", "--quiet", "--json"].iter().map(Into::into).collect();
+        let mut words: Vec<std::ffi::OsString> =
+            ["run", "--quiet", "--json"].iter().map(Into::into).collect();
         words.extend([directory.join(format!("{program}.prog")).into(), moved.elf.clone().into()]);
         if program == "getpsfile" {
             words.extend(["--input".into(), "pid=1".into()]);
@@ -114,22 +141,35 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
     let base = tool.record_base(testkit::kernel::DEFAULT, &layout::run().join("e2e-base"))?;
     let base = base.to_string_lossy();
     for program in PROGRAMS {
-        let mine: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
+        let mine: Vec<PathBuf> =
+            traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
         let file = directory.join(format!("{program}.moving.prog"));
         let built = tool.build_with(program, &mine, &file, &["--base", &base])?;
         for capture in [&moved, &idle] {
             let row = tool.ask(program, &file, capture, 0, &built, Way::Usual);
-            assert!(row.equals_truth, "{program}, moved: {} of {} right: {:?}", row.right, row.asked, row.problems);
+            assert!(
+                row.equals_truth,
+                "{program}, moved: {} of {} right: {:?}",
+                row.right, row.asked, row.problems
+            );
             if program == "pslist" || program == "gettime" {
-                assert_eq!(row.by_slice, row.asked, "{program} is answered by the slice where the kernel moved, too");
+                assert_eq!(
+                    row.by_slice, row.asked,
+                    "{program} is answered by the slice where the kernel moved, too"
+                );
             }
         }
     }
     // The reverse: trained where the kernel chose its place, asked where it did not.
     let reverse = directory.join("getpid.reverse.prog");
-    let getpid: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == "getpid").take(1).cloned().collect();
-    let built =
-        tool.build_with("getpid", &[PathBuf::from(&*base)], &reverse, &["--base", &getpid[0].to_string_lossy()])?;
+    let getpid: Vec<PathBuf> =
+        traces.iter().filter(|trace| program_of(trace) == "getpid").take(1).cloned().collect();
+    let built = tool.build_with(
+        "getpid",
+        &[PathBuf::from(&*base)],
+        &reverse,
+        &["--base", &getpid[0].to_string_lossy()],
+    )?;
     for (capture, running) in [(&moved, 0), (&idle, 0), (&busy, u64::from(spinner.pid))] {
         let row = tool.ask("getpid", &reverse, capture, running, &built, Way::Both);
         assert!(row.equals_truth, "getpid, reverse: {:?}", row.problems);

@@ -1,7 +1,7 @@
 //! One pause of a guest in every dump format: all of them give the same answers.
 //!
-//! Boots training guests and a target, so it runs only with `VIRTUOSO_E2E=1` (as `cargo xtask test` sets it) and in release; with `VIRTUOSO_E2E=full` for
-//! every kernel that set-up found.
+//! Boots training guests and a target, so it runs only with `VIRTUOSO_E2E=1` (as `cargo xtask test`
+//! sets it) and in release; with `VIRTUOSO_E2E=full` for every kernel that set-up found.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -34,8 +34,12 @@ fn every_format_gives_the_same_answers() -> Result<(), Failure> {
 /// A guest with two processors, somewhere at random.
 fn one_kernel(kernel: &str) -> Result<(), Failure> {
     let tool = Tool { virtuoso: PathBuf::from(env!("CARGO_BIN_EXE_virtuoso")) };
-    let target =
-        Target { kernel: kernel.to_owned(), kaslr: true, qemu: vec!["-smp".into(), "2".into()], ..Target::default() };
+    let target = Target {
+        kernel: kernel.to_owned(),
+        kaslr: true,
+        qemu: vec!["-smp".into(), "2".into()],
+        ..Target::default()
+    };
     let mut guest = boot_target(&target, Duration::from_secs(600))?;
     let (capture, files) = capture_all(&mut guest, &run_file("formats")?, Moment::Idle)?;
     drop(guest);

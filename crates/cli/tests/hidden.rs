@@ -1,7 +1,9 @@
-//! A process and a module are hidden in a target, by changing code and by changing data: who still sees them, and what the reports say.
+//! A process and a module are hidden in a target, by changing code and by changing data: who still
+//! sees them, and what the reports say.
 //!
-//! Boots several guests, so it runs only with `VIRTUOSO_E2E=1` (as `cargo xtask test` sets it) and in release. The modules that hide things are built
-//! against the guest kernel's headers and loaded into guests of ours only.
+//! Boots several guests, so it runs only with `VIRTUOSO_E2E=1` (as `cargo xtask test` sets it) and
+//! in release. The modules that hide things are built against the guest kernel's headers and loaded
+//! into guests of ours only.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -32,7 +34,8 @@ fn hide(kit: &str) -> Result<Hidden, Failure> {
     const MODULE: &str = "dummy";
     let mut guest = boot_target(&Target::default(), Duration::from_secs(300))?;
     let before = ask(&mut guest)?;
-    let process = before.processes.iter().find(|it| it.task_name() == "redis-server").ok_or("no process to hide")?;
+    let process =
+        before.processes.iter().find(|it| it.task_name() == "redis-server").ok_or("no process to hide")?;
     let pid = u64::from(process.pid);
     let base = before.modules.iter().find(|it| it.name == MODULE).ok_or("no module to hide")?.base;
     let functions = [symbol(&mut guest, "filldir64")?, symbol(&mut guest, "m_show")?];
@@ -53,7 +56,8 @@ fn lists_process(truth: &Truth, pid: u64) -> bool {
 
 fn symbol(guest: &mut Guest, name: &str) -> Result<u64, Failure> {
     let from = tell(guest, &format!("symbol {name}"))?;
-    let line = guest.console()[from..].lines().find(|line| line.trim_end().ends_with(name)).map(str::to_owned);
+    let line =
+        guest.console()[from..].lines().find(|line| line.trim_end().ends_with(name)).map(str::to_owned);
     let line = line.ok_or_else(|| format!("the guest has no symbol {name}"))?;
     Ok(u64::from_str_radix(line.split_whitespace().next().unwrap_or(""), 16)?)
 }
@@ -130,9 +134,14 @@ fn what_is_hidden_is_found() -> Result<(), Failure> {
     Ok(())
 }
 
-fn crossview(tool: &Tool, program: &dyn Fn(&str) -> PathBuf, target: &Path) -> Result<(i32, Vec<Value>), Failure> {
-    let pair =
-        |a: &str, b: &str, output: &str| format!("{}:{output}={}:{output}", program(a).display(), program(b).display());
+fn crossview(
+    tool: &Tool,
+    program: &dyn Fn(&str) -> PathBuf,
+    target: &Path,
+) -> Result<(i32, Vec<Value>), Failure> {
+    let pair = |a: &str, b: &str, output: &str| {
+        format!("{}:{output}={}:{output}", program(a).display(), program(b).display())
+    };
     let words: Vec<OsString> = vec![
         "crossview".into(),
         "--quiet".into(),

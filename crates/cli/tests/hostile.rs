@@ -1,8 +1,10 @@
-//! Damaged and hostile targets: page tables that go round, holes in RAM, dumps cut off or with flipped bits. No test needs QEMU.
+//! Damaged and hostile targets: page tables that go round, holes in RAM, dumps cut off or with
+//! flipped bits. No test needs QEMU.
 //!
-//! Every run must end within its limits, as counted and not as timed. Where something is only missing or refused, the answer is the right one or there is none.
-//! Where memory was made to say something else, as by tables that lead elsewhere, a run can only be held to its limits; none of the cases here has an answer
-//! that differs, and the tests keep it so.
+//! Every run must end within its limits, as counted and not as timed. Where something is only
+//! missing or refused, the answer is the right one or there is none. Where memory was made to say
+//! something else, as by tables that lead elsewhere, a run can only be held to its limits; none of
+//! the cases here has an answer that differs, and the tests keep it so.
 
 #![forbid(unsafe_code)]
 
@@ -45,7 +47,13 @@ struct Ram {
 impl Clone for Ram {
     fn clone(&self) -> Self {
         let Self { pages, zeros, gone, above, .. } = self;
-        Self { pages: pages.clone(), zeros: *zeros, gone: gone.clone(), above: *above, reads: AtomicU64::new(0) }
+        Self {
+            pages: pages.clone(),
+            zeros: *zeros,
+            gone: gone.clone(),
+            above: *above,
+            reads: AtomicU64::new(0),
+        }
     }
 }
 
@@ -71,7 +79,10 @@ impl GuestMemory for Ram {
 impl Ram {
     fn entries(&self, table: u64) -> Vec<u64> {
         let bytes = self.pages.get(&table).map_or(&ZERO_PAGE[..], |page| &page[..]);
-        bytes.chunks_exact(8).map(|entry| entry.iter().rev().fold(0, |all, &byte| all << 8 | u64::from(byte))).collect()
+        bytes
+            .chunks_exact(8)
+            .map(|entry| entry.iter().rev().fold(0, |all, &byte| all << 8 | u64::from(byte)))
+            .collect()
     }
 
     fn set(&mut self, table: u64, index: usize, entry: u64) {
@@ -116,7 +127,8 @@ impl Scene<'_> {
         // One block past the limit; instructions that leave no operation count once a block.
         assert!(used <= LIMITS.fuel + 4096, "{used} operations");
         let reads = memory.reads.load(Ordering::Relaxed) - before;
-        // An operation needs two pages at most, each of them five steps of translation; the comparison of code comes on top.
+        // An operation needs two pages at most, each of them five steps of translation; the
+        // comparison of code comes on top.
         assert!(reads <= 10 * used + 1_000_000, "{reads} pages read for {used} operations");
         match outcome? {
             Outcome::Stopped(_) => None,
@@ -133,7 +145,8 @@ impl Scene<'_> {
     }
 }
 
-/// Calls `test` with a slice over another guest, and with a whole run over the training guest's memory.
+/// Calls `test` with a slice over another guest, and with a whole run over the training guest's
+/// memory.
 fn scenes(test: &dyn Fn(&str, &Scene<'_>)) -> Result<(), Failure> {
     let case = case(Policy::Guard, false)?;
     let slice = SliceProgram::new(&case.built.program)?;
@@ -141,7 +154,9 @@ fn scenes(test: &dyn Fn(&str, &Scene<'_>)) -> Result<(), Failure> {
     for (addr, bytes) in frames()? {
         memory.pages.insert(addr, Box::new(bytes.as_slice().try_into()?));
     }
-    let ask = |run: &Run<'_>| slice.run(run, &Vec::new()).map_or((None, 0), |(outcome, used)| (Some(outcome), used));
+    let ask = |run: &Run<'_>| {
+        slice.run(run, &Vec::new()).map_or((None, 0), |(outcome, used)| (Some(outcome), used))
+    };
     test("slice", &Scene { memory, regs: case.regs.clone(), truth: case.pids.clone(), ask: Box::new(ask) });
 
     let recording = recording()?;
@@ -159,7 +174,8 @@ fn scenes(test: &dyn Fn(&str, &Scene<'_>)) -> Result<(), Failure> {
         ended.map_or((None, 0), |(outcome, report)| (Some(outcome), report.instructions))
     };
     let mut scene = Scene { memory, regs: start.registers().clone(), truth: Vec::new(), ask: Box::new(ask) };
-    scene.truth = scene.answer(&scene.memory, &scene.regs).ok_or("the whole run answers over its own memory")?;
+    scene.truth =
+        scene.answer(&scene.memory, &scene.regs).ok_or("the whole run answers over its own memory")?;
     assert!(scene.truth.len() > 50, "{:?}", scene.truth);
     test("whole", &scene);
     Ok(())
@@ -197,17 +213,21 @@ fn page_tables_that_go_round_or_lead_nowhere() -> Result<(), Failure> {
                         }
                     }
                 }
-                stopped += usize::from(!scene.right_or_none(&memory, &format!("{way}: level {level} {name}")));
+                stopped +=
+                    usize::from(!scene.right_or_none(&memory, &format!("{way}: level {level} {name}")));
                 bounded_walk(&memory, &scene.regs);
             }
             let mut memory = scene.memory.clone();
             memory.gone = tables.clone();
-            stopped += usize::from(!scene.right_or_none(&memory, &format!("{way}: level {level} tables are gone")));
+            stopped +=
+                usize::from(!scene.right_or_none(&memory, &format!("{way}: level {level} tables are gone")));
             bounded_walk(&memory, &scene.regs);
         }
         assert!(stopped > 20, "{way}: {stopped}");
         // One entry of the root at a time leads to the root: a self-reference as Windows has one.
-        for (index, entry) in scene.memory.entries(root).into_iter().enumerate().filter(|(_, entry)| entry & 1 != 0) {
+        for (index, entry) in
+            scene.memory.entries(root).into_iter().enumerate().filter(|(_, entry)| entry & 1 != 0)
+        {
             let mut memory = scene.memory.clone();
             memory.set(root, index, root | entry & !ADDRESS);
             scene.right_or_none(&memory, &format!("{way}: entry {index} is the root"));
@@ -229,7 +249,8 @@ fn bounded_walk(memory: &Ram, regs: &RegFile) {
 fn a_root_that_is_no_table() -> Result<(), Failure> {
     scenes(&|way, scene| {
         let frames: Vec<u64> = scene.memory.pages.keys().copied().collect();
-        let roots = frames.iter().step_by(frames.len() / 8).copied().chain([0, 0xfff, 1 << 40, ADDRESS, u64::MAX]);
+        let roots =
+            frames.iter().step_by(frames.len() / 8).copied().chain([0, 0xfff, 1 << 40, ADDRESS, u64::MAX]);
         for root in roots.filter(|root| root & ADDRESS != scene.regs.get_or_zero(Reg::Cr3) & ADDRESS) {
             let mut regs = scene.regs.clone();
             regs.set(Reg::Cr3, root);
@@ -291,7 +312,8 @@ const LEGACY: Range<u64> = 0xa_0000..0x10_0000;
 /// Bytes of the ELF headers and the processor's note.
 const HEADERS: usize = 64 + 3 * 56 + 460;
 
-/// The headers of an ELF core as QEMU's `dump-guest-memory` writes it: a note for the processor, and RAM in two segments.
+/// The headers of an ELF core as QEMU's `dump-guest-memory` writes it: a note for the processor,
+/// and RAM in two segments.
 fn elf_headers(regs: &RegFile) -> Vec<u8> {
     let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
     let halves = |halves: &[u32]| halves.iter().flat_map(|half| half.to_le_bytes()).collect::<Vec<u8>>();
@@ -308,7 +330,8 @@ fn elf_headers(regs: &RegFile) -> Vec<u8> {
     out.extend(halves(&[5, 440, 0]));
     out.extend(b"QEMU\0\0\0\0");
     out.extend(halves(&[1, 440]));
-    // arch_dump.c of QEMU: general registers, RIP, RFLAGS, ten segments, CR0 to CR4, the kernel's GS base.
+    // arch_dump.c of QEMU: general registers, RIP, RFLAGS, ten segments, CR0 to CR4, the kernel's
+    // GS base.
     let order = [0, 3, 1, 2, 6, 7, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15].map(Reg::gpr);
     out.extend(words(&order.map(|reg| regs.get_or_zero(reg))));
     out.extend(words(&[regs.get_or_zero(Reg::Rip), 2]));
@@ -320,12 +343,19 @@ fn elf_headers(regs: &RegFile) -> Vec<u8> {
     use Reg as R;
     out.extend(segment(Some(R::Cs), R::CsLimit, Some(R::CsFlags), R::CsBase));
     out.extend([0; 4 * 24]);
-    out[64 + 3 * 56 + 20 + 8 + 18 * 8 + 4 * 24..].copy_from_slice(&segment(Some(R::Gs), R::GsLimit, None, R::GsBase));
+    out[64 + 3 * 56 + 20 + 8 + 18 * 8 + 4 * 24..].copy_from_slice(&segment(
+        Some(R::Gs),
+        R::GsLimit,
+        None,
+        R::GsBase,
+    ));
     out.extend([0; 2 * 24]);
     out.extend(segment(Some(R::Tr), R::TrLimit, Some(R::TrFlags), R::TrBase));
     out.extend(segment(None, R::GdtrLimit, None, R::GdtrBase));
     out.extend(segment(None, R::IdtrLimit, None, R::IdtrBase));
-    out.extend(words(&[R::Cr0, R::Cr8, R::Cr2, R::Cr3, R::Cr4, R::KernelGsBase].map(|reg| regs.get_or_zero(reg))));
+    out.extend(words(
+        &[R::Cr0, R::Cr8, R::Cr2, R::Cr3, R::Cr4, R::KernelGsBase].map(|reg| regs.get_or_zero(reg)),
+    ));
     out
 }
 
@@ -410,12 +440,14 @@ fn a_dump_that_is_cut_off() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The command gives the right PIDs with code 0, or nothing with a documented code that is not a bug's.
+/// The command gives the right PIDs with code 0, or nothing with a documented code that is not a
+/// bug's.
 fn check_command(folder: &Folder, target: &str, truth: &[u64]) {
     let ended = folder.virtuoso(&["run", "p.prog", target, "--slice", "--json", "--fuel", "3000000"]);
     if ended.code() == 0 {
         let object: serde_json::Value = serde_json::from_str(&ended.out()).expect("JSON");
-        let pids = object["outputs"]["pids"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_u64);
+        let pids =
+            object["outputs"]["pids"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_u64);
         assert_eq!(pids.collect::<BTreeSet<_>>(), truth.iter().copied().collect());
     } else {
         assert!([1, 20].contains(&ended.code()) || (10..=18).contains(&ended.code()), "{}", ended.err());
@@ -434,7 +466,8 @@ fn a_dump_with_flipped_bits_in_its_headers() -> Result<(), Failure> {
     let dump = Dump::new(&path, &headers, in_core, CORE)?;
     let mut seen = [0; 3];
     for bit in 0..HEADERS * 8 {
-        // A sample that meets every byte; of the processor's registers a thinner one, since most do not matter to a run.
+        // A sample that meets every byte; of the processor's registers a thinner one, since most do
+        // not matter to a run.
         if bit % if bit / 8 > 64 + 3 * 56 + 28 { 31 } else { 3 } != 0 {
             continue;
         }

@@ -1,8 +1,11 @@
-//! Other builds of the kernel, its place chosen at random or not, page tables isolated or not, one processor or four, of QEMU's smallest model or its largest.
+//! Other builds of the kernel, its place chosen at random or not, page tables isolated or not, one
+//! processor or four, of QEMU's smallest model or its largest.
 //!
-//! For each kernel `virtuoso train` makes a pack, whose six programs are asked about other guests, whose own truth the
-//! answers are compared with; then about the same RAM without the processors' state. Runs only with `VIRTUOSO_E2E=1`, for each kernel a few combinations; `VIRTUOSO_E2E=full` asks five random places in every combination.
-//! `VIRTUOSO_KERNELS=rt,cloud` picks kernels. The answers are added to `.cache/run/kernels.jsonl`.
+//! For each kernel `virtuoso train` makes a pack, whose six programs are asked about other guests,
+//! whose own truth the answers are compared with; then about the same RAM without the processors'
+//! state. Runs only with `VIRTUOSO_E2E=1`, for each kernel a few combinations; `VIRTUOSO_E2E=full`
+//! asks five random places in every combination. `VIRTUOSO_KERNELS=rt,cloud` picks kernels. The
+//! answers are added to `.cache/run/kernels.jsonl`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -42,7 +45,8 @@ fn full() -> bool {
     std::env::var_os("VIRTUOSO_E2E").is_some_and(|mode| mode == "full")
 }
 
-/// The combinations to ask, with how many boots of each. Where not all are, 64-bit kernels share the moved ones.
+/// The combinations to ask, with how many boots of each. Where not all are, 64-bit kernels share
+/// the moved ones.
 fn machines(kernel: &str) -> Vec<(Machine, u32)> {
     if !full() {
         let machine = |kaslr, isolated, processors, largest| Machine { kaslr, isolated, processors, largest };
@@ -59,7 +63,10 @@ fn machines(kernel: &str) -> Vec<(Machine, u32)> {
     for kaslr in [false, true] {
         for isolated in [false, true] {
             for processors in [1, 4] {
-                all.push((Machine { kaslr, isolated, processors, largest: false }, if kaslr { 5 } else { 1 }));
+                all.push((
+                    Machine { kaslr, isolated, processors, largest: false },
+                    if kaslr { 5 } else { 1 },
+                ));
                 all.push((Machine { kaslr, isolated, processors, largest: true }, 1));
             }
         }
@@ -89,7 +96,8 @@ fn train_into(tool: &Tool, kernel: &str, userland: Userland, directory: &Path) -
         assert_eq!(row["verified"], true, "{kernel}: {row}");
         assert!(directory.join(format!("{program}.prog")).is_file());
     }
-    // In the second guest a task switch may save registers that are not modelled (`xsaveopt`); the cut takes it out.
+    // In the second guest a task switch may save registers that are not modelled (`xsaveopt`); the
+    // cut takes it out.
     for entry in std::fs::read_dir(directory.join("traces").join("first"))? {
         let trace = entry?.path();
         let checked = tool.check(&trace)?;
@@ -98,18 +106,21 @@ fn train_into(tool: &Tool, kernel: &str, userland: Userland, directory: &Path) -
     Ok(())
 }
 
-/// The other way round: recordings of the guest whose kernel chose its place, and what moves from the one that did not.
+/// The other way round: recordings of the guest whose kernel chose its place, and what moves from
+/// the one that did not.
 fn reversed(tool: &Tool, kernel: &str, target: &Capture) -> Result<Vec<String>, Failure> {
     let traces = packs().join(kernel).join("traces");
     let base = traces.join("first").join("getpid-0001.trace");
     let directory = layout::run().join("kernels-reversed");
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory)?;
-    let mut recorded: Vec<PathBuf> = std::fs::read_dir(traces.join("second"))?.flatten().map(|it| it.path()).collect();
+    let mut recorded: Vec<PathBuf> =
+        std::fs::read_dir(traces.join("second"))?.flatten().map(|it| it.path()).collect();
     recorded.sort();
     let mut wrong = Vec::new();
     for program in PROGRAMS {
-        let mine: Vec<PathBuf> = recorded.iter().filter(|trace| program_of(trace) == program).cloned().collect();
+        let mine: Vec<PathBuf> =
+            recorded.iter().filter(|trace| program_of(trace) == program).cloned().collect();
         let file = directory.join(format!("{program}.prog"));
         let elf = Kernel::find(kernel)?.userland.products("trainers").join(program);
         tool.build_of(&elf, &mine, &file, &["--base", &base.to_string_lossy()])?;
@@ -143,16 +154,24 @@ fn captured(name: &str, kernel: &str, machine: Machine) -> Result<Capture, Failu
 }
 
 /// Asks a pack's six programs everything about a target; returns what was not the truth.
-fn asked(tool: &Tool, pack: &Path, what: &str, target: &Capture, ways: &[Way]) -> Result<Vec<String>, Failure> {
+fn asked(
+    tool: &Tool,
+    pack: &Path,
+    what: &str,
+    target: &Capture,
+    ways: &[Way],
+) -> Result<Vec<String>, Failure> {
     let mut wrong = Vec::new();
-    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(layout::run().join("kernels.jsonl"))?;
+    let mut file =
+        std::fs::OpenOptions::new().append(true).create(true).open(layout::run().join("kernels.jsonl"))?;
     for (program, way) in PROGRAMS.into_iter().flat_map(|it| ways.iter().map(move |&way| (it, way))) {
         let mut target = target.clone();
         if (program, way) == ("getpsfile", Way::Whole) && !full() {
             target.truth.processes.truncate(24);
         }
         let row = tool.ask(program, &pack.join(format!("{program}.prog")), &target, 0, &Value::Null, way);
-        let line = json!({ "target": what, "program": program, "way": format!("{way:?}"), "asked": row.asked, "right": row.right,
+        let line = json!({ "target": what, "program": program, "way": format!("{way:?}"),
+            "asked": row.asked, "right": row.right,
             "by_slice": row.by_slice, "milliseconds": row.milliseconds, "problems": row.problems });
         writeln!(file, "{line}")?;
         let what = format!("{what}, {program} ({way:?})");
@@ -186,7 +205,12 @@ fn ask(tool: &Tool, kernel: &str, machine: Machine) -> Result<Vec<String>, Failu
 }
 
 /// Asks about nothing but RAM: page tables and processors have to be found in it.
-fn ask_bare(tool: &Tool, programs: &Path, machine: Machine, target: &Capture) -> Result<Vec<String>, Failure> {
+fn ask_bare(
+    tool: &Tool,
+    programs: &Path,
+    machine: Machine,
+    target: &Capture,
+) -> Result<Vec<String>, Failure> {
     let bare = layout::run().join("kernels-bare.raw");
     let _ = std::fs::remove_file(&bare);
     std::fs::hard_link(&target.raw, &bare)?;
@@ -233,20 +257,24 @@ fn bare_is_refused(tool: &Tool, programs: &Path, target: &Capture) -> Result<(),
 /// `ps`, `lsmod` and `time` pick the kernel's pack among those made so far.
 fn views(tool: &Tool, kernel: &str, target: &Capture) -> Result<(), Failure> {
     let view = |verb: &str| {
-        let mut words: Vec<std::ffi::OsString> = vec![verb.into(), target.elf.clone().into(), "--json".into()];
+        let mut words: Vec<std::ffi::OsString> =
+            vec![verb.into(), target.elf.clone().into(), "--json".into()];
         words.extend(["--packs".into(), packs().into()]);
         tool.json(&words)
     };
     let listed = view("ps")?;
-    let mut listed: Vec<_> = listed["processes"].as_array().into_iter().flatten().map(pair("pid", "path")).collect();
+    let mut listed: Vec<_> =
+        listed["processes"].as_array().into_iter().flatten().map(pair("pid", "path")).collect();
     let process = |it: &testkit::truth::Proc| (u64::from(it.pid), it.exe.clone());
     let mut expected: Vec<_> = target.truth.processes.iter().map(process).collect();
     listed.sort();
     expected.sort();
     assert_eq!(listed, expected, "{kernel}: ps");
     let listed = view("lsmod")?;
-    let mut listed: Vec<_> = listed["modules"].as_array().into_iter().flatten().map(pair("base", "name")).collect();
-    let mut expected: Vec<_> = target.truth.modules.iter().map(|it| (it.base, Some(it.name.clone()))).collect();
+    let mut listed: Vec<_> =
+        listed["modules"].as_array().into_iter().flatten().map(pair("base", "name")).collect();
+    let mut expected: Vec<_> =
+        target.truth.modules.iter().map(|it| (it.base, Some(it.name.clone()))).collect();
     listed.sort();
     expected.sort();
     assert_eq!(listed, expected, "{kernel}: lsmod");
@@ -265,7 +293,8 @@ fn refused(tool: &Tool, programs: &str, target: &Capture) -> Result<(), Failure>
     for program in PROGRAMS {
         let file = packs().join(programs).join(format!("{program}.prog"));
         let Some(question) = questions(program, &target.truth, 0).into_iter().next() else { continue };
-        let mut words: Vec<std::ffi::OsString> = ["run", "--quiet", "--json"].iter().map(Into::into).collect();
+        let mut words: Vec<std::ffi::OsString> =
+            ["run", "--quiet", "--json"].iter().map(Into::into).collect();
         words.extend([file.into(), target.elf.clone().into()]);
         for (name, value) in &question.inputs {
             words.extend(["--input".into(), format!("{name}={value}").into()]);
@@ -293,7 +322,8 @@ fn trainers_of_32_bit_answer_about_64_bit_kernels() -> Result<(), Failure> {
     train_into(&tool, DEFAULT, Userland::I386, &pack)?;
     let mut wrong = Vec::new();
     for kaslr in [false, true] {
-        let machine = Machine { kaslr, isolated: kaslr, processors: if kaslr { 2 } else { 1 }, largest: kaslr };
+        let machine =
+            Machine { kaslr, isolated: kaslr, processors: if kaslr { 2 } else { 1 }, largest: kaslr };
         let target = captured("compat-target", DEFAULT, machine)?;
         wrong.extend(asked(
             &tool,
@@ -314,12 +344,15 @@ fn every_kernel_answers_whatever_its_machine() -> Result<(), Failure> {
         return Ok(());
     }
     let chosen = std::env::var("VIRTUOSO_KERNELS").ok();
-    let chosen = |kernel: &str| chosen.as_deref().is_none_or(|list| list.split(',').any(|name| name == kernel));
+    let chosen =
+        |kernel: &str| chosen.as_deref().is_none_or(|list| list.split(',').any(|name| name == kernel));
     let tool = Tool { virtuoso: PathBuf::from(env!("CARGO_BIN_EXE_virtuoso")) };
     let mut wrong = Vec::new();
-    // The default kernel's programs are asked about moved kernels by the end-to-end test; here only in the full matrix.
+    // The default kernel's programs are asked about moved kernels by the end-to-end test; here only
+    // in the full matrix.
     let others = OTHERS.into_iter().filter(|kernel| Kernel::find(kernel).is_ok());
-    let kernels: Vec<&str> = if full() { [DEFAULT].into_iter().chain(others).collect() } else { others.collect() };
+    let kernels: Vec<&str> =
+        if full() { [DEFAULT].into_iter().chain(others).collect() } else { others.collect() };
     let mut other: Option<&str> = None;
     for kernel in kernels.into_iter().filter(|kernel| chosen(kernel)) {
         train(&tool, kernel)?;

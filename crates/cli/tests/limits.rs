@@ -1,7 +1,9 @@
-//! The limits of the 2011 system, one by one: trainers that it could not follow, each with what happens now (docs/limits.md).
+//! The limits of the 2011 system, one by one: trainers that it could not follow, each with what
+//! happens now (docs/limits.md).
 //!
-//! Either the right answer, compared with what the target's own tools say, or the exit code and the reason. Boots three guests (about two minutes), so it runs only with
-//! `VIRTUOSO_E2E=1` (as `cargo xtask test` sets it) and in release. What records and builds once serves all cases.
+//! Either the right answer, compared with what the target's own tools say, or the exit code and the
+//! reason. Boots three guests (about two minutes), so it runs only with `VIRTUOSO_E2E=1` (as `cargo
+//! xtask test` sets it) and in release. What records and builds once serves all cases.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,8 @@ use testkit::{layout, rootkit};
 
 type Failure = Box<dyn std::error::Error>;
 
-/// What the training guest runs, in this order; the recordings have the names of the programs, or the argument's.
+/// What the training guest runs, in this order; the recordings have the names of the programs, or
+/// the argument's.
 const TRAINERS: &[&str] = &[
     "state:limits",
     "yield",
@@ -94,8 +97,12 @@ const fn refused(name: &'static str, trainer: &'static str, why: &'static str) -
 const OTHERS: &str = "was written between the marks by another thread, process or signal handler";
 
 /// Right wherever it is asked.
-const EVERYWHERE: &[(&str, &str, Expect)] =
-    &[("plain", "--slice", Truth), ("plain", "--whole", Truth), ("busy", "--slice", Truth), ("busy", "--whole", Truth)];
+const EVERYWHERE: &[(&str, &str, Expect)] = &[
+    ("plain", "--slice", Truth),
+    ("plain", "--whole", Truth),
+    ("busy", "--slice", Truth),
+    ("busy", "--whole", Truth),
+];
 
 const CASES: &[Case] = &[
     case(
@@ -183,10 +190,12 @@ const CASES: &[Case] = &[
 /// Whether outputs are the truth about a target.
 fn is_true(program: &str, answer: &Value, capture: &Capture) -> bool {
     let outputs = &answer["outputs"];
-    let asked = |program| questions(program, &capture.truth, 0).iter().all(|question| question.is_answered(answer));
+    let asked =
+        |program| questions(program, &capture.truth, 0).iter().all(|question| question.is_answered(answer));
     match program {
         "names" | "patched" => {
-            let mut names: Vec<&str> = outputs["names"].as_str().unwrap_or_default().split_whitespace().collect();
+            let mut names: Vec<&str> =
+                outputs["names"].as_str().unwrap_or_default().split_whitespace().collect();
             names.sort_unstable();
             names == ["note", "target-one", "target-two"]
         }
@@ -219,8 +228,12 @@ fn record(tool: &Tool, directory: &Path) -> Result<(), Failure> {
 
 /// Boots the targets and captures them.
 fn targets() -> Result<Targets, Failure> {
-    let limits =
-        |append: &str, busy| Target { idlers: 20, busy, append: format!("state=limits {append}"), ..Target::default() };
+    let limits = |append: &str, busy| Target {
+        idlers: 20,
+        busy,
+        append: format!("state=limits {append}"),
+        ..Target::default()
+    };
     let timeout = Duration::from_secs(300);
     let mut guest = boot_target(&limits("", false), timeout)?;
     let plain = capture(&mut guest, &run_file("limits-plain")?, Moment::Idle)?;
@@ -278,7 +291,8 @@ fn run(
         Truth => code == 0 && is_true(name, &answer, capture),
         Stop(exit, why) => code == exit && messages.contains(why),
     };
-    Ok((!expected).then(|| format!("{} {way}: {code}, {}, {messages}", capture.elf.display(), answer["outputs"])))
+    Ok((!expected)
+        .then(|| format!("{} {way}: {code}, {}, {messages}", capture.elf.display(), answer["outputs"])))
 }
 
 #[test]

@@ -1,12 +1,16 @@
-//! Live guests, under load: every answer against what is true at that very pause, and a guest that runs again whatever happens.
+//! Live guests, under load: every answer against what is true at that very pause, and a guest that
+//! runs again whatever happens.
 //!
-//! The truth at a pause cannot be printed by the guest, which stands still. A process in it (`guests/linux/forker.c`) forks and reaps all
-//! the time and keeps a list of its children in one page, in such an order that the list is true at any moment. The test sees the
-//! pause through a monitor of its own (the event STOP), reads that page, and asks whether the guest still stands still and no RESUME
-//! has come in between: then page and answer are of the same pause. Where it was too late, the round does not count and is repeated.
-//! What else runs in the guest is told by busybox before and after each ten rounds.
+//! The truth at a pause cannot be printed by the guest, which stands still. A process in it
+//! (`guests/linux/forker.c`) forks and reaps all the time and keeps a list of its children in one
+//! page, in such an order that the list is true at any moment. The test sees the pause through a
+//! monitor of its own (the event STOP), reads that page, and asks whether the guest still stands
+//! still and no RESUME has come in between: then page and answer are of the same pause. Where it
+//! was too late, the round does not count and is repeated. What else runs in the guest is told by
+//! busybox before and after each ten rounds.
 //!
-//! Boots guests and takes a minute or two, so it runs only with `VIRTUOSO_E2E=1` (as `cargo xtask test` sets it) and in release.
+//! Boots guests and takes a minute or two, so it runs only with `VIRTUOSO_E2E=1` (as `cargo xtask
+//! test` sets it) and in release.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -58,7 +62,8 @@ impl Load {
     fn boot(directory: &Path) -> Result<Self, Failure> {
         let socket = directory.join("guest.qmp");
         let words = format!(
-            "-object memory-backend-memfd,id=ram,size=192M,share=on -machine memory-backend=ram -qmp unix:{},server=on,wait=off",
+            "-object memory-backend-memfd,id=ram,size=192M,share=on -machine memory-backend=ram -qmp \
+             unix:{},server=on,wait=off",
             socket.display()
         );
         let qemu = words.split(' ').map(OsString::from).collect();
@@ -79,7 +84,9 @@ impl Load {
         let mut bytes = vec![0; 1 << 20];
         for at in (0..self.ram.metadata()?.len()).step_by(bytes.len()) {
             self.ram.read_exact_at(&mut bytes, at)?;
-            if let Some(page) = bytes.chunks(4096).position(|page| page.starts_with(MARK) && page[32..36] != [0; 4]) {
+            if let Some(page) =
+                bytes.chunks(4096).position(|page| page.starts_with(MARK) && page[32..36] != [0; 4])
+            {
                 return Ok(at + 4096 * page as u64);
             }
         }
@@ -199,7 +206,8 @@ fn a_guest_under_load_is_asked_and_runs_on() -> Result<(), Failure> {
 
 /// Pause, answer, resume; each answer is what was true at that pause.
 fn rounds(load: &mut Load, program: &Path) -> Result<(), Failure> {
-    let words: Vec<OsString> = vec!["run".into(), "--quiet".into(), "--json".into(), program.into(), load.name()];
+    let words: Vec<OsString> =
+        vec!["run".into(), "--quiet".into(), "--json".into(), program.into(), load.name()];
     let forker = load.view()?.itself;
     let mut before = others(&mut load.guest, forker)?;
     let (mut good, mut late, mut unsteady, mut exact) = (0, 0, 0, 0);
@@ -244,7 +252,8 @@ fn rounds(load: &mut Load, program: &Path) -> Result<(), Failure> {
     pauses.sort_by(f64::total_cmp);
     let (median, max) = (pauses[pauses.len() / 2], pauses[pauses.len() - 1]);
     eprintln!(
-        "{good} rounds right ({exact} with nobody in between), {late} too late to compare, {unsteady} while others came or went; \
+        "{good} rounds right ({exact} with nobody in between), {late} too late to compare, {unsteady} while \
+         others came or went; \
          {by_slice} of {} answers by slice; pause median {median:.1} ms, maximum {max:.1} ms",
         pauses.len()
     );
@@ -290,8 +299,14 @@ fn kills(load: &mut Load, program: &Path) -> Result<(), Failure> {
 /// What `watch` tells adds up, and Ctrl-C ends it with a summary.
 fn watched(load: &mut Load, directory: &Path) -> Result<(), Failure> {
     let program = |name: &str| OsString::from(directory.join(format!("{name}.prog")));
-    let mut words =
-        vec!["watch".into(), "--quiet".into(), "--json".into(), program("pslist"), program("gettime"), load.name()];
+    let mut words = vec![
+        "watch".into(),
+        "--quiet".into(),
+        "--json".into(),
+        program("pslist"),
+        program("gettime"),
+        load.name(),
+    ];
     words.extend(["--interval", "50ms"].map(OsString::from));
     let mut counted = words.clone();
     counted.extend(["--count", "40"].map(OsString::from));
@@ -301,7 +316,8 @@ fn watched(load: &mut Load, directory: &Path) -> Result<(), Failure> {
     let mut objects: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let summary = objects.pop().ok_or("no output")?;
     assert_eq!((&summary["summary"]["rounds"], objects.len()), (&40.into(), 80), "{summary}");
-    let numbers = |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_u64).collect::<Vec<_>>();
+    let numbers =
+        |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_u64).collect::<Vec<_>>();
     let (mut pids, mut count) = (BTreeSet::new(), 0);
     for object in objects.iter().filter(|object| object["program"] == "pslist") {
         assert_eq!(object["outcome"], "answer", "{object}");
@@ -320,7 +336,9 @@ fn watched(load: &mut Load, directory: &Path) -> Result<(), Failure> {
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
     let output = child.wait_with_output()?;
     assert!(output.status.success(), "{}", output.status);
-    assert!(String::from_utf8_lossy(&output.stdout).lines().last().is_some_and(|line| line.contains("summary")));
+    assert!(
+        String::from_utf8_lossy(&output.stdout).lines().last().is_some_and(|line| line.contains("summary"))
+    );
     assert!(load.qmp.is_running()?);
     Ok(())
 }
@@ -379,7 +397,8 @@ fn by_the_monitor(load: &mut Load, program: &Path) -> Result<(), Failure> {
     Err("the test never looked during a pause".into())
 }
 
-/// The way over libvirt, with a script in virsh's place that hands commands and files to the real monitor.
+/// The way over libvirt, with a script in virsh's place that hands commands and files to the real
+/// monitor.
 fn through_virsh(load: &mut Load, directory: &Path) -> Result<(), Failure> {
     use std::os::unix::fs::PermissionsExt;
     if Command::new("python3").arg("--version").output().is_err() {
@@ -420,10 +439,12 @@ fn through_virsh(load: &mut Load, directory: &Path) -> Result<(), Failure> {
     child.kill()?;
     child.wait()?;
     load.runs_again()?;
-    // A monitor that answers this process no more once the guest stands still: a code of its own, and somebody else resumes the guest.
+    // A monitor that answers this process no more once the guest stands still: a code of its own,
+    // and somebody else resumes the guest.
     std::fs::rename(&script, folder.join("virsh.py"))?;
     let text = "#!/bin/sh\n[ \"$(cat \"$0.stopped\" 2>/dev/null)\" = $PPID ] && exit 1\n\
-                case \"$*\" in *'\"stop\"'*) \"$0.py\" \"$@\"; code=$?; echo $PPID > \"$0.stopped\"; exit $code;; esac\nexec \"$0.py\" \"$@\"\n";
+                case \"$*\" in *'\"stop\"'*) \"$0.py\" \"$@\"; code=$?; echo $PPID > \"$0.stopped\"; exit \
+                $code;; esac\nexec \"$0.py\" \"$@\"\n";
     std::fs::write(&script, text)?;
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
     let output = ask("target")?.wait_with_output()?;
@@ -441,7 +462,8 @@ fn paused_by_others(load: &mut Load, program: &Path) -> Result<(), Failure> {
     load.qmp.stop()?;
     let before = load.hash()?;
     for mode in ["--slice", "--whole", "--verify"] {
-        let words: Vec<OsString> = vec!["run".into(), program.into(), load.name(), mode.into(), "--json".into()];
+        let words: Vec<OsString> =
+            vec!["run".into(), program.into(), load.name(), mode.into(), "--json".into()];
         let output = command(&words).output()?;
         let messages = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() || mode != "--slice", "{mode}: {messages}");

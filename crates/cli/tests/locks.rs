@@ -1,6 +1,8 @@
-//! Locks that are held when the guest is paused: every run ends in the right answer or an outcome, never in a spin and never in another answer.
+//! Locks that are held when the guest is paused: every run ends in the right answer or an outcome,
+//! never in a spin and never in another answer.
 //!
-//! On the recorded case, over the training guest's own memory; `examples/locks` does the same on whole captures (docs/evaluation).
+//! On the recorded case, over the training guest's own memory; `examples/locks` does the same on
+//! whole captures (docs/evaluation).
 
 #![forbid(unsafe_code)]
 
@@ -24,14 +26,16 @@ fn a_held_lock_ends_in_an_answer_or_an_outcome() -> Result<(), Failure> {
     let start = Start::new(&recording)?;
     let built = build(Policy::Guard, false)?;
     let program = start.program(&options(Policy::Guard)?);
-    let run = Run { memory: start.memory(), regs: start.registers(), env: Environment::default(), limits: LIMITS };
+    let run =
+        Run { memory: start.memory(), regs: start.registers(), env: Environment::default(), limits: LIMITS };
     let mut finder = Finder::default();
     let (truth, _) = WholeProgram::new(&program, start.system()).watched(&run, &Vec::new(), &mut finder)?;
     assert!(matches!(truth, Outcome::Answer(_)), "{truth:?}");
     let slice = SliceProgram::new(&built.program)?;
     assert_eq!(slice.run(&run, &Vec::new())?.0, truth, "both ways give the same");
 
-    // One word for each instruction: the others are the same lock of other objects. What is only added to is seldom a lock.
+    // One word for each instruction: the others are the same lock of other objects. What is only
+    // added to is seldom a lock.
     let locks = finder.words.values().filter(|word| matches!(word.kind, "cmpxchg" | "lock bit" | "odd"));
     let places: BTreeMap<u64, Word> = locks.map(|word| (word.pc, *word)).collect();
     let kinds: BTreeSet<&str> = places.values().map(|word| word.kind).collect();

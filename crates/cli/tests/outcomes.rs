@@ -1,7 +1,9 @@
-//! Every way the command can end is reached here through the command itself, and `docs/exit-codes.md` says what to do about each.
+//! Every way the command can end is reached here through the command itself, and
+//! `docs/exit-codes.md` says what to do about each.
 //!
-//! The lists are closed: an exit code, a stop or an error that is added without a case or a sentence fails to compile or fails a test. A code for bugs of ours
-//! (70) cannot be reached from outside; its test lies beside the code that gives it.
+//! The lists are closed: an exit code, a stop or an error that is added without a case or a
+//! sentence fails to compile or fails a test. A code for bugs of ours (70) cannot be reached from
+//! outside; its test lies beside the code that gives it.
 
 #![forbid(unsafe_code)]
 
@@ -42,7 +44,9 @@ const COMMANDS: &[Case] = &[
         program.code.push(ir::program::CodeRange { addr: 0x100, bytes: vec![0xcc; 64] });
         run(folder, &program, &["--input", "n=1"])
     }),
-    case(21, &["differ in: next"], |folder| run(folder, &program(&Slice::Wrong), &["--input", "n=1", "--verify"])),
+    case(21, &["differ in: next"], |folder| {
+        run(folder, &program(&Slice::Wrong), &["--input", "n=1", "--verify"])
+    }),
     case(22, &[], |folder| {
         folder.file("bad.trace", trace(8));
         folder.virtuoso(&["trace", "check", "bad.trace"])
@@ -70,7 +74,8 @@ const COMMANDS: &[Case] = &[
     }),
     case(30, &["nothing was recorded", "virtuoso_begin"], |folder| record(folder, &[LOADED], "exit 0", &[])),
     case(30, &["an end mark without a begin mark"], |folder| {
-        let refused = r#"{"event":"error","kind":"unmatched_end","message":"an end mark without a begin mark"}"#;
+        let refused =
+            r#"{"event":"error","kind":"unmatched_end","message":"an end mark without a begin mark"}"#;
         record(folder, &[LOADED, refused], "exit 0", &[])
     }),
     case(31, &["still running after 1 s", "raise --timeout"], |folder| {
@@ -89,7 +94,8 @@ const COMMANDS: &[Case] = &[
     }),
 ];
 
-/// What reaches a stop as a slice, and as a whole run. Where one of them is missing it cannot happen there.
+/// What reaches a stop as a slice, and as a whole run. Where one of them is missing it cannot
+/// happen there.
 struct Stop {
     name: &'static str,
     code: i32,
@@ -128,7 +134,8 @@ const STOPS: &[Stop] = &[
         name: "blocked",
         code: 14,
         slice: Some(|folder| slice(folder, "goto b0")),
-        // A jump to itself: a lock that nobody gives back. `hlt` is the other way, see the engine's tests.
+        // A jump to itself: a lock that nobody gives back. `hlt` is the other way, see the engine's
+        // tests.
         whole: Some(|folder| whole(folder, &[0xeb, 0xfe])),
     },
     Stop {
@@ -177,15 +184,20 @@ const STOPS: &[Stop] = &[
         name: "limit",
         code: 18,
         slice: Some(|folder| slice(folder, "call f0 stack rsp then return")),
-        // add $0x10000,%rdx, past the page tables; movb $1,(%rdx); add $0x1000,%rdx; jmp: copies page after page
+        // add $0x10000,%rdx, past the page tables; movb $1,(%rdx); add $0x1000,%rdx; jmp: copies
+        // page after page
         whole: Some(|folder| {
             let past = [0x48, 0x81, 0xc2, 0, 0, 1, 0];
-            whole(folder, &[&past[..], &[0xc6, 0x02, 1, 0x48, 0x81, 0xc2, 0, 0x10, 0, 0, 0xeb, 0xf4]].concat())
+            whole(
+                folder,
+                &[&past[..], &[0xc6, 0x02, 1, 0x48, 0x81, 0xc2, 0, 0x10, 0, 0, 0xeb, 0xf4]].concat(),
+            )
         }),
     },
 ];
 
-/// The name of a stop; no default, so that a new one must be given a name here and a row in [`STOPS`].
+/// The name of a stop; no default, so that a new one must be given a name here and a row in
+/// [`STOPS`].
 const fn name(stopped: &Stopped) -> &'static str {
     match stopped {
         Stopped::Unexplored { .. } => "unexplored",
@@ -205,22 +217,27 @@ const fn name(stopped: &Stopped) -> &'static str {
 /// How a run that cannot begin ends; no default, as above.
 fn refusal(error: &RunError) -> Case {
     match error {
-        RunError::Input(InputError::Unknown { .. }) => case(1, &["no input named m", "the program's inputs: n"], |f| {
-            run(f, &program(&Slice::Right), &["--input", "m=1"])
-        }),
+        RunError::Input(InputError::Unknown { .. }) => {
+            case(1, &["no input named m", "the program's inputs: n"], |f| {
+                run(f, &program(&Slice::Right), &["--input", "m=1"])
+            })
+        }
         RunError::Input(InputError::Missing { .. }) => {
             case(1, &["input n is missing", "--input n="], |f| run(f, &program(&Slice::Right), &[]))
         }
-        RunError::Input(InputError::Value { .. }) => {
-            case(1, &["\"-1\" is no value", "between 0 and"], |f| run(f, &program(&Slice::Right), &["--input", "n=-1"]))
-        }
+        RunError::Input(InputError::Value { .. }) => case(1, &["\"-1\" is no value", "between 0 and"], |f| {
+            run(f, &program(&Slice::Right), &["--input", "n=-1"])
+        }),
         RunError::TooLarge(_) => case(1, &["too many constants", "mark less work"], |f| {
             let constants: String = (0..70_000u32).map(|value| format!("rax = mov.64 {value}\n ")).collect();
             slice(f, &format!("{constants}end"))
         }),
         RunError::NoRegister(_) => case(1, &["kernel GS base", "--cpu-file"], |f| {
             large_target(f, 0, &[]);
-            f.file("cpus.json", r#"{"cpus": [{"rip": 0, "cr0": "0x80000011", "cr3": "0x1000", "cr4": "0x20"}]}"#);
+            f.file(
+                "cpus.json",
+                r#"{"cpus": [{"rip": 0, "cr0": "0x80000011", "cr3": "0x1000", "cr4": "0x20"}]}"#,
+            );
             f.file("p.prog", text("end").to_bytes().expect("it encodes"));
             f.virtuoso(&["run", "p.prog", "large.raw", "--cpu-file", "cpus.json"])
         }),
@@ -236,13 +253,17 @@ fn refusal(error: &RunError) -> Case {
             program.code.push(ir::program::CodeRange { addr: 0x100, bytes: vec![0xcc; 64] });
             run(f, &program, &["--input", "n=1"])
         }),
-        RunError::Elsewhere { .. } => case(20, &["lies 0x1000 bytes from where training had it", "--base"], |f| {
-            moved_target(f, &[0x90; 64], false)
-        }),
-        RunError::Constant { .. } => case(20, &["another constant", "at 0xffff800000008200", "--base"], |f| {
-            // mov $1,%eax with another constant, in the middle of code that is the same.
-            moved_target(f, &[&[0xb8, 2, 0, 0, 0][..], &[0x90; 59]].concat(), true)
-        }),
+        RunError::Elsewhere { .. } => {
+            case(20, &["lies 0x1000 bytes from where training had it", "--base"], |f| {
+                moved_target(f, &[0x90; 64], false)
+            })
+        }
+        RunError::Constant { .. } => {
+            case(20, &["another constant", "at 0xffff800000008200", "--base"], |f| {
+                // mov $1,%eax with another constant, in the middle of code that is the same.
+                moved_target(f, &[&[0xb8, 2, 0, 0, 0][..], &[0x90; 59]].concat(), true)
+            })
+        }
     }
 }
 
@@ -266,7 +287,8 @@ fn moved_target(folder: &Folder, code: &[u8], movable: bool) -> Ended {
     let idt = format!(r#""rip": 0, "idt": {{"base": "{:#x}", "limit": "0xfff"}}"#, KERNEL + 0x4000);
     folder.file("large.raw.cpu.json", cpu.replace(r#""rip": 0"#, &idt));
     let mut program = text("end");
-    program.placement.images = vec![ir::place::Image { start: KERNEL + 0x8000, end: KERNEL + 0x8800, movable }];
+    program.placement.images =
+        vec![ir::place::Image { start: KERNEL + 0x8000, end: KERNEL + 0x8800, movable }];
     program.placement.gates = vec![(14, KERNEL + 0x8100)];
     program.code.push(ir::program::CodeRange { addr: KERNEL + 0x8200, bytes: trained });
     folder.file("p.prog", program.to_bytes().expect("it encodes"));
@@ -283,7 +305,8 @@ fn run(folder: &Folder, program: &Program, words: &[&str]) -> Ended {
 /// A 64-bit program with this block, a page for the output `x` and a stack.
 fn text(ops: &str) -> Program {
     let text = format!(
-        "program \"test\"\nbegin {CODE:#x}\noutput \"x\" u64 @0x5000\npage 0x5000 zero\npage 0x7000 zero\nregister rsp 0x7800\n\
+        "program \"test\"\nbegin {CODE:#x}\noutput \"x\" u64 @0x5000\npage 0x5000 zero\npage 0x7000 \
+         zero\nregister rsp 0x7800\n\
          register rdx {KERNEL:#x}\nfunction f0 0x100 \"main\" {{\nb0 @0x100 - 0x1ff:\n {ops}\n}}\n"
     );
     let mut program = ir::text::parse_program(&text, machine::Reg::NAMES).expect("it parses");
@@ -313,7 +336,8 @@ fn run_whole(folder: &Folder, mut program: Program, code: &[u8]) -> Ended {
     folder.virtuoso(&["run", "p.prog", "large.raw", "--whole", "--json", "--fuel", "1000000"])
 }
 
-/// `large.raw`: 1 GiB of RAM, nearly all of it a hole in the file, mapped at [`KERNEL`] by one large page; `bytes` lie at `at`.
+/// `large.raw`: 1 GiB of RAM, nearly all of it a hole in the file, mapped at [`KERNEL`] by one
+/// large page; `bytes` lie at `at`.
 fn large_target(folder: &Folder, at: u64, bytes: &[u8]) {
     let mut start = vec![0; 0x3000.max(at as usize + bytes.len())];
     start[0x1800..0x1808].copy_from_slice(&0x2003u64.to_le_bytes());
@@ -323,7 +347,8 @@ fn large_target(folder: &Folder, at: u64, bytes: &[u8]) {
     let file = std::fs::OpenOptions::new().write(true).open(path).expect("it is there");
     file.set_len(1 << 30).expect("a sparse file");
     let cpu = format!(
-        r#"{{"cpus": [{{"rip": 0, "cr0": "0x80000011", "cr3": "0x1000", "cr4": "0x20", "efer": "0x500", "cs": {{"selector": "0x10"}},
+        r#"{{"cpus": [{{"rip": 0, "cr0": "0x80000011", "cr3": "0x1000", "cr4": "0x20", "efer": "0x500",
+            "cs": {{"selector": "0x10"}},
             "gs": {{"base": "{KERNEL:#x}"}}, "kernel_gs_base": 0}}]}}"#
     );
     folder.file("large.raw.cpu.json", cpu);
@@ -331,7 +356,8 @@ fn large_target(folder: &Folder, at: u64, bytes: &[u8]) {
 
 const LOADED: &str = r#"{"event":"loaded","version":"0"}"#;
 
-/// Records with a program in QEMU's place that says what the recorder would say (`docs/markers.md`) and ends as told.
+/// Records with a program in QEMU's place that says what the recorder would say (`docs/markers.md`)
+/// and ends as told.
 fn record(folder: &Folder, says: &[&str], ends: &str, words: &[&str]) -> Ended {
     let lines: String = says.iter().map(|line| format!("echo '{line}' >> \"$status\"\n")).collect();
     let script = format!(
@@ -366,7 +392,12 @@ fn every_exit_code_is_reached() {
         let folder = Folder::new(&format!("exit-{number}"));
         let ended = (case.run)(&folder);
         assert_eq!(ended.code(), case.code, "{}{}", ended.out(), ended.err());
-        assert!(case.says.iter().all(|part| ended.err().contains(part)), "{:?} in: {}", case.says, ended.err());
+        assert!(
+            case.says.iter().all(|part| ended.err().contains(part)),
+            "{:?} in: {}",
+            case.says,
+            ended.err()
+        );
         reached.insert(case.code);
     }
     reached.extend(STOPS.iter().map(|stop| stop.code));
@@ -438,7 +469,10 @@ fn the_documentation_says_what_to_do_about_each() {
     for code in documented() {
         let start = format!("* **{code}**");
         let sentence = text.lines().find(|line| line.starts_with(&start));
-        assert!(sentence.is_some_and(|line| line.len() > start.len() + 40), "docs/exit-codes.md: a line {start} ...");
+        assert!(
+            sentence.is_some_and(|line| line.len() > start.len() + 40),
+            "docs/exit-codes.md: a line {start} ..."
+        );
     }
     for stop in STOPS {
         let start = format!("* **{}** `{}`", stop.code, stop.name);

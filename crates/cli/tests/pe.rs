@@ -1,5 +1,6 @@
-//! A Windows executable that allocates, compiled by mingw-w64 and loaded by hand: where it lies, its import table and its conventions are
-//! found by the command, and its program answers with other inputs. Nothing here is Windows: the functions it imports are those of `conventions`.
+//! A Windows executable that allocates, compiled by mingw-w64 and loaded by hand: where it lies,
+//! its import table and its conventions are found by the command, and its program answers with
+//! other inputs. Nothing here is Windows: the functions it imports are those of `conventions`.
 
 #![forbid(unsafe_code)]
 
@@ -60,7 +61,9 @@ fn compile(compiler: &str, folder: &Folder) -> Result<bool, Failure> {
     let source = folder.file("heap.c", SOURCE);
     let mut command = Command::new(compiler);
     command.args(["-O2", "-nostdlib", "-fno-asynchronous-unwind-tables"]);
-    command.args(["-Wl,--image-base,0x10000", "-Wl,--disable-dynamicbase", "-I"]).arg(guests().join("include"));
+    command
+        .args(["-Wl,--image-base,0x10000", "-Wl,--disable-dynamicbase", "-I"])
+        .arg(guests().join("include"));
     // 32-bit names begin with an underscore.
     let start = if compiler.starts_with("i686") { "-Wl,-e,_start" } else { "-Wl,-e,start" };
     command.arg(start).arg("-o").arg(folder.path("heap.exe")).arg(source).args(["-lkernel32", "-lmsvcrt"]);
@@ -113,8 +116,9 @@ fn loaded(folder: &Folder, wide: bool, bias: u64) -> Result<Guest, Failure> {
     guest.pages.extend(image);
     guest.pages.sort();
     let symbol = |name: &str| {
-        let is =
-            |it: &object::Symbol<'_, '_>| it.name().is_ok_and(|other| other.strip_prefix('_').unwrap_or(other) == name);
+        let is = |it: &object::Symbol<'_, '_>| {
+            it.name().is_ok_and(|other| other.strip_prefix('_').unwrap_or(other) == name)
+        };
         file.symbols().find(is).map(|it| it.address() + bias).ok_or_else(|| format!("no symbol {name}"))
     };
     guest.regs.set(Reg::Rip, symbol("start")? + 7);
@@ -138,14 +142,16 @@ fn answers(wide: bool, bias: u64) -> Result<(), Failure> {
     let built = folder.virtuoso(&arguments);
     assert_eq!((built.code(), built.err().as_str()), (0, ""));
     let program = Program::from_bytes(&std::fs::read(folder.path("heap.prog"))?)?;
-    let (jumps, called): (Vec<_>, Vec<_>) = program.summaries.iter().partition(|(at, _)| *at > 0x1_0000 + bias);
+    let (jumps, called): (Vec<_>, Vec<_>) =
+        program.summaries.iter().partition(|(at, _)| *at > 0x1_0000 + bias);
     let actions = called.iter().map(|(at, summary)| (*at, summary.action));
     let expected = [(0x1100, Action::Malloc), (0x1130, Action::Realloc), (0x1180, Action::Release)];
     assert!(actions.eq(expected), "what the loader wrote: {called:x?}");
     let malloc = of_windows("malloc", wide);
     assert!(jumps.iter().any(|(_, summary)| Some(*summary) == malloc), "the jump to malloc: {jumps:x?}");
     let (memory, system) = (guest.memory(), System::default());
-    let run = Run { memory: &memory, regs: &guest.regs, env: Environment::default(), limits: Limits::default() };
+    let run =
+        Run { memory: &memory, regs: &guest.regs, env: Environment::default(), limits: Limits::default() };
     let inputs = parse_inputs(&program, &[("n".into(), "20".into())])?;
     let slice = SliceProgram::new(&program)?.run(&run, &inputs)?.0;
     let whole = WholeProgram::new(&program, &system).run(&run, &inputs)?.0;

@@ -1,7 +1,8 @@
-//! The pipeline on a small recorded case, without QEMU: check, build, run over another guest's frames, compare with that guest's truth.
+//! The pipeline on a small recorded case, without QEMU: check, build, run over another guest's
+//! frames, compare with that guest's truth.
 //!
-//! `recorded/` holds one real recording and the frames of another real guest that a run touches, cut down by `examples/sparse.rs`; the
-//! truth in its JSON file was printed inside that guest.
+//! `recorded/` holds one real recording and the frames of another real guest that a run touches,
+//! cut down by `examples/sparse.rs`; the truth in its JSON file was printed inside that guest.
 
 #[allow(dead_code, reason = "shared with other tests, which need more of it")]
 mod case;
@@ -45,7 +46,10 @@ fn the_idle_view_needs_no_untrained_path() -> Result<(), Failure> {
 fn a_guard_names_the_path_that_training_did_not_take() -> Result<(), Failure> {
     let case = case(Policy::Guard, true)?;
     let (outcome, _) = SliceProgram::new(&case.built.program)?.run(&case.run(), &Vec::new())?;
-    assert!(matches!(outcome, Outcome::Stopped(Stopped::Unexplored { at, to }) if at != 0 && to != 0), "{outcome:?}");
+    assert!(
+        matches!(outcome, Outcome::Stopped(Stopped::Unexplored { at, to }) if at != 0 && to != 0),
+        "{outcome:?}"
+    );
     Ok(())
 }
 
@@ -110,7 +114,8 @@ fn garbage_in_the_target_ends_in_an_answer_or_an_outcome() -> Result<(), Failure
         original.iter().for_each(|(addr, bytes)| memory.write(PhysAddr(addr), bytes));
         for _ in 0..200 << (round % 5) {
             let frame = frames[random() as usize % frames.len()];
-            // Zeros, anything, and pointers to where there is memory: lists that end early, lead nowhere or go round.
+            // Zeros, anything, and pointers to where there is memory: lists that end early, lead
+            // nowhere or go round.
             let word = match random() % 3 {
                 0 => 0,
                 1 => random(),

@@ -1,7 +1,9 @@
-//! The test kernel: trained and answered for, slice and whole run each, to keep what Linux does not do tested.
+//! The test kernel: trained and answered for, slice and whole run each, to keep what Linux does not
+//! do tested.
 //!
-//! Segments with bases, page tables of two levels with 4 MiB pages, 32-bit dumps, system calls by `int 0x40` and a call gate. Boots a few guests for seconds, so it
-//! runs only with `VIRTUOSO_E2E=1` (as `cargo xtask test` sets it).
+//! Segments with bases, page tables of two levels with 4 MiB pages, 32-bit dumps, system calls by
+//! `int 0x40` and a call gate. Boots a few guests for seconds, so it runs only with
+//! `VIRTUOSO_E2E=1` (as `cargo xtask test` sets it).
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +16,14 @@ use testkit::tiny::{self, TRAINERS, Tiny, UNANSWERABLE};
 type Failure = Box<dyn std::error::Error>;
 
 /// Asks all questions that a target's truth can answer, of both files; how many there were.
-fn ask(tool: &Tool, program: &str, file: &Path, target: &Capture, running: u64, way: &str) -> Result<usize, Failure> {
+fn ask(
+    tool: &Tool,
+    program: &str,
+    file: &Path,
+    target: &Capture,
+    running: u64,
+    way: &str,
+) -> Result<usize, Failure> {
     let mut asked = 0;
     for question in questions(program, &target.truth, running) {
         for dump in [&target.elf, &target.raw] {
@@ -40,18 +49,21 @@ fn a_kernel_of_another_kind_is_answered_for() -> Result<(), Failure> {
     what_no_memory_holds_is_refused(&tool)
 }
 
-/// Trains all six in one guest and asks about two others. `local`: segments lie in local descriptor tables.
+/// Trains all six in one guest and asks about two others. `local`: segments lie in local descriptor
+/// tables.
 fn six_programs_answer(tool: &Tool, local: bool) -> Result<(), Failure> {
     let kind = if local { "tiny-local" } else { "tiny" };
     let directory = layout::run().join(kind);
-    let traces = tool.record_argv(Tiny::training(local).argv(&["-icount", "shift=1,sleep=off"])?, &directory)?;
+    let traces =
+        tool.record_argv(Tiny::training(local).argv(&["-icount", "shift=1,sleep=off"])?, &directory)?;
     assert_eq!(traces.len(), TRAINERS.split(',').count(), "{traces:?}");
     for trace in &traces {
         let checked = tool.check(trace)?;
         assert_eq!(checked["agreed"], checked["instructions"], "{}: {checked}", trace.display());
     }
     for program in PROGRAMS {
-        let mine: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
+        let mine: Vec<PathBuf> =
+            traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
         tool.build_of(&tiny::program(program), &mine, &directory.join(format!("{program}.prog")), &[])?;
     }
     let program = |name: &str| directory.join(format!("{name}.prog"));
@@ -70,8 +82,11 @@ fn six_programs_answer(tool: &Tool, local: bool) -> Result<(), Failure> {
                 eprintln!("{kind}: {name} {way}: {asked} of {asked} right, running {running}");
             }
             // What is not there: the calls' own error codes.
-            for (name, input, rc) in [("getpsfile", ("pid", "4321"), -4), ("getdrvfile", ("base", "0xc0000010"), -6)] {
-                let answer = tool.answer(&program(name), &target.elf, &[(input.0, input.1.to_owned())], &[way])?;
+            for (name, input, rc) in
+                [("getpsfile", ("pid", "4321"), -4), ("getdrvfile", ("base", "0xc0000010"), -6)]
+            {
+                let answer =
+                    tool.answer(&program(name), &target.elf, &[(input.0, input.1.to_owned())], &[way])?;
                 assert_eq!(answer["outputs"]["rc"], rc, "{name} {way}: {answer}");
             }
         }
@@ -79,7 +94,8 @@ fn six_programs_answer(tool: &Tool, local: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Nothing is guessed: a device, an interrupt that does not come, another process whose code is not known.
+/// Nothing is guessed: a device, an interrupt that does not come, another process whose code is not
+/// known.
 fn what_no_memory_holds_is_refused(tool: &Tool) -> Result<(), Failure> {
     let directory = layout::run().join("tiny-hostile");
     let (training, target) = Tiny::hostile();
@@ -103,17 +119,25 @@ fn what_no_memory_holds_is_refused(tool: &Tool) -> Result<(), Failure> {
             continue;
         }
         built?;
-        let times = |times: u32| if name == "giveway" { vec![("times", times.to_string())] } else { Vec::new() };
-        for (way, expected) in [("--whole", if name == "chiptime" { 13 } else { 14 }), ("--slice", slice_code(&name))] {
+        let times =
+            |times: u32| if name == "giveway" { vec![("times", times.to_string())] } else { Vec::new() };
+        for (way, expected) in
+            [("--whole", if name == "chiptime" { 13 } else { 14 }), ("--slice", slice_code(&name))]
+        {
             match tool.answer(&file, &target.elf, &times(1), &[way]) {
                 Err(testkit::Error::Tool { code, .. }) => assert_eq!(code, expected, "{name} {way}"),
                 other => return Err(format!("{name} {way}: {other:?}").into()),
             }
         }
         if name == "giveway" {
-            let running = target.truth.processes.iter().find(|it| it.comm == "spinner").map(|it| u64::from(it.pid));
+            let running =
+                target.truth.processes.iter().find(|it| it.comm == "spinner").map(|it| u64::from(it.pid));
             let answer = tool.answer(&file, &target.elf, &times(0), &["--verify"])?;
-            assert_eq!(answer["outputs"]["pid"].as_u64(), running, "who does not give way is answered: {answer}");
+            assert_eq!(
+                answer["outputs"]["pid"].as_u64(),
+                running,
+                "who does not give way is answered: {answer}"
+            );
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Operations in the form the inner loop executes.
 //!
-//! Registers, temporaries and constants live in one array of values that a 16-bit number indexes, so that an operand needs
-//! no case distinction and no bounds check.
+//! Registers, temporaries and constants live in one array of values that a 16-bit number indexes,
+//! so that an operand needs no case distinction and no bounds check.
 
 use ir::{Arg, Kind, Op, Var, Width};
 use rustc_hash::FxHashMap;

@@ -21,7 +21,8 @@ pub(crate) fn execute(
     let b = slots[op.b as usize];
     let mask = op.width.mask();
     let value = match op.kind {
-        // The most frequent operations first; `ir::eval` defines them, and a test holds these to it.
+        // The most frequent operations first; `ir::eval` defines them, and a test holds these to
+        // it.
         Kind::Mov => a & mask,
         Kind::Add => a.wrapping_add(b) & mask,
         Kind::Sub => a.wrapping_sub(b) & mask,
@@ -68,17 +69,21 @@ fn environment(
             0xc000_0100 => Ok(slots[Reg::FsBase.index()]),
             0xc000_0101 => Ok(slots[Reg::GsBase.index()]),
             0xc000_0102 => Ok(slots[Reg::KernelGsBase.index()]),
-            // The local APIC's in-service registers in x2APIC mode (SDM vol. 3 table 11-6): a run begins in a process, so there is none.
+            // The local APIC's in-service registers in x2APIC mode (SDM vol. 3 table 11-6): a run
+            // begins in a process, so there is none.
             0x810..=0x817 => Ok(0),
             _ => device(format!("reads the model-specific register {a:#x}")),
         },
-        // The bases of segments, which a system sets when it goes over to another task: registers, set beside this.
+        // The bases of segments, which a system sets when it goes over to another task: registers,
+        // set beside this.
         Kind::Wrmsr if matches!(a, 0xc000_0100..=0xc000_0102) => Ok(0),
         Kind::Wrmsr => device(format!("writes the model-specific register {a:#x}")),
         Kind::In => device(format!("reads the I/O port {a:#x}")),
         Kind::Out => device(format!("writes the I/O port {a:#x}")),
         Kind::Rand => device("wants a random number".to_string()),
-        Kind::CpuidA | Kind::CpuidB | Kind::CpuidC | Kind::CpuidD => device(format!("asks cpuid leaf {a:#x}")),
+        Kind::CpuidA | Kind::CpuidB | Kind::CpuidC | Kind::CpuidD => {
+            device(format!("asks cpuid leaf {a:#x}"))
+        }
         Kind::Rdpmc => device("reads a performance counter".to_string()),
         Kind::ReadDr | Kind::WriteDr => device("uses a debug register".to_string()),
         Kind::ReadKeys | Kind::WriteKeys => device("uses protection keys".to_string()),

@@ -126,7 +126,8 @@ fn encode(field: &Field, text: &str) -> Result<Vec<u8>, InputError> {
             Some(hex) => u64::from_str_radix(hex, 16),
             None => digits.parse(),
         };
-        let value = i128::from(value.map_err(|error| wrong(error.to_string()))?) * if negative { -1 } else { 1 };
+        let value =
+            i128::from(value.map_err(|error| wrong(error.to_string()))?) * if negative { -1 } else { 1 };
         let bits = 8 * field.elem.size() as u32;
         let (low, high) = match field.elem {
             Elem::Signed(_) => (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1),
@@ -162,16 +163,20 @@ pub(crate) fn prepare(program: &Program, inputs: &Inputs, space: &mut Space<'_>)
 /// Reads the outputs; `end` is where the run ended.
 pub(crate) fn collect(program: &Program, end: u64, space: &mut Space<'_>) -> Result<Values, Stopped> {
     let mut values = Values::default();
-    let mut load =
-        |address: u64, size: u64| space.load(address, size).map_err(|fault| Stopped::access(end, address, &fault));
+    let mut load = |address: u64, size: u64| {
+        space.load(address, size).map_err(|fault| Stopped::access(end, address, &fault))
+    };
     // Lengths first, for arrays name them.
     for field in program.outputs.iter().filter(|field| field.count == Count::One) {
         let value = element(field, field.addr, &mut load)?;
         values.0.push((field.name.clone(), value));
     }
     for field in program.outputs.iter().filter(|field| field.count != Count::One) {
-        let value =
-            if field.elem == Elem::Char { text(field, &mut load)? } else { list(program, field, &values, &mut load)? };
+        let value = if field.elem == Elem::Char {
+            text(field, &mut load)?
+        } else {
+            list(program, field, &values, &mut load)?
+        };
         values.0.push((field.name.clone(), value));
     }
     let order = |name: &str| program.outputs.iter().position(|field| field.name == name);

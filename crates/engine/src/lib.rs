@@ -1,8 +1,9 @@
 //! Runs programs and machine code over a guest's memory, copy-on-write.
 //!
-//! Two ways share one memory, one set of operations and one kind of outcome: a *slice* runs a [`ir::Program`], a *whole run*
-//! lifts the trainer's and the kernel's trusted code as it is reached. Neither ever writes to the target or takes code from it. What happens to
-//! the guest's code is an [`Outcome`], not an error.
+//! Two ways share one memory, one set of operations and one kind of outcome: a *slice* runs a
+//! [`ir::Program`], a *whole run* lifts the trainer's and the kernel's trusted code as it is
+//! reached. Neither ever writes to the target or takes code from it. What happens to the guest's
+//! code is an [`Outcome`], not an error.
 
 #![forbid(unsafe_code)]
 

@@ -1,10 +1,14 @@
-//! Finds in memory alone what a target's processors would tell: page tables, interrupt table, per-CPU memory.
+//! Finds in memory alone what a target's processors would tell: page tables, interrupt table,
+//! per-CPU memory.
 //!
-//! Three searches over all of RAM, each by something that training knows and that no reboot changes. *Where the kernel is*: an interrupt table whose
-//! handlers all lie equally far from training's. *Page tables*: pages that, read as the top table, map the program's kernel code to pages that hold it.
-//! Of several (each process has its own) most must agree on the kernel's half; any of those will do, for only that half is used. *Processors*: places
-//! where the words lie by which per-CPU memory is recognised ([`ir::program::Anchor`]), most of them. What a processor executed at the pause is not found:
-//! its registers are not in memory. Nothing about an operating system is typed in; 32-bit targets are left out, as are those whose kernel has no GS base.
+//! Three searches over all of RAM, each by something that training knows and that no reboot
+//! changes. *Where the kernel is*: an interrupt table whose handlers all lie equally far from
+//! training's. *Page tables*: pages that, read as the top table, map the program's kernel code to
+//! pages that hold it. Of several (each process has its own) most must agree on the kernel's half;
+//! any of those will do, for only that half is used. *Processors*: places where the words lie by
+//! which per-CPU memory is recognised ([`ir::program::Anchor`]), most of them. What a processor
+//! executed at the pause is not found: its registers are not in memory. Nothing about an operating
+//! system is typed in; 32-bit targets are left out, as are those whose kernel has no GS base.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -36,7 +40,8 @@ pub struct Located {
     pub gates: (usize, usize),
     /// How many roots of page tables have the same kernel half as the one taken, and of how many.
     pub roots: (usize, usize),
-    /// To how many of the places that anchors point to those of the least certain processor do, and how many there are; `None` where the user named the GS base.
+    /// To how many of the places that anchors point to those of the least certain processor do, and
+    /// how many there are; `None` where the user named the GS base.
     pub anchors: Option<(usize, usize)>,
 }
 
@@ -51,17 +56,21 @@ pub enum LocateError {
     Nothing,
     /// No interrupt table leads to the kernel that the program was made from.
     #[error(
-        "no interrupt table in its memory leads to the kernel that the program was made from: another kernel, or not all of its memory"
+        "no interrupt table in its memory leads to the kernel that the program was made from: another \
+         kernel, or not all of its memory"
     )]
     Gates,
     /// No page tables map the kernel's code where the interrupt table has it.
     #[error(
-        "an interrupt table is there, but no page tables that map the kernel's code: another kernel, or not all of its memory"
+        "an interrupt table is there, but no page tables that map the kernel's code: another kernel, or not \
+         all of its memory"
     )]
     Tables,
-    /// More than one such kernel is there, or its page tables do not agree: an earlier boot left its memory behind.
+    /// More than one such kernel is there, or its page tables do not agree: an earlier boot left
+    /// its memory behind.
     #[error(
-        "its memory holds more than one such kernel, perhaps of an earlier boot: page tables at {0:#x} and {1:#x} disagree"
+        "its memory holds more than one such kernel, perhaps of an earlier boot: page tables at {0:#x} and \
+         {1:#x} disagree"
     )]
     Ambiguous(u64, u64),
     /// Nothing looks like per-CPU memory.
@@ -73,11 +82,13 @@ pub enum LocateError {
 const PROBE: usize = 16;
 /// Places in the code that are looked for.
 const PROBES: usize = 8;
-/// Per-CPU memory is looked for by anchors that point so far at least, in bytes: a list within one object may point nearer.
+/// Per-CPU memory is looked for by anchors that point so far at least, in bytes: a list within one
+/// object may point nearer.
 const FAR: u32 = 1024;
 /// Places that may be compared with all anchors: a target may hold any number of lures.
 const MOST_PLACES: usize = 1 << 18;
-/// Bits by which entries of tables for the same mapping may differ: accessed and dirty (SDM vol. 3 section 4.8).
+/// Bits by which entries of tables for the same mapping may differ: accessed and dirty (SDM vol. 3
+/// section 4.8).
 const NOTED: u64 = 0x60;
 
 /// A piece of the kernel's code that is the same in every boot.
@@ -168,7 +179,8 @@ fn each_page(memory: &dyn GuestMemory, visit: &mut dyn FnMut(PhysAddr, &Page)) {
     }
 }
 
-/// Pieces of the program's kernel code without anything that moves, one of a page, spread over all of it.
+/// Pieces of the program's kernel code without anything that moves, one of a page, spread over all
+/// of it.
 fn probes(program: &Program) -> Vec<Probe> {
     let placement = &program.placement;
     let mut found: Vec<Probe> = Vec::new();
@@ -187,11 +199,12 @@ fn probes(program: &Program) -> Vec<Probe> {
     found.into_iter().step_by(step).collect()
 }
 
-/// The interrupt tables that begin in a page: at least three quarters of the gates that training knows, all as far from training's handlers
-/// (SDM vol. 3 section 6.14.1).
+/// The interrupt tables that begin in a page: at least three quarters of the gates that training
+/// knows, all as far from training's handlers (SDM vol. 3 section 6.14.1).
 fn interrupt_tables(gates: &[(u8, u64)], page_addr: PhysAddr, page: &Page) -> Vec<Table> {
-    let handler =
-        |start: usize, vector: u8| machine::handler(page.get(start + usize::from(vector) * 16..)?.first_chunk()?, true);
+    let handler = |start: usize, vector: u8| {
+        machine::handler(page.get(start + usize::from(vector) * 16..)?.first_chunk()?, true)
+    };
     let Some(&(first, training)) = gates.first() else { return Vec::new() };
     let starts = (0..4096usize).step_by(16);
     let tables = starts.filter_map(|start| {
@@ -210,14 +223,20 @@ fn interrupt_tables(gates: &[(u8, u64)], page_addr: PhysAddr, page: &Page) -> Ve
 type Root = (u64, (usize, usize));
 
 /// The root to take among the pages that map the kernel. At least two thirds must agree with it.
-fn root(memory: &dyn GuestMemory, given: Option<u64>, maps: impl Fn(u64) -> bool) -> Result<Option<Root>, LocateError> {
+fn root(
+    memory: &dyn GuestMemory,
+    given: Option<u64>,
+    maps: impl Fn(u64) -> bool,
+) -> Result<Option<Root>, LocateError> {
     if let Some(root) = given {
         return Ok(maps(root).then_some((root, (1, 1))));
     }
     let mut halves: BTreeMap<Vec<u64>, Vec<u64>> = BTreeMap::new();
     each_page(memory, &mut |addr, page| {
         if maps(addr.0) {
-            let words = page[2048..].chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_le_bytes) & !NOTED);
+            let words = page[2048..]
+                .chunks_exact(8)
+                .map(|word| word.try_into().map_or(0, u64::from_le_bytes) & !NOTED);
             halves.entry(words.collect()).or_default().push(addr.0);
         }
     });
@@ -246,14 +265,22 @@ fn linear(memory: &dyn GuestMemory, mode: PagingMode, root: u64, at: PhysAddr) -
     found
 }
 
-/// How many different places anchors point to. What old stacks in per-CPU memory hold points to few, many times, and is not there the next time.
+/// How many different places anchors point to. What old stacks in per-CPU memory hold points to
+/// few, many times, and is not there the next time.
 fn aims(anchors: &[Anchor]) -> usize {
     anchors.iter().map(|anchor| anchor.points).collect::<BTreeSet<_>>().len()
 }
 
-/// The bases of per-CPU memory, each with to how many of the places its anchors point: to most of them, and three at least.
-fn per_cpu(memory: &dyn GuestMemory, mode: PagingMode, root: u64, anchors: &[Anchor]) -> BTreeMap<u64, usize> {
-    // A list that is empty points to itself, and there are tables of thousands of those, in which any place has all such anchors: one that points far is needed.
+/// The bases of per-CPU memory, each with to how many of the places its anchors point: to most of
+/// them, and three at least.
+fn per_cpu(
+    memory: &dyn GuestMemory,
+    mode: PagingMode,
+    root: u64,
+    anchors: &[Anchor],
+) -> BTreeMap<u64, usize> {
+    // A list that is empty points to itself, and there are tables of thousands of those, in which
+    // any place has all such anchors: one that points far is needed.
     let far = |anchor: &&Anchor| anchor.offset.abs_diff(anchor.points) >= FAR;
     let seeds: Vec<Anchor> = anchors.iter().filter(far).copied().collect();
     let by_distance = |anchor: &Anchor| u64::from(anchor.offset).wrapping_sub(anchor.points.into()) & 4095;
@@ -278,7 +305,10 @@ fn per_cpu(memory: &dyn GuestMemory, mode: PagingMode, root: u64, anchors: &[Anc
             }
             for seed in seeds.iter().filter(|seed| by_distance(seed) == distance) {
                 let base = word.wrapping_sub(seed.points.into());
-                if seen.len() >= MOST_PLACES || seen.contains(&base) || place(base, seed) != Some(PhysAddr(here)) {
+                if seen.len() >= MOST_PLACES
+                    || seen.contains(&base)
+                    || place(base, seed) != Some(PhysAddr(here))
+                {
                     continue;
                 }
                 seen.insert(base);
@@ -293,14 +323,16 @@ fn per_cpu(memory: &dyn GuestMemory, mode: PagingMode, root: u64, anchors: &[Anc
     found
 }
 
-/// What follows for one processor. What training knows of the control registers holds, except for the depth of the page tables.
+/// What follows for one processor. What training knows of the control registers holds, except for
+/// the depth of the page tables.
 fn registers(program: &Program, mode: PagingMode, root: u64, interrupts: Option<u64>, base: u64) -> RegFile {
     const LA57: u64 = 1 << 12;
     let trained = |reg: Reg, otherwise: u64| {
         program.registers.iter().find(|(it, _)| *it == reg as u16).map_or(otherwise, |(_, value)| *value)
     };
     let mut regs = RegFile::default();
-    // Protection, paging, write protection; physical address extension; long mode, no-execute pages (SDM vol. 3 section 2.5).
+    // Protection, paging, write protection; physical address extension; long mode, no-execute pages
+    // (SDM vol. 3 section 2.5).
     regs.set(Reg::Cr0, trained(Reg::Cr0, 0x8001_0001));
     let depth = if mode == PagingMode::Level5 { LA57 } else { 0 };
     regs.set(Reg::Cr4, trained(Reg::Cr4, 0x20) & !LA57 | depth);

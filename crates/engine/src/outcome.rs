@@ -49,22 +49,30 @@ pub enum Stopped {
         /// What it wants.
         what: String,
     },
-    /// The code waits for something that never comes to a paused guest: it halts, or goes round without changing anything.
+    /// The code waits for something that never comes to a paused guest: it halts, or goes round
+    /// without changing anything.
     #[error("blocked: the code waits at {at:#x}")]
     Blocked {
         /// The instruction.
         at: u64,
     },
-    /// The system went on with something else than the trainer: another task, or a signal's handler.
-    #[error("another task runs: the system goes from {at:#x} to {to:#x}, not back to the trainer that called it")]
+    /// The system went on with something else than the trainer: another task, or a signal's
+    /// handler.
+    #[error(
+        "another task runs: the system goes from {at:#x} to {to:#x}, not back to the trainer that called it"
+    )]
     Switched {
         /// The instruction that leaves the system.
         at: u64,
         /// Where it goes.
         to: u64,
     },
-    /// The end mark was reached where a whole run over the training system's own memory did not reach it.
-    #[error("an answer without help at {at:#x}: over the training system's own memory the whole run stopped ({why})")]
+    /// The end mark was reached where a whole run over the training system's own memory did not
+    /// reach it.
+    #[error(
+        "an answer without help at {at:#x}: over the training system's own memory the whole run stopped \
+         ({why})"
+    )]
     Unrepeated {
         /// The end mark.
         at: u64,
@@ -130,7 +138,9 @@ impl Stopped {
     pub(crate) fn access(at: u64, address: u64, fault: &Fault) -> Self {
         match fault {
             Fault::Full => Self::Limit { at, what: fault.to_string() },
-            Fault::Device(_) => Self::NeedsDevice { at, what: format!("accesses {address:#x}, where {fault}") },
+            Fault::Device(_) => {
+                Self::NeedsDevice { at, what: format!("accesses {address:#x}, where {fault}") }
+            }
             _ => Self::Unmapped { at, address, cause: fault.to_string() },
         }
     }

@@ -1,8 +1,10 @@
 //! Finds in a target what training knew at other addresses.
 //!
-//! The kernel's image is where the target's interrupt gates say, as far from training's place as the gates' handlers are. Modules are found by
-//! their code. Whether it is the kernel that the program was made from, its code decides, byte by byte, with what moves taken into account. Constants
-//! that the kernel patches into its own code in each boot are read from there; that is data, the instruction around it is training's.
+//! The kernel's image is where the target's interrupt gates say, as far from training's place as
+//! the gates' handlers are. Modules are found by their code. Whether it is the kernel that the
+//! program was made from, its code decides, byte by byte, with what moves taken into account.
+//! Constants that the kernel patches into its own code in each boot are read from there; that is
+//! data, the instruction around it is training's.
 
 use std::ops::ControlFlow;
 
@@ -16,8 +18,8 @@ use crate::start::{Run, RunError, system_mode};
 
 /// Vectors whose gates are compared: the processor's own exceptions.
 pub const VECTORS: u8 = 32;
-/// A table of page tables that belongs to the same process may lie beside that in CR3, where a kernel keeps its own mappings out of reach of
-/// processes: pairs of tables lie in pairs of pages.
+/// A table of page tables that belongs to the same process may lie beside that in CR3, where a
+/// kernel keeps its own mappings out of reach of processes: pairs of tables lie in pairs of pages.
 const BESIDE: u64 = 0x1000;
 /// Bytes by which a module is looked for before all of it is compared.
 const PROBE: usize = 16;
@@ -42,14 +44,16 @@ impl<'p> Placed<'p> {
     /// Finds a program's images, and the page tables that map the kernel.
     ///
     /// # Errors
-    /// [`RunError`]: a register is missing, the kernel is another one, or it lies elsewhere and training saw one base only.
+    /// [`RunError`]: a register is missing, the kernel is another one, or it lies elsewhere and
+    /// training saw one base only.
     pub fn find(program: &'p Program, run: &Run<'_>) -> Result<Self, RunError> {
         let (mode, cr3) = run.paging()?;
         let placement = &program.placement;
         let mut best = RunError::OtherKernel { differing: u64::MAX, checked: u64::MAX };
         for root in [cr3, cr3 ^ BESIDE] {
             for slide in slides(placement, run, mode, root) {
-                let mut found = Self { placement, mode, root, slides: vec![Some(slide); placement.images.len()] };
+                let mut found =
+                    Self { placement, mode, root, slides: vec![Some(slide); placement.images.len()] };
                 if placement.images.is_empty() {
                     found.slides.push(Some(slide));
                 }
@@ -67,8 +71,11 @@ impl<'p> Placed<'p> {
                     return Err(RunError::Elsewhere { slide });
                 }
                 for image in 1..placement.images.len() {
-                    let ranges: Vec<&CodeRange> =
-                        program.code.iter().filter(|range| placement.image(range.addr) == Some(image)).collect();
+                    let ranges: Vec<&CodeRange> = program
+                        .code
+                        .iter()
+                        .filter(|range| placement.image(range.addr) == Some(image))
+                        .collect();
                     found.slides[image] = None;
                     found.slides[image] = found.module(run.memory, image, &ranges, true);
                 }
@@ -92,8 +99,9 @@ impl<'p> Placed<'p> {
         Placed { placement, mode: self.mode, root: self.root, slides }
     }
 
-    /// Looks for a companion file's other images, all of them. To be executed their code must be training's to the byte, what moves taken into account: one
-    /// that calls another may have to call it elsewhere. For a comparison a tenth may differ.
+    /// Looks for a companion file's other images, all of them. To be executed their code must be
+    /// training's to the byte, what moves taken into account: one that calls another may have to
+    /// call it elsewhere. For a comparison a tenth may differ.
     pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory, exact: bool) {
         for image in 1..self.placement.images.len() {
             let here = self.placement.images[image];
@@ -127,14 +135,16 @@ impl<'p> Placed<'p> {
         self.slides.first().copied().flatten().unwrap_or(0)
     }
 
-    /// Where an address of the training system is in the target. What lies in no image does not move.
+    /// Where an address of the training system is in the target. What lies in no image does not
+    /// move.
     #[must_use]
     pub fn place(&self, address: u64) -> u64 {
         let slide = self.placement.image(address).and_then(|image| self.slides[image]);
         address.wrapping_add(slide.unwrap_or(0))
     }
 
-    /// The training system's address for one of the target; `None` if training has something else there.
+    /// The training system's address for one of the target; `None` if training has something else
+    /// there.
     #[must_use]
     pub fn training(&self, address: u64) -> Option<u64> {
         if self.slides.iter().all(|slide| *slide == Some(0)) {
@@ -160,12 +170,18 @@ impl<'p> Placed<'p> {
     ///
     /// # Errors
     /// [`RunError::Constant`] when what it depends on is not there.
-    pub fn constant(&self, program: &Program, number: usize, memory: &dyn GuestMemory) -> Result<u64, RunError> {
+    pub fn constant(
+        &self,
+        program: &Program,
+        number: usize,
+        memory: &dyn GuestMemory,
+    ) -> Result<u64, RunError> {
         let missing = |at| RunError::Constant { at };
         match self.placement.moved.get(number) {
             None => Ok(0),
             Some(&Moved::Address { value, image }) => {
-                let slide = self.slides.get(usize::from(image)).copied().flatten().ok_or_else(|| missing(value))?;
+                let slide =
+                    self.slides.get(usize::from(image)).copied().flatten().ok_or_else(|| missing(value))?;
                 Ok(value.wrapping_add(slide))
             }
             Some(&Moved::Patched { pc, len, op, arg, .. }) => {
@@ -194,20 +210,24 @@ impl<'p> Placed<'p> {
         }
     }
 
-    /// Code of a companion file as it is in this target: `count` bytes from `start`, an address of the training system, fewer where the file ends.
+    /// Code of a companion file as it is in this target: `count` bytes from `start`, an address of
+    /// the training system, fewer where the file ends.
     #[must_use]
     pub fn trusted(&self, system: &System, start: u64, count: usize, memory: &dyn GuestMemory) -> Vec<u8> {
         // Fields at the edges get their values only if all of them is there.
         const MARGIN: u64 = 8;
         let from = start.saturating_sub(MARGIN);
-        let (mut bytes, wanted) = (Vec::with_capacity(count + 16), (start - from) as usize + count + MARGIN as usize);
+        let (mut bytes, wanted) =
+            (Vec::with_capacity(count + 16), (start - from) as usize + count + MARGIN as usize);
         while bytes.len() < wanted {
             let address = from.wrapping_add(bytes.len() as u64);
             let offset = address as usize & 4095;
             let here = (4096 - offset).min(wanted - bytes.len());
             match system.page(address & !4095) {
                 Some(page) => bytes.extend_from_slice(&page[offset..offset + here]),
-                None if address < start => bytes.resize(bytes.len() + here.min((start - address) as usize), 0),
+                None if address < start => {
+                    bytes.resize(bytes.len() + here.min((start - address) as usize), 0)
+                }
                 None => break,
             }
         }
@@ -242,7 +262,11 @@ impl<'p> Placed<'p> {
     }
 
     /// Bytes of these ranges that the target has otherwise, and all of them.
-    fn compare<'r>(&self, memory: &dyn GuestMemory, ranges: impl Iterator<Item = &'r CodeRange>) -> (u64, u64) {
+    fn compare<'r>(
+        &self,
+        memory: &dyn GuestMemory,
+        ranges: impl Iterator<Item = &'r CodeRange>,
+    ) -> (u64, u64) {
         let (mut differing, mut checked) = (0u64, 0u64);
         for range in ranges {
             let mut expected = range.bytes.clone();
@@ -254,8 +278,15 @@ impl<'p> Placed<'p> {
         (differing, checked)
     }
 
-    /// How far away the target has an image's code: where training had it, or else wherever it is mapped.
-    fn module(&self, memory: &dyn GuestMemory, image: usize, ranges: &[&CodeRange], exact: bool) -> Option<u64> {
+    /// How far away the target has an image's code: where training had it, or else wherever it is
+    /// mapped.
+    fn module(
+        &self,
+        memory: &dyn GuestMemory,
+        image: usize,
+        ranges: &[&CodeRange],
+        exact: bool,
+    ) -> Option<u64> {
         let first = ranges.iter().find(|range| range.bytes.len() >= PROBE)?;
         let mut found = self.clone();
         let mut fits = |slide: u64| {
@@ -277,7 +308,11 @@ impl<'p> Placed<'p> {
         let offset = first.addr as usize & 4095;
         let mut slide = None;
         let half = VirtAddr(1 << (self.mode.linear_bits() - 1));
-        let range = if self.mode.linear_bits() > 32 { half..=VirtAddr(u64::MAX) } else { half..=VirtAddr(0xffff_ffff) };
+        let range = if self.mode.linear_bits() > 32 {
+            half..=VirtAddr(u64::MAX)
+        } else {
+            half..=VirtAddr(0xffff_ffff)
+        };
         paging::walk(memory, self.mode, self.root, range, DEFAULT_WALK_LIMIT, &mut |mapping| {
             if mapping.user || !mapping.executable {
                 return ControlFlow::Continue(());
@@ -298,8 +333,9 @@ impl<'p> Placed<'p> {
         slide
     }
 
-    /// Refuses a target in whose code an instruction of the program has another constant than training knows of. Other changes are the kernel's
-    /// own patches, or somebody's: the program's code is training's in any case.
+    /// Refuses a target in whose code an instruction of the program has another constant than
+    /// training knows of. Other changes are the kernel's own patches, or somebody's: the program's
+    /// code is training's in any case.
     fn patched_constants(&self, program: &Program, memory: &dyn GuestMemory) -> Result<(), RunError> {
         let mode = system_mode(program);
         for range in &program.code {
@@ -311,7 +347,8 @@ impl<'p> Placed<'p> {
                 let pc = range.addr.wrapping_add(at as u64);
                 let Ok(trusted) = lift::lift(mode, pc, rest) else { break };
                 let len = usize::from(trusted.len).max(1);
-                let theirs: Option<Vec<u8>> = found.get(at..at + len).and_then(|bytes| bytes.iter().copied().collect());
+                let theirs: Option<Vec<u8>> =
+                    found.get(at..at + len).and_then(|bytes| bytes.iter().copied().collect());
                 if let Some(theirs) = theirs
                     && theirs != rest[..len]
                     && let Ok(other) = lift::lift(mode, pc, &theirs)
@@ -326,7 +363,8 @@ impl<'p> Placed<'p> {
     }
 }
 
-/// Whether two instructions do the same with another constant. Where control goes is not such a constant: kernels patch calls and jumps.
+/// Whether two instructions do the same with another constant. Where control goes is not such a
+/// constant: kernels patch calls and jumps.
 fn differ_in_a_constant(a: &lift::Insn, b: &lift::Insn) -> bool {
     let same_form = a.len == b.len
         && a.ops.len() == b.ops.len()
@@ -335,7 +373,8 @@ fn differ_in_a_constant(a: &lift::Insn, b: &lift::Insn) -> bool {
                 Arg::Var(var) => Some(*var),
                 Arg::Const(_) | Arg::Moved(_) => None,
             };
-            (a.kind, a.width, a.dst) == (b.kind, b.width, b.dst) && a.args.iter().map(form).eq(b.args.iter().map(form))
+            (a.kind, a.width, a.dst) == (b.kind, b.width, b.dst)
+                && a.args.iter().map(form).eq(b.args.iter().map(form))
         });
     let control = |insn: &lift::Insn| insn.ops.iter().any(|op| op.class() == Class::Control);
     same_form && !control(a) && a.ops != b.ops

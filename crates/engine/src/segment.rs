@@ -1,9 +1,10 @@
 //! The trainer's segments: what its selectors name in the target's descriptor tables.
 //!
-//! A system may keep the running process's segments in the global table, or in a local one for each process. Those in the target belong to
-//! whoever runs there; code that loads the trainer's selectors, to return to it or to reach its memory, is to find the trainer's bases. So a run's
-//! overlay has them where the target's bases are others. Only bases matter to the lifter: limits and rights stay the target's. 64-bit trainers have no
-//! such segments.
+//! A system may keep the running process's segments in the global table, or in a local one for each
+//! process. Those in the target belong to whoever runs there; code that loads the trainer's
+//! selectors, to return to it or to reach its memory, is to find the trainer's bases. So a run's
+//! overlay has them where the target's bases are others. Only bases matter to the lifter: limits
+//! and rights stay the target's. 64-bit trainers have no such segments.
 
 use ir::Program;
 use machine::descriptor::with_base;
@@ -21,28 +22,33 @@ const SEGMENTS: [(Reg, Reg); 6] = [
     (Reg::Gs, Reg::GsBase),
 ];
 
-/// Gives the descriptors that the trainer's selectors name its bases, in the overlay. Where the target's table is not known or has no such descriptor,
-/// nothing is changed: what code that loads the selector then finds is no worse.
+/// Gives the descriptors that the trainer's selectors name its bases, in the overlay. Where the
+/// target's table is not known or has no such descriptor, nothing is changed: what code that loads
+/// the selector then finds is no worse.
 pub(crate) fn give(program: &Program, target: &RegFile, space: &mut Space<'_>) {
     if program.bits == 64 {
         return;
     }
-    let trained = |reg: Reg| program.registers.iter().find(|(number, _)| *number == reg as u16).map(|it| it.1);
+    let trained =
+        |reg: Reg| program.registers.iter().find(|(number, _)| *number == reg as u16).map(|it| it.1);
     for (selector, base) in SEGMENTS {
         let (Some(selector), Some(base)) = (trained(selector), trained(base)) else { continue };
-        // Null selectors, and what is the system's own (privilege 0), are no segments of the process.
+        // Null selectors, and what is the system's own (privilege 0), are no segments of the
+        // process.
         if selector <= 3 || selector & 3 == 0 {
             continue;
         }
         let local = selector & 4 != 0;
-        let (table, limit) = if local { (Reg::LdtrBase, Reg::LdtrLimit) } else { (Reg::GdtrBase, Reg::GdtrLimit) };
+        let (table, limit) =
+            if local { (Reg::LdtrBase, Reg::LdtrLimit) } else { (Reg::GdtrBase, Reg::GdtrLimit) };
         let inside = target.get(limit).is_none_or(|limit| selector & 0xfff8 | 7 <= limit);
         let Some(table) = target.get(table).filter(|_| inside) else { continue };
         let at = table.wrapping_add(selector & 0xfff8);
         if let Ok(old) = space.load(at, 8)
             && with_base(old, base) != old
         {
-            // It was just read: only a full overlay can refuse it, and the run's own first write would end at that.
+            // It was just read: only a full overlay can refuse it, and the run's own first write
+            // would end at that.
             let _ = space.overwrite(at, &with_base(old, base).to_le_bytes());
         }
     }
@@ -57,7 +63,8 @@ mod tests {
     use crate::place::Placed;
     use crate::start::{Environment, Limits, Run};
 
-    /// Page tables of two levels in which the page at 0x5000 is mapped at its own address for the system to read, with a table in it.
+    /// Page tables of two levels in which the page at 0x5000 is mapped at its own address for the
+    /// system to read, with a table in it.
     fn memory() -> Mock {
         let mut memory = Mock::new();
         memory.write_u64(PhysAddr(0x1000), 0x2001);
@@ -70,11 +77,13 @@ mod tests {
     fn descriptors(trained: &[(Reg, u64)], target: &[(Reg, u64)], bits: u8) -> [u64; 2] {
         let memory = memory();
         let registers = trained.iter().map(|&(reg, value)| (reg as u16, value)).collect();
-        let program = Program { bits, registers, ..ir::text::parse_program("program \"test\"", Reg::NAMES).unwrap() };
+        let program =
+            Program { bits, registers, ..ir::text::parse_program("program \"test\"", Reg::NAMES).unwrap() };
         let mut regs = RegFile::new();
         let system = [(Reg::Cr0, 0x8000_0001), (Reg::Cr3, 0x1000), (Reg::Cr4, 0), (Reg::Efer, 0)];
         system.iter().chain(target).for_each(|&(reg, value)| regs.set(reg, value));
-        let run = Run { memory: &memory, regs: &regs, env: Environment::default(), limits: Limits::default() };
+        let run =
+            Run { memory: &memory, regs: &regs, env: Environment::default(), limits: Limits::default() };
         let placed = Placed::find(&program, &run).unwrap();
         let mut space = Space::new(&memory, &placed, &program, 16);
         give(&program, &regs, &mut space);
@@ -94,7 +103,11 @@ mod tests {
         assert_eq!(descriptors(&TRAINED, &TABLE, 64), [CODE, DATA], "64-bit code has no bases");
         assert_eq!(descriptors(&TRAINED, &[], 32), [CODE, DATA], "no table is known");
         let short = [(Reg::GdtrBase, 0x5000), (Reg::GdtrLimit, 0x1f)];
-        assert_eq!(descriptors(&TRAINED, &short, 32), [based[0], DATA], "what is behind the table is something else");
+        assert_eq!(
+            descriptors(&TRAINED, &short, 32),
+            [based[0], DATA],
+            "what is behind the table is something else"
+        );
     }
 
     #[test]

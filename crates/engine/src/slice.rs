@@ -73,8 +73,13 @@ impl<'p> SliceProgram<'p> {
             first_block.push(count);
             count += function.blocks.len() as u32;
         }
-        let mut ready =
-            Self { program, ops: Vec::new(), blocks: Vec::new(), functions: Vec::new(), pool: Pool::default() };
+        let mut ready = Self {
+            program,
+            ops: Vec::new(),
+            blocks: Vec::new(),
+            functions: Vec::new(),
+            pool: Pool::default(),
+        };
         for (number, function) in program.functions.iter().enumerate() {
             let base = first_block[number];
             let go = |target: Target| match target {
@@ -93,9 +98,11 @@ impl<'p> SliceProgram<'p> {
                 }
                 let end = match &block.term {
                     Terminator::Goto(target) => Exit::Goto(go(*target)),
-                    Terminator::Branch { cond, taken, otherwise } => {
-                        Exit::Branch { cond: ready.pool.arg(*cond)?, taken: go(*taken), otherwise: go(*otherwise) }
-                    }
+                    Terminator::Branch { cond, taken, otherwise } => Exit::Branch {
+                        cond: ready.pool.arg(*cond)?,
+                        taken: go(*taken),
+                        otherwise: go(*otherwise),
+                    },
                     Terminator::Switch { value, arms } => Exit::Switch {
                         value: ready.pool.arg(*value)?,
                         arms: arms.iter().map(|arm| (arm.value, go(arm.target))).collect(),
@@ -103,12 +110,14 @@ impl<'p> SliceProgram<'p> {
                     Terminator::Call { callee: Callee::Direct(func), stack, then } => {
                         Exit::Call { func: func.0, stack: Pool::var(*stack)?, then: go(*then) }
                     }
-                    Terminator::Call { callee: Callee::Indirect { value, arms }, stack, then } => Exit::CallIndirect {
-                        value: ready.pool.arg(*value)?,
-                        arms: arms.iter().map(|arm| (arm.value, arm.target.map(|func| func.0))).collect(),
-                        stack: Pool::var(*stack)?,
-                        then: go(*then),
-                    },
+                    Terminator::Call { callee: Callee::Indirect { value, arms }, stack, then } => {
+                        Exit::CallIndirect {
+                            value: ready.pool.arg(*value)?,
+                            arms: arms.iter().map(|arm| (arm.value, arm.target.map(|func| func.0))).collect(),
+                            stack: Pool::var(*stack)?,
+                            then: go(*then),
+                        }
+                    }
                     Terminator::End => Exit::Finish,
                 };
                 let last = ready.ops.len() as u32;
@@ -118,7 +127,8 @@ impl<'p> SliceProgram<'p> {
         Ok(ready)
     }
 
-    /// Runs over a target; `inputs` as [`crate::parse_inputs`] makes them. Returns the outcome and the operations executed.
+    /// Runs over a target; `inputs` as [`crate::parse_inputs`] makes them. Returns the outcome and
+    /// the operations executed.
     ///
     /// # Errors
     /// [`RunError`] when the run cannot begin.
@@ -202,7 +212,8 @@ impl<'p> SliceProgram<'p> {
                         Some((_, func)) => {
                             match func {
                                 Some(func) => call = Some((*func, *stack)),
-                                // The callee does nothing for the answer, but it gives the stack pointer back like any other.
+                                // The callee does nothing for the answer, but it gives the stack
+                                // pointer back like any other.
                                 None => slots[rsp] = slots[*stack as usize],
                             }
                             *then

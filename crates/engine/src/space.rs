@@ -1,8 +1,10 @@
-//! The memory a run sees: the trainer's pages, run-time allocations, and the target, all copy-on-write.
+//! The memory a run sees: the trainer's pages, run-time allocations, and the target, all
+//! copy-on-write.
 //!
-//! Addresses that the training process used are its own pages, copied from the program. Everything else is translated through the
-//! target's page tables and read from the target; the first write to a target frame copies it. Copies are keyed by frame, so that
-//! two mappings of one frame stay one. User memory of the target is never touched: it belongs to somebody else's address space.
+//! Addresses that the training process used are its own pages, copied from the program. Everything
+//! else is translated through the target's page tables and read from the target; the first write to
+//! a target frame copies it. Copies are keyed by frame, so that two mappings of one frame stay one.
+//! User memory of the target is never touched: it belongs to somebody else's address space.
 
 use std::ops::Range;
 
@@ -51,15 +53,18 @@ struct Entry<'t> {
     writable: bool,
 }
 
-/// Where the made-up frames of the training process's pages begin: processors have at most 52 bits of physical address.
+/// Where the made-up frames of the training process's pages begin: processors have at most 52 bits
+/// of physical address.
 const PROCESS_FRAMES: u64 = 1 << 52;
 
-/// The local APIC's in-service registers, where it lies unless a system moves it (SDM vol. 3 sections 11.4.1 and 11.8.4).
+/// The local APIC's in-service registers, where it lies unless a system moves it (SDM vol. 3
+/// sections 11.4.1 and 11.8.4).
 const IN_SERVICE: Range<u64> = 0xfee0_0100..0xfee0_0180;
 
 static ZERO: [u8; 4096] = [0; 4096];
 
-/// Frames as the run sees them: its copies before the target's. A system may map memory while it answers.
+/// Frames as the run sees them: its copies before the target's. A system may map memory while it
+/// answers.
 struct Frames<'s> {
     memory: &'s dyn GuestMemory,
     frames: &'s FxHashMap<u64, u32>,
@@ -104,14 +109,16 @@ fn word(page: &[u8; 4096], at: usize) -> u64 {
     page[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// What an aligned word counts in memory's state: the state is the sum of all words, each multiplied by a number of its own.
+/// What an aligned word counts in memory's state: the state is the sum of all words, each
+/// multiplied by a number of its own.
 const fn key(copy: u32, at: usize) -> u64 {
     let place = ((copy as u64) << 12 | at as u64) + 1;
     place.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32).wrapping_mul(0xbf58_476d_1ce4_e5b9) | 1
 }
 
 impl<'t> Space<'t> {
-    /// The memory for a run of `program` over `memory`, where it was found; at most `limit` pages are copied.
+    /// The memory for a run of `program` over `memory`, where it was found; at most `limit` pages
+    /// are copied.
     #[must_use]
     pub fn new(memory: &'t dyn GuestMemory, placed: &Placed<'_>, program: &Program, limit: usize) -> Self {
         let empty = Entry { tag: 0, target: &ZERO, copy: NONE, writable: false };
@@ -152,7 +159,8 @@ impl<'t> Space<'t> {
         space
     }
 
-    /// A number for what memory holds: equal after changes that were undone, whatever was written in between, and else as good as never.
+    /// A number for what memory holds: equal after changes that were undone, whatever was written
+    /// in between, and else as good as never.
     #[must_use]
     pub const fn state(&self) -> u64 {
         self.state
@@ -172,7 +180,8 @@ impl<'t> Space<'t> {
             return 0;
         }
         // Small allocations share a page; 16 bytes is what malloc promises on x86-64.
-        let Some(end) = size.max(1).checked_next_multiple_of(16).and_then(|size| start.checked_add(size)) else {
+        let Some(end) = size.max(1).checked_next_multiple_of(16).and_then(|size| start.checked_add(size))
+        else {
             return 0;
         };
         let mut page = start & !4095;
@@ -199,7 +208,8 @@ impl<'t> Space<'t> {
         if new == 0 || old == 0 {
             return Ok(new);
         }
-        // How large memory from before the begin mark is nobody knows: what lies behind it does no harm.
+        // How large memory from before the begin mark is nobody knows: what lies behind it does no
+        // harm.
         let known = self.heap_sizes.get(&old).copied();
         for at in 0..known.unwrap_or(size).min(size) {
             let byte = match self.load(old.wrapping_add(at), 1) {
@@ -221,9 +231,10 @@ impl<'t> Space<'t> {
     fn translate(&mut self, address: u64) -> Result<paging::Translation, Fault> {
         let frames = Frames { memory: self.memory, frames: &self.frames, copies: &self.copies };
         let (tables, mut new) = (&mut self.tables, false);
-        let translation = paging::translate_by(&frames, self.mode, self.root, VirtAddr(address), &mut |entry| {
-            new |= tables.insert(entry.page().0);
-        });
+        let translation =
+            paging::translate_by(&frames, self.mode, self.root, VirtAddr(address), &mut |entry| {
+                new |= tables.insert(entry.page().0);
+            });
         if new {
             // Stores to these frames have to be noticed from now on.
             self.forget();
@@ -236,8 +247,8 @@ impl<'t> Space<'t> {
         self.tlb.iter_mut().for_each(|entry| entry.tag = 0);
     }
 
-    /// The guest-physical address of a mapped byte. Pages of the training process and run-time allocations have made-up ones past any
-    /// machine's memory.
+    /// The guest-physical address of a mapped byte. Pages of the training process and run-time
+    /// allocations have made-up ones past any machine's memory.
     ///
     /// # Errors
     /// A [`Fault`] naming the cause.
@@ -366,11 +377,14 @@ impl<'t> Space<'t> {
         })
     }
 
-    /// The one thing a device can say that a run knows: it begins in a process, so the local APIC has no interrupt in service.
+    /// The one thing a device can say that a run knows: it begins in a process, so the local APIC
+    /// has no interrupt in service.
     #[cold]
     fn no_interrupt(&mut self, address: u64, fault: Fault) -> Result<u64, Fault> {
         match self.physical(address) {
-            Ok(at) if matches!(fault, Fault::NoFrame(_) | Fault::Device(_)) && IN_SERVICE.contains(&at) => Ok(0),
+            Ok(at) if matches!(fault, Fault::NoFrame(_) | Fault::Device(_)) && IN_SERVICE.contains(&at) => {
+                Ok(0)
+            }
             _ => Err(fault),
         }
     }

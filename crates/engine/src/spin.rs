@@ -1,7 +1,9 @@
-//! Notices a run that waits: the same place again with the same registers and the same memory, whatever was written and undone in between.
+//! Notices a run that waits: the same place again with the same registers and the same memory,
+//! whatever was written and undone in between.
 //!
-//! Nothing in a run comes from outside, so such a run goes round for ever: a lock held by a processor that stands still, a flag that only an interrupt
-//! would set. The state is remembered at ever longer intervals (Brent, "An Improved Monte Carlo Factorization Algorithm", 1980), so that
+//! Nothing in a run comes from outside, so such a run goes round for ever: a lock held by a
+//! processor that stands still, a flag that only an interrupt would set. The state is remembered at
+//! ever longer intervals (Brent, "An Improved Monte Carlo Factorization Algorithm", 1980), so that
 //! a circle of any length is found at little cost.
 
 use crate::compact::Slots;
@@ -20,7 +22,8 @@ pub(crate) struct Spin {
     next: u64,
 }
 
-/// A name for a call stack with one more call, equal where the stacks are: made from the name without it, where it was made, and what it will restore.
+/// A name for a call stack with one more call, equal where the stacks are: made from the name
+/// without it, where it was made, and what it will restore.
 #[inline]
 pub(crate) fn called(calls: u64, at: u32, restores: impl Iterator<Item = u64>) -> u64 {
     let mut factor = 0x9e37_79b9_7f4a_7c15u64;
@@ -37,7 +40,8 @@ impl Spin {
         Self { place: u64::MAX, calls: 0, registers: Box::new([0; REGISTERS]), memory: 0, seen: 0, next: 64 }
     }
 
-    /// Whether the run was here before in this very state. `place` is any name of the place, `calls` of the call stack where it is not in memory.
+    /// Whether the run was here before in this very state. `place` is any name of the place,
+    /// `calls` of the call stack where it is not in memory.
     #[inline]
     pub fn is_waiting(&mut self, place: u64, calls: u64, slots: &Slots, space: &Space<'_>) -> bool {
         self.seen += 1;

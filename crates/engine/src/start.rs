@@ -65,7 +65,8 @@ pub enum RunError {
     Paging(String),
     /// The target does not run the kernel the program was made from.
     #[error(
-        "the target runs another kernel: {differing} of {checked} code bytes the program was made from differ or are not there"
+        "the target runs another kernel: {differing} of {checked} code bytes the program was made from \
+         differ or are not there"
     )]
     OtherKernel {
         /// Bytes that differ or cannot be read.
@@ -75,7 +76,8 @@ pub enum RunError {
     },
     /// The target's kernel lies elsewhere, and the program does not know what moves.
     #[error(
-        "the target's kernel lies {slide:#x} bytes from where training had it, and the program was trained under one base only"
+        "the target's kernel lies {slide:#x} bytes from where training had it, and the program was trained \
+         under one base only"
     )]
     Elsewhere {
         /// The distance, modulo 2^64.
@@ -83,15 +85,18 @@ pub enum RunError {
     },
     /// A constant in the kernel's code is not the one training knows.
     #[error(
-        "the target's kernel has another constant in its instruction at {at:#x} (training's address) than training had, and none that training knows to differ"
+        "the target's kernel has another constant in its instruction at {at:#x} (training's address) than \
+         training had, and none that training knows to differ"
     )]
     Constant {
-        /// Address of the instruction, or the constant itself where the module that it lies in is not there.
+        /// Address of the instruction, or the constant itself where the module that it lies in is
+        /// not there.
         at: u64,
     },
 }
 
-/// Registers whose value at the start is the target's, where it is known: the system's, not the process's.
+/// Registers whose value at the start is the target's, where it is known: the system's, not the
+/// process's.
 const FROM_TARGET: &[Reg] = &[
     Reg::Cr0,
     Reg::Cr2,
@@ -109,7 +114,8 @@ const FROM_TARGET: &[Reg] = &[
     Reg::TrBase,
 ];
 
-/// The code size of a program's system: that of its processor in long mode, whatever the trainer's own.
+/// The code size of a program's system: that of its processor in long mode, whatever the trainer's
+/// own.
 pub(crate) fn system_mode(program: &Program) -> Mode {
     let efer = program.registers.iter().find(|(reg, _)| *reg == Reg::Efer as u16).map_or(0, |it| it.1);
     if program.bits == 64 || efer & EFER_LMA != 0 { Mode::Bits64 } else { Mode::Bits32 }
@@ -126,7 +132,8 @@ impl<'t> Run<'t> {
         Ok((mode, root))
     }
 
-    /// The environment of a run: where the capture has no time stamp counter, one just past what the kernel last stored.
+    /// The environment of a run: where the capture has no time stamp counter, one just past what
+    /// the kernel last stored.
     pub(crate) fn environment(
         &self,
         program: &Program,
@@ -137,7 +144,8 @@ impl<'t> Run<'t> {
         Environment { tsc: self.env.tsc.or(stored.map(|value| value.wrapping_add(1))) }
     }
 
-    /// Gives the program's view cells their values and its trainer's segments their bases, in the overlay.
+    /// Gives the program's view cells their values and its trainer's segments their bases, in the
+    /// overlay.
     ///
     /// # Errors
     /// [`RunError::NoRegister`]; the inner one when a cell is not mapped.
@@ -163,7 +171,8 @@ impl<'t> Run<'t> {
                     .and_then(|reg| self.regs.get(reg))
                     .ok_or(RunError::NoRegister("segment base of the per-CPU area"))?
             };
-            // Only 32-bit systems have segments for it. There the offset may be an address in the kernel's image, and the sum wraps around.
+            // Only 32-bit systems have segments for it. There the offset may be an address in the
+            // kernel's image, and the sum wraps around.
             let mask = if cell.descriptor().is_some() { u64::from(u32::MAX) } else { u64::MAX };
             let offset = placed.place(cell.offset.into());
             let address = base.wrapping_add(offset) & mask;
@@ -175,7 +184,12 @@ impl<'t> Run<'t> {
     }
 
     /// Fills the registers.
-    pub(crate) fn registers(&self, program: &Program, placed: &Placed<'_>, slots: &mut Slots) -> Result<(), RunError> {
+    pub(crate) fn registers(
+        &self,
+        program: &Program,
+        placed: &Placed<'_>,
+        slots: &mut Slots,
+    ) -> Result<(), RunError> {
         for &(reg, value) in &program.registers {
             slots[reg as usize & 255] = placed.place(value);
         }
@@ -190,12 +204,14 @@ impl<'t> Run<'t> {
         Ok(())
     }
 
-    /// The kernel's GS base: in `KERNEL_GS_BASE` while the CPU is in user mode, else in `GS` (SDM vol. 2, SWAPGS).
+    /// The kernel's GS base: in `KERNEL_GS_BASE` while the CPU is in user mode, else in `GS` (SDM
+    /// vol. 2, SWAPGS).
     fn kernel_gs_base(&self) -> Result<u64, RunError> {
         let user = self.regs.get(Reg::Cs).unwrap_or(0) & 3 == 3;
         let (active, swapped) = (self.regs.get(Reg::GsBase), self.regs.get(Reg::KernelGsBase));
         let value = if user { swapped } else { active };
-        // Between the entry and its SWAPGS a CPU is privileged and still has the process's base: the kernel's is in the upper half.
+        // Between the entry and its SWAPGS a CPU is privileged and still has the process's base:
+        // the kernel's is in the upper half.
         let upper = |value: &u64| value >> 63 == 1;
         value
             .filter(upper)

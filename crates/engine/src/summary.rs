@@ -9,7 +9,12 @@ use crate::space::{Fault, Space};
 use crate::watch::{Seen, Watch};
 
 /// Does an allocator function's work and returns to its caller, whose address is the result.
-pub(crate) fn summarise(summary: &Summary, slots: &mut Slots, space: &mut Space<'_>, mode: Mode) -> Result<u64, Fault> {
+pub(crate) fn summarise(
+    summary: &Summary,
+    slots: &mut Slots,
+    space: &mut Space<'_>,
+    mode: Mode,
+) -> Result<u64, Fault> {
     let word = u64::from(mode.bits()) / 8;
     let rsp = slots[Reg::Rsp.index()];
     let back = space.load(rsp, word)?;
@@ -40,8 +45,9 @@ fn argument(place: Place, slots: &Slots, space: &mut Space<'_>, word: u64) -> Re
     }
 }
 
-/// Shows an allocator function as a body of two instructions: one that leaves something undetermined in the result
-/// register (`rdtsc`), and a return. They are no longer than the shortest function there is, a jump to another.
+/// Shows an allocator function as a body of two instructions: one that leaves something
+/// undetermined in the result register (`rdtsc`), and a return. They are no longer than the
+/// shortest function there is, a jump to another.
 pub(crate) fn show_summary<W: Watch>(
     watch: &mut W,
     (pc, summary): (u64, &Summary),

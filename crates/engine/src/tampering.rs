@@ -1,12 +1,16 @@
 //! Compares the target's kernel code with the trusted copy of it.
 //!
-//! Answers never depend on the target's code; this report tells whether somebody changed it. Kernels change their own code too: a *switch* is a
-//! no-operation that became a jump to code nearby, or the reverse; a *trace point* is one that became a call, or the reverse; a direct call or jump may get another
-//! target. All of these lead to code of the trusted copy. What leads elsewhere, or is anything else, is *foreign*. Places that hold other code
-//! altogether (modules loaded elsewhere) are counted and not compared. Nothing is known of any one system: the forms are those of the instruction set.
+//! Answers never depend on the target's code; this report tells whether somebody changed it.
+//! Kernels change their own code too: a *switch* is a no-operation that became a jump to code
+//! nearby, or the reverse; a *trace point* is one that became a call, or the reverse; a direct call
+//! or jump may get another target. All of these lead to code of the trusted copy. What leads
+//! elsewhere, or is anything else, is *foreign*. Places that hold other code altogether (modules
+//! loaded elsewhere) are counted and not compared. Nothing is known of any one system: the forms
+//! are those of the instruction set.
 //!
-//! Page tables without an execute-disable bit do not tell code from data. Of a page that the kernel may write in such a system only the instructions
-//! that the program itself was made from are compared.
+//! Page tables without an execute-disable bit do not tell code from data. Of a page that the kernel
+//! may write in such a system only the instructions that the program itself was made from are
+//! compared.
 
 use ir::{Program, System};
 use machine::paging;
@@ -27,11 +31,13 @@ const GAP: usize = 8;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
-    /// A no-operation and a jump nearby, either way, or a direct jump or call with another target in the trusted copy.
+    /// A no-operation and a jump nearby, either way, or a direct jump or call with another target
+    /// in the trusted copy.
     Switch,
     /// A no-operation and a call into the trusted copy, either way.
     TracePoint,
-    /// A lock prefix and a prefix without effect, either way: kernels need no locks on one processor.
+    /// A lock prefix and a prefix without effect, either way: kernels need no locks on one
+    /// processor.
     Lock,
     /// Anything else.
     Foreign,
@@ -48,8 +54,8 @@ pub struct Difference {
     pub trusted: Vec<u8>,
     /// The target's bytes.
     pub found: Vec<u8>,
-    /// Where the target's instruction there leads, if it is a direct jump or call: in the training system's code by its address there, else by the
-    /// target's.
+    /// Where the target's instruction there leads, if it is a direct jump or call: in the training
+    /// system's code by its address there, else by the target's.
     pub leads_to: Option<u64>,
 }
 
@@ -58,7 +64,8 @@ pub struct Difference {
 pub struct Tampering {
     /// Pages compared.
     pub pages: usize,
-    /// Those among them that may hold data: only the program's own instructions in them were compared.
+    /// Those among them that may hold data: only the program's own instructions in them were
+    /// compared.
     pub unclear: usize,
     /// Pages that are not mapped or not in the target's memory.
     pub absent: usize,
@@ -90,10 +97,15 @@ struct Page {
     found: Option<[u8; 4096]>,
 }
 
-/// Whether the program's training system could tell code from data; a program that does not say is taken to be of one that could.
+/// Whether the program's training system could tell code from data; a program that does not say is
+/// taken to be of one that could.
 fn tells_code(program: &Program) -> bool {
     let has = |reg: Reg, bit: u64| {
-        program.registers.iter().find(|(number, _)| *number == reg as u16).is_none_or(|(_, value)| value & bit != 0)
+        program
+            .registers
+            .iter()
+            .find(|(number, _)| *number == reg as u16)
+            .is_none_or(|(_, value)| value & bit != 0)
     };
     has(Reg::Cr4, CR4_PAE) && has(Reg::Efer, EFER_NXE)
 }
@@ -113,9 +125,15 @@ fn only_instructions(program: &Program, address: u64, trusted: &mut [u8], found:
     }
 }
 
-/// Compares all code of a training system with what a target has of it; `placed` says where, modules included. `program` was made in that system.
+/// Compares all code of a training system with what a target has of it; `placed` says where,
+/// modules included. `program` was made in that system.
 #[must_use]
-pub fn compare(program: &Program, system: &System, memory: &dyn GuestMemory, placed: &Placed<'_>) -> Tampering {
+pub fn compare(
+    program: &Program,
+    system: &System,
+    memory: &dyn GuestMemory,
+    placed: &Placed<'_>,
+) -> Tampering {
     let tells_code = tells_code(program);
     let mut report = Tampering::default();
     let mut region = Region::default();
@@ -123,7 +141,8 @@ pub fn compare(program: &Program, system: &System, memory: &dyn GuestMemory, pla
         if region.pages.last().is_some_and(|last| last.address + 4096 != address) {
             report.region(system, placed, &std::mem::take(&mut region));
         }
-        let mut trusted = if placed.moves() { placed.trusted(system, address, 4096, memory) } else { trusted.to_vec() };
+        let mut trusted =
+            if placed.moves() { placed.trusted(system, address, 4096, memory) } else { trusted.to_vec() };
         let mapped = paging::translate(memory, placed.mode(), placed.root(), VirtAddr(placed.place(address)))
             .ok()
             .filter(|found| !found.user);
@@ -143,7 +162,9 @@ impl Tampering {
         self.absent += region.pages.iter().filter(|page| page.found.is_none()).count();
         let (mut equal, mut all) = (0usize, 0usize);
         for Page { trusted, found, .. } in &region.pages {
-            for (a, b) in trusted.iter().zip(found.iter().flatten()).filter(|(a, b)| is_code(**a) || is_code(**b)) {
+            for (a, b) in
+                trusted.iter().zip(found.iter().flatten()).filter(|(a, b)| is_code(**a) || is_code(**b))
+            {
                 equal += usize::from(a == b);
                 all += 1;
             }
@@ -156,7 +177,13 @@ impl Tampering {
         let (mut start, mut trusted, mut found) = (0, Vec::new(), Vec::new());
         for Page { address, trusted: page, found: copy } in &region.pages {
             let Some(copy) = copy else {
-                self.stretch(system, placed, start, &std::mem::take(&mut trusted), &std::mem::take(&mut found));
+                self.stretch(
+                    system,
+                    placed,
+                    start,
+                    &std::mem::take(&mut trusted),
+                    &std::mem::take(&mut found),
+                );
                 continue;
             };
             if trusted.is_empty() {
@@ -185,8 +212,9 @@ impl Tampering {
             let (from, to, change, leads_to) = form.unwrap_or((first, last + 1, Change::Foreign, None));
             let address = start + from as u64;
             let slide = placed.place(address).wrapping_sub(address);
-            let leads_to =
-                leads_to.or_else(|| target(&found[from..], address)).map(|to| placed.reported(to.wrapping_add(slide)));
+            let leads_to = leads_to
+                .or_else(|| target(&found[from..], address))
+                .map(|to| placed.reported(to.wrapping_add(slide)));
             self.differences.push(Difference {
                 address,
                 change,
@@ -198,12 +226,14 @@ impl Tampering {
     }
 }
 
-/// Whether a byte says anything about code: the filling between functions and modules is the same everywhere.
+/// Whether a byte says anything about code: the filling between functions and modules is the same
+/// everywhere.
 const fn is_code(byte: u8) -> bool {
     !matches!(byte, 0x00 | 0xcc | 0x90)
 }
 
-/// Recognises a patch that covers the unequal bytes `first..=last`: where it begins and ends, what it is, and where it leads.
+/// Recognises a patch that covers the unequal bytes `first..=last`: where it begins and ends, what
+/// it is, and where it leads.
 fn patch(
     system: &System,
     start: u64,
@@ -224,15 +254,22 @@ fn patch(
                 continue;
             }
             let address = start + from as u64;
-            let (Some(old), Some(new)) = (form(&trusted[from..to], address), form(&found[from..to], address)) else {
+            let (Some(old), Some(new)) = (form(&trusted[from..to], address), form(&found[from..to], address))
+            else {
                 continue;
             };
             let inside = |target: u64| system.page(target & !4095).is_some();
             let near = |target: u64| inside(target) && target.abs_diff(address) < NEAR;
             let change = match (old, new) {
-                (Form::Nothing, Form::Jump(to)) | (Form::Jump(to), Form::Nothing) if near(to) => Change::Switch,
-                (Form::Nothing, Form::Call(to)) | (Form::Call(to), Form::Nothing) if inside(to) => Change::TracePoint,
-                (Form::Call(_), Form::Call(to)) | (Form::Jump(_), Form::Jump(to)) if inside(to) => Change::Switch,
+                (Form::Nothing, Form::Jump(to)) | (Form::Jump(to), Form::Nothing) if near(to) => {
+                    Change::Switch
+                }
+                (Form::Nothing, Form::Call(to)) | (Form::Call(to), Form::Nothing) if inside(to) => {
+                    Change::TracePoint
+                }
+                (Form::Call(_), Form::Call(to)) | (Form::Jump(_), Form::Jump(to)) if inside(to) => {
+                    Change::Switch
+                }
                 _ => {
                     // It is such an instruction, but leads where no trusted code is.
                     foreign = foreign.or(Some((from, to, Change::Foreign, target(&found[from..], address))));
@@ -272,7 +309,9 @@ fn target(bytes: &[u8], address: u64) -> Option<u64> {
             let distance = i64::from(i32::from_le_bytes([*a, *b, *c, *d]));
             Some(address.wrapping_add(5).wrapping_add_signed(distance))
         }
-        [0xeb, distance, ..] => Some(address.wrapping_add(2).wrapping_add_signed(i64::from(distance.cast_signed()))),
+        [0xeb, distance, ..] => {
+            Some(address.wrapping_add(2).wrapping_add_signed(i64::from(distance.cast_signed())))
+        }
         _ => None,
     }
 }
@@ -306,14 +345,32 @@ mod tests {
     #[test]
     fn self_patching_is_told_from_the_rest() {
         assert_eq!(changes(|_| {}), []);
-        assert_eq!(changes(|page| page[100..105].copy_from_slice(&[0xe9, 9, 0, 0, 0])), [(100, Change::Switch)]);
-        assert_eq!(changes(|page| page[100..105].copy_from_slice(&[0xe8, 9, 0, 0, 0])), [(100, Change::TracePoint)]);
-        assert_eq!(changes(|page| page[200..205].copy_from_slice(&[0xe8, 9, 0, 0, 0])), [(200, Change::Switch)]);
+        assert_eq!(
+            changes(|page| page[100..105].copy_from_slice(&[0xe9, 9, 0, 0, 0])),
+            [(100, Change::Switch)]
+        );
+        assert_eq!(
+            changes(|page| page[100..105].copy_from_slice(&[0xe8, 9, 0, 0, 0])),
+            [(100, Change::TracePoint)]
+        );
+        assert_eq!(
+            changes(|page| page[200..205].copy_from_slice(&[0xe8, 9, 0, 0, 0])),
+            [(200, Change::Switch)]
+        );
         assert_eq!(changes(|page| page[300..302].copy_from_slice(&[0xeb, 9])), [(300, Change::Switch)]);
         // Out of the trusted copy: the first five bytes of a hook.
-        assert_eq!(changes(|page| page[100..105].copy_from_slice(&[0xe9, 0, 0, 1, 0])), [(100, Change::Foreign)]);
-        assert_eq!(changes(|page| page[200..205].copy_from_slice(&[0xe8, 0, 0, 1, 0])), [(200, Change::Foreign)]);
-        assert_eq!(changes(|page| page[100..105].copy_from_slice(&[0xeb, 9, 0x0f, 0x1f, 0])), [(100, Change::Switch)]);
+        assert_eq!(
+            changes(|page| page[100..105].copy_from_slice(&[0xe9, 0, 0, 1, 0])),
+            [(100, Change::Foreign)]
+        );
+        assert_eq!(
+            changes(|page| page[200..205].copy_from_slice(&[0xe8, 0, 0, 1, 0])),
+            [(200, Change::Foreign)]
+        );
+        assert_eq!(
+            changes(|page| page[100..105].copy_from_slice(&[0xeb, 9, 0x0f, 0x1f, 0])),
+            [(100, Change::Switch)]
+        );
         assert_eq!(changes(|page| page[401] = 0x3e), [(401, Change::Lock)]);
         assert_eq!(changes(|page| page[50] = 0xcc), [(50, Change::Foreign)]);
     }
@@ -322,7 +379,8 @@ mod tests {
     fn of_unclear_pages_only_instructions_count() {
         let code = vec![ir::program::CodeRange { addr: 0xc000_0ffe, bytes: vec![0x55; 4] }];
         let mut program = ir::text::parse_program("program \"test\"", Reg::NAMES).unwrap();
-        (program.code, program.registers) = (code, vec![(Reg::Cr4 as u16, CR4_PAE), (Reg::Efer as u16, EFER_NXE)]);
+        (program.code, program.registers) =
+            (code, vec![(Reg::Cr4 as u16, CR4_PAE), (Reg::Efer as u16, EFER_NXE)]);
         assert!(tells_code(&program));
         program.registers = vec![(Reg::Cr4 as u16, 0x10), (Reg::Efer as u16, 0)];
         assert!(!tells_code(&program));

@@ -10,7 +10,8 @@ pub struct Seen {
     pub store: bool,
     /// Linear address.
     pub vaddr: u64,
-    /// Guest-physical address. Pages of the training process have addresses past any machine's memory.
+    /// Guest-physical address. Pages of the training process have addresses past any machine's
+    /// memory.
     pub paddr: u64,
     /// Guest-physical address of the second page, where the access crosses into one.
     pub next_page: Option<u64>,

@@ -1,8 +1,9 @@
 //! The whole run: the trainer's and the kernel's trusted machine code over the target's memory.
 //!
-//! Code is lifted as it is reached, from the program's own pages and from the training system's companion file, never from the
-//! target. The trainer's allocator functions are replaced, and the run ends at the end mark. There is no device, no
-//! interrupt and no other CPU. An assertion of the kernel (`ud2`) is stepped over as its handler does when it only warns, and reported.
+//! Code is lifted as it is reached, from the program's own pages and from the training system's
+//! companion file, never from the target. The trainer's allocator functions are replaced, and the
+//! run ends at the end mark. There is no device, no interrupt and no other CPU. An assertion of the
+//! kernel (`ud2`) is stepped over as its handler does when it only warns, and reported.
 
 use ir::program::PageContent;
 use ir::system::System;
@@ -131,10 +132,16 @@ impl<'p> WholeProgram<'p> {
         watch: &mut W,
     ) -> Result<(Outcome, WholeReport), RunError> {
         let placed = Placed::find(self.program, run)?;
-        let mut kernel =
-            Kernel { placed: placed.system(self.system), system: self.system, memory: run.memory, modules: false };
-        // What was lifted for another target has that one's addresses, and the constants that its kernel wrote into its code.
-        let varies = self.system.placement().fields.iter().any(|field| field.change == ir::place::Change::Patched);
+        let mut kernel = Kernel {
+            placed: placed.system(self.system),
+            system: self.system,
+            memory: run.memory,
+            modules: false,
+        };
+        // What was lifted for another target has that one's addresses, and the constants that its
+        // kernel wrote into its code.
+        let varies =
+            self.system.placement().fields.iter().any(|field| field.change == ir::place::Change::Patched);
         if self.cache.slide != placed.slide() || varies || self.cache.modules {
             self.cache = Cache { slide: placed.slide(), ..Cache::default() };
         }
@@ -156,8 +163,9 @@ impl<'p> WholeProgram<'p> {
             Some(why) => Err(Stopped::Unrepeated { at, why: why.clone() }),
             None => Ok(at),
         });
-        let outcome =
-            ended.and_then(|end| collect(self.program, end, &mut space)).map_or_else(Outcome::Stopped, Outcome::Answer);
+        let outcome = ended
+            .and_then(|end| collect(self.program, end, &mut space))
+            .map_or_else(Outcome::Stopped, Outcome::Answer);
         Ok((outcome, report))
     }
 
@@ -203,7 +211,15 @@ impl<'p> WholeProgram<'p> {
                 match summarise(&summary, &mut slots, space, self.modes[0]) {
                     Ok(next) => {
                         if W::ON {
-                            show_summary(watch, (pc, &summary), slot, next, general(&slots), space, self.modes[0]);
+                            show_summary(
+                                watch,
+                                (pc, &summary),
+                                slot,
+                                next,
+                                general(&slots),
+                                space,
+                                self.modes[0],
+                            );
                         }
                         (from, pc) = (pc, next);
                     }
@@ -266,8 +282,12 @@ impl<'p> WholeProgram<'p> {
                             }
                         }
                         if process_code {
-                            // The target's kernel knows nothing of the trainer: if it switched tasks, these are another one's.
-                            PROCESS_REGS.iter().zip(process).for_each(|(reg, value)| slots[reg.index()] = value);
+                            // The target's kernel knows nothing of the trainer: if it switched
+                            // tasks, these are another one's.
+                            PROCESS_REGS
+                                .iter()
+                                .zip(process)
+                                .for_each(|(reg, value)| slots[reg.index()] = value);
                         }
                         break;
                     }
@@ -290,7 +310,8 @@ impl<'p> WholeProgram<'p> {
                     }
                     _ => {
                         let address = slots[op.a as usize];
-                        if let Err(stopped) = execute(op, &mut slots, space, &env, self.cache.pcs[first + at]) {
+                        if let Err(stopped) = execute(op, &mut slots, space, &env, self.cache.pcs[first + at])
+                        {
                             return Ok(Err(stopped));
                         }
                         if W::ON {
@@ -403,11 +424,13 @@ struct Inside {
     back: Option<u64>,
     /// The stack pointers of its calls that have not returned.
     open: Vec<u64>,
-    /// Whether the last return was one of them. Another task returns from calls that this run never made.
+    /// Whether the last return was one of them. Another task returns from calls that this run never
+    /// made.
     own: bool,
 }
 
-/// A return leaves the stack pointer less than this above its call's: the function may take arguments off the stack.
+/// A return leaves the stack pointer less than this above its call's: the function may take
+/// arguments off the stack.
 const POPPED: u64 = 4096;
 /// Calls without a return are followed up to here.
 const MAX_OPEN: usize = 1 << 16;
@@ -426,7 +449,8 @@ impl Inside {
         self.open.truncate(call.unwrap_or(self.open.len()));
     }
 
-    /// Whether it ends with a return to `pc` of the task that made it: another one may go on at the same place.
+    /// Whether it ends with a return to `pc` of the task that made it: another one may go on at the
+    /// same place.
     fn goes_back(&self, pc: u64) -> bool {
         self.back.is_none_or(|back| back == pc) && self.own
     }
@@ -488,7 +512,14 @@ impl Show {
     }
 
     /// After an operation whose first operand was `address`.
-    fn done<W: Watch>(&mut self, watch: &mut W, op: &Compact, address: u64, slots: &Slots, space: &mut Space<'_>) {
+    fn done<W: Watch>(
+        &mut self,
+        watch: &mut W,
+        op: &Compact,
+        address: u64,
+        slots: &Slots,
+        space: &mut Space<'_>,
+    ) {
         self.undetermined |= op.kind.class() == Class::Nondet;
         let size = op.width.bytes();
         let value = match op.kind {
@@ -504,7 +535,8 @@ fn general(slots: &Slots) -> [(Reg, u64); 16] {
     std::array::from_fn(|at| (Reg::gpr(at), slots[Reg::gpr(at).index()]))
 }
 
-/// Which operations of a block matter: results that are overwritten before anything reads them do not. Most flags are such.
+/// Which operations of a block matter: results that are overwritten before anything reads them do
+/// not. Most flags are such.
 fn useful(insns: &[lift::Insn]) -> Vec<Vec<bool>> {
     let mut live = [true; 256];
     let mut kept: Vec<Vec<bool>> = insns

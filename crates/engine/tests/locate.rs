@@ -1,4 +1,5 @@
-//! Processors that are found in memory: in a hand-made guest with one processor or two, four levels of page tables or five.
+//! Processors that are found in memory: in a hand-made guest with one processor or two, four levels
+//! of page tables or five.
 
 use ir::Program;
 use ir::program::{Anchor, CodeRange};
@@ -15,7 +16,8 @@ const BASES: [u64; 2] = [TRAINED + 0x8000, TRAINED + 0x9000];
 const CODE: [u8; 64] = [0x5a; 64];
 
 fn program() -> Program {
-    let text = "program \"test\"\noutput \"x\" u64 @0x5000\npage 0x5000 zero\nfunction f0 0x100 \"main\" {\nb0 @0x100 - 0x1ff:\n  return\n}\n";
+    let text = "program \"test\"\noutput \"x\" u64 @0x5000\npage 0x5000 zero\nfunction f0 0x100 \
+        \"main\" {\nb0 @0x100 - 0x1ff:\n  return\n}\n";
     let mut program = parse_program(text, Reg::NAMES).unwrap_or_else(|error| panic!("{error}"));
     program.placement.images.push(ir::place::Image { start: TRAINED, end: TRAINED + 0x1000, movable: true });
     program.placement.gates = (0..8).map(|vector| (vector, TRAINED + 0x10 * u64::from(vector))).collect();
@@ -28,11 +30,13 @@ fn anchors(pairs: &[(u32, u32)]) -> Vec<Anchor> {
     pairs.iter().map(|&(offset, points)| Anchor { offset, points }).collect()
 }
 
-/// Tables at 0x1000 (the root), 0x2000, 0x3000, 0x4000; with five levels the root is at 0x7000. A second root is the same, a third one is old.
+/// Tables at 0x1000 (the root), 0x2000, 0x3000, 0x4000; with five levels the root is at 0x7000. A
+/// second root is the same, a third one is old.
 fn guest(five: bool, processors: usize) -> Mock {
     const TABLE: u64 = 7;
     let mut memory = Mock::new();
-    let top = |memory: &mut Mock, root: u64, next: u64| memory.write_u64(PhysAddr(root + 8 * 256), next | TABLE);
+    let top =
+        |memory: &mut Mock, root: u64, next: u64| memory.write_u64(PhysAddr(root + 8 * 256), next | TABLE);
     if five {
         // Bit 56 is copied upwards: the canonical addresses of four levels lie in the last entry.
         for root in [0x7000, 0x8000] {
@@ -173,7 +177,8 @@ fn what_an_earlier_boot_left_is_not_taken_for_the_guest() {
 #[test]
 fn memory_full_of_lures_ends() {
     let mut memory = guest(false, 1);
-    // Every word of these pages points to itself, as empty lists do, so that most anchors are there at each place.
+    // Every word of these pages points to itself, as empty lists do, so that most anchors are there
+    // at each place.
     let mut program = program();
     program.anchors.extend(anchors(&(0..12).map(|at| (0x600 + 8 * at, 0x600 + 8 * at)).collect::<Vec<_>>()));
     for anchor in &program.anchors[4..] {

@@ -1,4 +1,5 @@
-//! Small programs in text form over a hand-made guest: memory, calls, branches, limits, inputs and outputs.
+//! Small programs in text form over a hand-made guest: memory, calls, branches, limits, inputs and
+//! outputs.
 
 use ir::Program;
 use ir::text::parse_program;
@@ -7,11 +8,12 @@ use machine::{GuestMemory, PhysAddr, Reg, RegFile};
 use virtuoso_engine as engine;
 
 use engine::{
-    Environment, InputError, Limits, Outcome, Run, RunError, SliceProgram, Stopped, Value, Values, parse_inputs,
+    Environment, InputError, Limits, Outcome, Run, RunError, SliceProgram, Stopped, Value, Values,
+    parse_inputs,
 };
 
-/// Kernel addresses of the guest: two mappings of frame 0x10000, a read-only one of 0x11000, one of the user's,
-/// one whose frame is no RAM, and two neighbours.
+/// Kernel addresses of the guest: two mappings of frame 0x10000, a read-only one of 0x11000, one of
+/// the user's, one whose frame is no RAM, and two neighbours.
 const FIRST: u64 = 0xffff_8000_0000_0000;
 const SECOND: u64 = FIRST + 0x1000;
 const READ_ONLY: u64 = FIRST + 0x2000;
@@ -28,7 +30,8 @@ fn guest() -> (Mock, RegFile) {
     memory.write_u64(PhysAddr(0x1000 + 8 * 256), 0x2000 | TABLE);
     memory.write_u64(PhysAddr(0x2000), 0x3000 | TABLE);
     memory.write_u64(PhysAddr(0x3000), 0x4000 | TABLE);
-    for (at, entry) in [0x1_0003u64, 0x1_0003, 0x1_1001, 0x1_2007, 0x9_0003, 0x1_3003].into_iter().enumerate() {
+    for (at, entry) in [0x1_0003u64, 0x1_0003, 0x1_1001, 0x1_2007, 0x9_0003, 0x1_3003].into_iter().enumerate()
+    {
         memory.write_u64(PhysAddr(0x4000 + 8 * at as u64), entry);
     }
     memory.write_u64(PhysAddr(0x4000 + 8 * 7), 0xa_0013);
@@ -50,9 +53,11 @@ fn guest() -> (Mock, RegFile) {
     (memory, regs)
 }
 
-/// The program whose header and functions are these: a page for outputs, the output `x`, and the stack at 0x7000.
+/// The program whose header and functions are these: a page for outputs, the output `x`, and the
+/// stack at 0x7000.
 fn program(text: &str) -> Program {
-    let text = format!("program \"test\"\noutput \"x\" u64 @0x5000\npage 0x5000 zero\nregister rsp 0x7000\n{text}");
+    let text =
+        format!("program \"test\"\noutput \"x\" u64 @0x5000\npage 0x5000 zero\nregister rsp 0x7000\n{text}");
     let program = parse_program(&text, Reg::NAMES).unwrap_or_else(|error| panic!("{error}\n{text}"));
     ir::verify::verify(&program).unwrap_or_else(|error| panic!("{error}\n{text}"));
     program
@@ -66,7 +71,8 @@ fn block(ops: &str) -> String {
 fn run_in(text: &str, inputs: &[(&str, &str)], limits: Limits, tsc: Option<u64>) -> (Outcome, u64) {
     let program = program(text);
     let (memory, regs) = guest();
-    let given: Vec<(String, String)> = inputs.iter().map(|&(name, text)| (name.into(), text.into())).collect();
+    let given: Vec<(String, String)> =
+        inputs.iter().map(|&(name, text)| (name.into(), text.into())).collect();
     let inputs = parse_inputs(&program, &given).unwrap();
     let before: Vec<Vec<u8>> = contents(&memory);
     let run = Run { memory: &memory, regs: &regs, env: Environment { tsc }, limits };
@@ -117,9 +123,11 @@ fn x(text: &str) -> u64 {
 
 #[test]
 fn mappings_of_one_frame_stay_one_and_the_target_is_unchanged() {
-    // Both mappings are read first, so that what was cached for the second must give way to the copy.
+    // Both mappings are read first, so that what was cached for the second must give way to the
+    // copy.
     let text = block(&format!(
-        "t0 = load.64 {FIRST:#x}\nt1 = load.64 {SECOND:#x}\nstore.16 {:#x}, 0xabcd\nt2 = load.64 {SECOND:#x}\n\
+        "t0 = load.64 {FIRST:#x}\nt1 = load.64 {SECOND:#x}\nstore.16 {:#x}, 0xabcd\nt2 = load.64 \
+         {SECOND:#x}\n\
          store.8 {SECOND:#x}, 0xee\nt3 = load.8 {FIRST:#x}\nt3 = shl.64 t3, 0x38\nt2 = xor.64 t2, t3\n\
          store.64 0x5000, t2\nend",
         FIRST + 2
@@ -130,11 +138,13 @@ fn mappings_of_one_frame_stay_one_and_the_target_is_unchanged() {
 #[test]
 fn accesses_cross_pages() {
     let text = block(&format!(
-        "store.64 {:#x}, 0x0807060504030201\nt0 = load.64 {FIRST:#x}\nt1 = load.64 {:#x}\nt0 = sub.64 t0, t1\nstore.64 0x5000, t0\nend",
+        "store.64 {:#x}, 0x0807060504030201\nt0 = load.64 {FIRST:#x}\nt1 = load.64 {:#x}\nt0 = sub.64 t0, \
+         t1\nstore.64 0x5000, t0\nend",
         SECOND - 4,
         SECOND - 4
     ));
-    // The last four bytes of the first mapping and the first four of the second are ends of the same frame.
+    // The last four bytes of the first mapping and the first four of the second are ends of the
+    // same frame.
     assert_eq!(x(&text), 0x1122_3344_0807_0605u64.wrapping_sub(0x0807_0605_0403_0201));
 }
 
@@ -171,7 +181,8 @@ fn read_only_and_shared_pages_are_read() {
     let text = format!(
         "page 0x9000 kernel {FIRST:#x}\n{}",
         block(&format!(
-            "store.8 {FIRST:#x}, 1\nt0 = load.8 0x9000\nt1 = load.8 {READ_ONLY:#x}\nt0 = add.64 t0, t1\nstore.64 0x5000, t0\nend"
+            "store.8 {FIRST:#x}, 1\nt0 = load.8 0x9000\nt1 = load.8 {READ_ONLY:#x}\nt0 = add.64 t0, \
+             t1\nstore.64 0x5000, t0\nend"
         ))
     );
     assert_eq!(x(&text), 0x78);
@@ -181,8 +192,10 @@ fn read_only_and_shared_pages_are_read() {
 fn calls_give_back_registers_and_stack() {
     let text = "register rbx 5\n\
         function f0 1 \"\" {\nb0 @1:\n rcx = mov.64 1\n call f1 stack rsp then b1\n\
-        b1 @2:\n t0 = mul.64 rbx, 0x100\n t0 = add.64 t0, rcx\n t1 = shl.64 rsp, 0x10\n t0 = add.64 t0, t1\n store.64 0x5000, t0\n end\n}\n\
-        function f1 2 \"\" preserved(rbx) {\nb0 @1:\n rbx = mov.64 9\n rcx = add.64 rcx, 1\n rsp = mov.64 0\n call f2 stack rbx then return\n}\n\
+        b1 @2:\n t0 = mul.64 rbx, 0x100\n t0 = add.64 t0, rcx\n t1 = shl.64 rsp, 0x10\n t0 = add.64 t0, t1\n \
+        store.64 0x5000, t0\n end\n}\n\
+        function f1 2 \"\" preserved(rbx) {\nb0 @1:\n rbx = mov.64 9\n rcx = add.64 rcx, 1\n rsp = mov.64 \
+        0\n call f2 stack rbx then return\n}\n\
         function f2 3 \"\" {\nb0 @1:\n rcx = add.64 rcx, 1\n goto tail f3\n}\n\
         function f3 4 \"\" {\nb0 @1:\n rcx = add.64 rcx, 1\n return\n}\n";
     assert_eq!(x(text), 0x7000 << 16 | 5 << 8 | 4);
@@ -192,7 +205,8 @@ fn calls_give_back_registers_and_stack() {
 fn indirect_calls() {
     let text = |value: u64| {
         format!(
-            "function f0 1 \"\" {{\nb0 @1 - 9:\n t1 = mov.64 rsp\n rsp = sub.64 rsp, 8\n call {value:#x} [0x10 -> f1, 0x20 -> -] stack t1 then b1\n\
+            "function f0 1 \"\" {{\nb0 @1 - 9:\n t1 = mov.64 rsp\n rsp = sub.64 rsp, 8\n call {value:#x} \
+             [0x10 -> f1, 0x20 -> -] stack t1 then b1\n\
              b1 @2:\n t0 = sub.64 rsp, 0x7000\n t0 = add.64 t0, rax\n store.64 0x5000, t0\n end\n}}\n\
              function f1 2 \"\" {{\nb0 @1:\n rax = mov.64 7\n return\n}}\n"
         )
@@ -203,7 +217,8 @@ fn indirect_calls() {
 
 #[test]
 fn a_callee_outside_the_slice_gives_the_stack_back_too() {
-    let text = "function f0 1 \"\" {\nb0 @1:\n t1 = mov.64 rsp\n rsp = sub.64 rsp, 8\n call 0x20 [0x20 -> -] stack t1 then b1\n\
+    let text = "function f0 1 \"\" {\nb0 @1:\n t1 = mov.64 rsp\n rsp = sub.64 rsp, 8\n call 0x20 [0x20 -> -] \
+        stack t1 then b1\n\
         b1 @2:\n store.64 0x5000, rsp\n end\n}\n";
     assert_eq!(x(text), 0x7000);
 }
@@ -212,15 +227,18 @@ fn a_callee_outside_the_slice_gives_the_stack_back_too() {
 fn branches_and_switches() {
     let branch = |cond: &str| {
         format!(
-            "function f0 1 \"\" {{\nb0 @1 - 5:\n branch {cond} ? b1 : unexplored 0x66\nb1 @2:\n store.64 0x5000, 3\n end\n}}\n"
+            "function f0 1 \"\" {{\nb0 @1 - 5:\n branch {cond} ? b1 : unexplored 0x66\nb1 @2:\n store.64 \
+             0x5000, 3\n end\n}}\n"
         )
     };
     assert_eq!(x(&branch("1")), 3);
     assert_eq!(stopped(&branch("0")), Stopped::Unexplored { at: 5, to: 0x66 });
     let switch = |value: u64| {
         format!(
-            "function f0 1 \"\" {{\nb0 @1 - 5:\n t0 = mov.64 {value}\n switch t0 [1 -> b1, 2 -> tail f1, 3 -> unexplored 0x77, 4 -> return]\n\
-             b1 @2:\n store.64 0x5000, 3\n end\n}}\nfunction f1 2 \"\" {{\nb0 @1:\n store.64 0x5000, 4\n end\n}}\n"
+            "function f0 1 \"\" {{\nb0 @1 - 5:\n t0 = mov.64 {value}\n switch t0 [1 -> b1, 2 -> tail f1, 3 \
+             -> unexplored 0x77, 4 -> return]\n\
+             b1 @2:\n store.64 0x5000, 3\n end\n}}\nfunction f1 2 \"\" {{\nb0 @1:\n store.64 0x5000, 4\n \
+             end\n}}\n"
         )
     };
     assert_eq!(x(&switch(1)), 3);
@@ -242,18 +260,21 @@ fn limits_end_endless_programs() {
     assert_eq!(end(looping), Stopped::OutOfFuel { at: 1, used: 1002 });
     // Round and round without any change: a lock that nobody gives back.
     assert_eq!(end("function f0 1 \"\" {\nb0 @1:\n goto tail f0\n}\n"), Stopped::Blocked { at: 1 });
-    let lock =
-        format!("function f0 1 \"\" {{\nb0 @1:\n rcx = load.64 {FIRST:#x}\n store.64 {FIRST:#x}, rcx\n goto b0\n}}\n");
+    let lock = format!(
+        "function f0 1 \"\" {{\nb0 @1:\n rcx = load.64 {FIRST:#x}\n store.64 {FIRST:#x}, rcx\n goto b0\n}}\n"
+    );
     assert_eq!(end(&lock), Stopped::Blocked { at: 1 });
     // A retry that calls functions writes to its stack and comes back to the same: still a circle.
     let retry = format!(
-        "function f0 1 \"\" {{\nb0 @1:\n store.64 {FIRST:#x}, 1\n store.32 {:#x}, 7\n store.8 {FIRST:#x}, 0\n store.32 {:#x}, 0\n goto b0\n}}\n",
+        "function f0 1 \"\" {{\nb0 @1:\n store.64 {FIRST:#x}, 1\n store.32 {:#x}, 7\n store.8 {FIRST:#x}, \
+         0\n store.32 {:#x}, 0\n goto b0\n}}\n",
         FIRST + 6,
         FIRST + 6
     );
     assert_eq!(end(&retry), Stopped::Blocked { at: 1 });
     let counted = format!(
-        "function f0 1 \"\" {{\nb0 @1:\n rcx = load.64 {FIRST:#x}\n rcx = add.64 rcx, 1\n store.64 {FIRST:#x}, rcx\n rcx = mov.64 0\n goto b0\n}}\n"
+        "function f0 1 \"\" {{\nb0 @1:\n rcx = load.64 {FIRST:#x}\n rcx = add.64 rcx, 1\n store.64 \
+         {FIRST:#x}, rcx\n rcx = mov.64 0\n goto b0\n}}\n"
     );
     assert!(matches!(end(&counted), Stopped::OutOfFuel { .. }), "memory changes: it may come to an end");
     let nested = "function f0 1 \"\" {\nb0 @1:\n call f0 stack rsp then return\n}\n";
@@ -270,7 +291,8 @@ fn limits_end_endless_programs() {
     }
 }
 
-/// The same place with the same registers and memory, but with other calls to come back to, is no waiting.
+/// The same place with the same registers and memory, but with other calls to come back to, is no
+/// waiting.
 #[test]
 fn a_function_called_often_is_not_waiting() {
     let mut text = "function f0 1 \"\" {\n".to_string();
@@ -284,21 +306,29 @@ fn a_function_called_often_is_not_waiting() {
 /// An allocation makes the next round another one: the heap may come to an end.
 #[test]
 fn allocating_for_ever_is_not_waiting() {
-    let text = "heap 0x100000\nfunction f0 1 \"\" {\nb0 @1:\n rax = alloc.64 8\n rax = mov.64 0\n goto b0\n}\n";
+    let text =
+        "heap 0x100000\nfunction f0 1 \"\" {\nb0 @1:\n rax = alloc.64 8\n rax = mov.64 0\n goto b0\n}\n";
     assert!(matches!(stopped_within(text, 100_000), Stopped::OutOfFuel { .. }));
 }
 
 #[test]
 fn exceptions_and_devices() {
     assert_eq!(stopped(&block("t0 = div_u.32 0, 1, 0\nend")), Stopped::Exception { at: 0x100, vector: 0 });
-    for op in ["t0 = in.8 0x60", "out.8 0x60, 1", "t0 = rand.64", "wrmsr.64 0x10, 1", "t0 = cpuid_a.32 1, 0"] {
-        assert!(matches!(stopped(&block(&format!("{op}\nend"))), Stopped::NeedsDevice { at: 0x100, .. }), "{op}");
+    for op in ["t0 = in.8 0x60", "out.8 0x60, 1", "t0 = rand.64", "wrmsr.64 0x10, 1", "t0 = cpuid_a.32 1, 0"]
+    {
+        assert!(
+            matches!(stopped(&block(&format!("{op}\nend"))), Stopped::NeedsDevice { at: 0x100, .. }),
+            "{op}"
+        );
     }
     assert_eq!(x(&block("t0 = rdmsr.64 0xc0000102\nstore.64 0x5000, t0\nend")), FIRST);
     for op in ["t0 = load.8", "store.8"] {
         let value = if op.starts_with('s') { ", 1" } else { "" };
         let stop = stopped(&block(&format!("{op} {DEVICE:#x}{value}\nend")));
-        assert!(matches!(&stop, Stopped::NeedsDevice { what, .. } if what.contains("physical 0xa0000")), "{stop:?}");
+        assert!(
+            matches!(&stop, Stopped::NeedsDevice { what, .. } if what.contains("physical 0xa0000")),
+            "{stop:?}"
+        );
     }
     assert_eq!(x(&block("wrmsr.64 0xc0000100, 1\nstore.64 0x5000, 7\nend")), 7);
 }
@@ -309,7 +339,8 @@ fn allocations() {
         format!(
             "heap {heap:#x}\n{}",
             block(&format!(
-                "t0 = alloc.64 {size:#x}\nt1 = alloc.64 8\nstore.64 t1, 5\nt2 = realloc.64 t1, 0x2000\nt3 = load.64 t2\n\
+                "t0 = alloc.64 {size:#x}\nt1 = alloc.64 8\nstore.64 t1, 5\nt2 = realloc.64 t1, 0x2000\nt3 = \
+                 load.64 t2\n\
                  t4 = sub.64 t1, t0\nt3 = add.64 t3, t4\nfree.64 t2\nstore.64 0x5000, t3\nend"
             ))
         )
@@ -322,7 +353,8 @@ fn allocations() {
 fn memory_from_before_the_begin_mark_keeps_its_content_when_it_is_moved() {
     let text = |from: u64| {
         let ops = format!(
-            "store.64 0x5ff8, 7\nt0 = realloc.64 {from:#x}, 0x20\nt1 = load.64 t0\nt2 = add.64 t0, 8\nt2 = load.64 t2\n\
+            "store.64 0x5ff8, 7\nt0 = realloc.64 {from:#x}, 0x20\nt1 = load.64 t0\nt2 = add.64 t0, 8\nt2 = \
+             load.64 t2\n\
              t1 = add.64 t1, t2\nstore.64 0x5000, t1\nend"
         );
         format!("heap 0x100000\n{}", block(&ops))
@@ -336,10 +368,12 @@ fn memory_from_before_the_begin_mark_keeps_its_content_when_it_is_moved() {
 #[test]
 fn outputs() {
     let text = format!(
-        "output \"count\" i32 @0x5010\noutput \"pids\" u32[field \"count\" max 3] @0x5020\noutput \"comm\" char[8] @0x5040\n\
+        "output \"count\" i32 @0x5010\noutput \"pids\" u32[field \"count\" max 3] @0x5020\noutput \
+         \"comm\" char[8] @0x5040\n\
          output \"low\" i16 @0x5050\noutput \"fixed\" i8[2] @0x5060\noutput \"full\" char[2] @0x5070\n{}",
         block(
-            "store.32 0x5010, 2\nstore.32 0x5020, 10\nstore.32 0x5024, 0xffffffff\nstore.32 0x5028, 9\nstore.64 0x5040, 0x7a0064636261\n\
+            "store.32 0x5010, 2\nstore.32 0x5020, 10\nstore.32 0x5024, 0xffffffff\nstore.32 0x5028, \
+             9\nstore.64 0x5040, 0x7a0064636261\n\
              store.16 0x5050, 0x8000\nstore.16 0x5060, 0x7f80\nstore.16 0x5070, 0x6261\nend"
         )
     );
@@ -356,7 +390,10 @@ fn outputs() {
     assert_eq!(answer(&text).0, expected.map(|(name, value)| (name.to_string(), value)));
     for (count, length) in [(0u32, 0), (3, 3), (4, 3), (u32::MAX, 0)] {
         let text = text.replace("store.32 0x5010, 2", &format!("store.32 0x5010, {count:#x}"));
-        assert!(matches!(answer(&text).get("pids"), Some(Value::List(list)) if list.len() == length), "{count}");
+        assert!(
+            matches!(answer(&text).get("pids"), Some(Value::List(list)) if list.len() == length),
+            "{count}"
+        );
     }
 }
 
@@ -365,7 +402,8 @@ fn inputs() {
     let text = format!(
         "input \"pid\" u32 @0x5100\ninput \"path\" char[4] @0x5108\ninput \"list\" i16[3] @0x5110\n{}",
         block(
-            "t0 = load.64 0x5108\nt1 = load.32 0x5100\nt1 = shl.64 t1, 0x20\nt0 = add.64 t0, t1\nt2 = load.64 0x5110\nt0 = xor.64 t0, t2\nstore.64 0x5000, t0\nend"
+            "t0 = load.64 0x5108\nt1 = load.32 0x5100\nt1 = shl.64 t1, 0x20\nt0 = add.64 t0, t1\nt2 = \
+             load.64 0x5110\nt0 = xor.64 t0, t2\nstore.64 0x5000, t0\nend"
         )
     );
     let given = [("pid", "0x10"), ("path", "abc"), ("list", "1, -1"), ("pid", "32")];
@@ -425,7 +463,8 @@ fn a_run_needs_control_registers_and_the_same_kernel() {
         let (memory, all) = guest();
         let mut regs = RegFile::new();
         all.known().filter(|(reg, _)| Some(*reg) != unknown).for_each(|(reg, value)| regs.set(reg, value));
-        let run = Run { memory: &memory, regs: &regs, env: Environment::default(), limits: Limits::default() };
+        let run =
+            Run { memory: &memory, regs: &regs, env: Environment::default(), limits: Limits::default() };
         SliceProgram::new(&program).unwrap().run(&run, &Vec::new()).map(|_| ())
     };
     let end = block("end");
@@ -439,7 +478,8 @@ fn a_run_needs_control_registers_and_the_same_kernel() {
     assert_eq!(begin(&code("8877665544332212"), None), Err(other));
 }
 
-/// With no gates to compare, an image is where training had it, and so are the constants that move with it.
+/// With no gates to compare, an image is where training had it, and so are the constants that move
+/// with it.
 #[test]
 fn moving_constants_have_training_s_values_where_nothing_moved() {
     let end = FIRST + 0x10_0000;
@@ -451,7 +491,8 @@ fn moving_constants_have_training_s_values_where_nothing_moved() {
     assert_eq!(x(&text), FIRST + 8);
 }
 
-/// A constant that stands in code that the program does not hold is refused, wherever it claims to be.
+/// A constant that stands in code that the program does not hold is refused, wherever it claims to
+/// be.
 #[test]
 fn a_moving_constant_without_its_code_is_refused() {
     for pc in [0x1000, u64::MAX] {
@@ -459,7 +500,8 @@ fn a_moving_constant_without_its_code_is_refused() {
         let moved = format!("moved 0x1 code {pc:#x} 15 op 65535 arg 2");
         let program = program(&format!("{moved}\n{code}\n{}", block("store.64 0x5000, moved0\nend")));
         let (memory, regs) = guest();
-        let run = Run { memory: &memory, regs: &regs, env: Environment::default(), limits: Limits::default() };
+        let run =
+            Run { memory: &memory, regs: &regs, env: Environment::default(), limits: Limits::default() };
         let refused = SliceProgram::new(&program).unwrap().run(&run, &Vec::new()).map(|_| ());
         assert_eq!(refused, Err(RunError::Constant { at: pc }));
     }
@@ -475,6 +517,7 @@ fn a_heap_at_the_end_of_the_address_space() {
 /// A field at the end of the address space must not overflow.
 #[test]
 fn a_field_at_the_end_of_the_address_space() {
-    let text = format!("output \"y\" u64[4] @0xfffffffffffffff8\npage 0xfffffffffffff000 zero\n{}", block("end"));
+    let text =
+        format!("output \"y\" u64[4] @0xfffffffffffffff8\npage 0xfffffffffffff000 zero\n{}", block("end"));
     assert!(matches!(stopped(&text), Stopped::Unmapped { address: 0, .. }), "{}", stopped(&text));
 }

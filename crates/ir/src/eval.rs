@@ -1,7 +1,7 @@
 //! The meaning of the pure operations.
 //!
-//! Memory, environment and control belong to whoever runs the operations; everything that is a function of its
-//! operands is here and nowhere else.
+//! Memory, environment and control belong to whoever runs the operations; everything that is a
+//! function of its operands is here and nowhere else.
 
 use crate::op::{Kind, Width};
 

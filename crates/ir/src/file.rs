@@ -32,7 +32,9 @@ pub enum FileError {
         what: &'static str,
     },
     /// It was written by another version.
-    #[error("the {what} has format version {version}, this build reads {VERSION}; build it again from its traces")]
+    #[error(
+        "the {what} has format version {version}, this build reads {VERSION}; build it again from its traces"
+    )]
     Version {
         /// What was expected.
         what: &'static str,
@@ -88,7 +90,8 @@ pub(crate) fn decode<T: DeserializeOwned>(
     if length > max {
         return Err(damaged("it claims to be too large"));
     }
-    let body = zstd::bulk::decompress(&bytes[HEADER..], length).map_err(|_| damaged("it does not decompress"))?;
+    let body =
+        zstd::bulk::decompress(&bytes[HEADER..], length).map_err(|_| damaged("it does not decompress"))?;
     postcard::from_bytes(&body).map_err(|_| damaged("its content is malformed"))
 }
 

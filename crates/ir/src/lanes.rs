@@ -43,12 +43,15 @@ pub(crate) fn eval_lanes(kind: Kind, bits: u32, a: u64, b: u64, c: u64) -> u64 {
             let sum = (product(lane * 32) + product(lane * 32 + 16)).cast_unsigned() & 0xffff_ffff;
             all | sum << (lane * 32)
         }),
-        Kind::VSad => a.to_le_bytes().iter().zip(b.to_le_bytes()).map(|(x, y)| u64::from(x.abs_diff(y))).sum(),
+        Kind::VSad => {
+            a.to_le_bytes().iter().zip(b.to_le_bytes()).map(|(x, y)| u64::from(x.abs_diff(y))).sum()
+        }
         Kind::VZipLo | Kind::VZipHi => {
             let from = if kind == Kind::VZipHi { 32 } else { 0 };
             (0..32 / bits.min(32)).fold(0, |all, lane| {
                 let at = lane * bits;
-                let pair = (a >> (from + at) & mask) | (b >> (from + at) & mask).checked_shl(bits).unwrap_or(0);
+                let pair =
+                    (a >> (from + at) & mask) | (b >> (from + at) & mask).checked_shl(bits).unwrap_or(0);
                 all | pair << (2 * at)
             })
         }
@@ -66,7 +69,9 @@ pub(crate) fn eval_lanes(kind: Kind, bits: u32, a: u64, b: u64, c: u64) -> u64 {
                 all | value << (lane * half)
             })
         }
-        Kind::VMovMask => (0..64 / bits).fold(0, |all, lane| all | (a >> (lane * bits + bits - 1) & 1) << lane),
+        Kind::VMovMask => {
+            (0..64 / bits).fold(0, |all, lane| all | (a >> (lane * bits + bits - 1) & 1) << lane)
+        }
         Kind::VShuffle => c.to_le_bytes().iter().enumerate().fold(0, |all, (at, &index)| {
             let table = u128::from(a) | u128::from(b) << 64;
             let byte = if index & 0x80 != 0 { 0 } else { (table >> (8 * (index & 15))) as u64 & 0xff };

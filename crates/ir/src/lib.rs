@@ -1,9 +1,10 @@
-//! The intermediate representation: operations on 64-bit values, programs made of them, their text form, their
-//! verifier and their meaning.
+//! The intermediate representation: operations on 64-bit values, programs made of them, their text
+//! form, their verifier and their meaning.
 //!
-//! An operation is defined once, in [`op`]: its operands, what it defines and uses, and how it is evaluated. The
-//! dependence analysis, the verifier, the interpreter and the printer all read that definition. This crate knows
-//! no instruction set and no trace format: registers are numbers whose names the caller supplies.
+//! An operation is defined once, in [`op`]: its operands, what it defines and uses, and how it is
+//! evaluated. The dependence analysis, the verifier, the interpreter and the printer all read that
+//! definition. This crate knows no instruction set and no trace format: registers are numbers whose
+//! names the caller supplies.
 
 pub mod eval;
 pub mod file;

@@ -1,8 +1,9 @@
 //! Operations: what there is, how many operands each takes, what it defines and uses.
 //!
-//! Every value is a `u64`. An operation has a *width*; it reads its operands modulo that width and its result is
-//! zero-extended to 64 bits. Wider data (128-bit registers) is handled in 64-bit halves. An instruction is a straight list of
-//! operations; only [`Class::Control`] operations move control, and [`Kind::BranchIf`] may stand in the middle.
+//! Every value is a `u64`. An operation has a *width*; it reads its operands modulo that width and
+//! its result is zero-extended to 64 bits. Wider data (128-bit registers) is handled in 64-bit
+//! halves. An instruction is a straight list of operations; only [`Class::Control`] operations move
+//! control, and [`Kind::BranchIf`] may stand in the middle.
 
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +43,8 @@ pub enum Arg {
     Var(Var),
     /// A constant.
     Const(u64),
-    /// A constant that is another one in another boot: its number in [`crate::Placement::moved`]. Only programs have such operands.
+    /// A constant that is another one in another boot: its number in [`crate::Placement::moved`].
+    /// Only programs have such operands.
     Moved(u32),
 }
 
@@ -195,7 +197,8 @@ kinds! {
     MulHiU "mulhi_u" Pure 2,
     /// High half of the signed product.
     MulHiS "mulhi_s" Pure 2,
-    /// Quotient of the unsigned division of a:b (a high half) by c; faults on c = 0 and on overflow.
+    /// Quotient of the unsigned division of a:b (a high half) by c; faults on c = 0 and on
+    /// overflow.
     DivU "div_u" Pure 3,
     /// Remainder of the same division.
     RemU "rem_u" Pure 3,
@@ -235,7 +238,8 @@ kinds! {
     Popcnt "popcnt" Pure 1,
     /// Bytes reversed.
     Bswap "bswap" Pure 1,
-    /// CRC-32C (polynomial 0x11EDC6F41) of the 32-bit accumulator a with the w bits of b; the result is 32 bits.
+    /// CRC-32C (polynomial 0x11EDC6F41) of the 32-bit accumulator a with the w bits of b; the
+    /// result is 32 bits.
     Crc32c "crc32c" Pure 2,
     /// Carry-less product of two 64-bit values, low half.
     ClmulLo "clmul_lo" Pure 2,
@@ -294,7 +298,8 @@ kinds! {
     VPackU "vpack_u" Pure 1,
     /// The sign bits of the lanes, lane 0 in bit 0 (`pmovmskb`).
     VMovMask "vmovmask" Pure 1,
-    /// For each byte of c: 0 where its bit 7 is set, else the byte of the 128-bit b:a (a low) with the low four bits as index (`pshufb`).
+    /// For each byte of c: 0 where its bit 7 is set, else the byte of the 128-bit b:a (a low) with
+    /// the low four bits as index (`pshufb`).
     VShuffle "vshuffle" Pure 3,
 
     /// Loads w bits from linear address a.
@@ -399,7 +404,8 @@ impl Op {
         (self.dst != Var::NONE).then_some(self.dst)
     }
 
-    /// The registers and temporaries it uses. Memory bytes that a load uses depend on its address at run time.
+    /// The registers and temporaries it uses. Memory bytes that a load uses depend on its address
+    /// at run time.
     pub fn uses(&self) -> impl Iterator<Item = Var> + '_ {
         self.args().iter().filter_map(|arg| match arg {
             Arg::Var(var) => Some(*var),

@@ -1,8 +1,10 @@
 //! What lies elsewhere, or is something else, in another boot of the same kernel.
 //!
-//! A kernel that randomises its addresses moves a few *images*, each as a whole: its own, and each module. Training under two bases tells which
-//! constants move with which image, by comparison; nothing is known of relocation tables. Constants that change in another way are ones
-//! that the kernel patches into its own code, and are read from there in each target. Where one base only was seen, nothing may move.
+//! A kernel that randomises its addresses moves a few *images*, each as a whole: its own, and each
+//! module. Training under two bases tells which constants move with which image, by comparison;
+//! nothing is known of relocation tables. Constants that change in another way are ones that the
+//! kernel patches into its own code, and are read from there in each target. Where one base only
+//! was seen, nothing may move.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +15,8 @@ pub struct Image {
     pub start: u64,
     /// The address after its last.
     pub end: u64,
-    /// Whether training saw it at two places, so that its fields and constants are known. If not, it is of use only where training had it.
+    /// Whether training saw it at two places, so that its fields and constants are known. If not,
+    /// it is of use only where training had it.
     pub movable: bool,
 }
 
@@ -80,8 +83,8 @@ pub enum Moved {
 pub struct Placement {
     /// The images; the first is the kernel's own.
     pub images: Vec<Image>,
-    /// Where the training system's interrupt gates lead: vector and handler, ascending by vector. Their distance to the target's is the first
-    /// image's slide.
+    /// Where the training system's interrupt gates lead: vector and handler, ascending by vector.
+    /// Their distance to the target's is the first image's slide.
     pub gates: Vec<(u8, u64)>,
     /// Constants that operands name by number.
     pub moved: Vec<Moved>,
@@ -105,18 +108,28 @@ impl Placement {
     /// The fields that lie in, or reach into, a range of addresses.
     #[must_use]
     pub fn fields_in(&self, start: u64, end: u64) -> &[Field] {
-        let first = self.fields.partition_point(|field| field.addr.saturating_add(u64::from(field.size)) <= start);
+        let first =
+            self.fields.partition_point(|field| field.addr.saturating_add(u64::from(field.size)) <= start);
         let last = self.fields.partition_point(|field| field.addr < end);
         self.fields.get(first..last).unwrap_or(&[])
     }
 
-    /// Gives `bytes`, code of the training system at `start`, the values that its fields have with these slides. `patched` reads a
-    /// patched field's bytes; where it cannot, the training system's stay.
-    pub fn apply(&self, start: u64, bytes: &mut [u8], slides: &[u64], patched: &mut dyn FnMut(&Field) -> Option<u64>) {
-        let slide = |image: Option<u16>| image.and_then(|image| slides.get(image as usize)).copied().unwrap_or(0);
+    /// Gives `bytes`, code of the training system at `start`, the values that its fields have with
+    /// these slides. `patched` reads a patched field's bytes; where it cannot, the training
+    /// system's stay.
+    pub fn apply(
+        &self,
+        start: u64,
+        bytes: &mut [u8],
+        slides: &[u64],
+        patched: &mut dyn FnMut(&Field) -> Option<u64>,
+    ) {
+        let slide =
+            |image: Option<u16>| image.and_then(|image| slides.get(image as usize)).copied().unwrap_or(0);
         let end = start.saturating_add(bytes.len() as u64);
         for field in self.fields_in(start, end) {
-            // A field at the edge is only partly here: its bytes outside are not known, so it is left to the range that has all of it.
+            // A field at the edge is only partly here: its bytes outside are not known, so it is
+            // left to the range that has all of it.
             let Some(at) = field.addr.checked_sub(start).map(|at| at as usize) else { continue };
             let Some(place) = bytes.get_mut(at..at + usize::from(field.size.min(8))) else { continue };
             let mut value = [0; 8];

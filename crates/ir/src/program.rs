@@ -1,9 +1,10 @@
 //! Programs: what a slice is turned into.
 //!
-//! A program is a set of functions made of basic blocks of operations. Calls and returns are structural: a call
-//! pushes a frame that remembers where to go on and which registers to give back, a return takes it. What training did not see
-//! is written down as [`Target::Unexplored`], so that a run can say where it left the known paths. Programs know addresses of the
-//! training system, but hold no kernel memory of it: only pages of the training process.
+//! A program is a set of functions made of basic blocks of operations. Calls and returns are
+//! structural: a call pushes a frame that remembers where to go on and which registers to give
+//! back, a return takes it. What training did not see is written down as [`Target::Unexplored`], so
+//! that a run can say where it left the known paths. Programs know addresses of the training
+//! system, but hold no kernel memory of it: only pages of the training process.
 
 use serde::{Deserialize, Serialize};
 
@@ -194,15 +195,17 @@ pub enum PageContent {
     Bytes(Vec<u8>),
     /// Zeros.
     Zero,
-    /// The target's kernel data at this kernel address: a page the kernel shares with its processes.
+    /// The target's kernel data at this kernel address: a page the kernel shares with its
+    /// processes.
     Kernel(u64),
 }
 
-/// A cell of per-CPU memory by which code finds out in which context it runs, and what it holds in an idle one.
+/// A cell of per-CPU memory by which code finds out in which context it runs, and what it holds in
+/// an idle one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct ViewCell {
-    /// The segment base it is found by, the kernel's own: a register's number, or in 32-bit systems [`ViewCell::DESCRIPTOR`] and the number
-    /// of a segment in the global descriptor table.
+    /// The segment base it is found by, the kernel's own: a register's number, or in 32-bit systems
+    /// [`ViewCell::DESCRIPTOR`] and the number of a segment in the global descriptor table.
     pub base: u16,
     /// Its distance from there in bytes.
     pub offset: u32,
@@ -213,7 +216,8 @@ pub struct ViewCell {
 }
 
 impl ViewCell {
-    /// The bit in [`ViewCell::base`] that says it is a descriptor's. A table has at most 8,192 descriptors.
+    /// The bit in [`ViewCell::base`] that says it is a descriptor's. A table has at most 8,192
+    /// descriptors.
     pub const DESCRIPTOR: u16 = 0x8000;
 
     /// The descriptor's number, if the base is one's.
@@ -223,7 +227,8 @@ impl ViewCell {
     }
 }
 
-/// A word of per-CPU memory that holds an address in that same memory: by a few of them it is recognised in a target whose registers nobody kept.
+/// A word of per-CPU memory that holds an address in that same memory: by a few of them it is
+/// recognised in a target whose registers nobody kept.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Anchor {
     /// The word's distance from the kernel's own segment base in bytes.
@@ -246,8 +251,8 @@ pub struct CodeRange {
 pub struct Source {
     /// The trace file's name without its folder.
     pub trace: String,
-    /// Set if not the recording itself was sliced but a whole run over the memory it began in: its inputs (`pid=1`) where they were others than
-    /// the recorded ones, else empty.
+    /// Set if not the recording itself was sliced but a whole run over the memory it began in: its
+    /// inputs (`pid=1`) where they were others than the recorded ones, else empty.
     pub rehearsed: Option<String>,
     /// Instructions traced.
     pub instructions: u64,
@@ -270,7 +275,8 @@ pub struct Provenance {
     pub policy: String,
     /// The trace of another boot that told what moves.
     pub base: Option<String>,
-    /// How a whole run over the training system's own memory ended, if not at the end mark: elsewhere one that reaches it does not give the trainer's answer.
+    /// How a whole run over the training system's own memory ended, if not at the end mark:
+    /// elsewhere one that reaches it does not give the trainer's answer.
     pub unrepeated: Option<String>,
 }
 
@@ -305,11 +311,13 @@ pub struct Program {
     pub placement: Placement,
     /// Hash of the training system's companion file, which whole runs need.
     pub system: [u8; 32],
-    /// Addresses, in the training system, of cells that hold the time stamp counter as the kernel last read it: the code subtracts
-    /// or compares their value with the counter's. Where a capture has no counter a run takes the largest of them plus one.
+    /// Addresses, in the training system, of cells that hold the time stamp counter as the kernel
+    /// last read it: the code subtracts or compares their value with the counter's. Where a capture
+    /// has no counter a run takes the largest of them plus one.
     pub clock: Vec<u64>,
-    /// Cells of per-CPU memory that are given these values before a run, by base and offset: the program's view is then that of an idle
-    /// processor, whatever the paused one executes. Empty: it is the paused processor's.
+    /// Cells of per-CPU memory that are given these values before a run, by base and offset: the
+    /// program's view is then that of an idle processor, whatever the paused one executes. Empty:
+    /// it is the paused processor's.
     pub view: Vec<ViewCell>,
     /// Words by which per-CPU memory is found, by offset.
     pub anchors: Vec<Anchor>,

@@ -1,6 +1,8 @@
-//! Allocator functions of the training process that runs replace: what one does, and how it is called.
+//! Allocator functions of the training process that runs replace: what one does, and how it is
+//! called.
 //!
-//! Which functions these are, and by which convention their compiler calls them, is the caller's knowledge; here it is data.
+//! Which functions these are, and by which convention their compiler calls them, is the caller's
+//! knowledge; here it is data.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +25,8 @@ pub enum Action {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Action; 5] = [Action::Malloc, Action::Calloc, Action::Realloc, Action::Free, Action::Release];
+    pub const ALL: [Action; 5] =
+        [Action::Malloc, Action::Calloc, Action::Realloc, Action::Free, Action::Release];
 
     /// How many arguments it takes.
     #[must_use]
@@ -56,7 +59,8 @@ pub enum Place {
     Stack(u16),
 }
 
-/// An allocator function that runs replace. Its result is in the first register, and it gives all others back.
+/// An allocator function that runs replace. Its result is in the first register, and it gives all
+/// others back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Summary {
     /// What it does.
@@ -65,7 +69,8 @@ pub struct Summary {
     pub args: [Place; 2],
     /// Bytes of arguments that it takes off the stack when it returns.
     pub pops: u16,
-    /// An argument, and bits of it with any of which its result is 0: what they ask for is not possible.
+    /// An argument, and bits of it with any of which its result is 0: what they ask for is not
+    /// possible.
     pub fails: Option<(Place, u32)>,
 }
 

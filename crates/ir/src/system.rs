@@ -1,7 +1,8 @@
-//! Companion files: the trusted code of a training system, kept once for all programs trained on it.
+//! Companion files: the trusted code of a training system, kept once for all programs trained on
+//! it.
 //!
-//! Pages that the training system's page tables map executable for the supervisor, by address. A slice needs none of them; a whole
-//! run takes all its kernel code from here.
+//! Pages that the training system's page tables map executable for the supervisor, by address. A
+//! slice needs none of them; a whole run takes all its kernel code from here.
 
 use std::collections::BTreeMap;
 
@@ -116,7 +117,9 @@ fn hash_placement(placement: &Placement, hasher: &mut sha2::Sha256) {
     }
     for field in &placement.fields {
         let images = match field.change {
-            Change::Moves { plus, minus } => [plus, minus].map(|image| image.map_or(0, |image| u32::from(image) + 1)),
+            Change::Moves { plus, minus } => {
+                [plus, minus].map(|image| image.map_or(0, |image| u32::from(image) + 1))
+            }
             Change::Patched => [u32::MAX; 2],
         };
         hasher.update(field.addr.to_le_bytes());

@@ -1,14 +1,22 @@
 //! The verifier: what every program must satisfy.
 //!
-//! * The entry function, and every function and block a terminator names, exists; every function has a block.
-//! * Operations inside blocks move no control and have a destination exactly when their kind defines something.
-//! * Register numbers are below 256, temporaries below [`MAX_TEMPS`], widths are at least a byte for memory operations.
-//! * Places of operands that an operation does not take hold 0; interleaved lanes have at most 32 bits, narrowed ones at least 8.
+//! * The entry function, and every function and block a terminator names, exists; every function
+//!   has a block.
+//! * Operations inside blocks move no control and have a destination exactly when their kind
+//!   defines something.
+//! * Register numbers are below 256, temporaries below [`MAX_TEMPS`], widths are at least a byte
+//!   for memory operations.
+//! * Places of operands that an operation does not take hold 0; interleaved lanes have at most 32
+//!   bits, narrowed ones at least 8.
 //! * Arms of computed jumps and calls ascend by address without repetition.
-//! * Pages are page-aligned, at most 4096 bytes and given once; addresses of summaries, clock cells and view cells ascend.
-//! * Images are not empty and do not overlap, gates and code fields ascend, what moves names images that exist, operands moved constants that do.
-//! * Arguments of summaries are in registers, or on the stack above the return address; unused places hold nothing.
-//! * A field's elements have 1, 2, 4 or 8 bytes, its buffer at most [`MAX_FIELD`] bytes, all buffers together [`MAX_FIELDS`].
+//! * Pages are page-aligned, at most 4096 bytes and given once; addresses of summaries, clock cells
+//!   and view cells ascend.
+//! * Images are not empty and do not overlap, gates and code fields ascend, what moves names images
+//!   that exist, operands moved constants that do.
+//! * Arguments of summaries are in registers, or on the stack above the return address; unused
+//!   places hold nothing.
+//! * A field's elements have 1, 2, 4 or 8 bytes, its buffer at most [`MAX_FIELD`] bytes, all
+//!   buffers together [`MAX_FIELDS`].
 
 use crate::op::{Arg, Class, Kind, Op, Var, Width};
 use crate::place::{Change, Moved, Placement};
@@ -54,7 +62,8 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
     if registers.chain(bases).any(|reg| reg >= Var::FIRST_TEMP) {
         return Err(whole("a start value belongs to no register"));
     }
-    if program.view.iter().filter_map(ViewCell::descriptor).any(|number| number >= 8192 || program.bits != 32) {
+    if program.view.iter().filter_map(ViewCell::descriptor).any(|number| number >= 8192 || program.bits != 32)
+    {
         return Err(whole("a view cell belongs to an impossible descriptor"));
     }
     if program.view.iter().any(|cell| !matches!(cell.size, 4 | 8)) {
@@ -144,7 +153,8 @@ fn ascends(mut values: impl Iterator<Item = u64>) -> bool {
 }
 
 fn verify_function(program: &Program, number: usize, function: &Function) -> Result<(), VerifyError> {
-    let fail = |block: usize, rule: &str| Err(VerifyError { function: number, block, rule: rule.to_string() });
+    let fail =
+        |block: usize, rule: &str| Err(VerifyError { function: number, block, rule: rule.to_string() });
     if function.blocks.is_empty() {
         return fail(0, "the function has no block");
     }
@@ -169,7 +179,9 @@ fn verify_function(program: &Program, number: usize, function: &Function) -> Res
             Terminator::Goto(to) => target(to),
             Terminator::Branch { cond, taken, otherwise } => arg(cond) && target(taken) && target(otherwise),
             Terminator::Switch { value, arms } => {
-                arg(value) && ascends(arms.iter().map(|arm| arm.value)) && arms.iter().all(|arm| target(&arm.target))
+                arg(value)
+                    && ascends(arms.iter().map(|arm| arm.value))
+                    && arms.iter().all(|arm| target(&arm.target))
             }
             Terminator::Call { callee, stack, then } => {
                 let func = |func: &crate::program::FuncId| (func.0 as usize) < program.functions.len();

@@ -1,7 +1,7 @@
 //! Moves and the two-operand arithmetic of the general registers.
 //!
-//! `xor r,r`, `sub r,r`, `cmp r,r` and `sbb r,r` do not read the register: its value does not matter, and a
-//! dependence analysis must not think it does.
+//! `xor r,r`, `sub r,r`, `cmp r,r` and `sbb r,r` do not read the register: its value does not
+//! matter, and a dependence analysis must not think it does.
 
 use iced_x86::Mnemonic;
 use ir::{Arg, Kind, Width};
@@ -57,7 +57,8 @@ pub(crate) fn lift(b: &mut Builder) -> Option<Lifted> {
     })
 }
 
-/// `mov` of general registers, memory and immediates; segment, control and debug registers are elsewhere.
+/// `mov` of general registers, memory and immediates; segment, control and debug registers are
+/// elsewhere.
 fn mov(b: &mut Builder) -> Lifted {
     if (0..2).any(|n| b.register(n).is_some_and(|register| !register.is_gpr())) {
         return crate::system::mov_special(b);
@@ -91,7 +92,8 @@ fn reverse(b: &mut Builder) -> Lifted {
 fn byte_swap(b: &mut Builder) -> Lifted {
     let width = b.width(0)?;
     let value = b.read(0, width)?;
-    // The manual leaves the 16-bit form undefined; QEMU swaps the lower 32 bits and writes 16 of them.
+    // The manual leaves the 16-bit form undefined; QEMU swaps the lower 32 bits and writes 16 of
+    // them.
     let value = b.op(Kind::Bswap, width.max(Width::B32), &[value]);
     b.write(0, width, value)
 }
@@ -111,8 +113,11 @@ fn add(b: &mut Builder, carry: Arg) -> Lifted {
 
 fn sub(b: &mut Builder, borrow: Arg, keep: bool) -> Lifted {
     let width = b.width(0)?;
-    let (x, y) =
-        if b.same_register(0, 1) { (Arg::Const(0), Arg::Const(0)) } else { (b.read(0, width)?, b.read(1, width)?) };
+    let (x, y) = if b.same_register(0, 1) {
+        (Arg::Const(0), Arg::Const(0))
+    } else {
+        (b.read(0, width)?, b.read(1, width)?)
+    };
     let mut difference = b.sub(width, x, y);
     if borrow != Arg::Const(0) {
         difference = b.sub(width, difference, borrow);
@@ -212,8 +217,9 @@ fn exchange_add(b: &mut Builder) -> Lifted {
     Some(())
 }
 
-/// The destination is written in either case (SDM vol. 2, CMPXCHG); the accumulator only on failure.
-/// A 32-bit register destination is zero-extended even then, as in QEMU; some processors keep its upper half.
+/// The destination is written in either case (SDM vol. 2, CMPXCHG); the accumulator only on
+/// failure. A 32-bit register destination is zero-extended even then, as in QEMU; some processors
+/// keep its upper half.
 fn compare_exchange(b: &mut Builder) -> Lifted {
     let width = b.width(0)?;
     let old = b.read_exact(0, width)?;
@@ -284,7 +290,8 @@ fn condition_user(b: &mut Builder) -> Option<Lifted> {
     let first = b.insn.op_count();
     let set = first == 1 && b.width(0) == Some(Width::B8);
     let cmov = first == 2 && b.register(0).is_some_and(|register| gpr(register).is_some());
-    // Only jumps (handled elsewhere), `loope` and the string prefixes have condition codes besides these.
+    // Only jumps (handled elsewhere), `loope` and the string prefixes have condition codes besides
+    // these.
     if name == Mnemonic::INVALID || !(set || cmov) {
         return None;
     }
@@ -292,7 +299,8 @@ fn condition_user(b: &mut Builder) -> Option<Lifted> {
     Some(if set { b.write(0, Width::B8, condition) } else { conditional_move(b, condition) })
 }
 
-/// The source is read, and the upper half cleared, whether or not the condition holds (SDM vol. 2, CMOVcc).
+/// The source is read, and the upper half cleared, whether or not the condition holds (SDM vol. 2,
+/// CMOVcc).
 fn conditional_move(b: &mut Builder, condition: Arg) -> Lifted {
     let width = b.width(0)?;
     let source = b.read(1, width)?;

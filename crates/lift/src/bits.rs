@@ -1,8 +1,9 @@
 //! Bit tests, bit scans, BMI, CRC.
 //!
-//! Bit tests change CF only. `bsf` and `bsr` of 0 keep the destination, which the manual calls undefined and every
-//! processor does (Linux relies on it); its upper half is cleared as in QEMU, which some processors keep. Undefined flags are QEMU's: bit scans like a logical operation on the
-//! source, `lzcnt`, `tzcnt` and BMI with AF = PF = 0. `pdep` and `pext` are not modelled.
+//! Bit tests change CF only. `bsf` and `bsr` of 0 keep the destination, which the manual calls
+//! undefined and every processor does (Linux relies on it); its upper half is cleared as in QEMU,
+//! which some processors keep. Undefined flags are QEMU's: bit scans like a logical operation on
+//! the source, `lzcnt`, `tzcnt` and BMI with AF = PF = 0. `pdep` and `pext` are not modelled.
 
 use iced_x86::Mnemonic;
 use ir::{Arg, Kind, Width};
@@ -33,7 +34,8 @@ pub(crate) fn lift(b: &mut Builder) -> Option<Lifted> {
     })
 }
 
-/// `bt` and its changing forms. A bit offset in a register reaches beyond a memory operand (SDM vol. 2, BT).
+/// `bt` and its changing forms. A bit offset in a register reaches beyond a memory operand (SDM
+/// vol. 2, BT).
 fn test(b: &mut Builder, change: Option<Kind>) -> Lifted {
     let width = b.width(0)?;
     let bits = u64::from(width.bits());

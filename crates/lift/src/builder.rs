@@ -1,9 +1,10 @@
 //! Collects the operations of one instruction and puts them in order.
 //!
-//! Everything a handler emits reads the state before the instruction. Flag and register assignments are kept apart from
-//! the body and appended by [`Builder::finish`], which copies an old value aside where an earlier assignment would
-//! overwrite it. So handlers may assign in any order and cannot break the rule that faults come before changes.
-//! Constant operands are folded; no other optimisation is done.
+//! Everything a handler emits reads the state before the instruction. Flag and register assignments
+//! are kept apart from the body and appended by [`Builder::finish`], which copies an old value
+//! aside where an earlier assignment would overwrite it. So handlers may assign in any order and
+//! cannot break the rule that faults come before changes. Constant operands are folded; no other
+//! optimisation is done.
 
 use iced_x86::Instruction;
 use ir::{Arg, Class, Kind, Op, Var, Width};
@@ -99,7 +100,8 @@ impl<'a> Builder<'a> {
     }
 
     binary! {
-        add Add, sub Sub, and And, or Or, xor Xor, shl Shl, shr Shr, sar Sar, mul Mul, sext Sext, extract Extract,
+        add Add, sub Sub, and And, or Or, xor Xor, shl Shl, shr Shr, sar Sar, mul Mul, sext Sext,
+            extract Extract,
         eq Eq, less LtU,
     }
 
@@ -117,7 +119,13 @@ impl<'a> Builder<'a> {
         self.less(width, 0, a)
     }
 
-    pub(crate) fn select(&mut self, width: Width, a: impl Into<Arg>, b: impl Into<Arg>, c: impl Into<Arg>) -> Arg {
+    pub(crate) fn select(
+        &mut self,
+        width: Width,
+        a: impl Into<Arg>,
+        b: impl Into<Arg>,
+        c: impl Into<Arg>,
+    ) -> Arg {
         self.op(Kind::Select, width, &[a.into(), b.into(), c.into()])
     }
 
@@ -147,7 +155,8 @@ impl<'a> Builder<'a> {
         self.flags.push(Op::new(Kind::Mov, Width::B1, var(flag), &[value.into()]));
     }
 
-    /// Assigns a whole register; the value is reduced to `width` bits. An earlier assignment is dropped.
+    /// Assigns a whole register; the value is reduced to `width` bits. An earlier assignment is
+    /// dropped.
     pub(crate) fn set(&mut self, reg: Reg, width: Width, value: impl Into<Arg>) {
         self.writes.retain(|op| op.dst != var(reg));
         self.writes.push(Op::new(Kind::Mov, width, var(reg), &[value.into()]));
@@ -203,7 +212,8 @@ impl<'a> Builder<'a> {
         self.body
     }
 
-    /// `t = f(..); r = mov t` with nothing in between becomes `r = f(..)`, unless the old `r` is still wanted.
+    /// `t = f(..); r = mov t` with nothing in between becomes `r = f(..)`, unless the old `r` is
+    /// still wanted.
     fn retarget(&mut self, tail: &mut Vec<Op>) {
         let (Some(first), Some(last)) = (tail.first().copied(), self.body.last_mut()) else { return };
         let Some(temp) = last.def() else { return };
@@ -228,7 +238,8 @@ fn fold(kind: Kind, width: Width, args: &[Arg]) -> Option<Arg> {
         match arg {
             Arg::Const(constant) => *value = *constant,
             Arg::Var(_) | Arg::Moved(_) => {
-                let neutral = matches!(kind, Kind::Add | Kind::Sub) && width == Width::B64 && args[1] == Arg::Const(0);
+                let neutral =
+                    matches!(kind, Kind::Add | Kind::Sub) && width == Width::B64 && args[1] == Arg::Const(0);
                 return neutral.then_some(args[0]);
             }
         }

@@ -1,7 +1,8 @@
 //! Near jumps, calls and returns, loops, traps.
 //!
-//! Targets are linear: outside 64-bit mode computed targets get the CS base added and pushed return addresses have it
-//! taken off. A relative branch that wraps around a 16-bit segment is taken to wrap in the instruction pointer.
+//! Targets are linear: outside 64-bit mode computed targets get the CS base added and pushed return
+//! addresses have it taken off. A relative branch that wraps around a 16-bit segment is taken to
+//! wrap in the instruction pointer.
 
 use iced_x86::{Mnemonic, OpKind, Register};
 use ir::{Arg, Kind, Width};

@@ -1,7 +1,7 @@
 //! The entry points: modes, decoding, and which handler an instruction goes to.
 //!
-//! Decoding is iced-x86's. An instruction no handler takes becomes `Unsupported`; bytes that are no instruction are an
-//! error, so that the caller can tell bad code from a gap in this crate.
+//! Decoding is iced-x86's. An instruction no handler takes becomes `Unsupported`; bytes that are no
+//! instruction are an error, so that the caller can tell bad code from a gap in this crate.
 
 use iced_x86::{Code, Decoder, DecoderOptions, Formatter, GasFormatter, Instruction, Mnemonic};
 use ir::{Arg, Kind, Op, Var, Width};
@@ -91,8 +91,9 @@ pub fn lift(mode: Mode, pc: u64, bytes: &[u8]) -> Result<Insn, LiftError> {
     lift_with(mode, pc, bytes, None)
 }
 
-/// The same for code of a process, whose software interrupts are calls of its system; `long`: the processor is in long mode. `call_gate` is asked
-/// whether a selector stands for a call gate ([`crate::is_call_gate`]): a far call through one is a call of the system too.
+/// The same for code of a process, whose software interrupts are calls of its system; `long`: the
+/// processor is in long mode. `call_gate` is asked whether a selector stands for a call gate
+/// ([`crate::is_call_gate`]): a far call through one is a call of the system too.
 ///
 /// # Errors
 /// [`LiftError`] if the bytes are not an instruction.

@@ -1,7 +1,8 @@
 //! How the arithmetic flags come out of an operation, and conditions made of them.
 //!
-//! Where the manual leaves a flag undefined, it gets what QEMU's TCG computes (`target/i386/tcg/cc_helper_template.h`),
-//! so that replaying a QEMU trace agrees. Only changed flags are assigned.
+//! Where the manual leaves a flag undefined, it gets what QEMU's TCG computes
+//! (`target/i386/tcg/cc_helper_template.h`), so that replaying a QEMU trace agrees. Only changed
+//! flags are assigned.
 
 use iced_x86::ConditionCode;
 use ir::{Arg, Kind, Width};
@@ -99,7 +100,8 @@ impl Builder<'_> {
         image
     }
 
-    /// Assigns the flags below `bits` from an image, as `popf` and `iret` do: IOPL only at CPL 0, IF only if CPL <= IOPL.
+    /// Assigns the flags below `bits` from an image, as `popf` and `iret` do: IOPL only at CPL 0,
+    /// IF only if CPL <= IOPL.
     pub(crate) fn set_rflags(&mut self, image: Arg, bits: u32) {
         let supervisor = self.eq(Width::B8, arg(Reg::Cpl), 0);
         let too_low = self.less(Width::B8, arg(Reg::Iopl), arg(Reg::Cpl));

@@ -26,7 +26,8 @@ pub enum Flow {
     IndirectCall,
     /// Returns to a caller.
     Return,
-    /// Enters the system (`syscall`, `sysenter`, `int n`); execution may resume at the next instruction.
+    /// Enters the system (`syscall`, `sysenter`, `int n`); execution may resume at the next
+    /// instruction.
     Enter,
     /// Leaves the system (`sysret`, `sysexit`, `iret`).
     Exit,

@@ -1,7 +1,8 @@
 //! The x87 and SSE state as a whole: control words and FXSAVE images.
 //!
-//! x87 and MMX arithmetic is not modelled. `Ftw` is the abridged tag byte (1 = valid) and the st registers are relative to
-//! the top, as FXSAVE writes them (SDM vol. 1 section 10.5.1). Pending x87 exceptions are not raised.
+//! x87 and MMX arithmetic is not modelled. `Ftw` is the abridged tag byte (1 = valid) and the st
+//! registers are relative to the top, as FXSAVE writes them (SDM vol. 1 section 10.5.1). Pending
+//! x87 exceptions are not raised.
 
 use iced_x86::Mnemonic;
 use ir::{Arg, Width};
@@ -77,7 +78,8 @@ fn image(b: &mut Builder, save: bool) -> Lifted {
     }
     for (at, width, reg) in fields {
         let address = b.advance(start, at);
-        // QEMU keeps no last instruction and operand: it saves zeros for their addresses, leaves the opcode's place alone, restores none.
+        // QEMU keeps no last instruction and operand: it saves zeros for their addresses, leaves
+        // the opcode's place alone, restores none.
         let unkept = matches!(reg, Reg::Fop | Reg::Fip | Reg::Fdp);
         if save {
             if reg != Reg::Fop {

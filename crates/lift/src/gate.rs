@@ -1,8 +1,10 @@
-//! Software interrupts of a process: `int N` through its gate into a system that runs at privilege 0.
+//! Software interrupts of a process: `int N` through its gate into a system that runs at privilege
+//! 0.
 //!
-//! SDM vol. 3 sections 6.12.1 (32-bit gates) and 6.14 (long mode): the gate says where to, the task-state segment which stack; the process's SS, stack
-//! pointer, flags, CS and address of return are pushed there. That the privilege changes is taken for granted: an interrupt at privilege 0 is not
-//! lifted by this. Gates' rights, task gates and 16-bit gates are not modelled.
+//! SDM vol. 3 sections 6.12.1 (32-bit gates) and 6.14 (long mode): the gate says where to, the
+//! task-state segment which stack; the process's SS, stack pointer, flags, CS and address of return
+//! are pushed there. That the privilege changes is taken for granted: an interrupt at privilege 0
+//! is not lifted by this. Gates' rights, task gates and 16-bit gates are not modelled.
 
 use ir::{Arg, Kind, Width};
 use machine::reg::Reg;
@@ -15,7 +17,8 @@ use crate::segment::{base_at, descriptor_base};
 /// The low byte of a gate's type field that tells a trap gate, which leaves IF alone.
 const TRAP_GATE: u64 = 0xf;
 
-/// Lifts `int vector`. `long`: the processor is in long mode, whatever the mode of the process's code.
+/// Lifts `int vector`. `long`: the processor is in long mode, whatever the mode of the process's
+/// code.
 pub(crate) fn enter(b: &mut Builder, vector: u64, long: bool) {
     let (address, word) = if long { (Width::B64, Width::B64) } else { (Width::B32, Width::B32) };
     let gate = b.add(address, arg(Reg::IdtrBase), vector << if long { 4 } else { 3 });
@@ -35,7 +38,8 @@ pub(crate) fn enter(b: &mut Builder, vector: u64, long: bool) {
         let third = b.add(address, gate, 8);
         let top = b.load(Width::B32, third);
         offset = b.insert(Width::B32, offset, top, 32);
-        // The interrupt stack table begins 0x24 bytes into the segment, its number 0 means the stack of privilege 0 at 4.
+        // The interrupt stack table begins 0x24 bytes into the segment, its number 0 means the
+        // stack of privilege 0 at 4.
         let number = b.and(Width::B8, high, 7);
         let table = b.shl(Width::B64, number, 3);
         let table = b.add(Width::B64, table, 0x1c);
@@ -76,15 +80,16 @@ pub(crate) fn enter(b: &mut Builder, vector: u64, long: bool) {
     b.end(Kind::SysEnter, &[target, Arg::Const(next)]);
 }
 
-/// Whether the upper half of a descriptor says that it is a 32-bit call gate that copies no parameters (SDM vol. 3 section 5.8.3); those that copy some
-/// are not modelled.
+/// Whether the upper half of a descriptor says that it is a 32-bit call gate that copies no
+/// parameters (SDM vol. 3 section 5.8.3); those that copy some are not modelled.
 #[must_use]
 pub const fn is_call_gate(high: u32) -> bool {
     high >> 8 & 0x1f == 0xc && high & 0x1f == 0
 }
 
-/// Lifts a process's far call through a call gate outside long mode (SDM vol. 3 section 5.8.5): the gate says where to, the task-state segment which stack;
-/// SS, stack pointer, CS and address of return are pushed there. Flags stay.
+/// Lifts a process's far call through a call gate outside long mode (SDM vol. 3 section 5.8.5): the
+/// gate says where to, the task-state segment which stack; SS, stack pointer, CS and address of
+/// return are pushed there. Flags stay.
 pub(crate) fn call(b: &mut Builder, gate: u16) {
     let table = if gate & 4 != 0 { Reg::LdtrBase } else { Reg::GdtrBase };
     let place = b.add(Width::B32, arg(table), u64::from(gate & 0xfff8));

@@ -1,7 +1,7 @@
 //! Multiplication and division.
 //!
-//! Flags of `mul` and `imul` other than CF and OF come from the low half as in QEMU; division leaves all flags alone
-//! (the manual: undefined). A division fault is the division operation's.
+//! Flags of `mul` and `imul` other than CF and OF come from the low half as in QEMU; division
+//! leaves all flags alone (the manual: undefined). A division fault is the division operation's.
 
 use iced_x86::Mnemonic;
 use ir::{Arg, Kind, Width};

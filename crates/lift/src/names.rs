@@ -1,14 +1,15 @@
 //! The constant addresses that code names.
 //!
-//! For finding out which data belongs to code, by decoding it in one sweep. Nothing is lifted, and where the sweep gets out of step with the code (data between
-//! functions) it is wrong for a few instructions.
+//! For finding out which data belongs to code, by decoding it in one sweep. Nothing is lifted, and
+//! where the sweep gets out of step with the code (data between functions) it is wrong for a few
+//! instructions.
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind, Register};
 
 use crate::Mode;
 
-/// Calls `visit` with every constant that an instruction uses as an address, or that could be one: absolute and instruction-relative memory operands, and
-/// immediate operands of full width.
+/// Calls `visit` with every constant that an instruction uses as an address, or that could be one:
+/// absolute and instruction-relative memory operands, and immediate operands of full width.
 pub fn names(mode: Mode, pc: u64, code: &[u8], visit: &mut dyn FnMut(u64)) {
     let mut decoder = Decoder::with_ip(mode.bits(), code, pc, DecoderOptions::NONE);
     let mut insn = Instruction::default();
@@ -30,7 +31,8 @@ pub fn names(mode: Mode, pc: u64, code: &[u8], visit: &mut dyn FnMut(u64)) {
     }
 }
 
-/// Calls `visit` with every constant that can only be an address: absolute memory operands without registers, and immediate operands of 64 bits.
+/// Calls `visit` with every constant that can only be an address: absolute memory operands without
+/// registers, and immediate operands of 64 bits.
 pub fn absolutes(mode: Mode, pc: u64, code: &[u8], visit: &mut dyn FnMut(u64)) {
     let mut decoder = Decoder::with_ip(mode.bits(), code, pc, DecoderOptions::NONE);
     let mut insn = Instruction::default();
@@ -47,8 +49,8 @@ pub fn absolutes(mode: Mode, pc: u64, code: &[u8], visit: &mut dyn FnMut(u64)) {
     }
 }
 
-/// Where the constants of one instruction stand in its bytes: displacement and immediate operands, as offset and size. Where a direct jump or call
-/// leads is none of them.
+/// Where the constants of one instruction stand in its bytes: displacement and immediate operands,
+/// as offset and size. Where a direct jump or call leads is none of them.
 #[must_use]
 pub fn constants(mode: Mode, bytes: &[u8]) -> Vec<(usize, u8)> {
     let mut decoder = Decoder::with_ip(mode.bits(), bytes, 0, DecoderOptions::NONE);
@@ -59,8 +61,8 @@ pub fn constants(mode: Mode, bytes: &[u8]) -> Vec<(usize, u8)> {
     fields(&decoder, &insn)
 }
 
-/// The length of one instruction and where its displacement, immediate operands or distance to go stand in its bytes, as offset and size; `None` for
-/// bytes that are no instruction.
+/// The length of one instruction and where its displacement, immediate operands or distance to go
+/// stand in its bytes, as offset and size; `None` for bytes that are no instruction.
 #[must_use]
 pub fn layout(mode: Mode, bytes: &[u8]) -> Option<(usize, Vec<(usize, u8)>)> {
     let mut decoder = Decoder::with_ip(mode.bits(), bytes, 0, DecoderOptions::NONE);
@@ -97,7 +99,8 @@ mod tests {
 
     #[test]
     fn constants_stand_where_the_encoding_has_them() {
-        // movabs $imm64,%rax; shr $0x14,%eax; mov disp32(%rip),%rax; movl $imm32,disp8(%rsp); jmp; call
+        // movabs $imm64,%rax; shr $0x14,%eax; mov disp32(%rip),%rax; movl $imm32,disp8(%rsp); jmp;
+        // call
         type Case = (&'static [u8], &'static [(usize, u8)]);
         let cases: [Case; 6] = [
             (&[0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8], &[(2, 8)]),
@@ -118,16 +121,18 @@ mod tests {
 
     #[test]
     fn constants_of_all_kinds() {
-        // lea 0x10(%rip),%rax; mov $0xffffffff83043080,%rdi; mov 0xffffffff82a00000(,%rax,8),%rax; add $1,%eax
+        // lea 0x10(%rip),%rax; mov $0xffffffff83043080,%rdi; mov 0xffffffff82a00000(,%rax,8),%rax;
+        // add $1,%eax
         let code = [
-            0x48, 0x8d, 0x05, 0x10, 0, 0, 0, 0x48, 0xc7, 0xc7, 0x80, 0x30, 0x04, 0x83, 0x48, 0x8b, 0x04, 0xc5, 0, 0,
-            0xa0, 0x82, 0x83, 0xc0, 0x01,
+            0x48, 0x8d, 0x05, 0x10, 0, 0, 0, 0x48, 0xc7, 0xc7, 0x80, 0x30, 0x04, 0x83, 0x48, 0x8b, 0x04,
+            0xc5, 0, 0, 0xa0, 0x82, 0x83, 0xc0, 0x01,
         ];
         let mut found = Vec::new();
         names(Mode::Bits64, 0x1000, &code, &mut |address| found.push(address));
         assert_eq!(found, [0x1017, 0xffff_ffff_8304_3080, 0xffff_ffff_82a0_0000]);
         found.clear();
-        // The same, and: mov 0xfffff78000000014,%rax; movabs $0xfffff78000000000,%rcx; mov %gs:0x14,%eax
+        // The same, and: mov 0xfffff78000000014,%rax; movabs $0xfffff78000000000,%rcx; mov
+        // %gs:0x14,%eax
         let mut code = code.to_vec();
         code.extend([0x48, 0xa1, 0x14, 0, 0, 0, 0x80, 0xf7, 0xff, 0xff]);
         code.extend([0x48, 0xb9, 0, 0, 0, 0, 0x80, 0xf7, 0xff, 0xff, 0x65, 0x8b, 0x04, 0x25, 0x14, 0, 0, 0]);

@@ -1,8 +1,8 @@
 //! Explicit operands: registers, immediates, effective and linear addresses.
 //!
-//! An address is computed once per instruction, however often the operand is read and written. Segment limits are not
-//! checked. 16- and 32-bit addresses wrap at their size, linear addresses at 32 bits outside 64-bit mode
-//! (SDM vol. 1 section 3.3.7).
+//! An address is computed once per instruction, however often the operand is read and written.
+//! Segment limits are not checked. 16- and 32-bit addresses wrap at their size, linear addresses at
+//! 32 bits outside 64-bit mode (SDM vol. 1 section 3.3.7).
 
 use iced_x86::{OpKind, Register};
 use ir::{Arg, Kind, Width};
@@ -170,7 +170,8 @@ impl Builder<'_> {
 
     /// The register operand `n` is, if it is one.
     pub(crate) fn register(&self, n: u32) -> Lifted<Register> {
-        (n < self.insn.op_count() && self.insn.op_kind(n) == OpKind::Register).then(|| self.insn.op_register(n))
+        (n < self.insn.op_count() && self.insn.op_kind(n) == OpKind::Register)
+            .then(|| self.insn.op_register(n))
     }
 
     /// Whether operands `a` and `b` are the same register.
@@ -184,7 +185,8 @@ impl Builder<'_> {
             return Width::from_bits(8 * register.size() as u32);
         }
         if self.is_memory(n) {
-            return Width::from_bits(8 * self.insn.memory_size().size() as u32).filter(|&width| width != Width::B1);
+            return Width::from_bits(8 * self.insn.memory_size().size() as u32)
+                .filter(|&width| width != Width::B1);
         }
         None
     }
@@ -194,8 +196,8 @@ impl Builder<'_> {
         self.insn.try_immediate(n).ok()
     }
 
-    /// The value of operand `n`. Its bits above the operand's width are not defined, except that a load has none and
-    /// a high byte register none either.
+    /// The value of operand `n`. Its bits above the operand's width are not defined, except that a
+    /// load has none and a high byte register none either.
     pub(crate) fn read(&mut self, n: u32, width: Width) -> Lifted<Arg> {
         if let Some(register) = self.register(n) {
             return self.read_gpr(gpr(register)?);
@@ -235,7 +237,8 @@ impl Builder<'_> {
         Some(())
     }
 
-    /// Writes a general register or its part; 32-bit writes clear the upper half (SDM vol. 1 section 3.4.1.1).
+    /// Writes a general register or its part; 32-bit writes clear the upper half (SDM vol. 1
+    /// section 3.4.1.1).
     pub(crate) fn write_gpr(&mut self, to: Gpr, value: impl Into<Arg>) {
         match to.width {
             Width::B32 | Width::B64 => self.set(to.reg, to.width, value),

@@ -1,9 +1,11 @@
 //! Segment registers, descriptor loads, far transfers, interrupt returns.
 //!
-//! Outside 64-bit mode a segment load reads the descriptor and keeps its base; in 64-bit mode only FS and GS have one
-//! (SDM vol. 3 section 3.4.4). A null selector gives base 0; its table entry is loaded all the same because an instruction cannot
-//! load conditionally. 16-bit code computes real mode's `selector << 4` unless CR0.PE is set. Types, limits, presence, the accessed
-//! bit, task switches and the stack switch of an inter-privilege far return in 64-bit mode are not modelled; call gates are, for processes ([`crate::gate`]).
+//! Outside 64-bit mode a segment load reads the descriptor and keeps its base; in 64-bit mode only
+//! FS and GS have one (SDM vol. 3 section 3.4.4). A null selector gives base 0; its table entry is
+//! loaded all the same because an instruction cannot load conditionally. 16-bit code computes real
+//! mode's `selector << 4` unless CR0.PE is set. Types, limits, presence, the accessed bit, task
+//! switches and the stack switch of an inter-privilege far return in 64-bit mode are not modelled;
+//! call gates are, for processes ([`crate::gate`]).
 
 use iced_x86::{Code, Mnemonic, OpKind, Register};
 use ir::{Arg, Kind, Width};
@@ -140,12 +142,16 @@ fn set_cpl(b: &mut Builder, selector: Arg) {
 fn far_pointer(b: &mut Builder, operand: u32) -> Lifted<(Width, Arg, Arg)> {
     let insn = b.insn;
     match insn.op_kind(operand) {
-        OpKind::FarBranch16 => {
-            Some((Width::B16, u64::from(insn.far_branch16()).into(), u64::from(insn.far_branch_selector()).into()))
-        }
-        OpKind::FarBranch32 => {
-            Some((Width::B32, u64::from(insn.far_branch32()).into(), u64::from(insn.far_branch_selector()).into()))
-        }
+        OpKind::FarBranch16 => Some((
+            Width::B16,
+            u64::from(insn.far_branch16()).into(),
+            u64::from(insn.far_branch_selector()).into(),
+        )),
+        OpKind::FarBranch32 => Some((
+            Width::B32,
+            u64::from(insn.far_branch32()).into(),
+            u64::from(insn.far_branch_selector()).into(),
+        )),
         OpKind::Memory => {
             let width = Width::from_bits(8 * (insn.memory_size().size() as u32).checked_sub(2)?)?;
             let address = b.memory()?;
@@ -192,7 +198,8 @@ fn far_return(b: &mut Builder) -> Lifted {
     if b.mode == Mode::Bits64 {
         b.bump(Reg::Rsp, b.mode_width(), 2 * width.bytes() + extra);
     } else {
-        // A return from a call gate finds the caller's stack behind the parameters, which lie on both stacks.
+        // A return from a call gate finds the caller's stack behind the parameters, which lie on
+        // both stacks.
         return_stack(b, width, selector, 2 * width.bytes() + extra, extra);
     }
     let target = load_code_segment(b, selector, width, offset);
@@ -201,8 +208,9 @@ fn far_return(b: &mut Builder) -> Lifted {
     Some(())
 }
 
-/// The stack after a return outside 64-bit mode that popped so many bytes: to the same privilege it is the same one, else stack pointer and SS follow, and
-/// `extra` bytes of parameters on that stack are left.
+/// The stack after a return outside 64-bit mode that popped so many bytes: to the same privilege it
+/// is the same one, else stack pointer and SS follow, and `extra` bytes of parameters on that stack
+/// are left.
 fn return_stack(b: &mut Builder, width: Width, selector: Arg, popped: u64, extra: u64) {
     let pointer = b.peek(width, popped);
     let stack = b.peek(width, popped + width.bytes());
@@ -224,8 +232,9 @@ fn return_stack(b: &mut Builder, width: Width, selector: Arg, popped: u64, extra
     b.set(Reg::SsBase, Width::B64, base);
 }
 
-/// In 64-bit mode all five values are popped whatever the privileges are (SDM vol. 3 section 6.14.3); else the last two only if the privilege changes. They
-/// are loaded in any case, because an instruction cannot load conditionally.
+/// In 64-bit mode all five values are popped whatever the privileges are (SDM vol. 3 section
+/// 6.14.3); else the last two only if the privilege changes. They are loaded in any case, because
+/// an instruction cannot load conditionally.
 fn interrupt_return(b: &mut Builder, width: Width) -> Lifted {
     let offset = b.peek(width, 0);
     let selector = b.peek(width, width.bytes());
@@ -251,7 +260,8 @@ fn load_pointer(b: &mut Builder, register: Register) -> Lifted {
     b.write(0, width, offset)
 }
 
-/// `lldt` and `ltr`: descriptors of 16 bytes in 64-bit mode (SDM vol. 3 figure 7-4). `ltr` marks the task busy.
+/// `lldt` and `ltr`: descriptors of 16 bytes in 64-bit mode (SDM vol. 3 figure 7-4). `ltr` marks
+/// the task busy.
 fn load_system(b: &mut Builder, reg: Reg, base_reg: Reg) -> Lifted {
     let selector = b.read(0, Width::B16)?;
     let (address, low, high) = descriptor(b, selector, false);

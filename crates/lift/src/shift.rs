@@ -1,7 +1,8 @@
 //! Shifts and rotates.
 //!
-//! A count of 0 changes no flag, which with a count in `cl` is a selection at run time (SDM vol. 2, SAL/SAR/SHL/SHR).
-//! OF of counts other than 1 follows the formula for 1, AF is 0: both undefined in the manual, both as in QEMU.
+//! A count of 0 changes no flag, which with a count in `cl` is a selection at run time (SDM vol. 2,
+//! SAL/SAR/SHL/SHR). OF of counts other than 1 follows the formula for 1, AF is 0: both undefined
+//! in the manual, both as in QEMU.
 
 use iced_x86::Mnemonic;
 use ir::{Arg, Kind, Width};
@@ -146,7 +147,8 @@ fn rotate_carry(b: &mut Builder, left: bool) -> Lifted {
     Some(())
 }
 
-/// `shld` and `shrd`. Counts above 16 of the 16-bit form shift the first operand in again, as Intel's processors do.
+/// `shld` and `shrd`. Counts above 16 of the 16-bit form shift the first operand in again, as
+/// Intel's processors do.
 fn double(b: &mut Builder, left: bool) -> Lifted {
     let width = b.width(0)?;
     let bits = u64::from(width.bits());

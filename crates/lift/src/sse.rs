@@ -1,8 +1,10 @@
-//! SSE to SSE4.2 integer and bitwise instructions: XMM operands, and the operations that go half by half.
+//! SSE to SSE4.2 integer and bitwise instructions: XMM operands, and the operations that go half by
+//! half.
 //!
-//! An XMM register is two 64-bit halves and a 16-byte memory operand two 8-byte accesses, low half first. Alignment faults are
-//! not modelled. MMX forms, floating point, string comparison and AES are not modelled, nor is AVX. Instructions whose
-//! result does not depend on a register's value (`pxor x,x`, `pcmpeqd x,x`) do not read it.
+//! An XMM register is two 64-bit halves and a 16-byte memory operand two 8-byte accesses, low half
+//! first. Alignment faults are not modelled. MMX forms, floating point, string comparison and AES
+//! are not modelled, nor is AVX. Instructions whose result does not depend on a register's value
+//! (`pxor x,x`, `pcmpeqd x,x`) do not read it.
 
 use iced_x86::Mnemonic;
 use ir::{Arg, Kind, Width};
@@ -170,7 +172,8 @@ fn lane_shift(mnemonic: Mnemonic) -> Option<(Kind, Width)> {
     })
 }
 
-/// All lanes by one count: an immediate or the low half of the source, of whose 16 bytes in memory both halves are read.
+/// All lanes by one count: an immediate or the low half of the source, of whose 16 bytes in memory
+/// both halves are read.
 fn shift(b: &mut Builder, kind: Kind, lane: Width) -> Lifted {
     let [low, high] = b.read_halves(0)?;
     let count = match b.immediate(1) {

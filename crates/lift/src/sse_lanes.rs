@@ -1,6 +1,7 @@
 //! XMM instructions that move lanes between halves, and those made of several lane operations.
 //!
-//! Constant byte selections are one `vshuffle` for each half, which reads only the half it takes bytes from.
+//! Constant byte selections are one `vshuffle` for each half, which reads only the half it takes
+//! bytes from.
 
 use iced_x86::Mnemonic;
 use ir::{Arg, Kind, Width};
@@ -131,7 +132,8 @@ fn lanes(lane: Width, chosen: impl Fn(u8) -> u8) -> [u8; 8] {
 fn shuffle_doublewords(b: &mut Builder) -> Lifted {
     let control = b.immediate(2)?;
     let source = b.read_halves(1)?;
-    let halves = [0, 4].map(|at| choose(b, source, lanes(Width::B32, |lane| (control >> (at + 2 * lane) & 3) as u8)));
+    let halves =
+        [0, 4].map(|at| choose(b, source, lanes(Width::B32, |lane| (control >> (at + 2 * lane) & 3) as u8)));
     b.write_halves(0, halves)
 }
 
@@ -151,7 +153,8 @@ fn shuffle_two(b: &mut Builder, lane: Width) -> Lifted {
     let halves = if lane == Width::B64 {
         [x[(control & 1) as usize], y[(control >> 1 & 1) as usize]]
     } else {
-        [(x, 0), (y, 4)].map(|(from, at)| choose(b, from, lanes(lane, |lane| (control >> (at + 2 * lane) & 3) as u8)))
+        [(x, 0), (y, 4)]
+            .map(|(from, at)| choose(b, from, lanes(lane, |lane| (control >> (at + 2 * lane) & 3) as u8)))
     };
     b.write_halves(0, halves)
 }
@@ -194,7 +197,8 @@ fn shift_bytes(b: &mut Builder, left: bool) -> Lifted {
     let count = b.immediate(1)?.min(16);
     let [low, high] = b.read_halves(0)?;
     let zero = Arg::Const(0);
-    let halves = if left { window(b, &[zero, zero, low, high], 16 - count) } else { window(b, &[low, high], count) };
+    let halves =
+        if left { window(b, &[zero, zero, low, high], 16 - count) } else { window(b, &[low, high], count) };
     b.write_halves(0, halves)
 }
 
@@ -209,8 +213,8 @@ fn mask(b: &mut Builder, lane: Width) -> Lifted {
 /// 64-bit products of the even doublewords.
 fn multiply_even(b: &mut Builder, signed: bool) -> Lifted {
     halfwise(b, |b, x, y| {
-        let [x, y] =
-            [x, y].map(|value| if signed { b.sext(Width::B64, value, 32) } else { b.narrow(Width::B32, value) });
+        let [x, y] = [x, y]
+            .map(|value| if signed { b.sext(Width::B64, value, 32) } else { b.narrow(Width::B32, value) });
         b.mul(Width::B64, x, y)
     })
 }
@@ -228,7 +232,8 @@ fn multiply_round(b: &mut Builder, x: Arg, y: Arg) -> Arg {
     b.op(Kind::VAdd, lane, &[sum, round])
 }
 
-/// `pmaddubsw`: unsigned bytes of the first times signed bytes of the second operand, neighbours added with saturation.
+/// `pmaddubsw`: unsigned bytes of the first times signed bytes of the second operand, neighbours
+/// added with saturation.
 fn multiply_add_bytes(b: &mut Builder, x: Arg, y: Arg) -> Arg {
     let lane = Width::B16;
     let eight = Arg::Const(8);

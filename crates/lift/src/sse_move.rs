@@ -167,7 +167,11 @@ fn widen(b: &mut Builder, from: Width, to: Width, signed: bool) -> Lifted {
             }
         }
         let spread = b.op(Kind::VShuffle, Width::B8, &[source, Arg::Const(0), Arg::Const(selector)]);
-        if signed { b.op(Kind::VSar, to, &[spread, Arg::Const(u64::from(to.bits() - from.bits()))]) } else { spread }
+        if signed {
+            b.op(Kind::VSar, to, &[spread, Arg::Const(u64::from(to.bits() - from.bits()))])
+        } else {
+            spread
+        }
     });
     b.write_halves(0, halves)
 }

@@ -1,6 +1,7 @@
 //! Push, pop, frames, and the flags image on the stack.
 //!
-//! The stack pointer is as wide as the mode: the B bit of SS is not part of the state. `enter` with nesting is not modelled.
+//! The stack pointer is as wide as the mode: the B bit of SS is not part of the state. `enter` with
+//! nesting is not modelled.
 
 use iced_x86::{Mnemonic, Register};
 use ir::{Arg, Width};

@@ -1,8 +1,9 @@
 //! String instructions; with a repeat prefix one iteration of them.
 //!
-//! As in QEMU an iteration first leaves if the count is 0 and at the end branches to itself if the count it left is
-//! not, so the last iteration goes on to the next instruction. An interrupted repetition therefore needs no
-//! special treatment, and every iteration is an instruction of its own in a trace.
+//! As in QEMU an iteration first leaves if the count is 0 and at the end branches to itself if the
+//! count it left is not, so the last iteration goes on to the next instruction. An interrupted
+//! repetition therefore needs no special treatment, and every iteration is an instruction of its
+//! own in a trace.
 
 use iced_x86::{Mnemonic, OpKind, Register};
 use ir::{Arg, Kind, Width};

@@ -1,8 +1,10 @@
-//! System instructions: fast system calls, control and model-specific registers, flags, ports, tables, hints.
+//! System instructions: fast system calls, control and model-specific registers, flags, ports,
+//! tables, hints.
 //!
-//! Model-specific registers that are part of the register file (segment bases, EFER, the system call targets) are
-//! selected by number, so that `wrmsr` defines and `rdmsr` uses them in data flow; the environment is told of every write.
-//! Privilege is not checked. Cache control, fences, prefetches and hints have no effect in this model.
+//! Model-specific registers that are part of the register file (segment bases, EFER, the system
+//! call targets) are selected by number, so that `wrmsr` defines and `rdmsr` uses them in data
+//! flow; the environment is told of every write. Privilege is not checked. Cache control, fences,
+//! prefetches and hints have no effect in this model.
 
 use iced_x86::{Code, Mnemonic};
 use ir::{Arg, Kind, Width};
@@ -174,8 +176,9 @@ fn flat_segments(b: &mut Builder, code: Arg, stack: Arg, cpl: u64) {
     b.set(Reg::Cpl, Width::B8, cpl);
 }
 
-/// SDM vol. 2, SYSCALL. From 32-bit code only AMD's processors have it (AMD APM vol. 2 section 6.1.1): in long mode with a target of its own, else
-/// with one in STAR, and then R11 and the mask play no part.
+/// SDM vol. 2, SYSCALL. From 32-bit code only AMD's processors have it (AMD APM vol. 2 section
+/// 6.1.1): in long mode with a target of its own, else with one in STAR, and then R11 and the mask
+/// play no part.
 fn syscall(b: &mut Builder) -> Lifted {
     let next = b.next;
     let image = b.rflags();
@@ -241,7 +244,8 @@ fn sysenter(b: &mut Builder) -> Lifted {
     let code = b.and(Width::B16, arg(Reg::SysenterCs), 0xfffc);
     let stack = b.add(Width::B16, code, 8);
     b.set_flag(Reg::If, 0);
-    // The target runs in 64-bit mode whenever the processor is in long mode, so all of the registers count.
+    // The target runs in 64-bit mode whenever the processor is in long mode, so all of the
+    // registers count.
     b.set(Reg::Rsp, Width::B64, arg(Reg::SysenterEsp));
     flat_segments(b, code, stack, 0);
     let next = b.next;
@@ -279,8 +283,12 @@ fn random(b: &mut Builder) -> Lifted {
 
 fn cpuid(b: &mut Builder) -> Lifted {
     let (leaf, subleaf) = (arg(Reg::Rax), arg(Reg::Rcx));
-    let results =
-        [(Reg::Rax, Kind::CpuidA), (Reg::Rbx, Kind::CpuidB), (Reg::Rcx, Kind::CpuidC), (Reg::Rdx, Kind::CpuidD)];
+    let results = [
+        (Reg::Rax, Kind::CpuidA),
+        (Reg::Rbx, Kind::CpuidB),
+        (Reg::Rcx, Kind::CpuidC),
+        (Reg::Rdx, Kind::CpuidD),
+    ];
     for (reg, kind) in results {
         let value = b.op(kind, Width::B32, &[leaf, subleaf]);
         b.set(reg, Width::B32, value);
@@ -396,7 +404,8 @@ fn write_control(b: &mut Builder, number: usize, value: Arg) -> Lifted {
     let reg = control_register(number)?;
     let mut value = value;
     match reg {
-        // With process-context identifiers, bit 63 asks to keep translations and is not stored (SDM vol. 3 section 4.10.4.1).
+        // With process-context identifiers, bit 63 asks to keep translations and is not stored (SDM
+        // vol. 3 section 4.10.4.1).
         Reg::Cr3 if b.mode == Mode::Bits64 => value = b.and(Width::B64, value, !(1 << 63)),
         // Paging on with EFER.LME set makes long mode active (SDM vol. 3 section 10.8.5).
         Reg::Cr0 => {

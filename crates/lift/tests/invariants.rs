@@ -1,7 +1,8 @@
-//! Any bytes: no panic, and every list of operations keeps the conventions of the crate's documentation.
+//! Any bytes: no panic, and every list of operations keeps the conventions of the crate's
+//! documentation.
 //!
-//! Covers every opcode of the one-, two- and three-byte maps under common prefixes with random operands, then
-//! random bytes; deterministic.
+//! Covers every opcode of the one-, two- and three-byte maps under common prefixes with random
+//! operands, then random bytes; deterministic.
 
 mod support;
 
@@ -27,7 +28,10 @@ fn check_op(op: &Op) -> Result<(), String> {
     if wants_dst != op.def().is_some() {
         return Err("destination does not fit the class".into());
     }
-    if op.def().is_some_and(|dst| dst.is_reg() && usize::from(dst.0) >= Reg::COUNT || dst == Var(Reg::Rip as u16)) {
+    if op
+        .def()
+        .is_some_and(|dst| dst.is_reg() && usize::from(dst.0) >= Reg::COUNT || dst == Var(Reg::Rip as u16))
+    {
         return Err("no such register".into());
     }
     if op.uses().any(|used| used == Var::NONE || used.is_reg() && usize::from(used.0) >= Reg::COUNT) {
@@ -99,7 +103,11 @@ fn all_modes(pc: u64, bytes: &[u8]) -> usize {
         let pc = if mode == lift::Mode::Bits64 { pc } else { pc & 0xffff_ffff };
         let Ok(insn) = lift::lift(mode, pc, bytes) else { continue };
         lifted += 1;
-        assert_eq!(insn, lift::lift(mode, pc, bytes).expect("lifted before"), "not a function of its arguments");
+        assert_eq!(
+            insn,
+            lift::lift(mode, pc, bytes).expect("lifted before"),
+            "not a function of its arguments"
+        );
         assert!(insn.len as usize <= bytes.len() && insn.len > 0);
         let _ = lift::flow(&insn);
         let text = lift::disassemble(mode, pc, bytes);
@@ -151,7 +159,8 @@ fn random_bytes() {
 
 #[test]
 fn undecodable_bytes_are_named() {
-    let error = lift::lift(lift::Mode::Bits64, 0x1000, &[0x06, 0x90]).expect_err("push es is gone in 64-bit mode");
+    let error =
+        lift::lift(lift::Mode::Bits64, 0x1000, &[0x06, 0x90]).expect_err("push es is gone in 64-bit mode");
     assert_eq!(error.to_string(), "no 64-bit instruction at 0x1000: 06 90");
     assert!(!error.incomplete);
     assert!(lift::lift(lift::Mode::Bits64, 0x1000, &[0x48]).expect_err("only a prefix").incomplete);

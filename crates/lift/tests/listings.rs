@@ -1,7 +1,8 @@
 //! Listings of lifted instructions in `files/*.txt`, for all modes.
 //!
-//! A case is a line `bits address bytes` followed by indented lines: the disassembly and the operations. With
-//! `VIRTUOSO_BLESS=1` everything but the case lines is rewritten. Lines that start with `#` stay.
+//! A case is a line `bits address bytes` followed by indented lines: the disassembly and the
+//! operations. With `VIRTUOSO_BLESS=1` everything but the case lines is rewritten. Lines that start
+//! with `#` stay.
 
 mod support;
 
@@ -12,8 +13,10 @@ fn listing(case: &str) -> String {
     let mut words = case.split_whitespace();
     let bits = words.next().and_then(|word| word.parse().ok()).expect("bits");
     let mode = lift::Mode::from_bits(bits).expect("16, 32 or 64");
-    let pc =
-        words.next().and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok()).expect("address");
+    let pc = words
+        .next()
+        .and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok())
+        .expect("address");
     let bytes = parse_hex(&words.collect::<String>());
     let mut text = format!("{case}\n    {}\n", lift::disassemble(mode, pc, &bytes));
     match lift::lift(mode, pc, &bytes) {

@@ -1,12 +1,15 @@
-//! The oracle: executes each encoding of `native.txt` on this processor and compares with lift and evaluate.
+//! The oracle: executes each encoding of `native.txt` on this processor and compares with lift and
+//! evaluate.
 //!
-//! Flags that iced calls undefined are not compared. Samples that would fault are skipped, but some of every encoding
-//! must remain. Extensions that the processor lacks are skipped.
+//! Flags that iced calls undefined are not compared. Samples that would fault are skipped, but some
+//! of every encoding must remain. Extensions that the processor lacks are skipped.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod support;
 
-use iced_x86::{CpuidFeature, Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpKind, Register, RflagsBits};
+use iced_x86::{
+    CpuidFeature, Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpKind, Register, RflagsBits,
+};
 use ir::Kind;
 use machine::reg::{RFLAGS_FIELDS, Reg};
 use support::{End, Machine, Random, Window, table};
@@ -22,7 +25,8 @@ const WINDOW: usize = 0x2000;
 const WINDOW_SIZE: usize = 0x2000;
 const SIZE: usize = 0x4000;
 
-/// A page of code, a page of state and a window of data below 2 GiB, so that 32-bit addresses reach them.
+/// A page of code, a page of state and a window of data below 2 GiB, so that 32-bit addresses reach
+/// them.
 struct Native {
     base: *mut u8,
 }
@@ -49,7 +53,8 @@ impl Native {
     }
 
     fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: the mapping is SIZE bytes long, lives as long as the process, and `&mut self` makes the view unique.
+        // SAFETY: the mapping is SIZE bytes long, lives as long as the process, and `&mut self`
+        // makes the view unique.
         unsafe { std::slice::from_raw_parts_mut(self.base, SIZE) }
     }
 
@@ -62,8 +67,9 @@ impl Native {
     }
 
     fn run(&mut self) {
-        // SAFETY: `Stub` wrote a function at the start of the mapping that keeps the registers the C ABI wants kept. The instruction under
-        // test was interpreted before and found to access only the window and to end at one of the two landing places.
+        // SAFETY: `Stub` wrote a function at the start of the mapping that keeps the registers the
+        // C ABI wants kept. The instruction under test was interpreted before and found to access
+        // only the window and to end at one of the two landing places.
         unsafe {
             let entry: extern "C" fn() = std::mem::transmute(self.base);
             entry();
@@ -167,7 +173,8 @@ fn undefined_flags(insn: &iced_x86::Instruction) -> u64 {
         (RflagsBits::SF, Reg::Sf),
         (RflagsBits::OF, Reg::Of),
     ];
-    // OF of a rotation through carry by more than 1 is undefined, also where the count comes down to 0.
+    // OF of a rotation through carry by more than 1 is undefined, also where the count comes down
+    // to 0.
     let through_carry =
         matches!(insn.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr) && insn.op1_kind() == OpKind::Immediate8;
     let bits = if through_carry && insn.immediate8() != 1 { bits | RflagsBits::OF } else { bits };
@@ -175,8 +182,15 @@ fn undefined_flags(insn: &iced_x86::Instruction) -> u64 {
     map.iter().filter(|(bit, _)| bits & bit != 0).map(|&(_, reg)| place(reg)).sum()
 }
 
-/// Changes random registers so that the instruction is likely to stay in the window and to end quickly.
-fn prepare(native: &Native, insn: &iced_x86::Instruction, lifted: &lift::Insn, random: &mut Random, m: &mut Machine) {
+/// Changes random registers so that the instruction is likely to stay in the window and to end
+/// quickly.
+fn prepare(
+    native: &Native,
+    insn: &iced_x86::Instruction,
+    lifted: &lift::Insn,
+    random: &mut Random,
+    m: &mut Machine,
+) {
     let middle = native.address(WINDOW + WINDOW_SIZE / 2);
     let landing = lifted.pc + u64::from(lifted.len) + 5;
     m.regs[Reg::Rsp.index()] = middle - 0x400 + 8 * random.below(16);
@@ -218,17 +232,23 @@ fn prepare(native: &Native, insn: &iced_x86::Instruction, lifted: &lift::Insn, r
             m.regs[Reg::Rax.index()] = rax & 0x7fff_ffff_0000_00ff;
         }
     }
-    if matches!(insn.mnemonic(), Mnemonic::Cmpxchg | Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b) && random.below(2) == 0
+    if matches!(insn.mnemonic(), Mnemonic::Cmpxchg | Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b)
+        && random.below(2) == 0
     {
         m.window.bytes.fill(0x5a);
         for reg in [Reg::Rax, Reg::Rdx, Reg::Rcx] {
-            let high =
-                if insn.mnemonic() == Mnemonic::Cmpxchg16b { 0x5a5a_5a5a_0000_0000 } else { random.next() << 32 };
+            let high = if insn.mnemonic() == Mnemonic::Cmpxchg16b {
+                0x5a5a_5a5a_0000_0000
+            } else {
+                random.next() << 32
+            };
             m.regs[reg.index()] = high | 0x5a5a_5a5a;
         }
     }
-    let indirect =
-        matches!(lift::flow(lifted), lift::Flow::Return | lift::Flow::IndirectJump | lift::Flow::IndirectCall);
+    let indirect = matches!(
+        lift::flow(lifted),
+        lift::Flow::Return | lift::Flow::IndirectJump | lift::Flow::IndirectCall
+    );
     if indirect {
         m.regs[Reg::Rax.index()] = landing;
         for reg in [Reg::Rsp, Reg::Rbx] {
@@ -241,7 +261,8 @@ fn prepare(native: &Native, insn: &iced_x86::Instruction, lifted: &lift::Insn, r
     }
 }
 
-/// Processors differ in whether a 32-bit destination that keeps its value keeps its upper half too; we do as QEMU.
+/// Processors differ in whether a 32-bit destination that keeps its value keeps its upper half too;
+/// we do as QEMU.
 fn keeps_upper_half(insn: &iced_x86::Instruction, reg: Reg) -> bool {
     matches!(insn.mnemonic(), Mnemonic::Cmpxchg | Mnemonic::Bsf | Mnemonic::Bsr)
         && insn.op0_kind() == OpKind::Register
@@ -321,8 +342,11 @@ fn agrees_with_the_processor() {
             done += 1;
             let mut wrong = Vec::new();
             for n in 0..16 {
-                let places =
-                    [(Reg::gpr(n), GPRS + 8 * n), (Reg::xmm_lo(n), XMMS + 16 * n), (Reg::xmm_hi(n), XMMS + 16 * n + 8)];
+                let places = [
+                    (Reg::gpr(n), GPRS + 8 * n),
+                    (Reg::xmm_lo(n), XMMS + 16 * n),
+                    (Reg::xmm_hi(n), XMMS + 16 * n + 8),
+                ];
                 for (reg, place) in places {
                     let (is, mut should) = (m.regs[reg.index()], native.get(place));
                     if keeps_upper_half(&insn, reg) && is == should & 0xffff_ffff {
@@ -354,7 +378,11 @@ fn agrees_with_the_processor() {
                     .iter()
                     .map(|r| format!("{}={:#x}", r.name(), regs_before[r.index()]))
                     .collect();
-                problems.push(format!("{comment}: {} ({}, flags {flags_before:#x})", wrong.join("; "), regs.join(" ")));
+                problems.push(format!(
+                    "{comment}: {} ({}, flags {flags_before:#x})",
+                    wrong.join("; "),
+                    regs.join(" ")
+                ));
             }
         }
         ran += done;

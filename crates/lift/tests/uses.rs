@@ -1,7 +1,7 @@
 //! What each lifted encoding of `native.txt` reads and writes agrees with iced's `InstructionInfo`.
 //!
-//! Allowed: keeping the old value of a register that is written partly or conditionally; not reading where the value does
-//! not matter; not writing what does not change.
+//! Allowed: keeping the old value of a register that is written partly or conditionally; not
+//! reading where the value does not matter; not writing what does not change.
 
 mod support;
 
@@ -45,7 +45,8 @@ fn agrees_with_iced() {
         let lifted = lift::lift(lift::Mode::Bits64, 0x1000, &bytes).expect("decodes");
         let uses: BTreeSet<Var> =
             lifted.ops.iter().flat_map(|op| op.uses().collect::<Vec<_>>()).filter(|v| v.is_reg()).collect();
-        let defs: BTreeSet<Var> = lifted.ops.iter().filter_map(|op| op.def()).filter(|v| v.is_reg()).collect();
+        let defs: BTreeSet<Var> =
+            lifted.ops.iter().filter_map(|op| op.def()).filter(|v| v.is_reg()).collect();
         let (mut reads, mut writes, mut may_write, mut may_read) =
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let info = factory.info(&insn);
@@ -86,12 +87,17 @@ fn agrees_with_iced() {
         let our_writes: BTreeSet<usize> = defs.iter().filter_map(|&var| whole(var)).collect();
         let mut wrong = Vec::new();
         for read in &our_reads {
-            if !(reads.contains(read) || may_read.contains(read) || writes.contains(read) || may_write.contains(read)) {
+            if !(reads.contains(read)
+                || may_read.contains(read)
+                || writes.contains(read)
+                || may_write.contains(read))
+            {
                 wrong.push(format!("reads {read}"));
             }
         }
         for read in &reads {
-            // Values that do not matter: the same register twice; the register of a condition, a hint's address, a 0 count.
+            // Values that do not matter: the same register twice; the register of a condition, a
+            // hint's address, a 0 count.
             let same = insn.op_count() >= 2 && insn.op0_register() == insn.op1_register();
             let hint = lifted.ops.is_empty();
             // Lanes that are replaced or shifted out completely, selections of one source only.
@@ -128,7 +134,8 @@ fn agrees_with_iced() {
         if written & !(defined | insn.rflags_undefined()) != 0 {
             wrong.push(format!("writes flags {:#x}", written & !(defined | insn.rflags_undefined())));
         }
-        // Memory: each byte at most once, and in the direction iced says. Repeated ones have no size.
+        // Memory: each byte at most once, and in the direction iced says. Repeated ones have no
+        // size.
         let (mut loaded, mut stored) = (0, 0);
         for op in &lifted.ops {
             match op.class() {
@@ -152,7 +159,9 @@ fn agrees_with_iced() {
         }
         let repeated = insn.has_rep_prefix() || insn.has_repne_prefix();
         if !lifted.ops.is_empty() && !repeated && (loaded, stored) != (should_load, should_store) {
-            wrong.push(format!("loads {loaded} and stores {stored} bytes, not {should_load} and {should_store}"));
+            wrong.push(format!(
+                "loads {loaded} and stores {stored} bytes, not {should_load} and {should_store}"
+            ));
         }
         if !wrong.is_empty() {
             problems.push(format!("{comment}: {}", wrong.join("; ")));

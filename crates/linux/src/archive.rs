@@ -1,10 +1,11 @@
 //! A writer for cpio archives in the "newc" format that Linux unpacks as its initramfs.
 //!
-//! Written here because it needs no root: device nodes and owners are numbers in a file, not nodes on our disk. All
-//! files belong to root and carry the time zero, so equal input gives equal bytes. It does not read archives and does
-//! not compress.
+//! Written here because it needs no root: device nodes and owners are numbers in a file, not nodes
+//! on our disk. All files belong to root and carry the time zero, so equal input gives equal bytes.
+//! It does not read archives and does not compress.
 
-/// An archive under construction. Names are relative to the root of the initramfs, without a leading slash.
+/// An archive under construction. Names are relative to the root of the initramfs, without a
+/// leading slash.
 #[derive(Debug, Default)]
 pub struct Archive {
     bytes: Vec<u8>,
@@ -51,7 +52,8 @@ impl Archive {
     fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), contents: &[u8]) {
         self.entries += 1;
         let links = if mode & 0o170_000 == DIRECTORY { 2 } else { 1 };
-        // inode, mode, uid, gid, links, time, size, device of the file (2), of the node (2), name size, check
+        // inode, mode, uid, gid, links, time, size, device of the file (2), of the node (2), name
+        // size, check
         let fields = [
             self.entries,
             mode,

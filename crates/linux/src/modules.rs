@@ -1,8 +1,8 @@
 //! Kernel modules below a directory, and the order to load them in.
 //!
-//! Dependencies come from the modules themselves (`depends=` in `.modinfo`), because kernel packages carry no
-//! `modules.dep` and running `depmod` would need the `kmod` package. What a module asks for by name only at run time
-//! (ext4's checksum) the caller lists.
+//! Dependencies come from the modules themselves (`depends=` in `.modinfo`), because kernel
+//! packages carry no `modules.dep` and running `depmod` would need the `kmod` package. What a
+//! module asks for by name only at run time (ext4's checksum) the caller lists.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -118,7 +118,8 @@ impl Modules {
             let path = entry.path();
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 self.collect(&path);
-            } else if let Some((stem, ending)) = path.file_name().and_then(|name| name.to_str()?.split_once('.'))
+            } else if let Some((stem, ending)) =
+                path.file_name().and_then(|name| name.to_str()?.split_once('.'))
                 && matches!(ending, "ko" | "ko.xz" | "ko.zst" | "ko.gz")
             {
                 self.0.insert(plain(stem), path.clone());
@@ -165,7 +166,10 @@ mod tests {
 
     #[test]
     fn dependencies_are_read_from_the_module_information() {
-        assert_eq!(depends(b"\x7fELF..\0license=GPL\0depends=mbcache,jbd2\0name=ext4\0"), ["mbcache", "jbd2"]);
+        assert_eq!(
+            depends(b"\x7fELF..\0license=GPL\0depends=mbcache,jbd2\0name=ext4\0"),
+            ["mbcache", "jbd2"]
+        );
         assert_eq!(depends(b"..\0depends=\0name=dummy\0"), Vec::<String>::new());
         assert_eq!(depends(b"nothing"), Vec::<String>::new());
     }

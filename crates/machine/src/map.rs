@@ -1,7 +1,9 @@
-//! Read-only mapping of a file, be it a dump or the RAM that QEMU shares: the one place of this crate with `unsafe`.
+//! Read-only mapping of a file, be it a dump or the RAM that QEMU shares: the one place of this
+//! crate with `unsafe`.
 //!
-//! A dump has the size of the guest's RAM, so it is mapped and not read: opening costs nothing and only the pages a
-//! run touches are loaded. It deliberately offers no writable mapping: a target is never changed.
+//! A dump has the size of the guest's RAM, so it is mapped and not read: opening costs nothing and
+//! only the pages a run touches are loaded. It deliberately offers no writable mapping: a target is
+//! never changed.
 
 #![expect(unsafe_code, reason = "mapping a file cannot be expressed in safe Rust; see the SAFETY comment")]
 
@@ -17,17 +19,18 @@ pub(crate) struct FileMap(Mmap);
 impl FileMap {
     /// Maps the whole of `file`, which must be a regular file and not empty.
     pub(crate) fn new(file: &File) -> io::Result<Self> {
-        // SAFETY: the mapping is private to this type and handed out only as `&[u8]`, and this process never writes
-        // to the file. What Rust cannot see is another process: one that *writes* the file changes bytes under a
-        // shared reference (they are plain bytes, every value is valid, and every number read from them is checked
-        // where it is used; headers are decoded once, at opening), and one that *truncates* it makes a later access
-        // raise SIGBUS, which ends this process without corrupting it. Both need somebody to modify a capture while it
-        // is being analysed, which the documentation of `Target::open` rules out; the alternative, copying a dump
-        // as large as the guest's RAM, is not affordable.
-        // A live guest's RAM is the case where another process does write: QEMU. It is handed out only while the guest
-        // is paused (`target::live`), when no virtual CPU and no device of it runs. A run that is still going when its pause
-        // ends may read a page it borrowed before; whatever it reads, its answer is thrown away. QEMU never shrinks
-        // the file.
+        // SAFETY: the mapping is private to this type and handed out only as `&[u8]`, and this
+        // process never writes to the file. What Rust cannot see is another process: one that
+        // *writes* the file changes bytes under a shared reference (they are plain bytes, every
+        // value is valid, and every number read from them is checked where it is used; headers are
+        // decoded once, at opening), and one that *truncates* it makes a later access raise SIGBUS,
+        // which ends this process without corrupting it. Both need somebody to modify a capture
+        // while it is being analysed, which the documentation of `Target::open` rules out; the
+        // alternative, copying a dump as large as the guest's RAM, is not affordable. A live
+        // guest's RAM is the case where another process does write: QEMU. It is handed out only
+        // while the guest is paused (`target::live`), when no virtual CPU and no device of it runs.
+        // A run that is still going when its pause ends may read a page it borrowed before;
+        // whatever it reads, its answer is thrown away. QEMU never shrinks the file.
         unsafe { Mmap::map(file) }.map(Self)
     }
 }

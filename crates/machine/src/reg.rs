@@ -1,8 +1,9 @@
-//! Register numbering: one dense table of every register state the lifter, traces and runs speak of.
+//! Register numbering: one dense table of every register state the lifter, traces and runs speak
+//! of.
 //!
-//! Each register is a `u64`. Arithmetic flags are separate one-bit registers, the 128-bit XMM registers are two
-//! halves, a segment register is a selector and a base. The numbers appear in trace and program files:
-//! appending is compatible, reordering is not.
+//! Each register is a `u64`. Arithmetic flags are separate one-bit registers, the 128-bit XMM
+//! registers are two halves, a segment register is a selector and a base. The numbers appear in
+//! trace and program files: appending is compatible, reordering is not.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +30,8 @@ registers! {
     Cf "cf", Pf "pf", Af "af", Zf "zf", Sf "sf", Tf "tf", If "if", Df "df", Of "of",
     Iopl "iopl", Nt "nt", Ac "ac", Id "id",
     Es "es", Cs "cs", Ss "ss", Ds "ds", Fs "fs", Gs "gs", Ldtr "ldtr", Tr "tr",
-    EsBase "es_base", CsBase "cs_base", SsBase "ss_base", DsBase "ds_base", FsBase "fs_base", GsBase "gs_base",
+    EsBase "es_base", CsBase "cs_base", SsBase "ss_base", DsBase "ds_base", FsBase "fs_base",
+        GsBase "gs_base",
     LdtrBase "ldtr_base", TrBase "tr_base",
     GdtrBase "gdtr_base", GdtrLimit "gdtr_limit", IdtrBase "idtr_base", IdtrLimit "idtr_limit",
     KernelGsBase "kernel_gs_base",
@@ -59,7 +61,8 @@ registers! {
 /// `EFER.LMA`: long mode is active (SDM vol. 3 section 2.2.1).
 pub const EFER_LMA: u64 = 1 << 10;
 
-/// Registers that belong to the running process beside the general ones: every system gives them back when it returns to it.
+/// Registers that belong to the running process beside the general ones: every system gives them
+/// back when it returns to it.
 pub const PROCESS_REGS: [Reg; 37] = {
     let mut regs = [Reg::Mxcsr; 37];
     let segments = [Reg::Fs, Reg::Gs, Reg::FsBase, Reg::GsBase];
@@ -118,8 +121,8 @@ impl Reg {
 
 /// A value for every register, and which of them are known.
 ///
-/// A capture rarely holds everything (QEMU's ELF note has no MSRs): a register that was never set reads as `None`
-/// through [`RegFile::get`].
+/// A capture rarely holds everything (QEMU's ELF note has no MSRs): a register that was never set
+/// reads as `None` through [`RegFile::get`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegFile {
     values: Vec<Option<u64>>,

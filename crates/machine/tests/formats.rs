@@ -1,4 +1,5 @@
-//! Dump formats other than ELF, in files made from their descriptions: what is read, and what broken files do.
+//! Dump formats other than ELF, in files made from their descriptions: what is read, and what
+//! broken files do.
 
 mod support;
 
@@ -35,7 +36,8 @@ fn check(mem: &dyn GuestMemory, pages: &Pages) -> usize {
     there
 }
 
-/// One small file of each format: the seeds of the fuzzer, and what truncation and bit flips are tried on.
+/// One small file of each format: the seeds of the fuzzer, and what truncation and bit flips are
+/// tried on.
 fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let small: Pages = pages().into_iter().filter(|(frame, _)| frame % 4 != 1).collect();
     vec![
@@ -60,7 +62,8 @@ fn kdumps_of_every_compression_and_width() {
             kdump.machine = if is64 { "Unknown" } else { "" };
             for (bytes, flat) in [(kdump.file(&pages), ""), (kdump.stream(&pages, 1000), ", flattened")] {
                 let target = Target::from_bytes(bytes, "dump", None).unwrap();
-                let kind = ["kdump", "kdump-zlib", "kdump-lzo", "kdump-snappy", "kdump-zstd"][packing as usize];
+                let kind =
+                    ["kdump", "kdump-zlib", "kdump-lzo", "kdump-snappy", "kdump-zstd"][packing as usize];
                 assert_eq!(target.format, format!("{kind}{flat}"));
                 assert_eq!(target.cpus.len(), 2);
                 assert_eq!(target.cpus[0].regs.get(machine::Reg::Rbx), Some(0x1001));
@@ -106,7 +109,8 @@ fn avml_blocks_of_any_size_and_place() {
             assert_eq!(target.mem.page(PhysAddr(u64::MAX)), Err(MemoryError::Hole(PhysAddr(u64::MAX))));
         }
     }
-    // A frame has 64 KiB: pages on both sides of its end, and one across where the start is not a page's.
+    // A frame has 64 KiB: pages on both sides of its end, and one across where the start is not a
+    // page's.
     let large: Pages = (0x10..0x40).map(|frame| (frame, ram(4096, frame as u8))).collect();
     for skip in [0, 0x10] {
         let mut expected = large.clone();
@@ -132,7 +136,10 @@ fn captures_without_processors_say_so() {
     kdump.notes = Vec::new();
     for bytes in [lime(&pages), avml(&pages, 4096, 0), kdump.file(&pages)] {
         let error = Target::from_bytes(bytes.clone(), "dump", None).unwrap_err();
-        assert!(matches!(&*error.cause, TargetCause::NoCpus(path) if path == Path::new("dump.cpu.json")), "{error}");
+        assert!(
+            matches!(&*error.cause, TargetCause::NoCpus(path) if path == Path::new("dump.cpu.json")),
+            "{error}"
+        );
         assert!(open(bytes).is_ok());
     }
 }
@@ -154,17 +161,26 @@ fn what_is_wrong_is_named() {
     assert!(matches!(changed(436, &[0xff; 4]), TargetCause::Kdump(KdumpError::Cut { .. })));
     assert!(matches!(changed(272, b"aarch64"), TargetCause::Kdump(KdumpError::Machine(_))));
     let stream = kdump.stream(&pages, 4096);
-    assert!(matches!(cause(stream[..stream.len() - 16].to_vec()), TargetCause::Flat(FlatError::Truncated(_))));
+    assert!(matches!(
+        cause(stream[..stream.len() - 16].to_vec()),
+        TargetCause::Flat(FlatError::Truncated(_))
+    ));
     let mut other = stream.clone();
     other[4096 + 16] = b'X';
     assert!(matches!(cause(other), TargetCause::Foreign(_)));
     let bytes = lime(&pages);
-    assert!(matches!(cause(bytes[..bytes.len() - 1].to_vec()), TargetCause::Lime(LimeError::Truncated { .. })));
+    assert!(matches!(
+        cause(bytes[..bytes.len() - 1].to_vec()),
+        TargetCause::Lime(LimeError::Truncated { .. })
+    ));
     assert!(matches!(cause([bytes.clone(), vec![0; 32]].concat()), TargetCause::Lime(LimeError::Header(_))));
     assert!(matches!(cause([bytes.clone(), bytes].concat()), TargetCause::Image(_)));
     let bytes = avml(&pages, 4096, 0);
     assert!(matches!(cause(bytes[..bytes.len() - 1].to_vec()), TargetCause::Lime(LimeError::Trailer(_))));
-    assert!(matches!(cause([bytes.clone(), bytes.clone()].concat()), TargetCause::Lime(LimeError::Overlap(_))));
+    assert!(matches!(
+        cause([bytes.clone(), bytes.clone()].concat()),
+        TargetCause::Lime(LimeError::Overlap(_))
+    ));
     let mut large = bytes;
     large[20] = 0xff;
     assert!(matches!(cause(large), TargetCause::Lime(LimeError::Frames(0))), "a claim its data cannot fill");
@@ -227,7 +243,8 @@ proptest! {
         }
         if let Ok(target) = open(bytes) {
             for range in target.mem.ranges().into_iter().take(100) {
-                for addr in [range.start.0, range.start.0 / 2 + range.end.0 / 2, range.end.0 - 1, range.end.0] {
+                for addr in [range.start.0, range.start.0 / 2 + range.end.0 / 2, range.end.0 - 1,
+                    range.end.0] {
                     let _ = target.mem.page(PhysAddr(addr));
                 }
             }

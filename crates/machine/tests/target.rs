@@ -1,5 +1,5 @@
-//! Targets built byte by byte: ELF cores of both classes, raw RAM with a side file, and everything that can be wrong
-//! with them.
+//! Targets built byte by byte: ELF cores of both classes, raw RAM with a side file, and everything
+//! that can be wrong with them.
 
 mod support;
 
@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use virtuoso_machine as machine;
 
-use machine::target::{JsonError, NoteError, TargetCause, VboxError, VmwareError, cpu_json, cpus_json, parse_cpus};
+use machine::target::{
+    JsonError, NoteError, TargetCause, VboxError, VmwareError, cpu_json, cpus_json, parse_cpus,
+};
 use machine::{Cpu, GuestMemory, MemoryError, PagingMode, PhysAddr, Reg, Target, TargetError, TargetOptions};
 use proptest::prelude::*;
 use support::{core, core_with, note, ram};
@@ -123,14 +125,19 @@ fn a_note_fills_the_register_file() {
 fn cores_of_virtualbox() {
     // Names end without a zero byte in their size, as VirtualBox writes them.
     let note = |name: &[u8], kind: u32, desc: &[u8]| {
-        let sizes = [(name.len() as u32).to_le_bytes(), (desc.len() as u32).to_le_bytes(), kind.to_le_bytes()].concat();
+        let sizes =
+            [(name.len() as u32).to_le_bytes(), (desc.len() as u32).to_le_bytes(), kind.to_le_bytes()]
+                .concat();
         [&sizes, name, &[0; 3][..(8 - name.len()).min(3)], desc].concat()
     };
-    let descriptor = |version: u32| [0xc01a_c0deu32, version, 24, 0x0700_0000, 0, 1].map(u32::to_le_bytes).concat();
+    let descriptor =
+        |version: u32| [0xc01a_c0deu32, version, 24, 0x0700_0000, 0, 1].map(u32::to_le_bytes).concat();
     let mut cpu = vec![0; 0x2240];
     cpu[304..312].copy_from_slice(&0x2000u64.to_le_bytes());
-    let notes = |version| [note(b"VBCORE", 0xb00, &descriptor(version)), note(b"VBCPU", 0xb01, &cpu)].concat();
-    let target = Target::from_bytes(core_with(true, notes(0x1_0006), &[(0, ram(0x1000, 1))]), "core", None).unwrap();
+    let notes =
+        |version| [note(b"VBCORE", 0xb00, &descriptor(version)), note(b"VBCPU", 0xb01, &cpu)].concat();
+    let target =
+        Target::from_bytes(core_with(true, notes(0x1_0006), &[(0, ram(0x1000, 1))]), "core", None).unwrap();
     assert_eq!(target.cpus.len(), 1);
     assert_eq!(target.cpus[0].regs.get(Reg::Cr3), Some(0x2000));
     let old = core_with(true, notes(0x1_0000), &[(0, ram(0x1000, 1))]);
@@ -154,8 +161,9 @@ fn memory_of_vmware_lies_beside_its_description() {
     description.extend(tag("regionsCount", None, 2));
     for (i, [page, frame, size]) in [[0, 0, 2], [2, 0x10, 1]].into_iter().enumerate() {
         let i = Some(i as u32);
-        description
-            .extend([tag("regionPageNum", i, page), tag("regionPPN", i, frame), tag("regionSize", i, size)].concat());
+        description.extend(
+            [tag("regionPageNum", i, page), tag("regionPPN", i, frame), tag("regionSize", i, size)].concat(),
+        );
     }
     description.extend([0, 0]);
     let given = TargetOptions {
@@ -173,7 +181,10 @@ fn memory_of_vmware_lies_beside_its_description() {
         assert!(matches!(cause(path), TargetCause::NoCpus(_)));
         let target = Target::open(path, &given).unwrap();
         assert_eq!(target.format, "vmware");
-        assert_eq!(target.mem.ranges(), [PhysAddr(0)..PhysAddr(0x2000), PhysAddr(0x1_0000)..PhysAddr(0x1_1000)]);
+        assert_eq!(
+            target.mem.ranges(),
+            [PhysAddr(0)..PhysAddr(0x2000), PhysAddr(0x1_0000)..PhysAddr(0x1_1000)]
+        );
         assert_eq!(target.mem.page(PhysAddr(0x1_0000)).unwrap()[..], ram(0x3000, 5)[0x2000..]);
     }
     dir.file("guest.vmem", &ram(0x2fff, 5));
@@ -208,7 +219,8 @@ fn raw_ram_needs_and_takes_a_side_file() {
 #[test]
 fn side_files_are_checked() {
     let minimal = r#"{"cpus":[{"rip":"0x10","cr0":1,"cr3":"4096","cr4":"0X0","rflags":"0x2",
-        "cs":{"selector":"0x1b","flags":"0xc09b00"},"gdt":{"base":"0x5","limit":"0x7","selector":"0x0"},"lstar":"0x9"}]}"#;
+        "cs":{"selector":"0x1b","flags":"0xc09b00"},"gdt":{"base":"0x5","limit":"0x7","selector":"0x0"},
+        "lstar":"0x9"}]}"#;
     let cpu = &parse_cpus(minimal.as_bytes()).unwrap()[0];
     let want = [(Reg::Cr3, 4096), (Reg::Cpl, 3), (Reg::GdtrLimit, 7), (Reg::Lstar, 9), (Reg::Cr0, 1)];
     want.iter().for_each(|&(reg, value)| assert_eq!(cpu.regs.get(reg), Some(value), "{}", reg.name()));
@@ -250,9 +262,15 @@ fn what_is_no_target_is_refused() {
     let version = 64 + 3 * 56 + (20 + 336) + 20;
     let source = NoteError::Version(2);
     assert!(matches!(changed("version", version, 2), TargetCause::Note { cpu: 0, source: s } if s == source));
-    assert!(matches!(changed("size", version + 5, 9), TargetCause::Note { source: NoteError::Size { .. }, .. }));
+    assert!(matches!(
+        changed("size", version + 5, 9),
+        TargetCause::Note { source: NoteError::Size { .. }, .. }
+    ));
     let short = core(true, &[vec![1; 431]], &[(0, ram(1, 0))]);
-    assert!(matches!(cause(&dir.file("short", &short)), TargetCause::Note { source: NoteError::Short(431), .. }));
+    assert!(matches!(
+        cause(&dir.file("short", &short)),
+        TargetCause::Note { source: NoteError::Short(431), .. }
+    ));
     assert!(matches!(cause(&dir.file("nothing", &core(true, &[note(true)], &[]))), TargetCause::NoMemory));
     let overlap = core(true, &[note(true)], &[(0, ram(0x2000, 0)), (0x1000, ram(0x2000, 0))]);
     assert!(matches!(cause(&dir.file("overlap", &overlap)), TargetCause::Image(_)));
@@ -277,7 +295,9 @@ fn truncation_anywhere_is_an_error() {
 /// Uses everything an opened target offers; must not panic whatever was in the file.
 fn exercise(target: &Target) {
     for range in target.mem.ranges() {
-        for addr in [range.start, PhysAddr(range.end.0 - 1), range.end, PhysAddr(range.start.0 / 2 + range.end.0 / 2)] {
+        for addr in
+            [range.start, PhysAddr(range.end.0 - 1), range.end, PhysAddr(range.start.0 / 2 + range.end.0 / 2)]
+        {
             let _ = target.mem.page(addr);
             let _ = target.mem.read_u64(addr);
         }
@@ -294,7 +314,8 @@ proptest! {
     #[test]
     fn corrupted_headers_never_panic(
         is64: bool,
-        changes in proptest::collection::vec((0usize..1200, prop_oneof![Just(0u8), Just(0xff), any::<u8>()]), 1..8),
+        changes in proptest::collection::vec((0usize..1200, prop_oneof![Just(0u8), Just(0xff),
+            any::<u8>()]), 1..8),
         cut in proptest::option::of(0usize..0x4000),
     ) {
         let dir = Dir::new();
@@ -317,7 +338,8 @@ proptest! {
     }
 
     #[test]
-    fn processor_state_round_trips(known in proptest::collection::vec((0..Reg::COUNT, any::<u64>()), 0..80), rflags: u64) {
+    fn processor_state_round_trips(known in proptest::collection::vec((0..Reg::COUNT, any::<u64>()), 0..80),
+        rflags: u64) {
         let mut cpu = Cpu::default();
         cpu.regs.set_rflags(rflags);
         for reg in [Reg::Rip, Reg::Cr0, Reg::Cr3, Reg::Cr4, Reg::Cpl] {

@@ -13,7 +13,8 @@ pub struct Config {
     pub status: PathBuf,
     /// File behind the guest's RAM.
     pub ram: PathBuf,
-    /// Remove that file as soon as QEMU and the plugin have opened it, so that nothing can leave it behind.
+    /// Remove that file as soon as QEMU and the plugin have opened it, so that nothing can leave it
+    /// behind.
     pub unlink_ram: bool,
     /// Bytes of RAM.
     pub ram_size: u64,
@@ -47,8 +48,10 @@ impl Config {
     pub fn from_args<'a>(mut args: impl Iterator<Item = &'a str>) -> Result<Self, ConfigError> {
         let path = args.find_map(|arg| arg.strip_prefix("config=")).ok_or(ConfigError::Missing)?;
         let path = Path::new(path);
-        let text = std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
-        serde_json::from_slice(&text).map_err(|source| ConfigError::Parse { path: path.to_path_buf(), source })
+        let text =
+            std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
+        serde_json::from_slice(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_path_buf(), source })
     }
 }
 
@@ -60,6 +63,9 @@ mod tests {
     fn arguments() {
         assert!(matches!(Config::from_args(["x=y"].into_iter()), Err(ConfigError::Missing)));
         assert!(matches!(Config::from_args(["config=/nowhere"].into_iter()), Err(ConfigError::Read { .. })));
-        assert!(matches!(Config::from_args(["config=/proc/version"].into_iter()), Err(ConfigError::Parse { .. })));
+        assert!(matches!(
+            Config::from_args(["config=/proc/version"].into_iter()),
+            Err(ConfigError::Parse { .. })
+        ));
     }
 }

@@ -1,4 +1,5 @@
-//! What a processor reads and writes to deliver a software interrupt from a process to its system (Intel SDM vol. 3 sections 6.12.1 and 6.14).
+//! What a processor reads and writes to deliver a software interrupt from a process to its system
+//! (Intel SDM vol. 3 sections 6.12.1 and 6.14).
 //!
 //! The lifter's operations for the instruction load and store the same, each once.
 
@@ -7,8 +8,9 @@ use trace::Access;
 
 use crate::segment::Tables;
 
-/// The accesses, without physical addresses. `tables` are the bases of interrupt table, task-state segment and descriptor table, `after` CS, SS and stack
-/// pointer as the handler begins; `read` gives a number of so many bytes.
+/// The accesses, without physical addresses. `tables` are the bases of interrupt table, task-state
+/// segment and descriptor table, `after` CS, SS and stack pointer as the handler begins; `read`
+/// gives a number of so many bytes.
 pub fn accesses(
     vector: u8,
     long: bool,
@@ -35,7 +37,15 @@ pub fn accesses(
     let access = |store, address: u64, size: u8| {
         let address = if long { address } else { address & 0xffff_ffff };
         let value = u128::from(read(address, size));
-        Access { store, vaddr: VirtAddr(address), paddr: PhysAddr(0), next_page: None, size, value, io: false }
+        Access {
+            store,
+            vaddr: VirtAddr(address),
+            paddr: PhysAddr(0),
+            next_page: None,
+            size,
+            value,
+            io: false,
+        }
     };
     let stores = (0..5).rev().map(|at| stack_base.wrapping_add(rsp).wrapping_add(at * word));
     let stores = stores.map(|address| access(true, address, word as u8));
@@ -54,11 +64,17 @@ mod tests {
             all.iter().map(|it| (it.store, it.vaddr.0, it.size)).collect::<Vec<_>>()
         };
         let narrow = seen(false);
-        assert_eq!(narrow[..4], [(false, 0x1400, 4), (false, 0x1404, 4), (false, 0x2004, 4), (false, 0x2008, 2)]);
+        assert_eq!(
+            narrow[..4],
+            [(false, 0x1400, 4), (false, 0x1404, 4), (false, 0x2004, 4), (false, 0x2008, 2)]
+        );
         assert_eq!(narrow[4..6], [(false, 0x3010, 4), (false, 0x3014, 4)]);
         assert_eq!(narrow[8..10], [(true, 0x5010, 4), (true, 0x500c, 4)]);
         let wide = seen(true);
-        assert_eq!(wide[..4], [(false, 0x1800, 4), (false, 0x1804, 4), (false, 0x1808, 4), (false, 0x2004, 8)]);
+        assert_eq!(
+            wide[..4],
+            [(false, 0x1800, 4), (false, 0x1804, 4), (false, 0x1808, 4), (false, 0x2004, 8)]
+        );
         assert_eq!((wide[4], wide.len()), ((true, 0x5020, 8), 9));
     }
 }

@@ -1,11 +1,13 @@
 //! What per-CPU memory holds while the processor idles.
 //!
-//! Code finds "the running process" through cells at a fixed distance from a segment base. While a processor halts they name the idle
-//! context, which is the same at every halt. This module looks at a few halts and keeps the cells that hold the same
-//! pointer into the kernel's image at each; which of them matter is decided later, from what a recording reads.
+//! Code finds "the running process" through cells at a fixed distance from a segment base. While a
+//! processor halts they name the idle context, which is the same at every halt. This module looks
+//! at a few halts and keeps the cells that hold the same pointer into the kernel's image at each;
+//! which of them matter is decided later, from what a recording reads.
 //!
-//! 64-bit systems have their area right above the base. In 32-bit code any distance can be part of an instruction, and a base may wrap around
-//! the address space: there the pages are looked at that some instruction names.
+//! 64-bit systems have their area right above the base. In 32-bit code any distance can be part of
+//! an instruction, and a base may wrap around the address space: there the pages are looked at that
+//! some instruction names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +18,8 @@ use trace::IdleCell;
 const REACH: u64 = 256 << 10;
 /// How far from the halting instruction an address may lie and count as one of the kernel's image.
 const IMAGE: u64 = 1 << 30;
-/// Halts looked at; a page walk for each page of the area would slow an idling guest down otherwise.
+/// Halts looked at; a page walk for each page of the area would slow an idling guest down
+/// otherwise.
 const MAX_LOOKS: u32 = 12;
 /// Pages that instructions may name.
 const MAX_PAGES: usize = 256;
@@ -39,21 +42,24 @@ impl IdleCells {
         }
     }
 
-    /// The processor halts at `pc` in code with addresses of `bits`; `bases` are its segment bases, `read` reads memory.
+    /// The processor halts at `pc` in code with addresses of `bits`; `bases` are its segment bases,
+    /// `read` reads memory.
     pub fn halt(&mut self, pc: u64, bits: u8, bases: &[(Reg, u64)], read: impl Fn(u64) -> Option<Vec<u8>>) {
         if self.bases != bases {
             // Early code has no or another per-CPU area.
             *self = Self { bases: bases.to_vec(), named: std::mem::take(&mut self.named), ..Self::default() };
         }
         self.halts += 1;
-        // Ever further apart, so that what only stands still for a moment is not taken for a constant.
+        // Ever further apart, so that what only stands still for a moment is not taken for a
+        // constant.
         if !self.halts.is_power_of_two() || self.looks >= MAX_LOOKS {
             return;
         }
         self.looks += 1;
         let mut now = BTreeMap::new();
         let area = |&page: &u32| (u64::from(page), u64::from(page) + PAGE_SIZE);
-        let areas: Vec<(u64, u64)> = if bits == 64 { vec![(0, REACH)] } else { self.named.iter().map(area).collect() };
+        let areas: Vec<(u64, u64)> =
+            if bits == 64 { vec![(0, REACH)] } else { self.named.iter().map(area).collect() };
         for &(reg, base) in bases {
             for &(mut at, end) in &areas {
                 // An area may begin amid a page of the address space.

@@ -1,9 +1,10 @@
 //! The QEMU TCG plugin: records what a guest executes between a trainer's marks into trace files.
 //!
-//! Outside the marks it instruments nothing but the marks themselves, `hlt`, and the few instructions that load
-//! registers which QEMU does not show to plugins (`wrmsr`, `lidt`, `lgdt`, `lldt`, `ltr`, `xsetbv`), so a guest runs at nearly
-//! full speed. At a begin mark it copies RAM, drops all translations and instruments every instruction, access and
-//! block start; at the end mark it writes the file and goes back.
+//! Outside the marks it instruments nothing but the marks themselves, `hlt`, and the few
+//! instructions that load registers which QEMU does not show to plugins (`wrmsr`, `lidt`, `lgdt`,
+//! `lldt`, `ltr`, `xsetbv`), so a guest runs at nearly full speed. At a begin mark it copies RAM,
+//! drops all translations and instruments every instruction, access and block start; at the end
+//! mark it writes the file and goes back.
 //!
 //! * [`recognise`]: which instructions matter, by their bytes
 //! * [`config`], [`status`]: what `virtuoso record` tells the plugin and what it is told
@@ -11,7 +12,8 @@
 //! * [`ram`]: the guest's memory file
 //! * [`idle`]: what per-CPU memory holds while the processor idles
 //! * [`session`]: declarations, begin, end: the state machine of recordings
-//! * [`qemu`] (the interface by hand) and [`plugin`] (the callbacks): the only modules with `unsafe` code
+//! * [`qemu`] (the interface by hand) and [`plugin`] (the callbacks): the only modules with
+//!   `unsafe` code
 
 #![cfg_attr(test, expect(dead_code, reason = "the callbacks that use the rest need QEMU"))]
 

@@ -35,8 +35,9 @@ const CR2_INDEX: usize = {
     index
 };
 
-/// General registers that code of less than 64 bits has, the first of [`BLOCK_REGS`]. While a processor executes such code QEMU shows the others as 0,
-/// whatever they hold, and as many of the vector registers.
+/// General registers that code of less than 64 bits has, the first of [`BLOCK_REGS`]. While a
+/// processor executes such code QEMU shows the others as 0, whatever they hold, and as many of the
+/// vector registers.
 const NARROW_REGS: usize = 8;
 
 /// The recorded vCPU plus one; 0: not recording. Callbacks look here before they take the lock.
@@ -63,12 +64,13 @@ struct State {
     values: Vec<(usize, u64)>,
     /// The vector of a software interrupt that was the last instruction.
     interrupt: Option<u8>,
-    /// The last code segment looked up: its descriptor's address, whether long mode is active; and its code size.
+    /// The last code segment looked up: its descriptor's address, whether long mode is active; and
+    /// its code size.
     code_segment: Option<((u64, bool), u8)>,
 }
 
-/// What an instruction's callbacks need; allocated at translation and never freed. Outside recordings that is only
-/// marks and watched loads.
+/// What an instruction's callbacks need; allocated at translation and never freed. Outside
+/// recordings that is only marks and watched loads.
 struct Site {
     pc: u64,
     bytes: [u8; MAX_INSN_BYTES],
@@ -125,8 +127,9 @@ pub unsafe extern "C" fn qemu_plugin_install(
         return 1;
     }
     if vcpus != 1 {
-        // Without MTTCG, QEMU 10.0 gives callbacks the index of the CPU that translated the block, not of the one that runs
-        // it; with MTTCG, the operand of a locked instruction instead of the value it stored.
+        // Without MTTCG, QEMU 10.0 gives callbacks the index of the CPU that translated the block,
+        // not of the one that runs it; with MTTCG, the operand of a locked instruction instead of
+        // the value it stored.
         eprintln!("virtuoso recorder: a guest with {vcpus} CPUs cannot be recorded reliably; use -smp 1");
         return 1;
     }
@@ -201,7 +204,8 @@ extern "C" fn on_translate(_id: PluginId, tb: *mut Tb) {
         if let Some(block_site) = block_site
             && std::mem::take(&mut refresh)
         {
-            // With the whole block's touches: what comes after this instruction may change them too.
+            // With the whole block's touches: what comes after this instruction may change them
+            // too.
             insn.on_exec(on_block, CbFlags::ReadRegs, block_site);
         }
         refresh = recognise::undetermined(code);
@@ -213,8 +217,14 @@ extern "C" fn on_translate(_id: PluginId, tb: *mut Tb) {
         if !armed && mark.is_none() && load.is_none() && !halts {
             continue;
         }
-        let site: &'static Site =
-            Box::leak(Box::new(Site { pc: insn.pc(), bytes, len: len as u8, mark, load, id: AtomicU64::new(0) }));
+        let site: &'static Site = Box::leak(Box::new(Site {
+            pc: insn.pc(),
+            bytes,
+            len: len as u8,
+            mark,
+            load,
+            id: AtomicU64::new(0),
+        }));
         if halts {
             insn.on_exec(on_halt, CbFlags::ReadRegs, site);
         }
@@ -229,7 +239,8 @@ extern "C" fn on_translate(_id: PluginId, tb: *mut Tb) {
         if mark.is_some() {
             insn.on_exec(on_mark, CbFlags::ReadRegs, site);
         }
-        // The reset that the begin mark asks for happens only at the next block: the rest of this one must be seen too.
+        // The reset that the begin mark asks for happens only at the next block: the rest of this
+        // one must be seen too.
         if mark == Some(Mark::Begin) && !armed {
             armed = true;
             block_site = Some(Box::leak(Box::new(BlockSite { touches: Touches::ALL })));
@@ -299,7 +310,8 @@ extern "C" fn on_mark(vcpu: c_uint, data: *mut c_void) {
         Ok(Switch::Off) => now = 0,
         Err(refusal) => {
             state.session.report(&refusal);
-            // A refused declaration or a stray end harms nobody else; a refused begin or a failed end ends the recording.
+            // A refused declaration or a stray end harms nobody else; a refused begin or a failed
+            // end ends the recording.
             if mark == Mark::Begin || mark == Mark::End && refusal.kind != "unmatched_end" {
                 state.session.abandon();
                 now = 0;
@@ -405,7 +417,8 @@ impl State {
     fn all_registers(&mut self, vcpu: c_uint) -> Result<RegFile, Refusal> {
         let mut regs = RegFile::new();
         let mut flags = 0;
-        let registers = self.registers.as_ref().ok_or_else(|| Refusal::new("registers", "no vCPU was announced"))?;
+        let registers =
+            self.registers.as_ref().ok_or_else(|| Refusal::new("registers", "no vCPU was announced"))?;
         let narrow = self.mode_bits != 64;
         registers.read_all(|target, low, high| match target {
             Target::One(reg) | Target::Two(reg) if narrow && is_wide(reg) => {}
@@ -429,7 +442,8 @@ impl State {
         let cpl = if protected { regs.get_or_zero(Reg::Cs) & 3 } else { u64::from(cr0 & CR0_PE != 0) * 3 };
         regs.set(Reg::Cpl, cpl);
         let long = regs.get_or_zero(Reg::Efer) & EFER_LMA != 0;
-        let bases = [(Reg::Es, Reg::EsBase), (Reg::Cs, Reg::CsBase), (Reg::Ss, Reg::SsBase), (Reg::Ds, Reg::DsBase)];
+        let bases =
+            [(Reg::Es, Reg::EsBase), (Reg::Cs, Reg::CsBase), (Reg::Ss, Reg::SsBase), (Reg::Ds, Reg::DsBase)];
         for (selector, base_reg) in bases {
             let selector = regs.get_or_zero(selector);
             if let Some(base) = self.segment_base(vcpu, selector, protected, long && self.mode_bits == 64) {
@@ -439,7 +453,8 @@ impl State {
         Ok(regs)
     }
 
-    /// Base of a segment other than FS and GS. `flat`: in 64-bit code it is 0 whatever the selector.
+    /// Base of a segment other than FS and GS. `flat`: in 64-bit code it is 0 whatever the
+    /// selector.
     fn segment_base(&mut self, vcpu: c_uint, selector: u64, protected: bool, flat: bool) -> Option<u64> {
         match (protected, flat) {
             (false, _) => Some(selector << 4),
@@ -448,7 +463,8 @@ impl State {
         }
     }
 
-    /// The bases of segments whose selectors changed since the last look: an interrupt loads some without an instruction. Long mode has no such bases.
+    /// The bases of segments whose selectors changed since the last look: an interrupt loads some
+    /// without an instruction. Long mode has no such bases.
     fn changed_bases(&mut self, vcpu: c_uint) -> [Option<u64>; SELECTORS.len()] {
         let [cr0, efer] = self.peek([Reg::Cr0, Reg::Efer]);
         if efer & EFER_LMA != 0 {
@@ -477,7 +493,8 @@ impl State {
         let protected = cr0 & CR0_PE != 0 && self.flags() & FLAGS_VM == 0;
         let base = self.segment_base(vcpu, ds, protected, false).ok_or_else(|| {
             let message = format!(
-                "cannot tell where the trainer's data is: the descriptor of data segment {ds:#x} is not readable"
+                "cannot tell where the trainer's data is: the descriptor of data segment {ds:#x} is not \
+                 readable"
             );
             Refusal::new("data_segment", message)
         })?;
@@ -518,7 +535,10 @@ impl State {
                 let descriptor = descriptor(tables, cs).ok_or_else(|| {
                     Refusal::new(
                         "code_segment",
-                        format!("cannot tell the code size: the descriptor of code segment {cs:#x} is not readable"),
+                        format!(
+                            "cannot tell the code size: the descriptor of code segment {cs:#x} is not \
+                            readable"
+                        ),
                     )
                 })?;
                 let bits = descriptor.code_bits(long);
@@ -528,8 +548,8 @@ impl State {
         }
     }
 
-    /// A block starts. General registers, CS and CR2 may always have changed; the others only if the blocks before say so
-    /// or if CS shows that an interrupt came.
+    /// A block starts. General registers, CS and CR2 may always have changed; the others only if
+    /// the blocks before say so or if CS shows that an interrupt came.
     fn block(&mut self, vcpu: c_uint, touches: Touches) -> Result<(), Refusal> {
         let [cs] = self.peek([Reg::Cs]);
         if let Some(vector) = self.interrupt.take()
@@ -583,7 +603,9 @@ impl State {
         let id = if known >> 32 == serial {
             InsnId(known as u32)
         } else {
-            let Some(id) = self.session.insn_id(site.pc, self.mode_bits, site.bytes())? else { return Ok(()) };
+            let Some(id) = self.session.insn_id(site.pc, self.mode_bits, site.bytes())? else {
+                return Ok(());
+            };
             site.id.store(serial << 32 | u64::from(id.0), Ordering::Relaxed);
             id
         };
@@ -591,7 +613,8 @@ impl State {
         self.session.insn(id)
     }
 
-    /// A software interrupt of a process was delivered: QEMU shows no plugin what the processor reads and writes for that.
+    /// A software interrupt of a process was delivered: QEMU shows no plugin what the processor
+    /// reads and writes for that.
     fn gate(&mut self, vcpu: c_uint, vector: u8) -> Result<(), Refusal> {
         let [rsp, cs, ss, cr0, cr3, cr4, efer] =
             self.peek([Reg::Rsp, Reg::Cs, Reg::Ss, Reg::Cr0, Reg::Cr3, Reg::Cr4, Reg::Efer]);
@@ -600,10 +623,13 @@ impl State {
             regs.set(reg, value);
         }
         let system = self.system(vcpu);
-        let [idt, task, gdt] = [Reg::IdtrBase, Reg::TrBase, Reg::GdtrBase].map(|reg| system.get(reg).unwrap_or(0));
+        let [idt, task, gdt] =
+            [Reg::IdtrBase, Reg::TrBase, Reg::GdtrBase].map(|reg| system.get(reg).unwrap_or(0));
         let stack_base = descriptor(system.tables(), ss).map_or(0, Descriptor::base);
         let read = |address: u64, size: u8| number(address, size).unwrap_or(0);
-        for access in gate::accesses(vector, efer & EFER_LMA != 0, [idt, task, gdt], [cs, ss, rsp], stack_base, &read) {
+        for access in
+            gate::accesses(vector, efer & EFER_LMA != 0, [idt, task, gdt], [cs, ss, rsp], stack_base, &read)
+        {
             let at = |address: u64| match &self.ram {
                 Some(ram) => ram.translate(&regs, address),
                 None => Err("the guest's memory file could not be opened".to_owned()),
@@ -615,16 +641,26 @@ impl State {
                     format!("the software interrupt {vector:#x} uses memory at {address:#x}: {why}"),
                 )
             })?;
-            let next_page =
-                access.crosses_page().then(|| at((address & !(PAGE_SIZE - 1)).wrapping_add(PAGE_SIZE)).ok()).flatten();
-            self.session.access(&Access { paddr: PhysAddr(paddr), next_page: next_page.map(PhysAddr), ..access })?;
+            let next_page = access
+                .crosses_page()
+                .then(|| at((address & !(PAGE_SIZE - 1)).wrapping_add(PAGE_SIZE)).ok())
+                .flatten();
+            self.session.access(&Access {
+                paddr: PhysAddr(paddr),
+                next_page: next_page.map(PhysAddr),
+                ..access
+            })?;
         }
         Ok(())
     }
 
     fn access(&mut self, memory: &Memory, vaddr: u64) -> Result<(), Refusal> {
-        let no_address =
-            || Refusal::new("physical_address", format!("QEMU gives no physical address for the access at {vaddr:#x}"));
+        let no_address = || {
+            Refusal::new(
+                "physical_address",
+                format!("QEMU gives no physical address for the access at {vaddr:#x}"),
+            )
+        };
         let (paddr, io) = memory.physical(0).ok_or_else(no_address)?;
         let mut access = Access {
             store: memory.is_store(),
@@ -659,8 +695,11 @@ impl State {
                 regs.set(Reg::Rip, site.pc.wrapping_add(u64::from(site.len)));
                 let ram = self.ram.as_ref();
                 let copy = || {
-                    let ram = ram.ok_or_else(|| Refusal::new("ram", "the guest's memory file could not be opened"))?;
-                    ram.copy().map_err(|error| Refusal::new("ram", format!("cannot read the guest's memory: {error}")))
+                    let ram = ram
+                        .ok_or_else(|| Refusal::new("ram", "the guest's memory file could not be opened"))?;
+                    ram.copy().map_err(|error| {
+                        Refusal::new("ram", format!("cannot read the guest's memory: {error}"))
+                    })
                 };
                 // The next interrupt may come before another block begins.
                 (self.last_cs, self.interrupt) = (regs.get_or_zero(Reg::Cs), None);
@@ -706,9 +745,12 @@ impl State {
         match load {
             Load::Lgdt => self.system(vcpu).table(Reg::GdtrBase, Reg::GdtrLimit, size, value),
             Load::Lidt => self.system(vcpu).table(Reg::IdtrBase, Reg::IdtrLimit, size, value),
-            // The selector itself; the processor's own reads of the descriptor are eight bytes or in a helper.
+            // The selector itself; the processor's own reads of the descriptor are eight bytes or
+            // in a helper.
             Load::Ltr(Operand::Memory) if size == 2 => self.task_register(vcpu, Reg::Tr, Reg::TrBase, value),
-            Load::Lldt(Operand::Memory) if size == 2 => self.task_register(vcpu, Reg::Ldtr, Reg::LdtrBase, value),
+            Load::Lldt(Operand::Memory) if size == 2 => {
+                self.task_register(vcpu, Reg::Ldtr, Reg::LdtrBase, value)
+            }
             _ => {}
         }
     }
@@ -722,7 +764,8 @@ impl State {
         if let Some(low) = descriptor(tables, selector) {
             let mut base = low.base();
             if efer & EFER_LMA != 0 {
-                // System descriptors have sixteen bytes in long mode; the upper half of the base comes third.
+                // System descriptors have sixteen bytes in long mode; the upper half of the base
+                // comes third.
                 let high = tables.address(selector).and_then(|at| qword(at.wrapping_add(8)));
                 base |= high.unwrap_or(0) << 32;
             }
@@ -761,7 +804,8 @@ fn read_string(addr: u64) -> Result<String, Refusal> {
         let at = addr.wrapping_add(bytes.len() as u64);
         let in_page = (PAGE_SIZE - at % PAGE_SIZE).min((MAX_STRING - bytes.len()) as u64) as usize;
         let Some(part) = qemu::read_memory(at, in_page) else {
-            let message = format!("a mark's string at {addr:#x} is not in memory; use the macros of virtuoso.h");
+            let message =
+                format!("a mark's string at {addr:#x} is not in memory; use the macros of virtuoso.h");
             return Err(Refusal::new("string", message));
         };
         if let Some(end) = part.iter().position(|&byte| byte == 0) {
@@ -771,5 +815,8 @@ fn read_string(addr: u64) -> Result<String, Refusal> {
         }
         bytes.extend(part);
     }
-    Err(Refusal::new("string", format!("a mark's string at {addr:#x} has more than {} bytes", MAX_STRING - 1)))
+    Err(Refusal::new(
+        "string",
+        format!("a mark's string at {addr:#x} has more than {} bytes", MAX_STRING - 1),
+    ))
 }

@@ -1,4 +1,5 @@
-//! QEMU's plugin interface, version 4, by hand (`qemu-plugin.h` of QEMU 9.2 and later), and safe wrappers.
+//! QEMU's plugin interface, version 4, by hand (`qemu-plugin.h` of QEMU 9.2 and later), and safe
+//! wrappers.
 //!
 //! The wrappers may be called only inside callbacks, which is where [`crate::plugin`] calls them.
 
@@ -96,9 +97,25 @@ unsafe extern "C" {
     fn qemu_plugin_register_vcpu_init_cb(id: PluginId, cb: VcpuSimpleCb);
     fn qemu_plugin_register_vcpu_tb_trans_cb(id: PluginId, cb: TransCb);
     fn qemu_plugin_register_atexit_cb(id: PluginId, cb: UdataCb, userdata: *mut c_void);
-    fn qemu_plugin_register_vcpu_tb_exec_cb(tb: *mut Tb, cb: VcpuUdataCb, flags: CbFlags, userdata: *mut c_void);
-    fn qemu_plugin_register_vcpu_insn_exec_cb(insn: *mut Insn, cb: VcpuUdataCb, flags: CbFlags, userdata: *mut c_void);
-    fn qemu_plugin_register_vcpu_mem_cb(insn: *mut Insn, cb: MemCb, flags: CbFlags, rw: c_int, userdata: *mut c_void);
+    fn qemu_plugin_register_vcpu_tb_exec_cb(
+        tb: *mut Tb,
+        cb: VcpuUdataCb,
+        flags: CbFlags,
+        userdata: *mut c_void,
+    );
+    fn qemu_plugin_register_vcpu_insn_exec_cb(
+        insn: *mut Insn,
+        cb: VcpuUdataCb,
+        flags: CbFlags,
+        userdata: *mut c_void,
+    );
+    fn qemu_plugin_register_vcpu_mem_cb(
+        insn: *mut Insn,
+        cb: MemCb,
+        flags: CbFlags,
+        rw: c_int,
+        userdata: *mut c_void,
+    );
     fn qemu_plugin_tb_n_insns(tb: *const Tb) -> usize;
     fn qemu_plugin_tb_get_insn(tb: *const Tb, index: usize) -> *mut Insn;
     fn qemu_plugin_insn_data(insn: *const Insn, dest: *mut c_void, len: usize) -> usize;
@@ -119,7 +136,8 @@ unsafe extern "C" {
     fn g_byte_array_free(array: *mut GByteArray, free_segment: c_int) -> *mut u8;
 }
 
-/// Asks for all translations and callbacks to be dropped; `cb` runs when that has happened and registers anew.
+/// Asks for all translations and callbacks to be dropped; `cb` runs when that has happened and
+/// registers anew.
 pub fn reset(id: PluginId, cb: SimpleCb) {
     // SAFETY: called from callbacks with this plugin's own id.
     unsafe { qemu_plugin_reset(id, cb) }
@@ -127,8 +145,8 @@ pub fn reset(id: PluginId, cb: SimpleCb) {
 
 /// Registers the callbacks that are always there.
 pub fn register(id: PluginId, vcpu_init: VcpuSimpleCb, translate: TransCb, exit: UdataCb) {
-    // SAFETY: called from the install and reset callbacks with this plugin's own id; the functions live as long as the
-    // process because the plugin is never unloaded.
+    // SAFETY: called from the install and reset callbacks with this plugin's own id; the functions
+    // live as long as the process because the plugin is never unloaded.
     unsafe {
         qemu_plugin_register_vcpu_init_cb(id, vcpu_init);
         qemu_plugin_register_vcpu_tb_trans_cb(id, translate);
@@ -149,7 +167,8 @@ impl Block {
     /// Calls `cb` each time the block starts.
     pub fn on_exec<T: Sync>(&self, cb: VcpuUdataCb, data: &'static T) {
         let data = std::ptr::from_ref(data).cast_mut().cast();
-        // SAFETY: the block is being translated (see `new`); the data is never freed and callbacks only read it.
+        // SAFETY: the block is being translated (see `new`); the data is never freed and callbacks
+        // only read it.
         unsafe { qemu_plugin_register_vcpu_tb_exec_cb(self.0, cb, CbFlags::ReadRegs, data) }
     }
 
@@ -184,7 +203,14 @@ impl TranslatedInsn {
     /// Calls `cb` before it executes.
     pub fn on_exec<T: Sync>(&self, cb: VcpuUdataCb, flags: CbFlags, data: &'static T) {
         // SAFETY: as in `pc`; the data is never freed and callbacks only read it.
-        unsafe { qemu_plugin_register_vcpu_insn_exec_cb(self.0, cb, flags, std::ptr::from_ref(data).cast_mut().cast()) }
+        unsafe {
+            qemu_plugin_register_vcpu_insn_exec_cb(
+                self.0,
+                cb,
+                flags,
+                std::ptr::from_ref(data).cast_mut().cast(),
+            )
+        }
     }
 
     /// Calls `cb` after each of its accesses.
@@ -240,7 +266,8 @@ impl Memory {
         // SAFETY: as in `size`; the handle is used before the callback returns.
         unsafe {
             let hwaddr = qemu_plugin_get_hwaddr(self.info, self.vaddr.wrapping_add(offset));
-            (!hwaddr.is_null()).then(|| (qemu_plugin_hwaddr_phys_addr(hwaddr), qemu_plugin_hwaddr_is_io(hwaddr)))
+            (!hwaddr.is_null())
+                .then(|| (qemu_plugin_hwaddr_phys_addr(hwaddr), qemu_plugin_hwaddr_is_io(hwaddr)))
         }
     }
 }
@@ -271,16 +298,16 @@ pub struct Registers {
     buffer: *mut GByteArray,
 }
 
-// SAFETY: the handles are constants that QEMU hands to every vCPU thread alike, and the buffer is used by one thread at a
-// time because the plugin's state lies behind a mutex.
+// SAFETY: the handles are constants that QEMU hands to every vCPU thread alike, and the buffer is
+// used by one thread at a time because the plugin's state lies behind a mutex.
 unsafe impl Send for Registers {}
 
 impl Registers {
     /// Finds the registers. Called in a vCPU's init callback.
     pub fn find() -> Self {
         let mut known = Vec::new();
-        // SAFETY: called in vCPU context. The array holds `len` descriptors whose names are C strings that outlive it; it
-        // is freed once, with its memory.
+        // SAFETY: called in vCPU context. The array holds `len` descriptors whose names are C
+        // strings that outlive it; it is freed once, with its memory.
         let buffer = unsafe {
             let array = qemu_plugin_get_registers();
             if !array.is_null() {
@@ -312,10 +339,11 @@ impl Registers {
         wanted.iter().copied().find(|reg| self.by_reg[reg.index()].is_none())
     }
 
-    /// The low and the high 64 bits of a register as QEMU keeps it: for the second half of a register pair, the pair's.
+    /// The low and the high 64 bits of a register as QEMU keeps it: for the second half of a
+    /// register pair, the pair's.
     fn read_handle(&self, handle: *mut Register) -> Option<(u64, u64)> {
-        // SAFETY: called inside a callback that may read registers; QEMU appends to the buffer, which is emptied before, and
-        // the slice ends before the buffer is used again.
+        // SAFETY: called inside a callback that may read registers; QEMU appends to the buffer,
+        // which is emptied before, and the slice ends before the buffer is used again.
         let bytes = unsafe {
             g_byte_array_set_size(self.buffer, 0);
             if qemu_plugin_read_register(handle, self.buffer) <= 0 {
@@ -324,7 +352,8 @@ impl Registers {
             std::slice::from_raw_parts((*self.buffer).data, (*self.buffer).len as usize)
         };
         if let Some(word) = bytes.first_chunk() {
-            let high = bytes[8..].iter().take(8).rev().fold(0, |word: u64, &byte| word << 8 | u64::from(byte));
+            let high =
+                bytes[8..].iter().take(8).rev().fold(0, |word: u64, &byte| word << 8 | u64::from(byte));
             return Some((u64::from_le_bytes(*word), high));
         }
         Some((bytes.iter().rev().fold(0, |word: u64, &byte| word << 8 | u64::from(byte)), 0))
@@ -365,7 +394,8 @@ impl Drop for Registers {
     }
 }
 
-/// What a register is called in QEMU's gdb description (`gdb-xml/i386-64bit.xml`, `i386-32bit.xml`).
+/// What a register is called in QEMU's gdb description (`gdb-xml/i386-64bit.xml`,
+/// `i386-32bit.xml`).
 fn target(name: &str) -> Option<Target> {
     if let Some(number) = name.strip_prefix("xmm") {
         return number.parse().ok().filter(|&n: &usize| n < 16).map(|n| Target::Two(Reg::xmm_lo(n)));
@@ -400,13 +430,13 @@ fn target(name: &str) -> Option<Target> {
 
 /// Reads guest memory through the current page tables; `None` where nothing is mapped.
 pub fn read_memory(addr: u64, len: usize) -> Option<Vec<u8>> {
-    // SAFETY: called inside a callback in vCPU context; the buffer is ours, holds `len` bytes after success, is copied
-    // and freed once.
+    // SAFETY: called inside a callback in vCPU context; the buffer is ours, holds `len` bytes after
+    // success, is copied and freed once.
     unsafe {
         let buffer = g_byte_array_new();
         let ok = qemu_plugin_read_memory_vaddr(addr, buffer, len);
-        let bytes =
-            (ok && (*buffer).len as usize >= len).then(|| std::slice::from_raw_parts((*buffer).data, len).to_vec());
+        let bytes = (ok && (*buffer).len as usize >= len)
+            .then(|| std::slice::from_raw_parts((*buffer).data, len).to_vec());
         g_byte_array_free(buffer, 1);
         bytes
     }

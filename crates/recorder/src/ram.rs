@@ -1,4 +1,5 @@
-//! The file behind the guest's RAM (`memory-backend-file,share=on`): read where the guest's stores land.
+//! The file behind the guest's RAM (`memory-backend-file,share=on`): read where the guest's stores
+//! land.
 
 use std::fs::File;
 use std::io;
@@ -77,7 +78,8 @@ impl Ram {
             match paging::translate(&tables, mode, root, VirtAddr(address)) {
                 Ok(found) => return Ok(found.paddr.0),
                 Err(TranslateError::Memory { source: MemoryError::Absent(addr), .. }) => {
-                    let page = self.page(addr.page().0).ok_or_else(|| format!("there is no memory at {addr}"))?;
+                    let page =
+                        self.page(addr.page().0).ok_or_else(|| format!("there is no memory at {addr}"))?;
                     tables.0.push((addr.page(), page));
                 }
                 Err(error) => return Err(error.to_string()),

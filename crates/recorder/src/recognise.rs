@@ -46,11 +46,14 @@ pub enum Load {
 pub fn load(bytes: &[u8]) -> Option<Load> {
     let mut rest = bytes;
     let mut rex = 0;
-    while let [first @ (0x66 | 0x67 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0xf2 | 0xf3), tail @ ..] = rest {
+    while let [first @ (0x66 | 0x67 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0xf2 | 0xf3), tail @ ..] =
+        rest
+    {
         let _ = first;
         rest = tail;
     }
-    // REX exists in 64-bit code only; elsewhere these bytes are complete instructions and 0f never follows inside one.
+    // REX exists in 64-bit code only; elsewhere these bytes are complete instructions and 0f never
+    // follows inside one.
     if let [byte @ 0x40..=0x4f, tail @ ..] = rest {
         rex = *byte;
         rest = tail;
@@ -64,7 +67,8 @@ pub fn load(bytes: &[u8]) -> Option<Load> {
             _ => None,
         },
         [0x0f, 0x00, modrm, ..] => {
-            let operand = if *modrm >= 0xc0 { Operand::Register(modrm & 7 | (rex & 1) << 3) } else { Operand::Memory };
+            let operand =
+                if *modrm >= 0xc0 { Operand::Register(modrm & 7 | (rex & 1) << 3) } else { Operand::Memory };
             match modrm >> 3 & 7 {
                 2 => Some(Load::Lldt(operand)),
                 3 => Some(Load::Ltr(operand)),
@@ -83,7 +87,8 @@ pub fn interrupt(bytes: &[u8]) -> Option<u8> {
     }
 }
 
-/// The address in 32-bit code of a memory operand in FS or GS without a register: a cell of per-CPU or per-thread memory.
+/// The address in 32-bit code of a memory operand in FS or GS without a register: a cell of per-CPU
+/// or per-thread memory.
 pub fn segment_cell(bytes: &[u8]) -> Option<u32> {
     let mut rest = bytes;
     let mut segment = false;
@@ -105,12 +110,15 @@ pub fn halts(bytes: &[u8]) -> bool {
     bytes == [0xf4]
 }
 
-/// Whether the instruction's result is no function of registers and memory (`rdtsc`, `rdpmc`, `rdmsr`, `cpuid`, `in`, `rdrand`, `rdseed`, `rdtscp`,
-/// `xgetbv`, `rdpkru`, `mov` from debug and control registers): registers are recorded again right after it, for nothing can compute them.
+/// Whether the instruction's result is no function of registers and memory (`rdtsc`, `rdpmc`,
+/// `rdmsr`, `cpuid`, `in`, `rdrand`, `rdseed`, `rdtscp`, `xgetbv`, `rdpkru`, `mov` from debug and
+/// control registers): registers are recorded again right after it, for nothing can compute them.
 pub fn undetermined(bytes: &[u8]) -> bool {
     let mut rest = bytes;
-    while let [0x66 | 0x67 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0xf0 | 0xf2 | 0xf3 | 0x40..=0x4f, tail @ ..] =
-        rest
+    while let [
+        0x66 | 0x67 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0xf0 | 0xf2 | 0xf3 | 0x40..=0x4f,
+        tail @ ..,
+    ] = rest
     {
         rest = tail;
     }
@@ -141,7 +149,8 @@ impl Touches {
     }
 }
 
-/// Which registers an instruction may change; rather too many than too few. Right in every code size.
+/// Which registers an instruction may change; rather too many than too few. Right in every code
+/// size.
 pub fn touches(bytes: &[u8]) -> Touches {
     const NONE: Touches = Touches { vector: false, system: false };
     const VECTOR: Touches = Touches { vector: true, system: false };
@@ -155,11 +164,23 @@ pub fn touches(bytes: &[u8]) -> Touches {
     }
     match rest {
         [0x0f, opcode, ..] => match opcode {
-            // Descriptor tables, swapgs; syscall, sysret, clts; mov to control registers; wrmsr, sysenter, sysexit; pop fs/gs; lss.
-            0x00 | 0x01 | 0x05..=0x09 | 0x20..=0x23 | 0x30 | 0x34 | 0x35 | 0xa1 | 0xa9 | 0xaa | 0xb2 | 0xb4 | 0xb5 => {
-                SYSTEM
-            }
-            // ud2, prefetch, nop, rdtsc, rdmsr, rdpmc, cmovcc, jcc, setcc, bit and double shifts, imul, cmpxchg, movzx, xadd, movnti, bswap.
+            // Descriptor tables, swapgs; syscall, sysret, clts; mov to control registers; wrmsr,
+            // sysenter, sysexit; pop fs/gs; lss.
+            0x00
+            | 0x01
+            | 0x05..=0x09
+            | 0x20..=0x23
+            | 0x30
+            | 0x34
+            | 0x35
+            | 0xa1
+            | 0xa9
+            | 0xaa
+            | 0xb2
+            | 0xb4
+            | 0xb5 => SYSTEM,
+            // ud2, prefetch, nop, rdtsc, rdmsr, rdpmc, cmovcc, jcc, setcc, bit and double shifts,
+            // imul, cmpxchg, movzx, xadd, movnti, bswap.
             0x0b | 0x0d | 0x18..=0x1f | 0x31..=0x33 | 0x40..=0x4f | 0x80..=0xa0 | 0xa2..=0xa5 | 0xa8 => NONE,
             0xab..=0xad | 0xaf..=0xb1 | 0xb3 | 0xb6..=0xc1 | 0xc3 | 0xc7..=0xcf => NONE,
             // fxrstor, ldmxcsr, but also wrfsbase.
@@ -191,9 +212,15 @@ mod tests {
     #[test]
     fn touched_registers() {
         let kind = |bytes: &[u8]| (touches(bytes).vector, touches(bytes).system);
-        for plain in
-            [&[0x48, 0x89, 0xd8][..], &[0x0f, 0x84, 0, 0, 0, 0], &[0xf3, 0x48, 0xab], &[0x90], &[0x40], &[], &[0x66]]
-        {
+        for plain in [
+            &[0x48, 0x89, 0xd8][..],
+            &[0x0f, 0x84, 0, 0, 0, 0],
+            &[0xf3, 0x48, 0xab],
+            &[0x90],
+            &[0x40],
+            &[],
+            &[0x66],
+        ] {
             assert_eq!(kind(plain), (false, false), "{plain:x?}");
         }
         for vector in [&[0x66, 0x0f, 0xef, 0xc0][..], &[0xf3, 0x41, 0x0f, 0x6f, 0x07], &[0x0f, 0x28, 0xc1]] {
@@ -224,9 +251,14 @@ mod tests {
         assert_eq!(load(&[0x0f, 0x00, 0x1f]), Some(Load::Ltr(Operand::Memory)));
         assert_eq!(load(&[0x0f, 0x00, 0xd0]), Some(Load::Lldt(Operand::Register(0))));
         // swapgs, sgdt, str, vmcall and ordinary code are none.
-        for other in
-            [&[0x0f, 0x01, 0xf8][..], &[0x0f, 0x01, 0x07], &[0x0f, 0x00, 0xc8], &[0x0f, 0x01, 0xc1], &[0x90], &[]]
-        {
+        for other in [
+            &[0x0f, 0x01, 0xf8][..],
+            &[0x0f, 0x01, 0x07],
+            &[0x0f, 0x00, 0xc8],
+            &[0x0f, 0x01, 0xc1],
+            &[0x90],
+            &[],
+        ] {
             assert_eq!(load(other), None);
         }
     }
@@ -235,7 +267,11 @@ mod tests {
     fn cells_in_segments_are_those_with_an_address_and_no_register() {
         assert_eq!(segment_cell(&[0x64, 0xa1, 0x08, 0x08, 0xe8, 0xc1]), Some(0xc1e8_0808), "mov eax, fs:[x]");
         assert_eq!(segment_cell(&[0x64, 0xff, 0x0d, 4, 3, 2, 1]), Some(0x0102_0304), "dec dword fs:[x]");
-        assert_eq!(segment_cell(&[0x65, 0x0f, 0xb6, 0x05, 4, 3, 2, 1]), Some(0x0102_0304), "movzx eax, byte gs:[x]");
+        assert_eq!(
+            segment_cell(&[0x65, 0x0f, 0xb6, 0x05, 4, 3, 2, 1]),
+            Some(0x0102_0304),
+            "movzx eax, byte gs:[x]"
+        );
         assert_eq!(segment_cell(&[0x64, 0x8b, 0x03]), None, "mov eax, fs:[ebx]");
         assert_eq!(segment_cell(&[0xa1, 0x08, 0x08, 0xe8, 0xc1]), None, "mov eax, [x]");
         assert_eq!(segment_cell(&[0x64, 0xa1, 0x08]), None);

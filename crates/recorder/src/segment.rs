@@ -45,7 +45,8 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Where a selector's descriptor lies: bit 2 chooses the table; `None` for null selectors and a table that was not seen.
+    /// Where a selector's descriptor lies: bit 2 chooses the table; `None` for null selectors and a
+    /// table that was not seen.
     pub const fn address(self, selector: u64) -> Option<u64> {
         let table = if selector & 4 != 0 {
             self.local

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use machine::{PhysAddr, Reg, RegFile, VirtAddr};
-use trace::{Access, Direction, Header, IdleCell, InsnId, RamRange, Recorded, TraceError, TraceWriter, Variable};
+use trace::{
+    Access, Direction, Header, IdleCell, InsnId, RamRange, Recorded, TraceError, TraceWriter, Variable,
+};
 
 use crate::config::Config;
 use crate::ram;
@@ -20,7 +22,8 @@ const MAX_INSTRUCTIONS: u64 = 1 << 30;
 /// Most declarations of one program.
 const MAX_VARIABLES: usize = 256;
 
-/// Registers read at each block's start: the general ones, then system registers, then vector registers.
+/// Registers read at each block's start: the general ones, then system registers, then vector
+/// registers.
 pub const BLOCK_REGS: [Reg; 68] = {
     let mut regs = [Reg::Cs; 68];
     let mut i = 0;
@@ -62,14 +65,16 @@ pub const BLOCK_REGS: [Reg; 68] = {
 
 /// Where the system registers lie in [`BLOCK_REGS`].
 pub const SYSTEM_REGS: Range<usize> = 16..31;
-/// Where the bases that QEMU does not show lie in [`BLOCK_REGS`]: of ES, CS, SS and DS, as [`SELECTORS`].
+/// Where the bases that QEMU does not show lie in [`BLOCK_REGS`]: of ES, CS, SS and DS, as
+/// [`SELECTORS`].
 pub const BASE_REGS: Range<usize> = 31..35;
 /// The selectors of these bases.
 pub const SELECTORS: [Reg; 4] = [Reg::Es, Reg::Cs, Reg::Ss, Reg::Ds];
 /// Where MXCSR and the vector registers lie in [`BLOCK_REGS`].
 pub const VECTOR_REGS: Range<usize> = 35..68;
 
-/// Why a mark was refused or a recording given up. The first word goes into the status file for programs.
+/// Why a mark was refused or a recording given up. The first word goes into the status file for
+/// programs.
 #[derive(Debug)]
 pub struct Refusal {
     pub kind: &'static str,
@@ -181,7 +186,10 @@ impl Session {
         declared.variables.retain(|other| other.name != variable.name);
         if declared.variables.len() >= MAX_VARIABLES {
             declared.incomplete = true;
-            return Err(Refusal::new("specification", format!("more than {MAX_VARIABLES} inputs and outputs")));
+            return Err(Refusal::new(
+                "specification",
+                format!("more than {MAX_VARIABLES} inputs and outputs"),
+            ));
         }
         declared.variables.push(variable);
         Ok(())
@@ -199,11 +207,15 @@ impl Session {
         if let Some(running) = self.recording.take() {
             return Err(Refusal::new(
                 "nested_begin",
-                format!("begin mark of \"{name}\" inside the recording of \"{}\": one at a time", running.program),
+                format!(
+                    "begin mark of \"{name}\" inside the recording of \"{}\": one at a time",
+                    running.program
+                ),
             ));
         }
         if abi & 0xffff_ffff != MARKER_ABI {
-            let message = format!("\"{name}\" was built for marker protocol {abi}, this recorder speaks {MARKER_ABI}");
+            let message =
+                format!("\"{name}\" was built for marker protocol {abi}, this recorder speaks {MARKER_ABI}");
             return Err(Refusal::new("protocol", message));
         }
         if name.is_empty()
@@ -218,7 +230,8 @@ impl Session {
         let space = space(regs.get_or_zero(Reg::Cr3));
         let Declared { variables, incomplete } = self.declared.remove(&space).unwrap_or_default();
         if incomplete {
-            let message = format!("\"{name}\" is not recorded because one of its inputs or outputs was refused");
+            let message =
+                format!("\"{name}\" is not recorded because one of its inputs or outputs was refused");
             return Err(Refusal::new("specification", message));
         }
         check_lengths(name, &variables)?;
@@ -269,7 +282,11 @@ impl Session {
             vcpu,
             vcpus: self.vcpus,
             mode_bits,
-            recorded: Recorded { block_registers: BLOCK_REGS.to_vec(), access_values: true, physical_addresses: true },
+            recorded: Recorded {
+                block_registers: BLOCK_REGS.to_vec(),
+                access_values: true,
+                physical_addresses: true,
+            },
             variables,
             ram_size: self.config.ram_size,
             ram_ranges: self
@@ -283,7 +300,8 @@ impl Session {
         }
     }
 
-    /// An end mark: writes the file. `Ok(false)`: it belongs to another program, the recording goes on.
+    /// An end mark: writes the file. `Ok(false)`: it belongs to another program, the recording goes
+    /// on.
     pub fn end(&mut self, vcpu: u32, regs: RegFile) -> Result<bool, Refusal> {
         let space = space(regs.get_or_zero(Reg::Cr3));
         match &self.recording {
@@ -294,13 +312,15 @@ impl Session {
                 ));
             }
             Some(recording) if recording.space != space => {
-                let message = format!("end mark of another process during the recording of \"{}\"", recording.program);
+                let message =
+                    format!("end mark of another process during the recording of \"{}\"", recording.program);
                 self.report(&Refusal::new("unmatched_end", message));
                 return Ok(false);
             }
             Some(recording) if recording.vcpu != vcpu => {
                 let message = format!(
-                    "\"{}\" moved from CPU {} to CPU {vcpu} while it was recorded; use -smp 1 or pin the program",
+                    "\"{}\" moved from CPU {} to CPU {vcpu} while it was recorded; use -smp 1 or pin the \
+                     program",
                     recording.program, recording.vcpu
                 );
                 return Err(Refusal::new("migrated", message));
@@ -326,8 +346,8 @@ impl Session {
         Ok(true)
     }
 
-    /// A block begins with these registers: indices into [`BLOCK_REGS`], ascending, and values. Registers left out are
-    /// known not to have changed.
+    /// A block begins with these registers: indices into [`BLOCK_REGS`], ascending, and values.
+    /// Registers left out are known not to have changed.
     pub fn block(&mut self, values: &[(usize, u64)]) -> Result<(), Refusal> {
         let Some(recording) = &mut self.recording else { return Ok(()) };
         recording.changed.clear();
@@ -373,7 +393,8 @@ impl Session {
     pub fn exit(&mut self) {
         if let Some(recording) = &self.recording {
             let message = format!(
-                "\"{}\" did not reach its end mark before the machine stopped: call virtuoso_end on every path",
+                "\"{}\" did not reach its end mark before the machine stopped: call virtuoso_end on every \
+                 path",
                 recording.program
             );
             self.report(&Refusal::new("missing_end", message));
@@ -392,18 +413,23 @@ const fn space(cr3: u64) -> u64 {
     cr3 & 0x000f_ffff_ffff_f000
 }
 
-/// Marks belong to a process: the system's own code has no variables and no system calls of its own.
+/// Marks belong to a process: the system's own code has no variables and no system calls of its
+/// own.
 fn in_process(program: &str, mark: &str, regs: &RegFile) -> Result<(), Refusal> {
     // CR0.PG (SDM vol. 3 section 2.5): real mode, and systems without page tables.
     const PAGING: u64 = 1 << 31;
     if regs.get(Reg::Cr0).is_some_and(|cr0| cr0 & PAGING == 0) {
-        let why = "set in code that runs with paging off: such code is not supported, set both marks in a program of a system with paging";
+        let why = "set in code that runs with paging off: such code is not supported, set both marks in a \
+            program of a system with paging";
         return Err(Refusal::new("paging", format!("{mark} mark of \"{program}\" {why}")));
     }
     match regs.get(Reg::Cpl) {
         Some(level) if level != 3 => Err(Refusal::new(
             "privilege",
-            format!("{mark} mark of \"{program}\" at privilege level {level}: set both marks in the trainer itself"),
+            format!(
+                "{mark} mark of \"{program}\" at privilege level {level}: set both marks in the trainer \
+                 itself"
+            ),
         )),
         _ => Ok(()),
     }
@@ -417,7 +443,8 @@ fn check_lengths(program: &str, variables: &[Variable]) -> Result<(), Refusal> {
             let found = variables.iter().any(|v| v.name == *field && matches!(v.ty, VarType::Scalar(_)));
             if !found {
                 let message = format!(
-                    "\"{program}\": the length of \"{}\" is \"{field}\", but no scalar input or output has that name",
+                    "\"{program}\": the length of \"{}\" is \"{field}\", but no scalar input or output has \
+                     that name",
                     variable.name
                 );
                 return Err(Refusal::new("specification", message));
@@ -537,7 +564,10 @@ mod tests {
         let left: Vec<_> = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left.len(), 2, "{left:?}");
         let status = std::fs::read_to_string(out.join("status")).unwrap();
-        assert!(status.contains("\"kind\":\"missing_end\"") && status.ends_with("{\"event\":\"exit\"}\n"), "{status}");
+        assert!(
+            status.contains("\"kind\":\"missing_end\"") && status.ends_with("{\"event\":\"exit\"}\n"),
+            "{status}"
+        );
         std::fs::remove_dir_all(out).unwrap();
     }
 }

@@ -1,4 +1,5 @@
-//! Prints every change of a register in a replay: `watch TRACE REG [FROM [COUNT]]`. For finding lifter bugs.
+//! Prints every change of a register in a replay: `watch TRACE REG [FROM [COUNT]]`. For finding
+//! lifter bugs.
 
 use slicer::replay::{Blind, Replay};
 use virtuoso_slicer as slicer;
@@ -20,7 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         last = Some(before);
         let ended = replay.step(step, &mut Blind);
-        let diverted = step + 1 < recording.steps.len() && !(ended.complete && ended.next == recording.pc(step + 1));
+        let diverted =
+            step + 1 < recording.steps.len() && !(ended.complete && ended.next == recording.pc(step + 1));
         if diverted {
             if step >= from {
                 println!(

@@ -1,7 +1,9 @@
-//! By what per-CPU memory is recognised in a target whose registers nobody kept: words of it that hold an address in it.
+//! By what per-CPU memory is recognised in a target whose registers nobody kept: words of it that
+//! hold an address in it.
 //!
-//! Of lists that are empty in training and not elsewhere there may be many among them; whoever uses anchors asks for a majority, and a second boot
-//! (`build --base`) takes away those that were chance. What the words are for nobody needs to know.
+//! Of lists that are empty in training and not elsewhere there may be many among them; whoever uses
+//! anchors asks for a majority, and a second boot (`build --base`) takes away those that were
+//! chance. What the words are for nobody needs to know.
 
 use ir::program::Anchor;
 use machine::Reg;

@@ -28,7 +28,8 @@ pub struct BuildOptions {
     pub policy: Policy,
     /// Entry addresses of the trainer's allocator functions, from its own symbols.
     pub summaries: FxHashMap<u64, Summary>,
-    /// Cells that runs give these values; see [`Start::view_cells`]. Empty: the view is the paused processor's.
+    /// Cells that runs give these values; see [`Start::view_cells`]. Empty: the view is the paused
+    /// processor's.
     pub view: Vec<ViewCell>,
 }
 
@@ -112,7 +113,8 @@ pub fn build_each(
             if (0..output.size).any(|at| depend.read_first.contains(&(output.addr.0 + at))) {
                 return Err(Error::OutputRead { name: output.name.clone() });
             }
-            let bytes: Vec<u64> = (0..output.size).filter_map(|at| depend.user_byte(output.addr.0 + at)).collect();
+            let bytes: Vec<u64> =
+                (0..output.size).filter_map(|at| depend.user_byte(output.addr.0 + at)).collect();
             if !depend.criterion(bytes.into_iter()) {
                 return Err(Error::Foreign { what: format!("the output {}", output.name) });
             }
@@ -156,8 +158,10 @@ pub fn build_each(
         Ok(program)
     };
     let Some((&last, before)) = policies.split_last() else { return Ok(Vec::new()) };
-    let mut programs: Vec<Program> =
-        before.iter().map(|&policy| emit(graph.clone(), table.clone(), policy)).collect::<Result<_, Error>>()?;
+    let mut programs: Vec<Program> = before
+        .iter()
+        .map(|&policy| emit(graph.clone(), table.clone(), policy))
+        .collect::<Result<_, Error>>()?;
     programs.push(emit(graph, table, last)?);
     Ok(programs)
 }
@@ -187,7 +191,8 @@ fn sliced(
     slice
 }
 
-/// The pages that a recording's process had to itself at the begin mark, by frame. A whole run has no frames of the process.
+/// The pages that a recording's process had to itself at the begin mark, by frame. A whole run has
+/// no frames of the process.
 fn own_frames(recording: &Recording, start: &Start<'_>) -> Result<FxHashMap<u64, u64>, Error> {
     let own = |space: &AddressSpace<'_>| {
         let pages = space.user.iter().filter(|(page, _)| !space.shared.contains_key(page));
@@ -211,7 +216,9 @@ fn not_its_own(graph: &Graph, slice: &Slice, table: &CodeTable) -> Result<(), Er
         return Err(Error::Device { pc });
     }
     match first(&graph.foreign) {
-        Some(pc) => Err(Error::Foreign { what: format!("what the instruction at {pc:#x} reads for the answer") }),
+        Some(pc) => {
+            Err(Error::Foreign { what: format!("what the instruction at {pc:#x} reads for the answer") })
+        }
         None => Ok(()),
     }
 }
@@ -230,13 +237,15 @@ fn alike(first: &Recording, other: &Recording) -> Result<(), Error> {
     } else if a.variables != b.variables {
         "their inputs and outputs differ; record both with the same trainer binary".to_string()
     } else if start(first) != start(other) {
-        "their begin marks lie at different addresses; record both with the same trainer binary, without randomisation"
+        "their begin marks lie at different addresses; record both with the same trainer binary, without \
+         randomisation"
             .to_string()
     } else if [Reg::Lstar, Reg::Cstar, Reg::SysenterEip]
         .iter()
         .any(|&reg| at(first, reg).zip(at(other, reg)).is_some_and(|(one, two)| one != two))
     {
-        "their kernels lie at different addresses; build from recordings of one base and give one of the other as --base"
+        "their kernels lie at different addresses; build from recordings of one base and give one of the \
+         other as --base"
             .to_string()
     } else {
         return Ok(());
@@ -253,12 +262,18 @@ fn windows(pages: &[UserPage]) -> FxHashMap<u64, u64> {
     pages.iter().filter_map(window).collect()
 }
 
-/// The constants of the slice's instructions that are others in another boot: by instruction, operation and operand, the number among all of them.
+/// The constants of the slice's instructions that are others in another boot: by instruction,
+/// operation and operand, the number among all of them.
 pub(crate) type Constants = FxHashMap<(u32, usize), Vec<(usize, u32)>>;
 
 fn moving(start: &Start<'_>, table: &CodeTable, graph: &Graph, slice: &Slice) -> (Constants, Vec<Moved>) {
-    let mut codes: Vec<u32> =
-        graph.sites.iter().enumerate().filter(|(site, _)| slice.sites[*site]).map(|(_, site)| site.code).collect();
+    let mut codes: Vec<u32> = graph
+        .sites
+        .iter()
+        .enumerate()
+        .filter(|(site, _)| slice.sites[*site])
+        .map(|(_, site)| site.code)
+        .collect();
     codes.sort_unstable();
     codes.dedup();
     let (mut constants, mut moved, mut numbers) = (Constants::default(), Vec::new(), FxHashMap::default());
@@ -275,13 +290,20 @@ fn moving(start: &Start<'_>, table: &CodeTable, graph: &Graph, slice: &Slice) ->
     (constants, moved)
 }
 
-/// Bytes of kernel code that a program carries at least, where so much was executed, to recognise its kernel.
+/// Bytes of kernel code that a program carries at least, where so much was executed, to recognise
+/// its kernel.
 const ENOUGH_CODE: usize = 4096;
 
-/// Kernel code that was executed, joined into ranges: what tells one kernel from another. All of the slice's own, and more if that is little.
+/// Kernel code that was executed, joined into ranges: what tells one kernel from another. All of
+/// the slice's own, and more if that is little.
 fn kernel_code(graph: &Graph, table: &CodeTable, slice: &Slice, space: &AddressSpace<'_>) -> Vec<CodeRange> {
-    let in_slice: FxHashSet<u32> =
-        graph.sites.iter().enumerate().filter(|(site, _)| slice.sites[*site]).map(|(_, site)| site.code).collect();
+    let in_slice: FxHashSet<u32> = graph
+        .sites
+        .iter()
+        .enumerate()
+        .filter(|(site, _)| slice.sites[*site])
+        .map(|(_, site)| site.code)
+        .collect();
     let mut insns: Vec<(bool, u64, &[u8])> = table
         .code
         .iter()
@@ -299,7 +321,9 @@ fn kernel_code(graph: &Graph, table: &CodeTable, slice: &Slice, space: &AddressS
     let mut ranges: Vec<CodeRange> = Vec::new();
     for (_, addr, bytes) in insns {
         match ranges.last_mut() {
-            Some(range) if range.addr + range.bytes.len() as u64 == addr => range.bytes.extend_from_slice(bytes),
+            Some(range) if range.addr + range.bytes.len() as u64 == addr => {
+                range.bytes.extend_from_slice(bytes)
+            }
             // Another version of the same instruction: self-patching code tells nothing.
             Some(range) if addr < range.addr + range.bytes.len() as u64 => {}
             _ => ranges.push(CodeRange { addr, bytes: bytes.to_vec() }),
@@ -335,8 +359,13 @@ fn provenance(
             }
         })
         .collect();
-    let in_slice: FxHashSet<u32> =
-        graph.sites.iter().enumerate().filter(|(at, _)| slice.sites[*at]).map(|(_, site)| site.code).collect();
+    let in_slice: FxHashSet<u32> = graph
+        .sites
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| slice.sites[*at])
+        .map(|(_, site)| site.code)
+        .collect();
     Provenance {
         sources,
         static_instructions: table.code.len() as u64,
@@ -350,8 +379,10 @@ fn provenance(
 /// Whether an operation passes a value on, perhaps masked, shifted or joined with others.
 #[must_use]
 pub(crate) fn passes_on(kind: Kind) -> bool {
-    matches!(kind, Kind::Mov | Kind::Or | Kind::And | Kind::Shl | Kind::Shr | Kind::Insert | Kind::Extract | Kind::Sext)
-        && kind.class() == Class::Pure
+    matches!(
+        kind,
+        Kind::Mov | Kind::Or | Kind::And | Kind::Shl | Kind::Shr | Kind::Insert | Kind::Extract | Kind::Sext
+    ) && kind.class() == Class::Pure
 }
 
 /// The variable an operand names.

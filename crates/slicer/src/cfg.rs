@@ -1,8 +1,9 @@
 //! A function's control-flow graph: executed sites, and the code that no run executed.
 //!
-//! Whether a branch that was only ever seen going one way matters is decided on the static graph: the unseen side is
-//! disassembled from the start snapshot until it meets executed code again or leaves the function. What is computed (jump tables,
-//! tail calls through pointers) may also go to places unknown, which counts as leaving.
+//! Whether a branch that was only ever seen going one way matters is decided on the static graph:
+//! the unseen side is disassembled from the start snapshot until it meets executed code again or
+//! leaves the function. What is computed (jump tables, tail calls through pointers) may also go to
+//! places unknown, which counts as leaving.
 
 use ir::{Arg, Class, Kind};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -70,11 +71,13 @@ pub struct Cfg {
     pub(crate) sides: Vec<(u32, Region)>,
 }
 
-/// The most unseen instructions looked at in one function; past it the unseen side counts as leaving the function.
+/// The most unseen instructions looked at in one function; past it the unseen side counts as
+/// leaving the function.
 const MAX_UNSEEN: usize = 20_000;
 
-/// Registers a called function may change when nothing is known of it. Callees of unseen code are not looked into: what they
-/// define and the caller then uses must be a result, for a compiler keeps nothing else in registers that a call may change.
+/// Registers a called function may change when nothing is known of it. Callees of unseen code are
+/// not looked into: what they define and the caller then uses must be a result, for a compiler
+/// keeps nothing else in registers that a call may change.
 fn call_results() -> RegSet {
     let mut set = RegSet::default();
     set.insert(ir::Var(machine::Reg::Rax as u16));
@@ -264,7 +267,8 @@ impl Cfg {
         sides
     }
 
-    /// From a branch's side: what unseen code may do before it meets executed sites or the end, and where it meets them.
+    /// From a branch's side: what unseen code may do before it meets executed sites or the end, and
+    /// where it meets them.
     fn unseen_region(&self, from: u32) -> Option<Region> {
         let mut region = Region::default();
         let (mut stack, mut seen) = (vec![from], FxHashSet::default());
@@ -286,7 +290,8 @@ impl Cfg {
     }
 }
 
-/// Appends what is reached from `root` over `edges` and was not seen before, in depth-first post-order.
+/// Appends what is reached from `root` over `edges` and was not seen before, in depth-first
+/// post-order.
 fn post_order(edges: &[Vec<u32>], root: u32, seen: &mut [bool], order: &mut Vec<u32>) {
     let mut stack = vec![(root, 0)];
     seen[root as usize] = true;
@@ -432,8 +437,8 @@ impl Builder<'_> {
         self.queue.push((to, pc));
     }
 
-    /// The results a called function may leave in registers: not those that it saves on entry and gives back, as assembly stubs
-    /// around slow paths do with all of them.
+    /// The results a called function may leave in registers: not those that it saves on entry and
+    /// gives back, as assembly stubs around slow paths do with all of them.
     fn callee_defines(&self, entry: u64) -> RegSet {
         const MAX_INSNS: usize = 64;
         let (mut saved, mut restored) = (RegSet::default(), RegSet::default());
@@ -442,7 +447,9 @@ impl Builder<'_> {
             if seen.len() >= MAX_INSNS || !seen.insert(pc) {
                 continue;
             }
-            let Some(insn) = self.source.and_then(|source| source.insn(self.mode, pc)) else { return call_results() };
+            let Some(insn) = self.source.and_then(|source| source.insn(self.mode, pc)) else {
+                return call_results();
+            };
             let moves_stack = insn.ops.iter().any(|op| op.def() == Some(crate::graph::RSP));
             let loads = insn.ops.iter().any(|op| op.kind == Kind::Load);
             for op in insn.ops.iter().filter(|_| moves_stack) {

@@ -1,4 +1,5 @@
-//! Checks a trace against the lifter: every instruction is replayed, every store, next address and known register compared.
+//! Checks a trace against the lifter: every instruction is replayed, every store, next address and
+//! known register compared.
 
 use crate::interrupt::Interruptions;
 use crate::recording::Recording;
@@ -55,8 +56,13 @@ pub fn check(recording: &Recording) -> CheckReport {
     let mut last: Option<(Ended, Vec<Mismatch>)> = None;
     for step in 0..recording.steps.len() {
         if let Some((ended, own)) = last.take() {
-            let diverted =
-                interruptions.before(step - 1, recording.pc(step - 1), &ended, recording.pc(step), &replay.regs);
+            let diverted = interruptions.before(
+                step - 1,
+                recording.pc(step - 1),
+                &ended,
+                recording.pc(step),
+                &replay.regs,
+            );
             if diverted {
                 report.interruptions += 1;
                 replay.interrupted(recording.pc(step));
@@ -88,7 +94,8 @@ pub fn check(recording: &Recording) -> CheckReport {
 
 /// Counts a step; an attempt that a fault ended has accesses that were never made.
 fn settle(report: &mut CheckReport, recording: &Recording, step: usize, own: &[Mismatch], faulted: bool) {
-    let missing = |it: &Mismatch| matches!(it, Mismatch::NoLoad { .. } | Mismatch::Store { recorded: None, .. });
+    let missing =
+        |it: &Mismatch| matches!(it, Mismatch::NoLoad { .. } | Mismatch::Store { recorded: None, .. });
     if own.is_empty() || (faulted && own.iter().all(missing)) {
         report.agreed += 1;
     } else {

@@ -1,7 +1,8 @@
 //! Finds where a kernel keeps the last time stamp it read.
 //!
-//! Code that measures time subtracts a stored counter value from the counter, or compares the two. A memory dump has no time stamp
-//! counter; the stored value is the best answer it holds, and this is how it is found without knowing the kernel.
+//! Code that measures time subtracts a stored counter value from the counter, or compares the two.
+//! A memory dump has no time stamp counter; the stored value is the best answer it holds, and this
+//! is how it is found without knowing the kernel.
 
 use ir::{Kind, Op, Width};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -10,7 +11,8 @@ use crate::build::{operand_var, passes_on};
 use crate::graph::{Adjacency, Graph};
 use crate::recording::Code;
 
-/// The cells, by address in the training system; user windows onto kernel data (`shared`) are given by their kernel address.
+/// The cells, by address in the training system; user windows onto kernel data (`shared`) are given
+/// by their kernel address.
 pub(crate) fn cells(
     graph: &Graph,
     code: &[Code],
@@ -27,7 +29,8 @@ pub(crate) fn cells(
         let before = counter.len();
         for number in 0..graph.op_site.len() as u32 {
             let Some(it) = op(number) else { continue };
-            let passed = passes_on(it.kind) && adjacency.of(number).iter().any(|definer| counter.contains(definer));
+            let passed =
+                passes_on(it.kind) && adjacency.of(number).iter().any(|definer| counter.contains(definer));
             if it.kind == Kind::Tsc || passed {
                 counter.insert(number);
             }
@@ -58,7 +61,8 @@ pub(crate) fn cells(
                     })
                     .collect();
             }
-            let loads = stored.iter().filter_map(|&at| Some((at, op(at).filter(|it| it.kind == Kind::Load)?.width)));
+            let loads =
+                stored.iter().filter_map(|&at| Some((at, op(at).filter(|it| it.kind == Kind::Load)?.width)));
             for (addr, width) in loads.filter_map(|(at, width)| Some((graph.addresses.get(&at)?, width))) {
                 let cell = shared.get(&(addr & !4095)).map_or(*addr, |alias| alias | addr & 4095);
                 // What was allocated at run time lies elsewhere in another boot.
@@ -71,8 +75,8 @@ pub(crate) fn cells(
     whole(cells)
 }
 
-/// The addresses of whole counters. 32-bit code reads a counter in halves, the upper one right behind the lower; a half without the other
-/// does not tell the counter.
+/// The addresses of whole counters. 32-bit code reads a counter in halves, the upper one right
+/// behind the lower; a half without the other does not tell the counter.
 fn whole(mut cells: Vec<(u64, Width)>) -> Vec<u64> {
     cells.sort_unstable_by_key(|&(addr, width)| (addr, width.bytes()));
     cells.dedup();
@@ -88,7 +92,13 @@ fn whole(mut cells: Vec<(u64, Width)>) -> Vec<u64> {
 }
 
 /// What defines one operand of an operation.
-fn definers(adjacency: &Adjacency, op: &dyn Fn(u32) -> Option<Op>, number: u32, it: Op, operand: usize) -> Vec<u32> {
+fn definers(
+    adjacency: &Adjacency,
+    op: &dyn Fn(u32) -> Option<Op>,
+    number: u32,
+    it: Op,
+    operand: usize,
+) -> Vec<u32> {
     let Some(var) = operand_var(it.args[operand]) else { return Vec::new() };
     adjacency
         .of(number)
@@ -105,7 +115,14 @@ mod tests {
     #[test]
     fn counters_are_read_whole_or_in_two_halves() {
         let (half, all) = (Width::B32, Width::B64);
-        assert_eq!(whole(vec![(0x1000, all), (0x2004, half), (0x2000, half), (0x2000, half)]), [0x1000, 0x2000]);
-        assert_eq!(whole(vec![(0x3000, half), (0x4008, Width::B16)]), [0u64; 0], "a half alone is no counter");
+        assert_eq!(
+            whole(vec![(0x1000, all), (0x2004, half), (0x2000, half), (0x2000, half)]),
+            [0x1000, 0x2000]
+        );
+        assert_eq!(
+            whole(vec![(0x3000, half), (0x4008, Width::B16)]),
+            [0u64; 0],
+            "a half alone is no counter"
+        );
     }
 }

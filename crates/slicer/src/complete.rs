@@ -1,8 +1,10 @@
-//! Adds code that no recording executed where it only goes on between executed code: one more turn of a loop, the other entry of a hash chain.
+//! Adds code that no recording executed where it only goes on between executed code: one more turn
+//! of a loop, the other entry of a hash chain.
 //!
-//! The slice follows registers and locals statically, so a path that training did not take is as good as one it took, as long as its
-//! instructions only compute, load and store, and come back to executed code or return. The start snapshot has them. What calls, jumps to computed places or asks
-//! the world stays unexplored: those are the slow paths, and a whole run answers for them.
+//! The slice follows registers and locals statically, so a path that training did not take is as
+//! good as one it took, as long as its instructions only compute, load and store, and come back to
+//! executed code or return. The start snapshot has them. What calls, jumps to computed places or
+//! asks the world stays unexplored: those are the slow paths, and a whole run answers for them.
 
 use ir::{Arg, Class, Kind, Op};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -35,7 +37,8 @@ pub(crate) fn complete(
                 by_pc.insert(code.insn.pc, site);
             }
         }
-        let tails: Tails = sites.iter().flat_map(|&site| graph.flow[site as usize].tails.iter().copied()).collect();
+        let tails: Tails =
+            sites.iter().flat_map(|&site| graph.flow[site as usize].tails.iter().copied()).collect();
         let mut any = false;
         for site in sites.into_iter().filter(|&site| slice.sites[site as usize]) {
             let info = graph.sites[site as usize];
@@ -51,7 +54,8 @@ pub(crate) fn complete(
                 }
                 let known = Known { functions, source, tails: &tails };
                 let detour = Detour::find(&by_pc, &known, code.mode, target);
-                any |= detour.is_some_and(|detour| detour.add(graph, table, &mut by_pc, &tails, func, (site, target)));
+                any |= detour
+                    .is_some_and(|detour| detour.add(graph, table, &mut by_pc, &tails, func, (site, target)));
             }
         }
         if any {
@@ -71,8 +75,9 @@ struct Detour {
 type Tails = FxHashMap<u64, u32>;
 
 impl Detour {
-    /// What lies at an address, if all ways on from there come back to executed code of the function or end it in a way that was seen. A few instructions
-    /// that store nothing are taken also if they have sides that do not: these stay unexplored.
+    /// What lies at an address, if all ways on from there come back to executed code of the
+    /// function or end it in a way that was seen. A few instructions that store nothing are taken
+    /// also if they have sides that do not: these stay unexplored.
     fn find(by_pc: &FxHashMap<u64, u32>, known: &Known<'_>, mode: lift::Mode, start: u64) -> Option<Self> {
         let mut seen: Vec<(lift::Insn, Vec<u8>)> = Vec::new();
         let mut next: FxHashMap<u64, Vec<u64>> = FxHashMap::default();
@@ -86,7 +91,8 @@ impl Detour {
             }
             let Some(insn) = known.source.insn(mode, pc).filter(|insn| is_plain(&insn.ops)) else { continue };
             let bytes = known.source.bytes(pc, usize::from(insn.len))?;
-            // Only a jump of its own can end the function: a branch to another one stays what it is.
+            // Only a jump of its own can end the function: a branch to another one stays what it
+            // is.
             let ends = jump(&insn).is_some_and(|target| known.tails.contains_key(&target));
             let returns = insn.ops.last().is_some_and(|op| op.kind == Kind::Ret);
             let ways = if ends { Vec::new() } else { targets(&insn) };
@@ -116,7 +122,8 @@ impl Detour {
         seen.retain(|(insn, _)| comes_back.contains(&insn.pc));
         let stores = seen.iter().any(|(insn, _)| insn.ops.iter().any(|op| op.kind == Kind::Store));
         let fits = !open || seen.len() <= MAX_CHECK && !stores;
-        (fits && (by_pc.contains_key(&start) || comes_back.contains(&start))).then_some(Self { insns: seen, mode })
+        (fits && (by_pc.contains_key(&start) || comes_back.contains(&start)))
+            .then_some(Self { insns: seen, mode })
     }
 
     /// Makes it a part of the function, entered from `site`. Returns whether that is new.

@@ -1,7 +1,8 @@
 //! Builds the dependence graph in one forward walk over each recording.
 //!
-//! Last-writer tables hold, for each register and each guest-physical byte, the operation that defined it. Physical bytes, because
-//! one page is often mapped twice. A user page that is moved to another frame (copy on write) takes its writers along.
+//! Last-writer tables hold, for each register and each guest-physical byte, the operation that
+//! defined it. Physical bytes, because one page is often mapped twice. A user page that is moved to
+//! another frame (copy on write) takes its writers along.
 
 use ir::summary::{Action, Place};
 use ir::{Arg, Class, Kind, Op, Var};
@@ -88,7 +89,8 @@ pub struct Depend<'g> {
     mappings: Mappings,
     /// The root of the page tables now.
     root: u64,
-    /// What others stored since the last step over something that was stored before, and whether as the process itself.
+    /// What others stored since the last step over something that was stored before, and whether as
+    /// the process itself.
     overwritten: FxHashMap<u64, (u8, bool)>,
     /// The process's own pages at the begin mark, by frame.
     frames: FxHashMap<u64, u64>,
@@ -102,7 +104,8 @@ pub struct Depend<'g> {
 }
 
 impl<'g> Depend<'g> {
-    /// About to walk a recording whose instruction `n` is `numbers[n]` in the code table, and whose process had these pages, by frame.
+    /// About to walk a recording whose instruction `n` is `numbers[n]` in the code table, and whose
+    /// process had these pages, by frame.
     pub fn new(
         graph: &'g mut Graph,
         code: &'g [Code],
@@ -204,7 +207,8 @@ impl<'g> Depend<'g> {
         }
     }
 
-    /// After others' steps: what they left changed is theirs. What an interruption changes in the system is the system's state, as in the target.
+    /// After others' steps: what they left changed is theirs. What an interruption changes in the
+    /// system is the system's state, as in the target.
     fn settle(&mut self) {
         for (paddr, (byte, own)) in std::mem::take(&mut self.overwritten) {
             let at = (paddr & 4095) as usize;
@@ -225,7 +229,8 @@ impl<'g> Depend<'g> {
         }
     }
 
-    /// Marks the last writers of a stretch of memory as criteria; `bytes` yields physical addresses. Whether all of them are the recording's own.
+    /// Marks the last writers of a stretch of memory as criteria; `bytes` yields physical
+    /// addresses. Whether all of them are the recording's own.
     #[must_use]
     pub fn criterion(&mut self, bytes: impl Iterator<Item = u64>) -> bool {
         for at in bytes {
@@ -248,7 +253,8 @@ impl<'g> Depend<'g> {
         self.user_frames.get(&(vaddr & !4095)).map(|frame| frame | vaddr & 4095)
     }
 
-    /// The site after which the end mark comes, a call if its callee just returned, and the mark's address.
+    /// The site after which the end mark comes, a call if its callee just returned, and the mark's
+    /// address.
     #[must_use]
     pub fn end(&self) -> (u32, u64) {
         (self.previous.unwrap_or(self.site), self.next)
@@ -265,7 +271,8 @@ impl<'g> Depend<'g> {
         writers.into_iter().for_each(|writer| self.graph.edge(op, writer));
     }
 
-    /// The running frame ends: what its function preserves is the caller's again. What the general registers held before it.
+    /// The running frame ends: what its function preserves is the caller's again. What the general
+    /// registers held before it.
     fn returned(&mut self) -> Option<[u64; 16]> {
         let frame = self.stack.pop()?;
         self.bottom = frame.bottom;
@@ -375,8 +382,12 @@ impl Visitor for Depend<'_> {
                 next.push(self.site);
             }
         }
-        let control =
-            code.insn.ops.iter().rposition(|op| op.class() == Class::Control).map(|at| site.first_op + at as u32);
+        let control = code
+            .insn
+            .ops
+            .iter()
+            .rposition(|op| op.class() == Class::Control)
+            .map(|at| site.first_op + at as u32);
         self.unexplained = false;
         let switched = std::mem::take(&mut self.switched);
         match step_move {
@@ -388,7 +399,8 @@ impl Visitor for Depend<'_> {
                 }
                 let before = self.before.clone();
                 let values = self.values;
-                let frame = Frame { func, before, values, site: Some(self.site), call: control, bottom: self.bottom };
+                let frame =
+                    Frame { func, before, values, site: Some(self.site), call: control, bottom: self.bottom };
                 self.stack.push(frame);
                 self.bottom = self.rsp;
                 self.enter(func, control);
@@ -405,11 +417,13 @@ impl Visitor for Depend<'_> {
                 for left in (0..count).rev() {
                     let Some(values) = self.returned() else { return };
                     if let (true, Some(call)) = (left > 0, self.previous) {
-                        // Its callee went out of the system, or further up, without coming back here.
+                        // Its callee went out of the system, or further up, without coming back
+                        // here.
                         self.graph.flow[call as usize].returns = true;
                     }
                     if switched {
-                        // What the call leaves in a register comes from others, unless it gave the register back.
+                        // What the call leaves in a register comes from others, unless it gave the
+                        // register back.
                         let changed = (0..16).filter(|&at| at != RSP.0 as usize && values[at] != regs[at]);
                         changed.for_each(|at| self.registers[at] = FOREIGN);
                     }
@@ -422,9 +436,11 @@ impl Visitor for Depend<'_> {
     fn passes(&mut self, accesses: &[Access], here: bool) {
         for access in accesses.iter().filter(|access| access.store && !access.io) {
             let frame = access.paddr.page().0;
-            // By another process in memory that both have, or by the system through an address of its own.
+            // By another process in memory that both have, or by the system through an address of
+            // its own.
             let shared = self.frames.get(&frame).copied();
-            let shared = shared.filter(|page| *self.user_frames.entry(*page).or_insert(frame) == frame).is_some();
+            let shared =
+                shared.filter(|page| *self.user_frames.entry(*page).or_insert(frame) == frame).is_some();
             for n in 0..u64::from(access.size) {
                 let paddr = access.paddr.0.wrapping_add(n);
                 let addressed = (self.is_user)(access.vaddr.page().0) && here;
@@ -432,8 +448,10 @@ impl Visitor for Depend<'_> {
                     self.user_frames.entry(access.vaddr.page().0).or_insert(frame);
                 }
                 let own = addressed || shared;
-                let written =
-                    self.memory.get(&(paddr & !4095)).is_some_and(|page| page[(paddr & 4095) as usize] != INITIAL);
+                let written = self
+                    .memory
+                    .get(&(paddr & !4095))
+                    .is_some_and(|page| page[(paddr & 4095) as usize] != INITIAL);
                 if written {
                     self.overwritten.insert(paddr, ((access.value >> (8 * n)) as u8, own));
                 } else if own {

@@ -1,8 +1,8 @@
 //! Writes a slice down as functions and blocks.
 //!
-//! Each site with operations in the slice becomes a block (two or more where an instruction decides in its middle). A site that is not in the
-//! slice is stepped over: nothing in the slice depends on which way it goes, so control goes on at its immediate
-//! post-dominator.
+//! Each site with operations in the slice becomes a block (two or more where an instruction decides
+//! in its middle). A site that is not in the slice is stepped over: nothing in the slice depends on
+//! which way it goes, so control goes on at its immediate post-dominator.
 
 use ir::program::{Arm, Block, BlockId, Callee, FuncId, Function, Target, Terminator};
 use ir::{Arg, Class, Kind, Op, Var};
@@ -210,7 +210,8 @@ impl Body<'_> {
                 let rest = BlockId(self.blocks.len() as u32);
                 let otherwise = match decides_more {
                     true if emit.graph.executed[info.first_op as usize + index + 1] => Target::Block(rest),
-                    // Training never got behind the branch: a string instruction that always had nothing to do.
+                    // Training never got behind the branch: a string instruction that always had
+                    // nothing to do.
                     true => Target::Unexplored(insn.pc),
                     false => self.side_or_end(site, fallthrough, end),
                 };
@@ -249,7 +250,8 @@ impl Body<'_> {
         if end == Some(pc) { self.ending(pc) } else { self.side(site, pc) }
     }
 
-    /// The terminator for an instruction's final control operation; `end` is the address of the end mark if it comes next.
+    /// The terminator for an instruction's final control operation; `end` is the address of the end
+    /// mark if it comes next.
     fn control(
         &mut self,
         site: u32,
@@ -287,7 +289,8 @@ impl Body<'_> {
                         }
                     }
                 } else {
-                    // One call can give back one stack pointer: others that it called are as if nobody had seen them.
+                    // One call can give back one stack pointer: others that it called are as if
+                    // nobody had seen them.
                     let mut arms: Vec<Arm<Option<FuncId>>> = flow
                         .calls
                         .iter()
@@ -297,13 +300,11 @@ impl Body<'_> {
                     arms.sort_by_key(|arm| arm.value);
                     Callee::Indirect { value: op.args[0], arms }
                 };
-                // The frame gives the stack pointer back as it was before the call: the call's own push must not be in it.
-                let pushes = code
-                    .insn
-                    .ops
-                    .iter()
-                    .enumerate()
-                    .any(|(index, op)| op.def() == Some(RSP) && self.emit.slice.ops[first_op as usize + index]);
+                // The frame gives the stack pointer back as it was before the call: the call's own
+                // push must not be in it.
+                let pushes = code.insn.ops.iter().enumerate().any(|(index, op)| {
+                    op.def() == Some(RSP) && self.emit.slice.ops[first_op as usize + index]
+                });
                 if pushes || moved != 0 {
                     ops.insert(0, stack_after(code.mode, moved));
                     return Terminator::Call { callee, stack: SAVED_STACK, then };
@@ -360,7 +361,12 @@ fn restrict_preserved(functions: &mut [Function]) {
         for (at, function) in functions.iter().enumerate() {
             let mut set = changed[at];
             for block in &function.blocks {
-                block.ops.iter().filter_map(Op::def).filter(|var| var.is_reg()).for_each(|var| set.insert(var));
+                block
+                    .ops
+                    .iter()
+                    .filter_map(Op::def)
+                    .filter(|var| var.is_reg())
+                    .for_each(|var| set.insert(var));
                 each_function(&block.term, &mut |func| set.union(&before[func.0 as usize]));
             }
             changed[at] = set;

@@ -1,8 +1,9 @@
 //! Which stores could write what a load reads, judged by the form of their addresses.
 //!
-//! Memory is followed by the addresses that recordings saw. A store that no recording joined with a load may still write what it reads in another
-//! machine. Compiled code names a field of a structure by a constant distance from a pointer: two accesses may meet if distance and size agree, and
-//! if both are no locals of their function. It is a guess, used only to add guards.
+//! Memory is followed by the addresses that recordings saw. A store that no recording joined with a
+//! load may still write what it reads in another machine. Compiled code names a field of a
+//! structure by a constant distance from a pointer: two accesses may meet if distance and size
+//! agree, and if both are no locals of their function. It is a guess, used only to add guards.
 
 use ir::{Arg, Kind, Op, Var};
 use rustc_hash::FxHashSet;
@@ -40,7 +41,8 @@ pub(crate) fn form(ops: &[Op], at: usize) -> (Form, u64) {
                         distance = distance.wrapping_add(value);
                         operand = rest;
                     }
-                    // An element of an array: the pointer may be on either side, the distance is what matters.
+                    // An element of an array: the pointer may be on either side, the distance is
+                    // what matters.
                     (Arg::Var(a), Arg::Var(b)) if a == RSP || b == RSP => break Form::Local,
                     _ => break Form::Field(distance),
                 },

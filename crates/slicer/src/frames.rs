@@ -1,12 +1,15 @@
 //! Rebuilds call frames with a shadow stack keyed by the return slot's address.
 //!
-//! A call opens a frame; the return that consumes its slot and goes to its return address closes it. `syscall` .. `sysret` is a
-//! frame like any other. A `ret` that goes elsewhere is a computed jump (retpolines), and a call whose slot no return takes
-//! is a plain jump that pushes; so are calls that the end mark leaves open. A jump to a function's entry goes on in the same frame as that function.
+//! A call opens a frame; the return that consumes its slot and goes to its return address closes
+//! it. `syscall` .. `sysret` is a frame like any other. A `ret` that goes elsewhere is a computed
+//! jump (retpolines), and a call whose slot no return takes is a plain jump that pushes; so are
+//! calls that the end mark leaves open. A jump to a function's entry goes on in the same frame as
+//! that function.
 //!
-//! A function is told apart by its whole calling context. Small helpers (list checks, locks, `memset`, thunks for indirect calls) are called from
-//! everywhere: were all their calls one function, whatever matters in one call would matter in all, and the slice would take in
-//! every caller.
+//! A function is told apart by its whole calling context. Small helpers (list checks, locks,
+//! `memset`, thunks for indirect calls) are called from everywhere: were all their calls one
+//! function, whatever matters in one call would matter in all, and the slice would take in every
+//! caller.
 
 use ir::Kind;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -72,7 +75,8 @@ struct Frame {
 }
 
 impl Functions {
-    /// The number of a function in its calling context. A recursive call is the same function as the frame further out.
+    /// The number of a function in its calling context. A recursive call is the same function as
+    /// the frame further out.
     fn intern(&mut self, entry: u64, via: u64, parent: u32) -> u32 {
         let mut outer = parent;
         while let Some(key) = self.keys.get(outer as usize) {
@@ -132,8 +136,14 @@ impl Functions {
         let mut path = Path::default();
         let Some(&first) = kept.steps.first() else { return (path, 1) };
         let base = self.intern(recording.pc(first as usize), 0, ROOT);
-        let mut stack =
-            vec![Frame { func: base, slot: u64::MAX, return_pc: u64::MAX, call_pc: 0, system: false, opened: 0 }];
+        let mut stack = vec![Frame {
+            func: base,
+            slot: u64::MAX,
+            return_pc: u64::MAX,
+            call_pc: 0,
+            system: false,
+            opened: 0,
+        }];
         let mut entered = 0;
         for (opened, (&step, ended)) in kept.steps.iter().zip(&kept.ended).enumerate() {
             let code = recording.code_of(step as usize);
@@ -177,7 +187,8 @@ impl Functions {
                 }
                 Some(Kind::Ret) => {
                     let reach = stack.iter().rev().take_while(|frame| !frame.system).count();
-                    let at = (stack.len() - reach..stack.len()).rev().find(|&at| stack[at].slot == ended.slot);
+                    let at =
+                        (stack.len() - reach..stack.len()).rev().find(|&at| stack[at].slot == ended.slot);
                     match at {
                         Some(at) => {
                             let matched = stack[at].return_pc == ended.next;
@@ -202,7 +213,8 @@ impl Functions {
                 Some(Kind::SysExit) => {
                     let at = stack.iter().rposition(|frame| frame.system);
                     match at {
-                        // `sysenter` keeps no return address: its system goes back to where it likes in the process.
+                        // `sysenter` keeps no return address: its system goes back to where it
+                        // likes in the process.
                         Some(at) if stack[at].return_pc == ended.next || kept.exits.contains(&step) => {
                             step_move = Move::Return((stack.len() - at) as u32);
                             stack.truncate(at);
@@ -227,8 +239,9 @@ impl Functions {
             path.moves.push(step_move);
         }
         if learning {
-            // The end mark may lie in a function that its caller takes for the mark: nobody sees these return. After a system call it may be
-            // another thread's function, or a signal's handler.
+            // The end mark may lie in a function that its caller takes for the mark: nobody sees
+            // these return. After a system call it may be another thread's function, or a signal's
+            // handler.
             let last = stack.iter().skip(1).filter(|frame| !frame.system && frame.opened >= entered);
             self.pseudo.extend(last.map(|frame| frame.call_pc));
         }

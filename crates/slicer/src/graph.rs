@@ -1,8 +1,9 @@
 //! The static dependence graph of all recordings together.
 //!
-//! A *site* is an instruction in a function; its operations have consecutive numbers. An edge says that in some recording an
-//! instance of one operation used what an instance of the other defined. Because a slice is closed (when an operation is in, all its
-//! instances are), reachability over these edges is the closed dynamic slice: no dynamic graph needs to be kept.
+//! A *site* is an instruction in a function; its operations have consecutive numbers. An edge says
+//! that in some recording an instance of one operation used what an instance of the other defined.
+//! Because a slice is closed (when an operation is in, all its instances are), reachability over
+//! these edges is the closed dynamic slice: no dynamic graph needs to be kept.
 
 use ir::{Op, Var};
 use machine::Reg;
@@ -14,7 +15,8 @@ use crate::recording::Code;
 /// "No operation": the value was there at the begin mark.
 pub const INITIAL: u32 = u32::MAX;
 
-/// "Somebody else": another thread or process, a signal's handler, or a device wrote the value between the marks.
+/// "Somebody else": another thread or process, a signal's handler, or a device wrote the value
+/// between the marks.
 pub const FOREIGN: u32 = u32::MAX - 1;
 
 /// An instruction in a function.
@@ -54,7 +56,8 @@ pub struct Function {
     pub creators: FxHashSet<u32>,
     /// What it preserves; the stack pointer even if it moves it.
     pub preserved: RegSet,
-    /// How far above the caller's stack pointer it leaves it: a function that takes its arguments off the stack.
+    /// How far above the caller's stack pointer it leaves it: a function that takes its arguments
+    /// off the stack.
     pub moves: i64,
     /// The operations that stand for its body, if it is summarised.
     pub summary: Vec<Op>,
@@ -70,9 +73,11 @@ pub struct Graph {
     index: FxHashMap<(u32, u32), u32>,
     /// Site of each operation.
     pub op_site: Vec<u32>,
-    /// Whether an operation was ever executed: what follows a branch inside an instruction may not have been.
+    /// Whether an operation was ever executed: what follows a branch inside an instruction may not
+    /// have been.
     pub executed: Vec<bool>,
-    /// Loads and stores of a function's own locals, by operation: distance from the frame's first word. `None` if it was not always the same.
+    /// Loads and stores of a function's own locals, by operation: distance from the frame's first
+    /// word. `None` if it was not always the same.
     pub locals: FxHashMap<u32, Option<i64>>,
     edges: FxHashSet<u64>,
     /// Flow by site.
@@ -125,7 +130,8 @@ impl Graph {
     #[must_use]
     pub fn ops<'g>(&'g self, code: &'g [Code], site: u32) -> &'g [Op] {
         let info = &self.sites[site as usize];
-        code.get(info.code as usize).map_or(&self.functions[info.func as usize].summary, |code| &code.insn.ops)
+        code.get(info.code as usize)
+            .map_or(&self.functions[info.func as usize].summary, |code| &code.insn.ops)
     }
 
     /// All of a site's operations count as executed.

@@ -1,7 +1,7 @@
 //! Recognises interrupts and faults in a replay, without knowledge of the system.
 //!
-//! One begins where an instruction follows that the one before does not lead to, and ends with a return from a handler to the
-//! interrupted code with the same stack pointer.
+//! One begins where an instruction follows that the one before does not lead to, and ends with a
+//! return from a handler to the interrupted code with the same stack pointer.
 
 use ir::Kind;
 use machine::Reg;
@@ -29,7 +29,8 @@ fn process_space(regs: &[u64; 256]) -> u64 {
     if regs[Reg::Cpl.index()] == 3 { address_space(regs[Reg::Cr3.index()]) } else { 0 }
 }
 
-/// What CR3 says of the address space; a system that hides itself from its processes has two roots for each, side by side.
+/// What CR3 says of the address space; a system that hides itself from its processes has two roots
+/// for each, side by side.
 #[must_use]
 pub const fn address_space(cr3: u64) -> u64 {
     cr3 & 0x000f_ffff_ffff_e000
@@ -51,7 +52,8 @@ pub struct Interruptions {
 }
 
 impl Interruptions {
-    /// Before the instruction at `pc`, given how step `step` at `last_pc` ended with these registers. Returns whether an interruption begins.
+    /// Before the instruction at `pc`, given how step `step` at `last_pc` ended with these
+    /// registers. Returns whether an interruption begins.
     pub fn before(&mut self, step: usize, last_pc: u64, last: &Ended, pc: u64, regs: &[u64; 256]) -> bool {
         if last.complete && last.next == pc {
             return false;

@@ -1,8 +1,11 @@
-//! From traces to programs: cut what is not the program's own work, find dependences, slice, merge, write down.
+//! From traces to programs: cut what is not the program's own work, find dependences, slice, merge,
+//! write down.
 //!
-//! The stages are modules in this order: [`recording`] (a trace in memory, lifted), [`start`] (where programs begin), [`preprocess`] (interrupts, faults and task switches), [`frames`]
-//! (calls), [`preserve`] (registers given back), [`depend`] into [`graph`], [`mod@cfg`] and [`mod@slice`], `live` (what guards are needed for),
-//! `emit`. [`build()`] runs them; [`check()`] replays a trace against the lifter. How programs are run is no concern of this crate.
+//! The stages are modules in this order: [`recording`] (a trace in memory, lifted), [`start`]
+//! (where programs begin), [`preprocess`] (interrupts, faults and task switches), [`frames`]
+//! (calls), [`preserve`] (registers given back), [`depend`] into [`graph`], [`mod@cfg`] and
+//! [`mod@slice`], `live` (what guards are needed for), `emit`. [`build()`] runs them; [`check()`]
+//! replays a trace against the lifter. How programs are run is no concern of this crate.
 
 #![forbid(unsafe_code)]
 
@@ -49,7 +52,9 @@ pub enum Error {
     #[error("the trace cannot be read: {0}")]
     Trace(#[source] trace::TraceError),
     /// Bytes of the trace are no instruction.
-    #[error("the trace holds bytes that are no instruction: {0}; record it again, and report this if it stays")]
+    #[error(
+        "the trace holds bytes that are no instruction: {0}; record it again, and report this if it stays"
+    )]
     Lift(#[source] lift::LiftError),
     /// An instruction was executed in a mode that does not exist.
     #[error("the trace holds an instruction of {0}-bit code")]
@@ -59,7 +64,8 @@ pub enum Error {
     TooLong,
     /// An interruption did not return.
     #[error(
-        "the code interrupted at {pc:#x} was never returned to before the end mark: a signal's handler executes the mark, or goes on elsewhere; set both marks outside of handlers, and record again"
+        "the code interrupted at {pc:#x} was never returned to before the end mark: a signal's handler \
+         executes the mark, or goes on elsewhere; set both marks outside of handlers, and record again"
     )]
     Interrupted {
         /// Address of the interrupted instruction.
@@ -67,7 +73,9 @@ pub enum Error {
     },
     /// An instruction was never finished.
     #[error(
-        "the instruction at {pc:#x} did not finish, as far as QEMU shows: it accesses a device's memory, or raised an exception after which the system went on elsewhere; let the trainer ask the system instead of the device, and touch memory before the begin mark that the system writes for it"
+        "the instruction at {pc:#x} did not finish, as far as QEMU shows: it accesses a device's memory, or \
+         raised an exception after which the system went on elsewhere; let the trainer ask the system \
+         instead of the device, and touch memory before the begin mark that the system writes for it"
     )]
     Unfinished {
         /// Its address.
@@ -75,7 +83,8 @@ pub enum Error {
     },
     /// Another process ran, and not until the system came back.
     #[error(
-        "another process ran between the marks, at {pc:#x}, and how the system came back from it was not recognised; let the trainer wait for nothing between its marks, and record again"
+        "another process ran between the marks, at {pc:#x}, and how the system came back from it was not \
+         recognised; let the trainer wait for nothing between its marks, and record again"
     )]
     Switched {
         /// An instruction of the other process, or of the system.
@@ -83,7 +92,8 @@ pub enum Error {
     },
     /// Something that the answer needs was written by another task.
     #[error(
-        "{what} was written between the marks by another thread, process or signal handler, whose work is not the trainer's own; do all of the work in the thread that set the marks"
+        "{what} was written between the marks by another thread, process or signal handler, whose work is \
+         not the trainer's own; do all of the work in the thread that set the marks"
     )]
     Foreign {
         /// What.
@@ -91,7 +101,8 @@ pub enum Error {
     },
     /// The trainer itself reads a device.
     #[error(
-        "the answer needs what the instruction at {pc:#x} reads from a device, which no target can answer; let the trainer ask the system instead"
+        "the answer needs what the instruction at {pc:#x} reads from a device, which no target can answer; \
+         let the trainer ask the system instead"
     )]
     Device {
         /// The instruction.
@@ -99,7 +110,8 @@ pub enum Error {
     },
     /// A step does not do what was recorded.
     #[error(
-        "{name}: the instruction at {pc:#x} does not do what was recorded ({what}); `virtuoso trace check` says more, please report it"
+        "{name}: the instruction at {pc:#x} does not do what was recorded ({what}); `virtuoso trace check` \
+         says more, please report it"
     )]
     Replay {
         /// The trace.
@@ -110,7 +122,9 @@ pub enum Error {
         what: String,
     },
     /// What an allocator function was called with is not known.
-    #[error("{name}: the arguments of the allocator function at {pc:#x} are not in the trace; build without --elf")]
+    #[error(
+        "{name}: the arguments of the allocator function at {pc:#x} are not in the trace; build without --elf"
+    )]
     Allocator {
         /// The trace.
         name: String,
@@ -119,7 +133,8 @@ pub enum Error {
     },
     /// A function moves the stack pointer now so, now so.
     #[error(
-        "the function at {pc:#x} leaves the stack pointer at different places; its calls cannot be sliced, use whole runs"
+        "the function at {pc:#x} leaves the stack pointer at different places; its calls cannot be sliced, \
+         use whole runs"
     )]
     Stack {
         /// The function.
@@ -127,7 +142,8 @@ pub enum Error {
     },
     /// Begin and end mark are in different frames.
     #[error(
-        "the end mark is not in the function that set the begin mark, or another thread executed it (call depth {depth:+}); put both into one function"
+        "the end mark is not in the function that set the begin mark, or another thread executed it (call \
+         depth {depth:+}); put both into one function"
     )]
     EndFrame {
         /// How much deeper the end mark is.
@@ -135,7 +151,8 @@ pub enum Error {
     },
     /// A run zeroes the outputs before it begins; this one's start value was used.
     #[error(
-        "the output {name} has a value before the begin mark that the code between the marks reads; runs begin with zeroed outputs: set it after virtuoso_begin, or make it an input too"
+        "the output {name} has a value before the begin mark that the code between the marks reads; runs \
+         begin with zeroed outputs: set it after virtuoso_begin, or make it an input too"
     )]
     OutputRead {
         /// The output.

@@ -1,4 +1,5 @@
-//! Which registers the slice still uses, at every site: backward liveness over all functions of a slice.
+//! Which registers the slice still uses, at every site: backward liveness over all functions of a
+//! slice.
 //!
 //! Only registers are followed; stores of unseen code are not compared with the slice's loads.
 

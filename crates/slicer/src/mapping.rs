@@ -1,8 +1,9 @@
 //! Which of the recording's own stores made the mapping that an access goes through.
 //!
-//! A system may map memory while it answers: a window onto a frame, a stack, a buffer. What goes through such a mapping depends on the stores into page
-//! tables that made it, as much as on its address: without them a run would meet whatever the target last mapped there. Memory of the process
-//! itself needs none of this, a run has its own.
+//! A system may map memory while it answers: a window onto a frame, a stack, a buffer. What goes
+//! through such a mapping depends on the stores into page tables that made it, as much as on its
+//! address: without them a run would meet whatever the target last mapped there. Memory of the
+//! process itself needs none of this, a run has its own.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -28,7 +29,9 @@ impl<'s> Content<'s> {
     /// The page of this frame, to store into.
     pub fn page_mut(&mut self, frame: u64) -> &mut Page {
         let begin = self.begin;
-        self.pages.entry(frame).or_insert_with(|| Box::new(begin.page(PhysAddr(frame)).copied().unwrap_or([0; 4096])))
+        self.pages
+            .entry(frame)
+            .or_insert_with(|| Box::new(begin.page(PhysAddr(frame)).copied().unwrap_or([0; 4096])))
     }
 }
 
@@ -56,7 +59,8 @@ impl Mappings {
         Self { mode, root: 0, makers: FxHashMap::default(), tables: FxHashSet::default() }
     }
 
-    /// The operations whose stores an access to `vaddr` is mapped by, under the tables at `root`; `writers` are those of physical bytes.
+    /// The operations whose stores an access to `vaddr` is mapped by, under the tables at `root`;
+    /// `writers` are those of physical bytes.
     pub fn makers(
         &mut self,
         root: u64,

@@ -1,13 +1,15 @@
 //! Takes out of a recording what is not the program's own work.
 //!
-//! Interrupts are cut from the handler's entry to the return to the interrupted instruction, nested ones and whatever was
-//! scheduled in between with them. A fault that returns to the same instruction is cut together with the first, unfinished
-//! attempt. Both are found without knowledge of the system: an instruction follows that the one before does not lead to, and
-//! later a return from a handler leads back to the expected place with the same stack pointer. Where the system goes over to other tasks and
-//! comes back (`switch`), the call in which it did so is left without a body.
+//! Interrupts are cut from the handler's entry to the return to the interrupted instruction, nested
+//! ones and whatever was scheduled in between with them. A fault that returns to the same
+//! instruction is cut together with the first, unfinished attempt. Both are found without knowledge
+//! of the system: an instruction follows that the one before does not lead to, and later a return
+//! from a handler leads back to the expected place with the same stack pointer. Where the system
+//! goes over to other tasks and comes back (`switch`), the call in which it did so is left without
+//! a body.
 //!
-//! On the way the recording's stores are followed in physical memory, so that pages the process gained after the begin mark
-//! are known with the content they had when first touched.
+//! On the way the recording's stores are followed in physical memory, so that pages the process
+//! gained after the begin mark are known with the content they had when first touched.
 
 use ir::Kind;
 use std::ops::Range;
@@ -33,9 +35,11 @@ pub struct Kept {
     pub late_pages: FxHashMap<u64, LatePage>,
     /// Steps with which the system goes back to the process.
     pub exits: FxHashSet<u32>,
-    /// Returns from calls in which other tasks ran: what came before each, back to the call, is cut.
+    /// Returns from calls in which other tasks ran: what came before each, back to the call, is
+    /// cut.
     pub switched: FxHashSet<u32>,
-    /// Steps that load from the process's memory what no recorded store left there: a device wrote it.
+    /// Steps that load from the process's memory what no recorded store left there: a device wrote
+    /// it.
     pub unexplained: FxHashSet<u32>,
 }
 
@@ -47,7 +51,8 @@ pub struct LatePage {
     pub content: Box<[u8; 4096]>,
     /// Whether the process ever wrote to it.
     pub written: bool,
-    /// The system filled it before the process touched it, and not to answer that very access: on behalf of somebody else, or of a device.
+    /// The system filled it before the process touched it, and not to answer that very access: on
+    /// behalf of somebody else, or of a device.
     pub foreign: bool,
     /// When it was first touched.
     step: u32,
@@ -57,12 +62,14 @@ pub struct LatePage {
 struct Frames<'r> {
     recording: &'r Recording,
     pages: FxHashMap<u64, Box<[u8; 4096]>>,
-    /// The last step that stored something other than zeros into a frame, but through an address of the process.
+    /// The last step that stored something other than zeros into a frame, but through an address of
+    /// the process.
     filled: FxHashMap<u64, u32>,
 }
 
 impl Frames<'_> {
-    /// A page of the process as it is when first touched by this step; `fault` is when the system began to answer an access to it.
+    /// A page of the process as it is when first touched by this step; `fault` is when the system
+    /// began to answer an access to it.
     fn late(&mut self, frame: u64, step: u32, fault: u32) -> Result<LatePage, Error> {
         let content = Box::new(*self.page(frame)?);
         let filled = self.filled.get(&frame).is_some_and(|&filled| filled < fault);
@@ -112,11 +119,12 @@ impl Frames<'_> {
     }
 }
 
-/// Cuts interruptions; `begin_pages` are the user pages present at the begin mark, `is_user` decides for others.
+/// Cuts interruptions; `begin_pages` are the user pages present at the begin mark, `is_user`
+/// decides for others.
 ///
 /// # Errors
-/// [`Error::Interrupted`] and [`Error::Unfinished`] when a handler never returns to where it interrupted, [`Error::Switched`] when another process's steps
-/// could not be cut.
+/// [`Error::Interrupted`] and [`Error::Unfinished`] when a handler never returns to where it
+/// interrupted, [`Error::Switched`] when another process's steps could not be cut.
 pub fn preprocess(
     recording: &Recording,
     begin_pages: &FxHashSet<u64>,
@@ -153,7 +161,8 @@ pub fn preprocess(
             replay.interrupted(pc);
         }
         let outside = interruptions.none();
-        // Not so for the first step after an interruption: what that did may have been for this step.
+        // Not so for the first step after an interruption: what that did may have been for this
+        // step.
         if ready && (outside_before || !outside) {
             fault = step as u32;
         }

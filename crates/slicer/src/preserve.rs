@@ -1,9 +1,10 @@
 //! Finds the registers each function gives back unchanged.
 //!
-//! Every value has an origin: a new number where it is computed, the number of its source where it is only copied (moves, full
-//! stores and loads, so pushes and pops too). A register is preserved by a function when in every instance, in every recording,
-//! its origin at the return is that at the call. The stack pointer is preserved when its value is. Uses after the return then
-//! depend on the definition before the call, and a program's call gives these registers back.
+//! Every value has an origin: a new number where it is computed, the number of its source where it
+//! is only copied (moves, full stores and loads, so pushes and pops too). A register is preserved
+//! by a function when in every instance, in every recording, its origin at the return is that at
+//! the call. The stack pointer is preserved when its value is. Uses after the return then depend on
+//! the definition before the call, and a program's call gives these registers back.
 
 use ir::{Kind, Op, Var, Width};
 use lift::Mode;
@@ -78,7 +79,8 @@ struct Frame {
 pub struct Preserve {
     /// By function number; functions never seen to return preserve nothing.
     pub preserved: Vec<Option<RegSet>>,
-    /// By function number: how far above the caller's stack pointer it left it, each time it returned; none twice.
+    /// By function number: how far above the caller's stack pointer it left it, each time it
+    /// returned; none twice.
     pub moves: Vec<Vec<i64>>,
     origins: Box<[u32; 256]>,
     before: Box<[u32; 256]>,
@@ -185,7 +187,8 @@ impl Visitor for Preserve {
         } else if op.kind == Kind::Load
             && let (Some(mem), Some(var)) = (aligned, op.def())
         {
-            // A first load gives the cell an origin, so that what is saved elsewhere and brought back is recognised.
+            // A first load gives the cell an origin, so that what is saved elsewhere and brought
+            // back is recognised.
             let origin = match origin {
                 Some(origin) => origin,
                 None => self.fresh(),
@@ -238,7 +241,8 @@ impl Visitor for Preserve {
                         *mine &= theirs;
                     }
                     *slot = Some(both);
-                    // Copies may have made a new origin for an equal value: what is preserved has the caller's again.
+                    // Copies may have made a new origin for an equal value: what is preserved has
+                    // the caller's again.
                     for var in both.iter() {
                         self.origins[var.0 as usize] = frame.origins[var.0 as usize];
                     }

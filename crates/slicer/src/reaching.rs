@@ -1,9 +1,11 @@
 //! Which definitions of a register can reach a use, on every path through executed code.
 //!
-//! Dependences that were seen are not enough: a path may be made of pieces that were each executed in other company (one more iteration of a
-//! loop, the left side of one branch and then the right side of another), and then a use gets its value from a definition that no recording
-//! joined with it. Registers can be followed exactly: backward from the use, through calls and returns, to every last definition. So can a function's
-//! own locals, which always lie at the same distance from where its frame begins. Other memory cannot, and is left to what was seen.
+//! Dependences that were seen are not enough: a path may be made of pieces that were each executed
+//! in other company (one more iteration of a loop, the left side of one branch and then the right
+//! side of another), and then a use gets its value from a definition that no recording joined with
+//! it. Registers can be followed exactly: backward from the use, through calls and returns, to
+//! every last definition. So can a function's own locals, which always lie at the same distance
+//! from where its frame begins. Other memory cannot, and is left to what was seen.
 
 use ir::{Kind, Var};
 use rustc_hash::FxHashSet;
@@ -63,7 +65,8 @@ impl<'g> Reaching<'g> {
         }
     }
 
-    /// An operation is in the slice: what it reads must be, too. Gives the operations of its own site that define it.
+    /// An operation is in the slice: what it reads must be, too. Gives the operations of its own
+    /// site that define it.
     pub fn uses(&mut self, op: u32, found: &mut Vec<u32>) {
         let site = self.graph.op_site[op as usize];
         let info = self.graph.sites[site as usize];
@@ -130,7 +133,8 @@ impl<'g> Reaching<'g> {
         }
     }
 
-    /// Follows one more value; gives the definitions met. Returns false when there is nothing left to follow.
+    /// Follows one more value; gives the definitions met. Returns false when there is nothing left
+    /// to follow.
     pub fn follow(&mut self, found: &mut Vec<u32>) -> bool {
         let Some((site, var)) = self.needs.pop() else {
             let Some(local) = self.local_needs.pop() else { return false };
@@ -168,7 +172,8 @@ impl<'g> Reaching<'g> {
         }
     }
 
-    /// The value of a register when a call has returned, also one that its callee's callee, and so on, returned from.
+    /// The value of a register when a call has returned, also one that its callee's callee, and so
+    /// on, returned from.
     fn after_call(&mut self, site: u32, var: Var, found: &mut Vec<u32>) {
         let (mut calls, mut at) = (vec![site], 0);
         while let Some(&site) = calls.get(at) {
@@ -198,7 +203,8 @@ impl<'g> Reaching<'g> {
     }
 }
 
-/// For each function the sites at which a frame that began in it ends: its own, and those of the functions it goes on as.
+/// For each function the sites at which a frame that began in it ends: its own, and those of the
+/// functions it goes on as.
 fn ends(graph: &Graph) -> Vec<Vec<u32>> {
     let mut reaches: Vec<Vec<u32>> = vec![Vec::new(); graph.functions.len()];
     for (func, function) in graph.functions.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! A trace in memory, lifted: what every later stage walks over.
 //!
-//! Events are flattened into arrays indexed by step, so that the stages can go over a recording several times without
-//! decoding it again. Lifting happens once for each distinct instruction.
+//! Events are flattened into arrays indexed by step, so that the stages can go over a recording
+//! several times without decoding it again. Lifting happens once for each distinct instruction.
 
 use machine::paging::PagingMode;
 use machine::{EFER_LMA, Reg, RegFile};
@@ -21,7 +21,8 @@ pub struct Step {
     pub code: u32,
     /// First of its accesses in [`Recording::accesses`]; they end where the next step's begin.
     pub access: u32,
-    /// End of the register changes known before it in [`Recording::regs`]; they begin where the previous step's end.
+    /// End of the register changes known before it in [`Recording::regs`]; they begin where the
+    /// previous step's end.
     pub regs: u32,
     /// Whether registers were recorded just before it, even if none had changed.
     pub record: bool,
@@ -54,7 +55,8 @@ pub struct Recording {
     pub regs: Vec<(Reg, u64)>,
     /// Handlers that interruptions reach through trap gates, which leave IF as it is.
     pub trap_handlers: Vec<u64>,
-    /// Set if it is a whole run over the memory of the recording it is named for: its inputs where they were others.
+    /// Set if it is a whole run over the memory of the recording it is named for: its inputs where
+    /// they were others.
     pub rehearsed: Option<String>,
 }
 
@@ -99,7 +101,10 @@ impl Recording {
                 Ok(())
             })
             .map_err(Error::Trace)?;
-        if accesses.len() >= u32::MAX as usize || regs.len() >= u32::MAX as usize || steps.len() >= u32::MAX as usize {
+        if accesses.len() >= u32::MAX as usize
+            || regs.len() >= u32::MAX as usize
+            || steps.len() >= u32::MAX as usize
+        {
             return Err(Error::TooLong);
         }
         let mut recording = Self {
@@ -127,7 +132,8 @@ impl Recording {
         }
     }
 
-    /// Lifts a process's far calls again that went through a call gate: the first thing the processor reads is the descriptor.
+    /// Lifts a process's far calls again that went through a call gate: the first thing the
+    /// processor reads is the descriptor.
     fn call_gates(&mut self, long: bool) -> Result<(), Error> {
         let mut seen = vec![false; self.code.len()];
         for step in 0..self.steps.len() {
@@ -141,9 +147,10 @@ impl Recording {
                 _ => continue,
             };
             let code = &mut self.code[at];
-            code.insn =
-                lift::lift_process(code.mode, long, code.insn.pc, &code.bytes, &mut |_| lift::is_call_gate(high))
-                    .map_err(Error::Lift)?;
+            code.insn = lift::lift_process(code.mode, long, code.insn.pc, &code.bytes, &mut |_| {
+                lift::is_call_gate(high)
+            })
+            .map_err(Error::Lift)?;
         }
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! What is another in another boot: images and their slides, fields of code, constants.
 //!
-//! Learned by comparing the code of two boots, byte by byte and, for the instructions of a slice, constant by constant. A field that differs by the
-//! slide of an image, or by the difference of two images' slides, moves with them; any other constant that differs is one the system patches into its own
-//! code. Nothing is known of relocation tables, nor of where a system puts what. With one boot only there are images, but nothing is known to move.
+//! Learned by comparing the code of two boots, byte by byte and, for the instructions of a slice,
+//! constant by constant. A field that differs by the slide of an image, or by the difference of two
+//! images' slides, moves with them; any other constant that differs is one the system patches into
+//! its own code. Nothing is known of relocation tables, nor of where a system puts what. With one
+//! boot only there are images, but nothing is known to move.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +23,8 @@ use crate::snapshot::AddressSpace;
 const VECTORS: u8 = 32;
 /// Code this near to the interrupt handlers belongs to their image.
 const NEAR: u64 = 64 << 20;
-/// What an image's code may have otherwise in the other boot and still be the same: half of it, for every address in a small module differs.
+/// What an image's code may have otherwise in the other boot and still be the same: half of it, for
+/// every address in a small module differs.
 const SAME: usize = 2;
 
 /// Contiguous executable pages.
@@ -65,13 +68,15 @@ impl Relocations {
             .ok_or(Error::Bases("no interrupt gate of both leads anywhere".into()))?;
         if slide == 0 {
             return Err(Error::Bases(
-                "both have the kernel at the same address; boot the other one anew, with randomisation".into(),
+                "both have the kernel at the same address; boot the other one anew, with randomisation"
+                    .into(),
             ));
         }
         let (mine, theirs) = (stretches(space), stretches(other));
         for image in this.placement.images.clone() {
             let parts: Vec<&Stretch> = mine.iter().filter(|it| image.holds(it.start)).collect();
-            let candidates = std::iter::once(slide).chain(theirs.iter().map(|it| it.start.wrapping_sub(image.start)));
+            let candidates =
+                std::iter::once(slide).chain(theirs.iter().map(|it| it.start.wrapping_sub(image.start)));
             let (mut best, mut tried) = (None, Vec::new());
             for candidate in candidates {
                 if tried.contains(&candidate) {
@@ -108,7 +113,8 @@ impl Relocations {
         this.placement.fields.dedup_by_key(|field| field.addr);
         // Which of two images that moved alike a constant belongs to, nobody can tell.
         for (image, slide) in this.placement.images.iter_mut().zip(&this.slides) {
-            image.movable = slide.is_some() && this.slides.iter().filter(|other| *other == slide).count() == 1;
+            image.movable =
+                slide.is_some() && this.slides.iter().filter(|other| *other == slide).count() == 1;
         }
         let theirs = anchors(other);
         this.anchors.retain(|anchor| theirs.binary_search(anchor).is_ok());
@@ -116,7 +122,8 @@ impl Relocations {
         Ok(this)
     }
 
-    /// Whether an address lies in the kernel's image, data and all, so that it means the same in every boot.
+    /// Whether an address lies in the kernel's image, data and all, so that it means the same in
+    /// every boot.
     pub fn in_kernel(&self, space: &AddressSpace<'_>, addr: u64) -> bool {
         match self.placement.images.first() {
             // Two boots told how far it reaches.
@@ -126,7 +133,8 @@ impl Relocations {
         }
     }
 
-    /// Widens the kernel's image from its code to all that its code names and that moves with it: its data.
+    /// Widens the kernel's image from its code to all that its code names and that moves with it:
+    /// its data.
     fn widen(&mut self) {
         let Some(&kernel) = self.placement.images.first() else { return };
         let (mut start, mut end) = (kernel.start, kernel.end);
@@ -136,7 +144,8 @@ impl Relocations {
                 continue;
             }
             let Some((&from, _)) = self.other.range(..=field.addr).next_back() else { continue };
-            let Some(bytes) = self.other.get(&from).and_then(|it| it.get((field.addr - from) as usize..)) else {
+            let Some(bytes) = self.other.get(&from).and_then(|it| it.get((field.addr - from) as usize..))
+            else {
                 continue;
             };
             let Some(bytes) = bytes.get(..usize::from(field.size)) else { continue };
@@ -144,11 +153,16 @@ impl Relocations {
             value[..bytes.len()].copy_from_slice(bytes);
             let value = u64::from_le_bytes(value);
             // A 32-bit field of 64-bit code is sign-extended.
-            let value =
-                if field.size == 4 && kernel.start >> 32 != 0 { value as u32 as i32 as i64 as u64 } else { value };
+            let value = if field.size == 4 && kernel.start >> 32 != 0 {
+                value as u32 as i32 as i64 as u64
+            } else {
+                value
+            };
             let address = value.wrapping_sub(self.slides[0].unwrap_or(0));
-            // What is far away, or belongs to a module, is something else that happens to move alike.
-            let others = self.placement.images[1..].iter().any(|image| address <= image.end && image.start <= address);
+            // What is far away, or belongs to a module, is something else that happens to move
+            // alike.
+            let others =
+                self.placement.images[1..].iter().any(|image| address <= image.end && image.start <= address);
             if !others && address.abs_diff(kernel.start) < NEAR {
                 start = start.min(address & !4095);
                 end = end.max((address | 4095).saturating_add(1));
@@ -157,7 +171,8 @@ impl Relocations {
         self.placement.images[0] = Image { start, end, ..kernel };
     }
 
-    /// Which constants of an instruction are others in another boot: operation, operand, and what it is.
+    /// Which constants of an instruction are others in another boot: operation, operand, and what
+    /// it is.
     pub fn constants(&self, code: &Code) -> Vec<(usize, usize, Moved)> {
         let pc = code.insn.pc;
         let Some(slide) = self.placement.image(pc).and_then(|image| *self.slides.get(image)?) else {
@@ -184,7 +199,8 @@ impl Relocations {
                 let Arg::Const(value) = *operand else { continue };
                 let delta = match other.as_ref().map(|other| other.ops[op].args[arg]) {
                     Some(Arg::Const(theirs)) => theirs.wrapping_sub(value),
-                    // The other boot has patched other code here: what lies in an image moves with it.
+                    // The other boot has patched other code here: what lies in an image moves with
+                    // it.
                     _ => match self.placement.image(value).and_then(|image| *self.slides.get(image)?) {
                         Some(slide) => slide,
                         None => continue,
@@ -212,8 +228,10 @@ impl Relocations {
 
     /// What a program needs of all this: its own code's fields, and the images that it names.
     pub fn of_program(&self, ranges: &[(u64, u64)], moved: Vec<Moved>) -> Placement {
-        let mut fields: Vec<Field> =
-            ranges.iter().flat_map(|&(start, end)| self.placement.fields_in(start, end).iter().copied()).collect();
+        let mut fields: Vec<Field> = ranges
+            .iter()
+            .flat_map(|&(start, end)| self.placement.fields_in(start, end).iter().copied())
+            .collect();
         fields.sort_unstable_by_key(|field| field.addr);
         fields.dedup();
         let mut used = vec![false; self.placement.images.len()];
@@ -252,7 +270,9 @@ impl Relocations {
         let moved = moved
             .into_iter()
             .map(|moved| match moved {
-                Moved::Address { value, image } => Moved::Address { value, image: number(Some(image)).unwrap_or(0) },
+                Moved::Address { value, image } => {
+                    Moved::Address { value, image: number(Some(image)).unwrap_or(0) }
+                }
                 patched @ Moved::Patched { .. } => patched,
             })
             .collect();
@@ -265,7 +285,8 @@ impl Stretch {
         Image { start: self.start, end: self.start.saturating_add(self.bytes.len() as u64), movable: false }
     }
 
-    /// Bytes that the other boot has otherwise, this far away, and all; filling between functions says nothing.
+    /// Bytes that the other boot has otherwise, this far away, and all; filling between functions
+    /// says nothing.
     fn alike(&self, other: &AddressSpace<'_>, slide: u64) -> (usize, usize) {
         let says = |byte: u8| !matches!(byte, 0x00 | 0xcc | 0x90);
         let theirs = other.read_mapped(self.start.wrapping_add(slide), self.bytes.len());
@@ -274,8 +295,9 @@ impl Stretch {
     }
 }
 
-/// Whether a value can be an address that moves with an image: in it or near it. What is far from it and moved alike once (physical memory is mapped
-/// a second time, with some code in it) need not do so in the next boot.
+/// Whether a value can be an address that moves with an image: in it or near it. What is far from
+/// it and moved alike once (physical memory is mapped a second time, with some code in it) need not
+/// do so in the next boot.
 fn names(image: &Image, value: u64) -> bool {
     image.start.saturating_sub(NEAR) <= value && value < image.end.saturating_add(NEAR)
 }
@@ -335,8 +357,9 @@ impl Deltas {
 
 /// Adds the fields of a stretch whose bytes the other boot has otherwise.
 ///
-/// A field is a whole operand of an instruction that both boots have in the same form. Where they have another instruction, the system has patched its
-/// code, and bytes that differ there by a slide do so by accident.
+/// A field is a whole operand of an instruction that both boots have in the same form. Where they
+/// have another instruction, the system has patched its code, and bytes that differ there by a
+/// slide do so by accident.
 fn compare(
     stretch: &Stretch,
     theirs: &[Option<u8>],
@@ -363,9 +386,12 @@ fn compare(
         else {
             continue;
         };
-        let operand =
-            operands.iter().find(|&&(from, size)| (place + from..place + from + usize::from(size)).contains(&first));
-        let Some(&(from, whole)) = operand.filter(|_| (len, &operands) == (theirs.0, &theirs.1)) else { continue };
+        let operand = operands
+            .iter()
+            .find(|&&(from, size)| (place + from..place + from + usize::from(size)).contains(&first));
+        let Some(&(from, whole)) = operand.filter(|_| (len, &operands) == (theirs.0, &theirs.1)) else {
+            continue;
+        };
         let start = place + from;
         let moves = deltas.change(image, &mine[start..], &other[start..]).filter(|(size, _)| *size <= whole);
         let Some((size, change)) = moves.or_else(|| {
@@ -380,9 +406,12 @@ fn compare(
     }
 }
 
-/// Whether an operand that differs is a constant of an instruction that is otherwise the same. Where control goes is no such constant.
+/// Whether an operand that differs is a constant of an instruction that is otherwise the same.
+/// Where control goes is no such constant.
 fn is_constant(mode: lift::Mode, pc: u64, mine: &[u8], other: &[u8], operand: usize) -> bool {
-    let (Ok(mine_lifted), Ok(other)) = (lift::lift(mode, pc, mine), lift::lift(mode, pc, other)) else { return false };
+    let (Ok(mine_lifted), Ok(other)) = (lift::lift(mode, pc, mine), lift::lift(mode, pc, other)) else {
+        return false;
+    };
     let control = mine_lifted.ops.iter().any(|op| op.class() == Class::Control);
     !control
         && mine_lifted.ops.len() == other.ops.len()
@@ -440,7 +469,8 @@ fn stretches(space: &AddressSpace<'_>) -> Vec<Stretch> {
 mod tests {
     use super::*;
 
-    /// Linux 6.12 patches the address of a table into its code; the table lies in the mapping of all memory, and so does some code.
+    /// Linux 6.12 patches the address of a table into its code; the table lies in the mapping of
+    /// all memory, and so does some code.
     #[test]
     fn what_is_far_from_an_image_does_not_move_with_it_though_it_moved_alike() {
         let images = [
@@ -450,8 +480,9 @@ mod tests {
         let slides = [Some(0x1200_0000), Some(0x1_4000_0000)];
         let deltas = Deltas::new(&images, &slides);
         let table = 0xffff_8880_0b5c_0000u64;
-        let change =
-            |value: u64, delta: u64| deltas.change(0, &value.to_le_bytes(), &value.wrapping_add(delta).to_le_bytes());
+        let change = |value: u64, delta: u64| {
+            deltas.change(0, &value.to_le_bytes(), &value.wrapping_add(delta).to_le_bytes())
+        };
         assert_eq!(change(table, 0x1_4000_0000), None);
         let moves = Change::Moves { plus: Some(1), minus: None };
         assert_eq!(change(0xffff_8880_0009_a100, 0x1_4000_0000), Some((8, moves)));
@@ -476,7 +507,8 @@ mod tests {
             let head: &[u8] = &[0x48, 0xb8];
             [head, &constant.to_le_bytes(), rest].concat()
         };
-        // movabs of the end of user space, cmp, cmova, nopl: with five levels another constant, and stac. Both differ by a slide if looked at askew.
+        // movabs of the end of user space, cmp, cmova, nopl: with five levels another constant, and
+        // stac. Both differ by a slide if looked at askew.
         let mine = code(0x7fff_ffff_f000, &[0x48, 0x39, 0xc6, 0x48, 0x0f, 0x47, 0xf0, 0x0f, 0x1f, 0x00]);
         let other = code(0xff_ffff_ffff_f000, &[0x48, 0x39, 0xc6, 0x48, 0x0f, 0x47, 0xf0, 0x0f, 0x01, 0xcb]);
         assert_eq!(found(&mine, &other), [(2, 8, Change::Patched)]);

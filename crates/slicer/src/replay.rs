@@ -1,8 +1,9 @@
 //! Replays a recording through the lifted operations.
 //!
-//! Loads take their values from the recorded accesses, everything else is computed, so a replay knows the value, the
-//! address and the next instruction of every step without a memory. It is both the check of the lifter (stores, next addresses and registers
-//! are compared with the recording) and the walk that the analyses observe.
+//! Loads take their values from the recorded accesses, everything else is computed, so a replay
+//! knows the value, the address and the next instruction of every step without a memory. It is both
+//! the check of the lifter (stores, next addresses and registers are compared with the recording)
+//! and the walk that the analyses observe.
 
 use ir::{Arg, Class, Kind, Op};
 use machine::{PROCESS_REGS, Reg};
@@ -14,8 +15,10 @@ use crate::recording::Recording;
 /// The general registers are the first.
 const GENERAL: usize = 16;
 
-/// Segments that a process may not use become null on the way out to it (SDM vol. 2, IRET), which no operation does.
-const DROPPED: [Reg; 8] = [Reg::Es, Reg::Ds, Reg::Fs, Reg::Gs, Reg::EsBase, Reg::DsBase, Reg::FsBase, Reg::GsBase];
+/// Segments that a process may not use become null on the way out to it (SDM vol. 2, IRET), which
+/// no operation does.
+const DROPPED: [Reg; 8] =
+    [Reg::Es, Reg::Ds, Reg::Fs, Reg::Gs, Reg::EsBase, Reg::DsBase, Reg::FsBase, Reg::GsBase];
 
 /// Registers whose load reads a descriptor.
 const SELECTORS: [Reg; 6] = [Reg::Es, Reg::Cs, Reg::Ss, Reg::Ds, Reg::Fs, Reg::Gs];
@@ -118,21 +121,25 @@ pub struct Replay<'r> {
     cursor: usize,
     /// Disagreements of the current step.
     pub mismatches: Vec<Mismatch>,
-    /// Whether registers may differ from the recording without being wrong: after a start, an interrupt or a nondeterministic instruction.
+    /// Whether registers may differ from the recording without being wrong: after a start, an
+    /// interrupt or a nondeterministic instruction.
     loose: bool,
     known: [bool; 256],
     /// The system was left since the last record.
     left: bool,
-    /// The process's own registers at each open system call of a whole run, which gives them back itself.
+    /// The process's own registers at each open system call of a whole run, which gives them back
+    /// itself.
     process: Vec<[u64; PROCESS_REGS.len()]>,
-    /// The registers as last recorded: records hold changes only, and after an interruption or an undetermined result all of it counts.
+    /// The registers as last recorded: records hold changes only, and after an interruption or an
+    /// undetermined result all of it counts.
     recorded: [Option<u64>; 256],
 }
 
 /// RF in RFLAGS.
 const RESUME_FLAG: u64 = 1 << 16;
 
-/// Whether these are the operations of a return that takes a stack from the stack if it changes the privilege.
+/// Whether these are the operations of a return that takes a stack from the stack if it changes the
+/// privilege.
 fn may_change_stack(ops: &[Op]) -> bool {
     let far = |op: &Op| op.def().is_some_and(|var| var.0 == Reg::Cpl as u16);
     ops.last().is_some_and(|last| last.kind == Kind::SysExit || last.kind == Kind::Ret && ops.iter().any(far))
@@ -168,7 +175,8 @@ impl<'r> Replay<'r> {
         }
     }
 
-    /// Takes over the registers recorded before `step`; differences are mismatches unless something undetermined happened.
+    /// Takes over the registers recorded before `step`; differences are mismatches unless something
+    /// undetermined happened.
     pub fn adopt(&mut self, step: usize) {
         let wide = self.recording.code_of(step).mode == lift::Mode::Bits64;
         for &(reg, recorded) in self.recording.regs_before(step) {
@@ -196,14 +204,16 @@ impl<'r> Replay<'r> {
         self.recorded[reg.index()]
     }
 
-    /// Passes over a step that is not replayed: records hold changes only, so those before it still count.
+    /// Passes over a step that is not replayed: records hold changes only, so those before it still
+    /// count.
     pub fn skip(&mut self, step: usize) {
         for &(reg, recorded) in self.recording.regs_before(step) {
             self.recorded[reg.index()] = Some(recorded);
         }
     }
 
-    /// `wide`: in 64-bit code. Elsewhere QEMU shows half of a general register, and the other half, which the code cannot see, stays.
+    /// `wide`: in 64-bit code. Elsewhere QEMU shows half of a general register, and the other half,
+    /// which the code cannot see, stays.
     fn take(&mut self, at: usize, recorded: u64, wide: bool) {
         if !wide && at < GENERAL && self.regs[at] & 0xffff_ffff == recorded {
             self.known[at] = true;
@@ -221,8 +231,8 @@ impl<'r> Replay<'r> {
         self.known[at] = true;
     }
 
-    /// An interrupt or fault was delivered before the next step, which is at `handler`: flags as its gate leaves them, registers as recorded
-    /// (SDM vol. 3 section 6.12.1.3).
+    /// An interrupt or fault was delivered before the next step, which is at `handler`: flags as
+    /// its gate leaves them, registers as recorded (SDM vol. 3 section 6.12.1.3).
     pub fn interrupted(&mut self, handler: u64) {
         for reg in [Reg::Tf, Reg::Nt] {
             self.regs[reg.index()] = 0;
@@ -314,8 +324,8 @@ impl<'r> Replay<'r> {
     }
 
     fn mem_ref(&self, access: &Access, offset: u64, vaddr: u64, size: u64) -> MemRef {
-        // The second page's frame is missing where nothing else touched it; the next frame is then assumed, which is right for
-        // memory the kernel maps linearly.
+        // The second page's frame is missing where nothing else touched it; the next frame is then
+        // assumed, which is right for memory the kernel maps linearly.
         let second_page = access.next_page.map_or((access.paddr.0 & !4095) + 4096, |page| page.0);
         MemRef { vaddr, paddr: access.paddr.0 + offset, second_page, size: size as u8, io: access.io }
     }
@@ -368,17 +378,21 @@ impl<'r> Replay<'r> {
     }
 
     fn report_extra_stores(&mut self, code: &crate::recording::Code, accesses: &[Access]) {
-        let segment = |op: &Op| op.def().is_some_and(|var| SELECTORS.iter().any(|reg| reg.index() == var.0 as usize));
+        let segment =
+            |op: &Op| op.def().is_some_and(|var| SELECTORS.iter().any(|reg| reg.index() == var.0 as usize));
         for (access, used) in accesses.iter().zip(&self.used) {
-            if access.store && !used && !(code.insn.ops.iter().any(segment) && self.marks_descriptor(access, accesses))
+            if access.store
+                && !used
+                && !(code.insn.ops.iter().any(segment) && self.marks_descriptor(access, accesses))
             {
                 self.mismatches.push(Mismatch::ExtraStore { vaddr: access.vaddr.0 });
             }
         }
     }
 
-    /// Whether a processor marks a descriptor as accessed, which it does when it loads it first (SDM vol. 3 section 3.4.5.1). No operation does it: it is
-    /// conditional, and only ever changes this one bit.
+    /// Whether a processor marks a descriptor as accessed, which it does when it loads it first
+    /// (SDM vol. 3 section 3.4.5.1). No operation does it: it is conditional, and only ever changes
+    /// this one bit.
     fn marks_descriptor(&self, store: &Access, accesses: &[Access]) -> bool {
         const ACCESSED: u128 = 1 << 8;
         let in_table = [Reg::GdtrBase, Reg::LdtrBase]
@@ -415,9 +429,10 @@ impl<'r> Replay<'r> {
                 Class::Load => {
                     slot.get_or_insert(a);
                     let Some((mem, value)) = self.find(accesses, false, a, op.width.bytes()) else {
-                        // The processor does not read the null descriptor when a null selector is loaded (SDM vol. 3 section 3.4.2);
-                        // an operation cannot be conditional, and whatever it reads there does not matter.
-                        // The same goes for the stack of an `iret` or a far return that does not change the privilege.
+                        // The processor does not read the null descriptor when a null selector is
+                        // loaded (SDM vol. 3 section 3.4.2); an operation cannot be conditional,
+                        // and whatever it reads there does not matter. The same goes for the stack
+                        // of an `iret` or a far return that does not change the privilege.
                         if a.wrapping_sub(self.regs[Reg::GdtrBase.index()]) < 8
                             || may_change_stack(&code.insn.ops) && index > 0
                         {
@@ -436,7 +451,8 @@ impl<'r> Replay<'r> {
                     *slot = Some(a);
                     let value = b & op.width.mask();
                     let found = self.find(accesses, true, a, op.width.bytes());
-                    // A software interrupt right behind an interruption pushes RF too, which no operation knows (SDM vol. 3 section 17.3.1.1).
+                    // A software interrupt right behind an interruption pushes RF too, which no
+                    // operation knows (SDM vol. 3 section 17.3.1.1).
                     let enters = code.insn.ops.last().is_some_and(|op| op.kind == Kind::SysEnter);
                     let resumed = found.is_some_and(|found| enters && found.1 ^ value == RESUME_FLAG);
                     if found.map(|found| found.1) != Some(value) && !resumed {
@@ -462,7 +478,8 @@ impl<'r> Replay<'r> {
                 }
                 Class::Effect => observer.op(index, op, 0, None),
                 Class::Control => {
-                    // A far return to a lower privilege leaves a system that was entered through a call gate.
+                    // A far return to a lower privilege leaves a system that was entered through a
+                    // call gate.
                     let outward = op.kind == Kind::Ret && self.regs[Reg::Cpl.index()] > privilege;
                     self.left |= op.kind == Kind::SysExit || outward;
                     let (kind, next) = match op.kind {

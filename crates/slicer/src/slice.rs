@@ -1,8 +1,9 @@
 //! The closed backward slice: a search over the dependence graph.
 //!
-//! An operation in the slice brings in what it uses, the branches it is control dependent on in its function, and the calls and
-//! tail jumps that enter the function. Under [`Policy::Guard`] a one-sided branch also joins when its unseen side may define a register
-//! that the slice uses where that side meets known code again, or may store where the slice loads.
+//! An operation in the slice brings in what it uses, the branches it is control dependent on in its
+//! function, and the calls and tail jumps that enter the function. Under [`Policy::Guard`] a
+//! one-sided branch also joins when its unseen side may define a register that the slice uses where
+//! that side meets known code again, or may store where the slice loads.
 
 use ir::{Arg, Class, Kind};
 use rustc_hash::FxHashSet;
@@ -70,7 +71,8 @@ struct Search<'s> {
     work: Vec<u32>,
 }
 
-/// Slices the graph backward from its criteria and its end mark. `cfgs` are graphs of functions that are known already.
+/// Slices the graph backward from its criteria and its end mark. `cfgs` are graphs of functions
+/// that are known already.
 #[must_use]
 pub fn slice(
     graph: &Graph,
@@ -162,7 +164,8 @@ impl Search<'_> {
                 }
             }
         }
-        let controls = self.slice.cfgs[func as usize].as_ref().and_then(|cfg| cfg.controls.get(&site).cloned());
+        let controls =
+            self.slice.cfgs[func as usize].as_ref().and_then(|cfg| cfg.controls.get(&site).cloned());
         for branch in controls.unwrap_or_default() {
             self.add_decisions(branch);
         }
@@ -176,7 +179,9 @@ impl Search<'_> {
         for (at, op) in code.insn.ops.iter().enumerate() {
             let decides = match op.kind {
                 Kind::BranchIf => true,
-                _ => op.class() == Class::Control && matches!(op.args[0], Arg::Var(_)) && op.kind != Kind::Call,
+                _ => {
+                    op.class() == Class::Control && matches!(op.args[0], Arg::Var(_)) && op.kind != Kind::Call
+                }
             };
             let number = info.first_op + at as u32;
             if decides && !self.slice.ops[number as usize] {
@@ -201,8 +206,9 @@ impl Search<'_> {
         forms
     }
 
-    /// Sites in the slice's functions whose instruction decided in its middle and never went on: string instructions that always had
-    /// nothing to do. Where they copy to is unknown, so they matter.
+    /// Sites in the slice's functions whose instruction decided in its middle and never went on:
+    /// string instructions that always had nothing to do. Where they copy to is unknown, so they
+    /// matter.
     fn untouched_strings(&self) -> Vec<u32> {
         let in_slice = (0..self.graph.functions.len()).filter(|&func| self.slice.functions[func]);
         in_slice
@@ -212,13 +218,15 @@ impl Search<'_> {
                 let info = self.graph.sites[site as usize];
                 let Some(code) = self.code.get(info.code as usize) else { return false };
                 let ops = &code.insn.ops;
-                let middle = ops.iter().position(|op| op.kind == Kind::BranchIf).filter(|at| at + 1 < ops.len());
+                let middle =
+                    ops.iter().position(|op| op.kind == Kind::BranchIf).filter(|at| at + 1 < ops.len());
                 middle.is_some_and(|at| !self.graph.executed[info.first_op as usize + at + 1])
             })
             .collect()
     }
 
-    /// Adds one-sided branches whose unseen side may change what the slice uses. Returns whether there were any.
+    /// Adds one-sided branches whose unseen side may change what the slice uses. Returns whether
+    /// there were any.
     fn add_guards(&mut self) -> bool {
         if self.policy != Policy::Guard {
             return false;

@@ -23,8 +23,13 @@ pub(crate) struct SnapshotMemory<'t> {
 impl<'t> SnapshotMemory<'t> {
     /// The snapshot of a recording.
     pub fn new(recording: &'t Recording) -> Self {
-        let ranges: Vec<Range<PhysAddr>> =
-            recording.trace.header().ram_ranges.iter().map(|range| range.start..range.start.add(range.size)).collect();
+        let ranges: Vec<Range<PhysAddr>> = recording
+            .trace
+            .header()
+            .ram_ranges
+            .iter()
+            .map(|range| range.start..range.start.add(range.size))
+            .collect();
         let addresses = ranges.iter().flat_map(|range| (range.start.0..range.end.0).step_by(4096));
         let pages = addresses.map(|addr| (addr, OnceLock::new())).collect();
         Self { snapshot: recording.trace.snapshot(), ranges, pages }
@@ -99,9 +104,12 @@ impl<'t> AddressSpace<'t> {
         let entry = (0..recording.steps.len())
             .map(|step| recording.pc(step))
             .find(|pc| (pc ^ begin) >> (mode_bits(mode) - 1) & 1 == 1);
-        // With page-table isolation the process's own tables lack the kernel: its other tables are loaded at the entry.
+        // With page-table isolation the process's own tables lack the kernel: its other tables are
+        // loaded at the entry.
         let maps = |root: u64| {
-            entry.is_none_or(|pc| paging::translate(&memory, mode, root, VirtAddr(pc)).is_ok_and(|found| !found.user))
+            entry.is_none_or(|pc| {
+                paging::translate(&memory, mode, root, VirtAddr(pc)).is_ok_and(|found| !found.user)
+            })
         };
         let roots = recording.regs.iter().filter(|(reg, _)| *reg == Reg::Cr3).map(|&(_, value)| value);
         let mut kernel_root = user_root;
@@ -158,8 +166,10 @@ impl<'t> AddressSpace<'t> {
             }
         });
         self.user = user;
-        let upper =
-            supervisor.iter().map(|it: &(u64, u64, u64)| it.2).filter(|at| at >> (mode_bits(self.mode) - 1) & 1 == 1);
+        let upper = supervisor
+            .iter()
+            .map(|it: &(u64, u64, u64)| it.2)
+            .filter(|at| at >> (mode_bits(self.mode) - 1) & 1 == 1);
         self.system_start = upper.min().unwrap_or(0);
         self.supervisor = supervisor;
         for (page, frame) in windows {
@@ -171,9 +181,11 @@ impl<'t> AddressSpace<'t> {
 
     /// The kernel's own address of a frame that it shows to processes, where there is one.
     ///
-    /// Near the kernel's code: the frame is mapped for the kernel in two ways at least (every frame has one in a kernel that maps all memory). Of
-    /// these the nearest to the kernel's code is its own, if that code names it: memory behind the image may have such an address too, and hold anything, the
-    /// process's program among it. Elsewhere: the one address that the code uses as such.
+    /// Near the kernel's code: the frame is mapped for the kernel in two ways at least (every frame
+    /// has one in a kernel that maps all memory). Of these the nearest to the kernel's code is its
+    /// own, if that code names it: memory behind the image may have such an address too, and hold
+    /// anything, the process's program among it. Elsewhere: the one address that the code uses as
+    /// such.
     pub fn kernel_alias(&self, frame: u64) -> Option<u64> {
         let aliases: Vec<u64> = self
             .supervisor
@@ -216,7 +228,8 @@ impl<'t> AddressSpace<'t> {
                 }
             });
             lift::absolutes(mode, mapping.vaddr.0, &code, &mut |address| {
-                if !self.is_near_code(address) && address >> (mode_bits(self.mode) - 1) & 1 != self.user_half {
+                if !self.is_near_code(address) && address >> (mode_bits(self.mode) - 1) & 1 != self.user_half
+                {
                     named.far.insert(address & !4095);
                 }
             });
@@ -267,13 +280,15 @@ impl<'t> AddressSpace<'t> {
         pages
     }
 
-    /// Whether an address lies where the kernel's image may be. In 32-bit systems much else is there.
+    /// Whether an address lies where the kernel's image may be. In 32-bit systems much else is
+    /// there.
     pub fn is_near_code(&self, addr: u64) -> bool {
         addr.abs_diff(self.kernel_code) < 1 << 30
     }
 
-    /// Whether an address belongs to the process: mapped for it, in its half of the address space, or below the system's lowest page in the
-    /// other half, for 32-bit systems mostly leave their processes three quarters.
+    /// Whether an address belongs to the process: mapped for it, in its half of the address space,
+    /// or below the system's lowest page in the other half, for 32-bit systems mostly leave their
+    /// processes three quarters.
     pub fn is_user(&self, page: u64) -> bool {
         self.user.contains_key(&page)
             || page >> (mode_bits(self.mode) - 1) & 1 == self.user_half
@@ -335,14 +350,18 @@ mod tests {
     const WINDOW: u64 = 0x7000;
     const NX: u64 = 1 << 63;
 
-    /// A process that enters a kernel whose code is `code`, and sees a frame at [`WINDOW`] that the kernel has at [`FAR`].
+    /// A process that enters a kernel whose code is `code`, and sees a frame at [`WINDOW`] that the
+    /// kernel has at [`FAR`].
     fn recording(code: &[u8]) -> Result<Recording, Box<dyn std::error::Error>> {
         let mut pages: std::collections::BTreeMap<u64, Vec<u8>> = std::collections::BTreeMap::new();
         let mut put = |page: u64, at: usize, bytes: &[u8]| {
             pages.entry(page).or_insert_with(|| vec![0; 4096])[at..at + bytes.len()].copy_from_slice(bytes);
         };
-        let tables: [(u64, u64, usize, u64); 3] =
-            [(0x1_0000, 0, 1, 0x8000 | 5), (0x2_0000, KERNEL, 0, 0xa000 | 1), (0x3_0000, FAR, 0, 0x9000 | NX | 3)];
+        let tables: [(u64, u64, usize, u64); 3] = [
+            (0x1_0000, 0, 1, 0x8000 | 5),
+            (0x2_0000, KERNEL, 0, 0xa000 | 1),
+            (0x3_0000, FAR, 0, 0x9000 | NX | 3),
+        ];
         for (table, linear, page, entry) in tables {
             let root = (linear >> 39 & 511) as usize * 8;
             put(0x1000, root, &(table | 7).to_le_bytes());
@@ -356,9 +375,13 @@ mod tests {
         let ram = RamRange { start: PhysAddr(0), size: 0x4_0000 };
         let header = Header { mode_bits: 64, ram_size: ram.size, ram_ranges: vec![ram], ..Header::default() };
         let mut regs = machine::RegFile::new();
-        for (reg, value) in
-            [(Reg::Rip, 0x1000), (Reg::Cr0, 0x8000_0011), (Reg::Cr3, 0x1000), (Reg::Cr4, 0x20), (Reg::Efer, 0xd00)]
-        {
+        for (reg, value) in [
+            (Reg::Rip, 0x1000),
+            (Reg::Cr0, 0x8000_0011),
+            (Reg::Cr3, 0x1000),
+            (Reg::Cr4, 0x20),
+            (Reg::Efer, 0xd00),
+        ] {
             regs.set(reg, value);
         }
         let mut writer = TraceWriter::in_memory(header, regs)?;
@@ -373,8 +396,8 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_the_kernel_has_far_from_its_code_is_shared_if_it_names_it() -> Result<(), Box<dyn std::error::Error>>
-    {
+    fn a_page_that_the_kernel_has_far_from_its_code_is_shared_if_it_names_it()
+    -> Result<(), Box<dyn std::error::Error>> {
         // mov 0xfffff78000000014,%rax
         let names = recording(&[0x48, 0xa1, 0x14, 0, 0, 0, 0x80, 0xf7, 0xff, 0xff])?;
         assert_eq!(AddressSpace::new(&names)?.shared.get(&WINDOW), Some(&FAR));

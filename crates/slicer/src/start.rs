@@ -45,7 +45,8 @@ impl<'r> Start<'r> {
         Ok(Self { recording, space, kept, system: OnceCell::new(), relocations: OnceCell::new() })
     }
 
-    /// Learns what moves from a recording of the same kernel at another address, whatever it recorded. To be called before anything is built.
+    /// Learns what moves from a recording of the same kernel at another address, whatever it
+    /// recorded. To be called before anything is built.
     ///
     /// # Errors
     /// [`Error::Bases`] when nothing can be learned from it.
@@ -116,7 +117,8 @@ impl<'r> Start<'r> {
         }
     }
 
-    /// The bytes of declared outputs that the recorded code wrote, by address: what it last wrote there.
+    /// The bytes of declared outputs that the recorded code wrote, by address: what it last wrote
+    /// there.
     #[must_use]
     pub fn written_outputs(&self) -> BTreeMap<u64, u8> {
         written_outputs(self.recording, self.kept.steps.iter().copied())
@@ -133,7 +135,8 @@ impl<'r> Start<'r> {
     #[must_use]
     pub fn time_stamp(&self) -> Option<u64> {
         let recording = self.recording;
-        let reads = |step: u32| recording.code_of(step as usize).insn.ops.iter().any(|op| op.kind == ir::Kind::Tsc);
+        let reads =
+            |step: u32| recording.code_of(step as usize).insn.ops.iter().any(|op| op.kind == ir::Kind::Tsc);
         let at = self.kept.steps.iter().copied().find(|&step| reads(step))? as usize;
         if at + 1 >= recording.steps.len() {
             return None;
@@ -147,11 +150,14 @@ impl<'r> Start<'r> {
         Some(half(Reg::Rdx) << 32 | half(Reg::Rax))
     }
 
-    /// The cells by which the recorded code found out in which context it ran, with what they hold in an idle one: see [`crate::view`]. Empty if
-    /// the recorder did not see the processor idle, or the code read no such cell.
+    /// The cells by which the recorded code found out in which context it ran, with what they hold
+    /// in an idle one: see [`crate::view`]. Empty if the recorder did not see the processor idle,
+    /// or the code read no such cell.
     #[must_use]
     pub fn view_cells(&self) -> Vec<ViewCell> {
-        crate::view::cells(self.recording, &self.kept, &|addr| self.relocations().in_kernel(&self.space, addr))
+        crate::view::cells(self.recording, &self.kept, &|addr| {
+            self.relocations().in_kernel(&self.space, addr)
+        })
     }
 }
 
@@ -177,8 +183,12 @@ fn field(variable: &Variable) -> Field {
 
 /// The bytes of declared outputs that some steps of a recording wrote.
 fn written_outputs(recording: &Recording, steps: impl Iterator<Item = u32>) -> BTreeMap<u64, u8> {
-    let outputs: Vec<(u64, u64)> =
-        recording.trace.header().outputs().map(|output| (output.addr.0, output.addr.0 + output.size)).collect();
+    let outputs: Vec<(u64, u64)> = recording
+        .trace
+        .header()
+        .outputs()
+        .map(|output| (output.addr.0, output.addr.0 + output.size))
+        .collect();
     let mut written = BTreeMap::new();
     for step in steps {
         for access in recording.accesses_of(step as usize).iter().filter(|access| access.store) {
@@ -220,7 +230,8 @@ fn user_pages(recording: &Recording, space: &AddressSpace<'_>, kept: &Kept) -> V
     }
     let executed: FxHashSet<u64> = recording.code.iter().map(|code| code.insn.pc & !4095).collect();
     for (&addr, late) in &kept.late_pages {
-        let window = if late.written || executed.contains(&addr) { None } else { space.kernel_alias(late.frame) };
+        let window =
+            if late.written || executed.contains(&addr) { None } else { space.kernel_alias(late.frame) };
         let content = window.map_or_else(|| content(late.content.to_vec()), PageContent::Kernel);
         pages.push(UserPage { addr, content });
     }

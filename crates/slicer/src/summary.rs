@@ -1,4 +1,5 @@
-//! The operations that stand for an allocator function of the trainer, in dependences and in programs alike.
+//! The operations that stand for an allocator function of the trainer, in dependences and in
+//! programs alike.
 
 use ir::summary::{Action, Place, Summary};
 use ir::{Arg, Kind, Op, Var, Width};
@@ -32,7 +33,12 @@ pub fn summary_ops(summary: &Summary, narrow: bool) -> Vec<Op> {
     }
     if let Some((arg, bits)) = refused {
         let bits = body.temp(Kind::And, wide, &[arg, u64::from(bits).into()]);
-        body.ops.push(Op::new(Kind::Select, wide, SUMMARY_RESULT, &[bits, 0u64.into(), SUMMARY_RESULT.into()]));
+        body.ops.push(Op::new(
+            Kind::Select,
+            wide,
+            SUMMARY_RESULT,
+            &[bits, 0u64.into(), SUMMARY_RESULT.into()],
+        ));
     }
     body.ops
 }

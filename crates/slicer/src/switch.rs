@@ -1,7 +1,9 @@
 //! Recognises in a replay that another task ran, without knowledge of the system.
 //!
-//! A system goes over to another task by an instruction that replaces the stack pointer, and comes back by the same instruction, which then loads the
-//! stack pointer that the task had. The function that did it returns to its caller as if nothing had happened; what it executed in between is somebody else's.
+//! A system goes over to another task by an instruction that replaces the stack pointer, and comes
+//! back by the same instruction, which then loads the stack pointer that the task had. The function
+//! that did it returns to its caller as if nothing had happened; what it executed in between is
+//! somebody else's.
 
 use ir::Kind;
 use rustc_hash::FxHashMap;
@@ -120,7 +122,16 @@ mod tests {
         open: usize,
     ) -> Option<Found> {
         let kept = (open == 0).then_some(number as usize);
-        switches.after(&Step { step: number, kept, pc, fallthrough: pc + 1, ended: &ended, stack, system: true, open })
+        switches.after(&Step {
+            step: number,
+            kept,
+            pc,
+            fallthrough: pc + 1,
+            ended: &ended,
+            stack,
+            system: true,
+            open,
+        })
     }
 
     const fn ended(control: Option<Kind>, next: u64, slot: u64) -> Ended {
@@ -134,7 +145,10 @@ mod tests {
         assert_eq!(step(&mut it, 0, 10, call, [0x9000, 0x8ff8], 0), None);
         assert_eq!(step(&mut it, 1, 100, ended(None, 101, 0), [0x8ff8, 0x2_0000], 0), None);
         // Another task calls, is interrupted, and goes away meanwhile.
-        assert_eq!(step(&mut it, 2, 50, ended(Some(Kind::Call), 100, 0x1_fff8), [0x2_0000, 0x1_fff8], 0), None);
+        assert_eq!(
+            step(&mut it, 2, 50, ended(Some(Kind::Call), 100, 0x1_fff8), [0x2_0000, 0x1_fff8], 0),
+            None
+        );
         assert_eq!(step(&mut it, 3, 100, ended(None, 101, 0), [0x1_fff8, 0x8ff8], 1), Some(Found::Back(0)));
         let back = step(&mut it, 4, 101, ended(Some(Kind::Ret), 11, 0x8ff8), [0x8ff8, 0x9000], 0);
         assert!(matches!(back, Some(Found::Over(Call { kept: 0, step: 0, .. }))), "{back:?}");

@@ -1,7 +1,7 @@
 //! Joins instructions of a control-flow graph that do the same and go on the same way.
 //!
-//! Compilers repeat the ends of functions (`je slow; xor eax,eax; ret` and `slow: call f; xor eax,eax; ret`). Without this every such branch would decide
-//! the function's result.
+//! Compilers repeat the ends of functions (`je slow; xor eax,eax; ret` and `slow: call f; xor
+//! eax,eax; ret`). Without this every such branch would decide the function's result.
 
 use ir::{Class, Kind, Op};
 use rustc_hash::FxHashMap;
@@ -15,7 +15,8 @@ pub(crate) struct Piece<'o> {
     pub executed: bool,
 }
 
-/// Redirects edges to a node that an equal one replaces. `pieces` are the nodes that are instructions; `next` all nodes' successors.
+/// Redirects edges to a node that an equal one replaces. `pieces` are the nodes that are
+/// instructions; `next` all nodes' successors.
 pub(crate) fn merge(next: &mut [Vec<u32>], pieces: &[Option<Piece<'_>>]) {
     let mut previous: Vec<Vec<u32>> = vec![Vec::new(); next.len()];
     for (from, targets) in next.iter().enumerate() {
@@ -34,7 +35,8 @@ pub(crate) fn merge(next: &mut [Vec<u32>], pieces: &[Option<Piece<'_>>]) {
     let executed = |node: u32| pieces[node as usize].is_some_and(|piece| piece.executed);
     let mut gone = vec![false; next.len()];
     let mut known: FxHashMap<(u32, u32), u32> = FxHashMap::default();
-    // The last are looked at first: executed nodes, in their order, before they are compared with others.
+    // The last are looked at first: executed nodes, in their order, before they are compared with
+    // others.
     let mut work: Vec<u32> = (0..next.len() as u32).filter(|&node| !executed(node)).collect();
     work.extend((0..next.len() as u32).rev().filter(|&node| executed(node)));
     while let Some(node) = work.pop() {
@@ -81,9 +83,11 @@ fn is_jump(piece: Option<Piece<'_>>) -> bool {
     op.kind == Kind::Jump && matches!(op.args[0], ir::Arg::Const(_))
 }
 
-/// Whether operations neither choose where to go nor call: then the same operations before the same code are the same.
+/// Whether operations neither choose where to go nor call: then the same operations before the same
+/// code are the same.
 fn is_plain(ops: &[Op]) -> bool {
-    ops.iter().all(|op| op.class() != Class::Control || matches!(op.kind, Kind::Jump | Kind::Ret | Kind::SysExit))
+    ops.iter()
+        .all(|op| op.class() != Class::Control || matches!(op.kind, Kind::Jump | Kind::Ret | Kind::SysExit))
 }
 
 #[cfg(test)]
@@ -110,7 +114,8 @@ mod tests {
             piece(&clear, false),
             piece(&back, false),
         ];
-        let mut next: Vec<Vec<u32>> = vec![vec![], vec![2, 4], vec![3], vec![0], vec![5], vec![6], vec![7], vec![0]];
+        let mut next: Vec<Vec<u32>> =
+            vec![vec![], vec![2, 4], vec![3], vec![0], vec![5], vec![6], vec![7], vec![0]];
         merge(&mut next, &pieces);
         assert_eq!(next[4], [2], "the slow path comes back to the executed end");
         assert_eq!(next[1], [2, 4]);

@@ -1,9 +1,11 @@
 //! By which cells code finds out in which context it runs, and what they hold in an idle one.
 //!
-//! All of them are cells of per-CPU memory that the recorded code read before it wrote them. There are two kinds. *Pointers*: cells that
-//! hold the same address in the kernel's image at every halt of an idle processor, and another one in the recording (the running task, its stack).
-//! *Nesting counters*: many different instructions add a constant to them and take it off again, so that they end as they began (how often
-//! preemption is off); code that runs for a process begins with them as the recording did. Nothing about an operating system is typed in.
+//! All of them are cells of per-CPU memory that the recorded code read before it wrote them. There
+//! are two kinds. *Pointers*: cells that hold the same address in the kernel's image at every halt
+//! of an idle processor, and another one in the recording (the running task, its stack). *Nesting
+//! counters*: many different instructions add a constant to them and take it off again, so that
+//! they end as they began (how often preemption is off); code that runs for a process begins with
+//! them as the recording did. Nothing about an operating system is typed in.
 
 use ir::program::ViewCell;
 use machine::Reg;
@@ -32,15 +34,20 @@ struct Area {
     start: u64,
 }
 
-/// In 64-bit systems the kernel's base waits at the begin mark to be swapped in. Others load a segment on the way into the kernel: it is the one by
-/// which the recorded code first reads one of the idle processor's cells.
+/// In 64-bit systems the kernel's base waits at the begin mark to be swapped in. Others load a
+/// segment on the way into the kernel: it is the one by which the recorded code first reads one of
+/// the idle processor's cells.
 fn areas(recording: &Recording) -> Vec<(Reg, Area)> {
     let idle = &recording.trace.header().idle;
     let mut regs: Vec<Reg> = idle.iter().map(|cell| cell.base).collect();
     regs.dedup();
     if recording.is_long() {
-        let start = |reg| recording.begin_regs().get(if reg == Reg::GsBase { Reg::KernelGsBase } else { reg });
-        return regs.into_iter().filter_map(|reg| Some((reg, Area { base: reg as u16, start: start(reg)? }))).collect();
+        let start =
+            |reg| recording.begin_regs().get(if reg == Reg::GsBase { Reg::KernelGsBase } else { reg });
+        return regs
+            .into_iter()
+            .filter_map(|reg| Some((reg, Area { base: reg as u16, start: start(reg)? })))
+            .collect();
     }
     let mut found: Vec<(Reg, Area)> = Vec::new();
     let mut replay = Replay::new(recording);
@@ -116,10 +123,14 @@ pub(crate) fn cells(recording: &Recording, kept: &Kept, in_kernel: &dyn Fn(u64) 
                 found.push(*cell);
             }
             let new = seen.insert(address);
-            let in_place = at > 0 && access.store && accesses[at - 1].vaddr == access.vaddr && access.size == 4;
+            let in_place =
+                at > 0 && access.store && accesses[at - 1].vaddr == access.vaddr && access.size == 4;
             if access.size == 4 && new && !access.store {
-                let counter =
-                    Counter { first: access.value as u64, last: access.value as u64, sites: FxHashSet::default() };
+                let counter = Counter {
+                    first: access.value as u64,
+                    last: access.value as u64,
+                    sites: FxHashSet::default(),
+                };
                 counters.insert(address, Some(counter));
             } else if in_place && let Some(Some(counter)) = counters.get_mut(&address) {
                 counter.last = access.value as u64;

@@ -1,6 +1,7 @@
 //! Walks the kept steps of a recording with frames: the common loop of the analyses.
 //!
-//! Bodies of the trainer's allocator functions are executed silently; the visitor sees one summary operation instead.
+//! Bodies of the trainer's allocator functions are executed silently; the visitor sees one summary
+//! operation instead.
 
 use ir::summary::{Place, Summary};
 use ir::{Kind, Op};
@@ -25,7 +26,8 @@ pub trait Visitor {
     fn op(&mut self, index: usize, op: &Op, value: u64, mem: Option<MemRef>);
     /// The step ended; registers are as after it.
     fn end(&mut self, step_move: Move, ended: &Ended, regs: &[u64; 256]);
-    /// A step that is no work of the recording's own task passes; `here` when the processor uses the task's address space.
+    /// A step that is no work of the recording's own task passes; `here` when the processor uses
+    /// the task's address space.
     fn passes(&mut self, _accesses: &[Access], _here: bool) {}
     /// Other tasks ran in the call that the next step returns from.
     fn switched(&mut self) {}
@@ -96,7 +98,8 @@ impl<V: Visitor> Observer for Forward<'_, V> {
 /// Walks a recording. `summaries` maps entry addresses to allocator functions.
 ///
 /// # Errors
-/// [`Error::Replay`] when a step does not do what was recorded: whatever is concluded from it would be wrong; [`Error::Allocator`].
+/// [`Error::Replay`] when a step does not do what was recorded: whatever is concluded from it would
+/// be wrong; [`Error::Allocator`].
 pub fn walk<V: Visitor>(
     recording: &Recording,
     kept: &Kept,
@@ -159,7 +162,8 @@ pub fn walk<V: Visitor>(
             continue;
         }
         visitor.end(step_move, &kept.ended[at], &replay.regs);
-        // A tail call of an allocator is simply executed: its frame belongs to the function that jumped.
+        // A tail call of an allocator is simply executed: its frame belongs to the function that
+        // jumped.
         if let Move::Call(func) = step_move
             && let Some(&summary) = summaries.get(&functions.keys[func as usize].entry)
         {

@@ -1,7 +1,7 @@
 //! Boots a target guest and captures it into `.cache/run/`.
 //!
-//! `cargo run -p virtuoso-testkit --example capture -- NAME [kernel=NAME] [idlers=N] [busy] [kaslr] [append=WORD]... [qemu=WORD]...`. For trying things by hand; the
-//! tests call the library.
+//! `cargo run -p virtuoso-testkit --example capture -- NAME [kernel=NAME] [idlers=N] [busy] [kaslr]
+//! [append=WORD]... [qemu=WORD]...`. For trying things by hand; the tests call the library.
 
 use std::time::{Duration, Instant};
 use virtuoso_testkit::capture::{Moment, capture};
@@ -9,9 +9,9 @@ use virtuoso_testkit::guest::{Target, boot_target, run_file};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut words = std::env::args().skip(1);
-    let name = words
-        .next()
-        .ok_or("usage: capture NAME [kernel=NAME] [idlers=N] [busy] [kaslr] [append=WORD]... [qemu=WORD]...")?;
+    let name = words.next().ok_or(
+        "usage: capture NAME [kernel=NAME] [idlers=N] [busy] [kaslr] [append=WORD]... [qemu=WORD]...",
+    )?;
     let mut options = Target::default();
     for word in words {
         match word.split_once('=') {

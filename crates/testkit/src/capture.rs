@@ -1,7 +1,9 @@
-//! Captures of a paused guest: an ELF dump, raw RAM, the CPU state, and the truth that holds for exactly that moment.
+//! Captures of a paused guest: an ELF dump, raw RAM, the CPU state, and the truth that holds for
+//! exactly that moment.
 //!
-//! The truth is asked for before and after the pause and the capture is repeated when the two differ, because kernel
-//! threads come and go by themselves. Files appear under their names only when complete.
+//! The truth is asked for before and after the pause and the capture is repeated when the two
+//! differ, because kernel threads come and go by themselves. Files appear under their names only
+//! when complete.
 
 use crate::guest::{Guest, READY};
 use crate::qmp::Qmp;
@@ -63,14 +65,19 @@ pub enum Moment {
 
 const ATTEMPTS: u32 = 5;
 
-/// Captures a ready target guest under `stem` (`stem.elf`, `stem.raw`, `stem.raw.cpu.json`, `stem.truth.json`). The
-/// guest runs on afterwards.
+/// Captures a ready target guest under `stem` (`stem.elf`, `stem.raw`, `stem.raw.cpu.json`,
+/// `stem.truth.json`). The guest runs on afterwards.
 pub fn capture(guest: &mut Guest, stem: &Path, moment: Moment) -> Result<Capture> {
     capture_after(guest, stem, moment, None)
 }
 
 /// The same; `command` is given to the guest's init between the truth and the pause.
-pub fn capture_after(guest: &mut Guest, stem: &Path, moment: Moment, command: Option<&str>) -> Result<Capture> {
+pub fn capture_after(
+    guest: &mut Guest,
+    stem: &Path,
+    moment: Moment,
+    command: Option<&str>,
+) -> Result<Capture> {
     capture_with(guest, stem, moment, command, &mut |_| Ok(()))
 }
 
@@ -158,8 +165,9 @@ fn write(qmp: &mut Qmp, files: &Capture) -> Result<()> {
     let cpu = clean_up(written, &part)?;
     let size = qmp.memory_size()?;
     let part = layout::part_name(&files.raw);
-    let written =
-        qmp.pmemsave(0, size, &part).and_then(|()| std::fs::rename(&part, &files.raw).map_err(Error::io(&files.raw)));
+    let written = qmp
+        .pmemsave(0, size, &part)
+        .and_then(|()| std::fs::rename(&part, &files.raw).map_err(Error::io(&files.raw)));
     clean_up(written, &part)?;
     let text = serde_json::to_vec_pretty(&cpu).map_err(|error| Error::Qmp(error.to_string()))?;
     layout::write(&files.cpu, &text)
@@ -194,7 +202,8 @@ const ELF32: Layout =
 const ELF64: Layout =
     Layout { headers: (32, 8), header_size: (54, 2), count: (56, 2), offset: (8, 8), length: (32, 8) };
 
-/// The CPU states in the `QEMU` notes of an ELF dump, as JSON. QEMU writes 32-bit files of guests without long mode.
+/// The CPU states in the `QEMU` notes of an ELF dump, as JSON. QEMU writes 32-bit files of guests
+/// without long mode.
 pub fn cpu_state(elf: &[u8]) -> std::result::Result<Value, String> {
     const NOTE: u64 = 4;
     let layout = match elf.get(..5) {
@@ -203,8 +212,11 @@ pub fn cpu_state(elf: &[u8]) -> std::result::Result<Value, String> {
         _ => return Err("not an ELF file".to_owned()),
     };
     let broken = || "the program headers are cut off".to_owned();
-    let field = |from: usize, (at, size): (usize, usize)| number(elf, from.saturating_add(at), size).ok_or_else(broken);
-    let (at, size, count) = (field(0, layout.headers)?, field(0, layout.header_size)?, field(0, layout.count)?);
+    let field = |from: usize, (at, size): (usize, usize)| {
+        number(elf, from.saturating_add(at), size).ok_or_else(broken)
+    };
+    let (at, size, count) =
+        (field(0, layout.headers)?, field(0, layout.header_size)?, field(0, layout.count)?);
     let mut cpus = Vec::new();
     for index in 0..count {
         let header = usize::try_from(at.saturating_add(index * size)).map_err(|_| broken())?;
@@ -238,18 +250,21 @@ fn collect_notes(notes: &[u8], cpus: &mut Vec<Value>) -> std::result::Result<(),
     Ok(())
 }
 
-/// One CPU from QEMU's note, version 1: `version`, `size`, 18 general registers, 10 segments of 24 bytes (selector,
-/// limit, flags, padding, base), CR0-CR4, and the kernel GS base.
+/// One CPU from QEMU's note, version 1: `version`, `size`, 18 general registers, 10 segments of 24
+/// bytes (selector, limit, flags, padding, base), CR0-CR4, and the kernel GS base.
 fn cpu(note: &[u8]) -> std::result::Result<Value, String> {
     const GENERAL: [&str; 18] = [
-        "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
-        "rip", "rflags",
+        "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", "r8", "r9", "r10", "r11", "r12", "r13",
+        "r14", "r15", "rip", "rflags",
     ];
     const SEGMENTS: [&str; 10] = ["cs", "ds", "es", "fs", "gs", "ss", "ldt", "tr", "gdt", "idt"];
     const CONTROL: [&str; 5] = ["cr0", "cr1", "cr2", "cr3", "cr4"];
     let version = number(note, 0, 4);
     if version != Some(1) || note.len() < 440 {
-        return Err(format!("a CPU state note of {} bytes and version {version:?}, not 440 and 1", note.len()));
+        return Err(format!(
+            "a CPU state note of {} bytes and version {version:?}, not 440 and 1",
+            note.len()
+        ));
     }
     let hex = |at: usize, size: usize| json!(format!("0x{:x}", number(note, at, size).unwrap_or(0)));
     let mut state = Map::new();

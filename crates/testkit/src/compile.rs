@@ -1,12 +1,15 @@
-//! Compilers as commands: a product appears under its name when it is complete, and a failure says what the compiler said.
+//! Compilers as commands: a product appears under its name when it is complete, and a failure says
+//! what the compiler said.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::{Error, Result, layout};
 
-/// For 32-bit code on the bare machine or under a system without a C library, that uses no vector registers.
-pub(crate) const BARE: &str = "-m32 -march=i686 -O2 -ffreestanding -nostdlib -static -no-pie -fno-pie -fno-stack-protector \
+/// For 32-bit code on the bare machine or under a system without a C library, that uses no vector
+/// registers.
+pub(crate) const BARE: &str = "-m32 -march=i686 -O2 -ffreestanding -nostdlib -static -no-pie -fno-pie \
+    -fno-stack-protector \
                                -mgeneral-regs-only -fno-asynchronous-unwind-tables -Wl,--build-id=none \
                                -Wl,-z,noexecstack -Wall -Wextra -Wno-main";
 

@@ -1,7 +1,7 @@
 //! What can go wrong while building, booting or capturing a guest.
 //!
-//! Each message names the cause and, where there is one, the next step: these errors are read by people who have just
-//! cloned the repository.
+//! Each message names the cause and, where there is one, the next step: these errors are read by
+//! people who have just cloned the repository.
 
 use std::path::{Path, PathBuf};
 

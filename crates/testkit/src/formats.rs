@@ -1,8 +1,9 @@
 //! One pause of a guest in every dump format that is read.
 //!
-//! QEMU and makedumpfile write what they can. LiME and AVML captures are taken by a kernel module and a program inside
-//! a guest; here they are written from the raw RAM by their descriptions, over the addresses that a PC's kernel calls
-//! "System RAM", with blocks of 16 MiB and without those that are all zero, as AVML writes them.
+//! QEMU and makedumpfile write what they can. LiME and AVML captures are taken by a kernel module
+//! and a program inside a guest; here they are written from the raw RAM by their descriptions, over
+//! the addresses that a PC's kernel calls "System RAM", with blocks of 16 MiB and without those
+//! that are all zero, as AVML writes them.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -17,13 +18,18 @@ use crate::{Error, Result, layout};
 /// Most bytes in a block of AVML.
 const AVML_BLOCK: usize = 1 << 24;
 
-/// Captures a ready target guest like [`crate::capture::capture`], and the same pause in all other formats.
+/// Captures a ready target guest like [`crate::capture::capture`], and the same pause in all other
+/// formats.
 ///
 /// Returns the capture and the other files, each with the name of its format.
 ///
 /// # Errors
 /// What QEMU, makedumpfile or the file system say.
-pub fn capture_all(guest: &mut Guest, stem: &Path, moment: Moment) -> Result<(Capture, Vec<(String, PathBuf)>)> {
+pub fn capture_all(
+    guest: &mut Guest,
+    stem: &Path,
+    moment: Moment,
+) -> Result<(Capture, Vec<(String, PathBuf)>)> {
     let file = |format: &str| {
         let mut name = stem.as_os_str().to_owned();
         name.push(format!(".{format}"));
@@ -68,16 +74,22 @@ pub fn capture_all(guest: &mut Guest, stem: &Path, moment: Moment) -> Result<(Ca
     Ok((capture, files))
 }
 
-/// Writes a core of QEMU's in the form that makedumpfile understands: it looks for the program headers right behind the
-/// ELF header, where QEMU puts a section header. `None` if makedumpfile is not installed.
+/// Writes a core of QEMU's in the form that makedumpfile understands: it looks for the program
+/// headers right behind the ELF header, where QEMU puts a section header. `None` if makedumpfile is
+/// not installed.
 fn for_makedumpfile(elf: &Path, to: &Path) -> Result<Option<PathBuf>> {
     if Command::new("makedumpfile").arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
         return Ok(None);
     }
     let mut bytes = fs::read(elf).map_err(Error::io(elf))?;
-    let broken = || Error::Dump { path: elf.to_owned(), reason: "its headers are not where QEMU puts them".to_owned() };
+    let broken = || Error::Dump {
+        path: elf.to_owned(),
+        reason: "its headers are not where QEMU puts them".to_owned(),
+    };
     let number = |at: usize, size: usize| {
-        bytes.get(at..at + size).map(|field| field.iter().rev().fold(0, |n, &byte| n << 8 | usize::from(byte)))
+        bytes
+            .get(at..at + size)
+            .map(|field| field.iter().rev().fold(0, |n, &byte| n << 8 | usize::from(byte)))
     };
     let from = number(32, 8).ok_or_else(broken)?;
     let size = number(56, 2).ok_or_else(broken)? * 56;

@@ -1,7 +1,8 @@
 //! Guests: their QEMU command lines, booting them, and waiting for what they print.
 //!
-//! The command line is a value of its own, so that `virtuoso record -- ...` runs exactly the guest that the testkit
-//! would. A [`Guest`] owns its QEMU: dropping it ends it. The serial console is QEMU's standard input and output.
+//! The command line is a value of its own, so that `virtuoso record -- ...` runs exactly the guest
+//! that the testkit would. A [`Guest`] owns its QEMU: dropping it ends it. The serial console is
+//! QEMU's standard input and output.
 
 use crate::initramfs::{self, Kind};
 use crate::kernel::{self, Kernel};
@@ -26,7 +27,8 @@ pub const READY: &str = "=== READY";
 pub struct Training {
     /// Which kernel it runs, see [`Kernel::find`].
     pub kernel: String,
-    /// The trainers to run, each `NAME` or `NAME:ARGUMENT`; none means all with their usual arguments.
+    /// The trainers to run, each `NAME` or `NAME:ARGUMENT`; none means all with their usual
+    /// arguments.
     pub trainers: Vec<String>,
     /// Whether the kernel chooses its place at random.
     pub kaslr: bool,
@@ -83,12 +85,14 @@ impl Default for Target {
 
 /// The whole QEMU command line of a training guest, program first. Builds its initramfs if need be.
 pub fn training_argv(options: &Training) -> Result<Vec<OsString>> {
-    // One place for stacks and mappings in every process: recordings of one trainer can then be merged.
+    // One place for stacks and mappings in every process: recordings of one trainer can then be
+    // merged.
     let mut append = format!("norandmaps {}", options.append);
     if !options.trainers.is_empty() {
         append += &format!(" trainers={}", options.trainers.join(","));
     }
-    // Time by instructions, not by the clock on the wall: recording slows the guest down, and it would spend its time on timer ticks.
+    // Time by instructions, not by the clock on the wall: recording slows the guest down, and it
+    // would spend its time on timer ticks.
     let mut qemu: Vec<OsString> = vec!["-icount".into(), "shift=1,sleep=off".into()];
     qemu.extend(options.qemu.iter().cloned());
     argv(Kind::Training, &options.kernel, options.kaslr, &append, &qemu)
@@ -105,7 +109,8 @@ pub fn target_argv(options: &Target) -> Result<Vec<OsString>> {
 fn argv(kind: Kind, kernel: &str, kaslr: bool, append: &str, more: &[OsString]) -> Result<Vec<OsString>> {
     let kernel = Kernel::find(kernel)?;
     let initramfs = initramfs::build(kind, &kernel)?;
-    // The vDSO reads the time stamp counter, so that `clock_gettime` needs neither a system call nor a device.
+    // The vDSO reads the time stamp counter, so that `clock_gettime` needs neither a system call
+    // nor a device.
     let (base, image) = if kaslr { ("kaslr", kernel.image) } else { ("nokaslr", kernel.unpacked()?) };
     let line = format!("console=ttyS0 quiet panic=-1 tsc=reliable clocksource=tsc {base} {}", append.trim());
     let fixed = "-accel tcg,thread=single -cpu qemu64 -m 192 -smp 1 -nodefaults -no-user-config -no-reboot \
@@ -141,9 +146,11 @@ struct Output {
 }
 
 impl Guest {
-    /// Starts a QEMU command line from [`training_argv`] or [`target_argv`], with a monitor socket added.
+    /// Starts a QEMU command line from [`training_argv`] or [`target_argv`], with a monitor socket
+    /// added.
     pub fn boot(argv: &[OsString]) -> Result<Self> {
-        let (program, arguments) = argv.split_first().ok_or_else(|| Error::Qmp("an empty command line".to_owned()))?;
+        let (program, arguments) =
+            argv.split_first().ok_or_else(|| Error::Qmp("an empty command line".to_owned()))?;
         let socket = socket_path();
         let mut monitor = OsString::from("unix:");
         monitor.push(&socket);
@@ -172,8 +179,8 @@ impl Guest {
         self.console.lock().text.clone()
     }
 
-    /// Waits until the guest has printed `marker` after the first `from` bytes of its console; returns where the
-    /// marker ends.
+    /// Waits until the guest has printed `marker` after the first `from` bytes of its console;
+    /// returns where the marker ends.
     pub fn wait_for(&self, marker: &str, from: usize, timeout: Duration) -> Result<usize> {
         let deadline = Instant::now() + timeout;
         let mut output = self.console.lock();
@@ -192,7 +199,8 @@ impl Guest {
                     tail: output.tail(),
                 });
             }
-            output = self.console.changed.wait_timeout(output, left).unwrap_or_else(PoisonError::into_inner).0;
+            output =
+                self.console.changed.wait_timeout(output, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -213,14 +221,19 @@ impl Guest {
         while self.child.try_wait().map_err(Error::io("qemu-system-x86_64"))?.is_none() {
             if Instant::now() > deadline {
                 let tail = self.console.lock().tail();
-                return Err(Error::Timeout { marker: "the end".to_owned(), seconds: timeout.as_secs(), tail });
+                return Err(Error::Timeout {
+                    marker: "the end".to_owned(),
+                    seconds: timeout.as_secs(),
+                    tail,
+                });
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         let mut output = self.console.lock();
         while !output.ended && Instant::now() < deadline {
             let wait = Duration::from_millis(100);
-            output = self.console.changed.wait_timeout(output, wait).unwrap_or_else(PoisonError::into_inner).0;
+            output =
+                self.console.changed.wait_timeout(output, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
         Ok(output.text.clone())
     }
@@ -233,7 +246,8 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // Nothing can be done about a QEMU that has already ended or a socket that has already gone.
+        // Nothing can be done about a QEMU that has already ended or a socket that has already
+        // gone.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.socket);

@@ -1,8 +1,9 @@
 //! Builds the guests' programs and initramfs files, without root.
 //!
-//! An initramfs holds static busybox, our init script, the compiled helpers, the trainers, and the wanted modules of the
-//! kernel package with the order to load them in. Programs are compiled against musl, statically, with symbols (the
-//! slicer finds allocators by them). A program is compiled again only when its source or a header is newer.
+//! An initramfs holds static busybox, our init script, the compiled helpers, the trainers, and the
+//! wanted modules of the kernel package with the order to load them in. Programs are compiled
+//! against musl, statically, with symbols (the slicer finds allocators by them). A program is
+//! compiled again only when its source or a header is newer.
 
 use crate::compile::compile;
 use crate::kernel::Kernel;
@@ -64,7 +65,9 @@ impl Kind {
 pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
     let helpers = compile_all("linux", "linux", kernel.userland)?;
     let mut archive = Archive::new();
-    for directory in ["bin", "dev", "kits", "lib", "modules", "proc", "root", "sbin", "sys", "tmp", "trainers"] {
+    for directory in
+        ["bin", "dev", "kits", "lib", "modules", "proc", "root", "sbin", "sys", "tmp", "trainers"]
+    {
         archive.directory(directory);
     }
     archive.character_device("dev/console", 0o600, 5, 1);
@@ -99,8 +102,9 @@ pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The trainers, compiled: `.cache/build/trainers/NAME` for each `guests/trainers/NAME.c`, or the same below `i386`; and for each
-/// `guests/limits/NAME.c`, which are 64-bit code and which guests run only when asked for them by name.
+/// The trainers, compiled: `.cache/build/trainers/NAME` for each `guests/trainers/NAME.c`, or the
+/// same below `i386`; and for each `guests/limits/NAME.c`, which are 64-bit code and which guests
+/// run only when asked for them by name.
 pub fn trainers(userland: Userland) -> Result<Vec<PathBuf>> {
     let mut programs = compile_all("trainers", "trainers", userland)?;
     if userland == Userland::Amd64 {
@@ -109,7 +113,8 @@ pub fn trainers(userland: Userland) -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
-/// Compiles every C file of the guests' sources of this `kind` into a static program among the products of the kind `products`.
+/// Compiles every C file of the guests' sources of this `kind` into a static program among the
+/// products of the kind `products`.
 fn compile_all(kind: &str, products: &str, userland: Userland) -> Result<Vec<PathBuf>> {
     let sources = layout::guests().join(kind);
     let own = files(&sources).into_iter().filter(|file| file.extension().is_some_and(|ending| ending == "h"));

@@ -27,8 +27,8 @@ pub const DEFAULT: &str = "default";
 /// The 32-bit kernel, with physical addresses of more than 32 bits (PAE).
 pub const I386: &str = "i386";
 
-/// Other builds, which set-up fetches where the archive has them: for virtual machines, with real-time scheduling, the distribution's newest, and
-/// the one for 32-bit processors.
+/// Other builds, which set-up fetches where the archive has them: for virtual machines, with
+/// real-time scheduling, the distribution's newest, and the one for 32-bit processors.
 pub const OTHERS: [&str; 4] = ["cloud", "rt", "backports", I386];
 
 /// The file that names the directory of the kernel called `name`. Set-up writes it last.
@@ -67,8 +67,8 @@ impl Kernel {
         Ok(Self { release, image, userland, modules: Modules::below(&libraries), libraries })
     }
 
-    /// The kernel proper, unpacked from the image into the cache: boots in half the time, always at the address it was
-    /// linked for. The packaged image itself where it cannot be unpacked here.
+    /// The kernel proper, unpacked from the image into the cache: boots in half the time, always at
+    /// the address it was linked for. The packaged image itself where it cannot be unpacked here.
     pub fn unpacked(&self) -> Result<PathBuf> {
         let path = layout::build().join(format!("vmlinux-{}", self.release));
         let time = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
@@ -92,8 +92,8 @@ impl Kernel {
     }
 }
 
-/// The packed kernel inside a `bzImage` (Linux boot protocol 2.08 and later) and the program that unpacks it. The last
-/// four bytes are its size and belong to no format.
+/// The packed kernel inside a `bzImage` (Linux boot protocol 2.08 and later) and the program that
+/// unpacks it. The last four bytes are its size and belong to no format.
 fn payload(image: &[u8]) -> Option<(&'static str, &[u8])> {
     let number = |at: usize| {
         let bytes = image.get(at..at + 4)?;

@@ -1,7 +1,7 @@
 //! Where the guests' sources, the cache and the products lie.
 //!
-//! One place for paths. The cache is ignored by git; nothing in it is precious. Files are replaced by renaming, so
-//! that two runs side by side never see half a file.
+//! One place for paths. The cache is ignored by git; nothing in it is precious. Files are replaced
+//! by renaming, so that two runs side by side never see half a file.
 
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};

@@ -1,9 +1,10 @@
-//! Guests for tests and demonstrations: builds them without root, boots them in QEMU, reads their ground truth and
-//! captures their memory.
+//! Guests for tests and demonstrations: builds them without root, boots them in QEMU, reads their
+//! ground truth and captures their memory.
 //!
-//! Everything that has to do with a *real* guest lives here so that no other crate needs to start processes or know
-//! where files are cached. Development only: no product crate depends on it. It installs nothing (that is `cargo xtask
-//! setup`), and where something is missing it says so and names that command.
+//! Everything that has to do with a *real* guest lives here so that no other crate needs to start
+//! processes or know where files are cached. Development only: no product crate depends on it. It
+//! installs nothing (that is `cargo xtask setup`), and where something is missing it says so and
+//! names that command.
 
 #![forbid(unsafe_code)]
 

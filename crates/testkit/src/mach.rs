@@ -1,8 +1,10 @@
-//! GNU Mach as the distribution packages it: a system that is neither ours nor Linux, with our programs from `guests/mach`.
+//! GNU Mach as the distribution packages it: a system that is neither ours nor Linux, with our
+//! programs from `guests/mach`.
 //!
-//! A microkernel: almost everything is asked by messages, system calls are far calls through a gate and end in a function that never returns, user segments
-//! lie in the local descriptor table, and no segment leads to per-CPU memory. What answers are compared with the guest's own copy of the program
-//! prints, run by the guest itself.
+//! A microkernel: almost everything is asked by messages, system calls are far calls through a gate
+//! and end in a function that never returns, user segments lie in the local descriptor table, and
+//! no segment leads to per-CPU memory. What answers are compared with the guest's own copy of the
+//! program prints, run by the guest itself.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -31,7 +33,8 @@ pub fn program(name: &str) -> PathBuf {
     layout::build().join("mach").join(name)
 }
 
-/// QEMU's command line for a guest with these boot modules: each a program of `guests/mach` with its words. Builds what is missing.
+/// QEMU's command line for a guest with these boot modules: each a program of `guests/mach` with
+/// its words. Builds what is missing.
 ///
 /// # Errors
 /// [`Error::Missing`] without the package; what the compiler says.
@@ -65,11 +68,15 @@ impl Dump {
     /// What a program printed as `NAME=NUMBER`.
     #[must_use]
     pub fn printed(&self, name: &str) -> Option<u64> {
-        self.console.lines().rev().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+        self.console
+            .lines()
+            .rev()
+            .find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('=')?.parse().ok())
     }
 }
 
-/// Boots these modules, the last of which is to be told to `stay`, and dumps the guest when it does.
+/// Boots these modules, the last of which is to be told to `stay`, and dumps the guest when it
+/// does.
 ///
 /// # Errors
 /// What QEMU or the guest says.
@@ -89,7 +96,8 @@ pub fn dump(modules: &[&str], file: PathBuf) -> Result<Dump> {
 /// The kernel, unpacked.
 fn kernel() -> Result<PathBuf> {
     let missing = || Error::Missing { what: "GNU Mach's package".to_owned() };
-    let packed = files(&package().join("boot")).into_iter().find(|file| file.extension().is_some_and(|it| it == "gz"));
+    let packed =
+        files(&package().join("boot")).into_iter().find(|file| file.extension().is_some_and(|it| it == "gz"));
     let packed = packed.ok_or_else(missing)?;
     let product = program("kernel");
     if modified(&product) <= modified(&packed) {

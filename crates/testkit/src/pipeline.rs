@@ -1,6 +1,8 @@
-//! The main job from end to end, by the `virtuoso` command: record, check, build, run over a target, compare with its truth.
+//! The main job from end to end, by the `virtuoso` command: record, check, build, run over a
+//! target, compare with its truth.
 //!
-//! The demonstration and the end-to-end test share it. Nothing here looks into Virtuoso's libraries: what a user would type is what runs.
+//! The demonstration and the end-to-end test share it. Nothing here looks into Virtuoso's
+//! libraries: what a user would type is what runs.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -43,7 +45,8 @@ impl Tool {
     /// # Errors
     /// [`Error::Io`] when it cannot be started.
     pub fn run(&self, arguments: &[OsString]) -> Result<Finished> {
-        let output = Command::new(&self.virtuoso).args(arguments).output().map_err(Error::io(&self.virtuoso))?;
+        let output =
+            Command::new(&self.virtuoso).args(arguments).output().map_err(Error::io(&self.virtuoso))?;
         Ok(Finished {
             code: output.status.code().unwrap_or(-1),
             output: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -60,7 +63,8 @@ impl Tool {
         if finished.code == 0 {
             return Ok(finished.output);
         }
-        let line: Vec<String> = arguments.iter().take(4).map(|word| word.to_string_lossy().into_owned()).collect();
+        let line: Vec<String> =
+            arguments.iter().take(4).map(|word| word.to_string_lossy().into_owned()).collect();
         Err(Error::Tool {
             command: line.join(" "),
             code: finished.code,
@@ -81,7 +85,8 @@ impl Tool {
         })
     }
 
-    /// Boots one training guest under the recorder; the traces land in `directory`, which is emptied first.
+    /// Boots one training guest under the recorder; the traces land in `directory`, which is
+    /// emptied first.
     ///
     /// # Errors
     /// What the guest or the recorder says.
@@ -122,19 +127,25 @@ impl Tool {
         self.json(&arguments)
     }
 
-    /// Boots a training guest whose kernel chose another place on another processor, with five levels of page tables, and records one short trainer: what `build --base` learns from.
+    /// Boots a training guest whose kernel chose another place on another processor, with five
+    /// levels of page tables, and records one short trainer: what `build --base` learns from.
     ///
     /// # Errors
     /// What the guest or the recorder says.
     pub fn record_base(&self, kernel: &str, directory: &Path) -> Result<PathBuf> {
         let trainers = vec!["getpid".to_owned()];
         let qemu = vec!["-cpu".into(), "max".into()];
-        let training = Training { kernel: kernel.to_owned(), trainers, kaslr: true, qemu, ..Training::default() };
+        let training =
+            Training { kernel: kernel.to_owned(), trainers, kaslr: true, qemu, ..Training::default() };
         let traces = self.record(&training, directory)?;
-        traces.into_iter().next().ok_or_else(|| Error::Missing { what: "the trace of the other base".to_owned() })
+        traces
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::Missing { what: "the trace of the other base".to_owned() })
     }
 
-    /// Makes a pack of the six programs for a kernel by `virtuoso train`, with the recordings in it; its report. The trainers are of `userland`.
+    /// Makes a pack of the six programs for a kernel by `virtuoso train`, with the recordings in
+    /// it; its report. The trainers are of `userland`.
     ///
     /// # Errors
     /// What it says.
@@ -144,7 +155,13 @@ impl Tool {
         initramfs::trainers(userland)?;
         let line = |line: &str| OsString::from(format!("{}/{line}", trainers.display()));
         let mut arguments = words(&["train", "--quiet", "--json", "--keep-traces", "--kernel"]);
-        arguments.extend([kernel.image.into(), "--modules".into(), kernel.libraries.into(), "-o".into(), pack.into()]);
+        arguments.extend([
+            kernel.image.into(),
+            "--modules".into(),
+            kernel.libraries.into(),
+            "-o".into(),
+            pack.into(),
+        ]);
         arguments.extend(["--busybox".into(), kernel.userland.busybox()?.into()]);
         arguments.extend(words(&["--append", userland.kernel_options()]));
         arguments.extend(["getpid", "pslist", "getpsfile 1", "getpsfile 2", "lsmod", "gettime"].map(line));
@@ -164,7 +181,13 @@ impl Tool {
     ///
     /// # Errors
     /// What the builder says.
-    pub fn build_with(&self, program: &str, traces: &[PathBuf], output: &Path, options: &[&str]) -> Result<Value> {
+    pub fn build_with(
+        &self,
+        program: &str,
+        traces: &[PathBuf],
+        output: &Path,
+        options: &[&str],
+    ) -> Result<Value> {
         self.build_of(&Userland::Amd64.products("trainers").join(program), traces, output, options)
     }
 
@@ -187,7 +210,13 @@ impl Tool {
     ///
     /// # Errors
     /// [`Error::Tool`] when there is no answer.
-    pub fn answer(&self, program: &Path, target: &Path, inputs: &[(&str, String)], options: &[&str]) -> Result<Value> {
+    pub fn answer(
+        &self,
+        program: &Path,
+        target: &Path,
+        inputs: &[(&str, String)],
+        options: &[&str],
+    ) -> Result<Value> {
         let mut arguments = words(&["run", "--quiet", "--json"]);
         arguments.extend([program.into(), target.into()]);
         for (name, value) in inputs {
@@ -227,7 +256,8 @@ enum Check {
     Between { low: f64, high: f64 },
 }
 
-/// All questions that a capture's truth can answer for a program. `running` is the PID of the process that was paused, 0 for idle.
+/// All questions that a capture's truth can answer for a program. `running` is the PID of the
+/// process that was paused, 0 for idle.
 #[must_use]
 pub fn questions(program: &str, truth: &Truth, running: u64) -> Vec<Question> {
     let one = |expected: String, check: Check| vec![Question { inputs: Vec::new(), expected, check }];
@@ -260,7 +290,8 @@ pub fn questions(program: &str, truth: &Truth, running: u64) -> Vec<Question> {
             })
             .collect(),
         "gettime" => {
-            // The kernel stores the time at its last tick; an idle kernel may let seconds pass between ticks.
+            // The kernel stores the time at its last tick; an idle kernel may let seconds pass
+            // between ticks.
             let (low, high) = (truth.time - 4.0, truth.time_after.unwrap_or(truth.time + 2.0));
             one(format!("{low:.1} to {high:.1} s"), Check::Between { low, high })
         }
@@ -276,7 +307,8 @@ impl Question {
         match &self.check {
             Check::Pid(expected) => outputs["pid"].as_u64() == Some(*expected),
             Check::Numbers { list, expected } => {
-                let numbers = outputs[list].as_array().map(|list| list.iter().filter_map(Value::as_u64).collect());
+                let numbers =
+                    outputs[list].as_array().map(|list| list.iter().filter_map(Value::as_u64).collect());
                 let mut numbers: Vec<u64> = numbers.unwrap_or_default();
                 let mut expected = expected.clone();
                 numbers.sort_unstable();
@@ -286,7 +318,8 @@ impl Question {
             Check::Text { field, expected: Some(expected) } => outputs[field].as_str() == Some(expected),
             Check::Text { expected: None, .. } => outputs["rc"].as_i64().is_some_and(|rc| rc < 0),
             Check::Between { low, high } => {
-                let seconds = outputs["sec"].as_f64().unwrap_or(0.0) + outputs["nsec"].as_f64().unwrap_or(0.0) / 1e9;
+                let seconds =
+                    outputs["sec"].as_f64().unwrap_or(0.0) + outputs["nsec"].as_f64().unwrap_or(0.0) / 1e9;
                 (*low..=*high).contains(&seconds)
             }
         }
@@ -343,7 +376,15 @@ pub struct Row {
 impl Tool {
     /// Asks a program every question and compares.
     #[must_use]
-    pub fn ask(&self, program: &str, file: &Path, capture: &Capture, running: u64, built: &Value, way: Way) -> Row {
+    pub fn ask(
+        &self,
+        program: &str,
+        file: &Path,
+        capture: &Capture,
+        running: u64,
+        built: &Value,
+        way: Way,
+    ) -> Row {
         let mut row = Row {
             program: program.to_string(),
             answer: String::new(),
@@ -380,7 +421,8 @@ impl Tool {
             if question.is_answered(&answer) {
                 row.right += 1;
             } else {
-                row.problems.push(format!("{inputs:?}: expected {}, got {}", question.expected, answer["outputs"]));
+                row.problems
+                    .push(format!("{inputs:?}: expected {}, got {}", question.expected, answer["outputs"]));
             }
             times.extend(answer["milliseconds"].as_f64());
             if row.answer.is_empty() {

@@ -1,7 +1,7 @@
 //! A minimal client for QEMU's monitor protocol (QMP) over a Unix socket.
 //!
-//! One command, one answer, events kept by name: all that pausing, dumping and ending a guest needs. By hand because the
-//! protocol is lines of JSON.
+//! One command, one answer, events kept by name: all that pausing, dumping and ending a guest
+//! needs. By hand because the protocol is lines of JSON.
 
 use crate::{Error, Result};
 use serde_json::{Value, json};
@@ -53,7 +53,8 @@ impl Qmp {
         }
     }
 
-    /// Waits for an event with this name; earlier ones are forgotten. At most as long as an answer may take.
+    /// Waits for an event with this name; earlier ones are forgotten. At most as long as an answer
+    /// may take.
     pub fn wait_for_event(&mut self, name: &str) -> Result<()> {
         loop {
             while let Some(event) = self.events.pop_front() {

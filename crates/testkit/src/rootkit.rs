@@ -1,6 +1,8 @@
-//! The test modules, built against the guest kernel's headers: those that hide things in a target, one that holds a lock, one that executes marks.
+//! The test modules, built against the guest kernel's headers: those that hide things in a target,
+//! one that holds a lock, one that executes marks.
 //!
-//! They are loaded only into guests of ours. Without headers (set-up installs them) there are none, and the tests that need them say so.
+//! They are loaded only into guests of ours. Without headers (set-up installs them) there are none,
+//! and the tests that need them say so.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -42,7 +42,8 @@ pub fn all() -> Vec<State> {
         pauses: 1,
         running: Running::Idle,
     };
-    let large = |it: State| State { target: Target { qemu: vec!["-m".into(), "512".into()], ..it.target }, ..it };
+    let large =
+        |it: State| State { target: Target { qemu: vec!["-m".into(), "512".into()], ..it.target }, ..it };
     let sized = |it: State, idlers: u32| State { target: Target { idlers, ..it.target }, ..it };
     vec![
         plain("just-booted", "plain"),
@@ -58,7 +59,12 @@ pub fn all() -> Vec<State> {
             running: Running::Process("spinner"),
             ..plain("busy-unprivileged", "plain")
         },
-        State { moment: Moment::AtWork, pauses: 10, running: Running::Unknown, ..plain("kernel-under-load", "load") },
+        State {
+            moment: Moment::AtWork,
+            pauses: 10,
+            running: Running::Unknown,
+            ..plain("kernel-under-load", "load")
+        },
         plain("modules-reloaded", "modules"),
         plain("mounts-overlay", "mounts"),
     ]

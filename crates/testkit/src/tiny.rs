@@ -1,8 +1,11 @@
-//! The test kernel of `guests/tiny`: builds it and its programs, gives QEMU's command lines for training and target guests.
+//! The test kernel of `guests/tiny`: builds it and its programs, gives QEMU's command lines for
+//! training and target guests.
 //!
-//! It does everything in another way than Linux: 32 bit, segments with a base for each process, page tables of two levels, system calls by `int 0x40` and
-//! through a call gate, processes that run until they give way. What answers are compared with the kernel prints itself, from the data it works with. It is built by the
-//! host's compiler, which must be able to make 32-bit code (`gcc -m32`); no library is needed for that.
+//! It does everything in another way than Linux: 32 bit, segments with a base for each process,
+//! page tables of two levels, system calls by `int 0x40` and through a call gate, processes that
+//! run until they give way. What answers are compared with the kernel prints itself, from the data
+//! it works with. It is built by the host's compiler, which must be able to make 32-bit code (`gcc
+//! -m32`); no library is needed for that.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,9 +16,11 @@ use crate::guest::{Guest, READY};
 use crate::initramfs::{files, modified, newest};
 use crate::{Result, compile, layout};
 
-/// The trainers and what they are run with (`gettime` calls through a call gate, the others by an interrupt): processes and drivers that are there, that lack what is asked for, and that are not there at all.
-pub const TRAINERS: &str =
-    "getpid,pslist,getpsfile:3,getpsfile:7,getpsfile:999,lsmod,getdrvfile:0,getdrvfile:2,getdrvfile:99,gettime";
+/// The trainers and what they are run with (`gettime` calls through a call gate, the others by an
+/// interrupt): processes and drivers that are there, that lack what is asked for, and that are not
+/// there at all.
+pub const TRAINERS: &str = "getpid,pslist,getpsfile:3,getpsfile:7,getpsfile:999,\
+    lsmod,getdrvfile:0,getdrvfile:2,getdrvfile:99,gettime";
 
 /// Trainers of what a run can have no answer for: a device, an interrupt, another process.
 pub const UNANSWERABLE: &str = "chiptime,nexttick,giveway:0,giveway:1";
@@ -44,7 +49,8 @@ impl Tiny {
         Self { cpu: "qemu32", seed: 9, processes: 5, drivers: 4, local, words: format!("run={TRAINERS}") }
     }
 
-    /// The guest for [`UNANSWERABLE`], and a target in which another process waits where the trainer's memory was: the first lets the second run.
+    /// The guest for [`UNANSWERABLE`], and a target in which another process waits where the
+    /// trainer's memory was: the first lets the second run.
     #[must_use]
     pub fn hostile() -> (Self, Self) {
         let words = format!("run={UNANSWERABLE}");
@@ -60,7 +66,8 @@ impl Tiny {
         Self { cpu: "qemu64", seed: 77, processes: 17, drivers: 11, local, words: words.to_owned() }
     }
 
-    /// The whole QEMU command line, program first; `more` are further arguments. Builds the kernel and its programs if need be.
+    /// The whole QEMU command line, program first; `more` are further arguments. Builds the kernel
+    /// and its programs if need be.
     ///
     /// # Errors
     /// What the compiler says.
@@ -73,12 +80,15 @@ impl Tiny {
             }
             modules.push(program);
         }
-        let fixed = "-accel tcg,thread=single -m 16 -smp 1 -nodefaults -no-user-config -no-reboot -display none \
+        let fixed = "-accel tcg,thread=single -m 16 -smp 1 -nodefaults -no-user-config -no-reboot -display \
+            none \
                      -chardev stdio,id=console,signal=off -serial chardev:console";
         let mut argv: Vec<OsString> = vec!["qemu-system-x86_64".into(), "-cpu".into(), self.cpu.into()];
         argv.extend(fixed.split_whitespace().map(OsString::from));
-        let mut line =
-            format!("seed={} processes={} drivers={} {}", self.seed, self.processes, self.drivers, self.words);
+        let mut line = format!(
+            "seed={} processes={} drivers={} {}",
+            self.seed, self.processes, self.drivers, self.words
+        );
         if self.local {
             line += " local";
         }
@@ -118,8 +128,10 @@ fn build() -> Result<PathBuf> {
     let sources = sources();
     let product = products().join("kernel");
     if modified(&product) <= newest(&sources) {
-        let parts: Vec<PathBuf> =
-            files(&sources).into_iter().filter(|file| has_ending(file, "c") || has_ending(file, "S")).collect();
+        let parts: Vec<PathBuf> = files(&sources)
+            .into_iter()
+            .filter(|file| has_ending(file, "c") || has_ending(file, "S"))
+            .collect();
         compile(&parts, &sources.join("kernel.ld"), &product)?;
     }
     Ok(product)
@@ -130,7 +142,8 @@ fn programs() -> Result<Vec<PathBuf>> {
     let directory = sources().join("programs");
     let files = files(&directory);
     let common = files.iter().filter(|file| !has_ending(file, "c")).filter_map(|file| modified(file)).max();
-    let common = common.max(modified(&sources().join("calls.h"))).max(newest(&layout::guests().join("include")));
+    let common =
+        common.max(modified(&sources().join("calls.h"))).max(newest(&layout::guests().join("include")));
     let mut built = Vec::new();
     for source in files.iter().filter(|file| has_ending(file, "c")) {
         let product = products().join(source.file_stem().unwrap_or_default());

@@ -1,8 +1,8 @@
 //! The ground truth a target guest prints about itself, read from its console.
 //!
-//! It comes from busybox and `/proc` text, never from our own programs, so that it can disagree with us. The parser
-//! takes the *last* complete block of a console and refuses one with a line it does not understand: a truth with holes
-//! would make wrong answers look right.
+//! It comes from busybox and `/proc` text, never from our own programs, so that it can disagree
+//! with us. The parser takes the *last* complete block of a console and refuses one with a line it
+//! does not understand: a truth with holes would make wrong answers look right.
 
 use crate::{Error, Result, layout};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,8 @@ pub struct Truth {
     pub modules: Vec<Module>,
     /// Seconds since 1970 when the truth was printed, shortly before the capture.
     pub time: f64,
-    /// Seconds since 1970 when it was printed again after the capture; the captured moment lies between the two.
+    /// Seconds since 1970 when it was printed again after the capture; the captured moment lies
+    /// between the two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_after: Option<f64>,
 }
@@ -28,7 +29,8 @@ pub struct Truth {
 pub struct Proc {
     /// Its PID in the initial namespace.
     pub pid: u32,
-    /// Its name, at most 15 characters; for workers of the kernel `/proc` appends what they worked on last.
+    /// Its name, at most 15 characters; for workers of the kernel `/proc` appends what they worked
+    /// on last.
     pub comm: String,
     /// What `/proc/PID/exe` points to; none for kernel threads and zombies.
     pub exe: Option<String>,
@@ -97,13 +99,15 @@ impl Truth {
             };
         }
         let time = time.ok_or_else(|| Error::Truth("it has no time".to_owned()))?;
-        let processes =
-            processes.into_iter().map(|(pid, comm)| Proc { pid, comm, exe: executables.remove(&pid) }).collect();
+        let processes = processes
+            .into_iter()
+            .map(|(pid, comm)| Proc { pid, comm, exe: executables.remove(&pid) })
+            .collect();
         Ok(Self { processes, modules, time, time_after: None })
     }
 
-    /// How `later` differs in what must not change (everything but the time and what kernel workers work on); `None`
-    /// if it does not.
+    /// How `later` differs in what must not change (everything but the time and what kernel workers
+    /// work on); `None` if it does not.
     pub fn difference(&self, later: &Self) -> Option<String> {
         let lacks = |truth: &Self, one: &Proc| !truth.processes.iter().any(|other| other.same(one));
         let gone = self.processes.iter().find(|process| lacks(later, process));
@@ -130,7 +134,8 @@ impl Truth {
 }
 
 impl Proc {
-    /// The name the task itself has: for kernel workers without the `-` or `+` and the work queue that `/proc` appends.
+    /// The name the task itself has: for kernel workers without the `-` or `+` and the work queue
+    /// that `/proc` appends.
     pub fn task_name(&self) -> &str {
         match self.comm.find(['-', '+']) {
             Some(at) if self.exe.is_none() && self.comm.starts_with("kworker/") => &self.comm[..at],
@@ -143,8 +148,8 @@ impl Proc {
     }
 }
 
-/// A line of `ls -l /proc/PID/exe`: the PID and the link's target, which is missing for a link to nothing. The outer
-/// `None` is for a line of another kind.
+/// A line of `ls -l /proc/PID/exe`: the PID and the link's target, which is missing for a link to
+/// nothing. The outer `None` is for a line of another kind.
 fn executable(line: &str) -> Option<Option<(u32, String)>> {
     let rest = &line[line.find("/proc/")? + "/proc/".len()..];
     let (pid, rest) = rest.split_once("/exe")?;
@@ -157,24 +162,36 @@ fn module(line: &str) -> Option<Module> {
     let mut words = line.split_whitespace();
     let (name, size) = (words.next()?, words.next()?);
     let base = words.find_map(|word| word.strip_prefix("0x"))?;
-    Some(Module { name: name.to_owned(), base: u64::from_str_radix(base, 16).ok()?, size: size.parse().ok()? })
+    Some(Module {
+        name: name.to_owned(),
+        base: u64::from_str_radix(base, 16).ok()?,
+        size: size.parse().ok()?,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const CONSOLE: &str = "noise\r\n=== TRUTH BEGIN\r\n=== PROCESSES\r\n1 init\r\n12 a b\r\n=== EXECUTABLES\r\n\
+    const CONSOLE: &str = "noise\r\n=== TRUTH BEGIN\r\n=== PROCESSES\r\n1 init\r\n12 a b\r\n=== \
+        EXECUTABLES\r\n\
         lrwxrwxrwx    1 0        0                0 May 17 12:34 /proc/1/exe -> /bin/busybox\r\n\
-        === MODULES\r\nmbcache 16384 1 ext4, Live 0xffffffffc0201000\r\nloop 40960 0 - Live 0xffffffffc0001000 (E)\r\n\
+        === MODULES\r\nmbcache 16384 1 ext4, Live 0xffffffffc0201000\r\nloop 40960 0 - Live \
+        0xffffffffc0001000 (E)\r\n\
         === TIME\r\n1936960500.250000000\r\n=== TRUTH END\r\n=== READY\r\n";
 
     #[test]
     fn a_console_is_parsed() {
         let truth = Truth::parse(CONSOLE).unwrap();
-        assert_eq!(truth.processes[0], Proc { pid: 1, comm: "init".into(), exe: Some("/bin/busybox".into()) });
+        assert_eq!(
+            truth.processes[0],
+            Proc { pid: 1, comm: "init".into(), exe: Some("/bin/busybox".into()) }
+        );
         assert_eq!(truth.processes[1], Proc { pid: 12, comm: "a b".into(), exe: None });
-        assert_eq!(truth.modules[0], Module { name: "mbcache".into(), base: 0xffff_ffff_c020_1000, size: 16384 });
+        assert_eq!(
+            truth.modules[0],
+            Module { name: "mbcache".into(), base: 0xffff_ffff_c020_1000, size: 16384 }
+        );
         assert_eq!(truth.modules.len(), 2);
         assert_eq!(truth.time, 1_936_960_500.25);
     }
@@ -191,7 +208,8 @@ mod tests {
     #[test]
     fn a_change_is_named() {
         let truth = Truth::parse(CONSOLE).unwrap();
-        let later = Truth::parse(&CONSOLE.replace("12 a b", "13 worker").replace("500.25", "501.25")).unwrap();
+        let later =
+            Truth::parse(&CONSOLE.replace("12 a b", "13 worker").replace("500.25", "501.25")).unwrap();
         assert!(truth.difference(&later).unwrap().contains("12"));
         assert_eq!(truth.difference(&Truth::parse(&CONSOLE.replace("500.25", "501.25")).unwrap()), None);
     }

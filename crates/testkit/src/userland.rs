@@ -1,7 +1,8 @@
 //! What a guest's programs are compiled for: this machine's 64-bit instruction set, or i386.
 //!
-//! The i386 C library, compiler support and busybox are unpacked packages in the cache (`cargo xtask setup` fetches them
-//! for the other architecture), used in place: the host's own compiler makes 32-bit code without anything installed.
+//! The i386 C library, compiler support and busybox are unpacked packages in the cache (`cargo
+//! xtask setup` fetches them for the other architecture), used in place: the host's own compiler
+//! makes 32-bit code without anything installed.
 
 use crate::{Error, Result, layout};
 use std::path::{Path, PathBuf};
@@ -47,12 +48,16 @@ impl Userland {
             Self::Amd64 => PathBuf::from("/"),
             Self::I386 => Self::packages(),
         };
-        let found = ["bin/busybox", "usr/bin/busybox"].into_iter().map(|path| root.join(path)).find(|it| it.is_file());
+        let found = ["bin/busybox", "usr/bin/busybox"]
+            .into_iter()
+            .map(|path| root.join(path))
+            .find(|it| it.is_file());
         found.ok_or_else(|| Error::Missing { what: format!("static busybox below {}", root.display()) })
     }
 
-    /// What makes traced system calls go through an interrupt gate: QEMU's way for fast ones of 32-bit programs leads
-    /// back to an address of the running process (docs/design/compat-sysenter.md).
+    /// What makes traced system calls go through an interrupt gate: QEMU's way for fast ones of
+    /// 32-bit programs leads back to an address of the running process
+    /// (docs/design/compat-sysenter.md).
     #[must_use]
     pub fn kernel_options(self) -> &'static str {
         match self {
@@ -70,7 +75,9 @@ impl Userland {
             Self::Amd64 => Command::new("musl-gcc"),
             Self::I386 => Command::new("gcc"),
         };
-        command.args(["-static", "-pthread", "-O2", "-Wall", "-Wextra", "-I"]).arg(layout::guests().join("include"));
+        command
+            .args(["-static", "-pthread", "-O2", "-Wall", "-Wextra", "-I"])
+            .arg(layout::guests().join("include"));
         command.arg("-o").arg(product);
         match self {
             Self::Amd64 => command.arg(source),
@@ -80,18 +87,32 @@ impl Userland {
     }
 }
 
-/// The words that make gcc use the unpacked C library and compiler support, and no file of this machine.
+/// The words that make gcc use the unpacked C library and compiler support, and no file of this
+/// machine.
 fn freestanding<'a>(command: &'a mut Command, source: &Path) -> Result<&'a mut Command> {
     let root = Userland::packages();
     let library = root.join("usr/lib/i386-linux-musl");
     let versions = root.join("usr/lib/gcc/i686-linux-gnu");
-    let missing = || Error::Missing { what: format!("the i386 compiler support below {}", versions.display()) };
+    let missing =
+        || Error::Missing { what: format!("the i386 compiler support below {}", versions.display()) };
     let support = std::fs::read_dir(&versions).map_err(|_| missing())?.flatten().map(|it| it.path()).max();
     let support = support.ok_or_else(missing)?;
-    command.args(["-m32", "-march=i686", "-no-pie", "-fno-pie", "-fno-stack-protector", "-nostdinc", "-nostdlib"]);
+    command.args([
+        "-m32",
+        "-march=i686",
+        "-no-pie",
+        "-fno-pie",
+        "-fno-stack-protector",
+        "-nostdinc",
+        "-nostdlib",
+    ]);
     command.arg("-isystem").arg(root.join("usr/include/i386-linux-musl"));
     command.arg("-isystem").arg(support.join("include"));
-    command.arg(library.join("crt1.o")).arg(library.join("crti.o")).arg(support.join("crtbeginT.o")).arg(source);
+    command
+        .arg(library.join("crt1.o"))
+        .arg(library.join("crti.o"))
+        .arg(support.join("crtbeginT.o"))
+        .arg(source);
     for place in [&library, &support] {
         let mut word = std::ffi::OsString::from("-L");
         word.push(place);

@@ -1,4 +1,5 @@
-//! Boots real guests; only with `VIRTUOSO_E2E=1`, because that needs what `cargo xtask setup` installs.
+//! Boots real guests; only with `VIRTUOSO_E2E=1`, because that needs what `cargo xtask setup`
+//! installs.
 
 use std::time::Duration;
 use virtuoso_testkit::capture::{Moment, capture};

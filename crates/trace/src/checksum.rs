@@ -1,4 +1,5 @@
-//! XXH64, the checksum of every part of the file (<https://github.com/Cyan4973/xxHash>, `doc/xxhash_spec.md`).
+//! XXH64, the checksum of every part of the file (<https://github.com/Cyan4973/xxHash>,
+//! `doc/xxhash_spec.md`).
 
 const P1: u64 = 0x9E37_79B1_85EB_CA87;
 const P2: u64 = 0xC2B2_AE3D_27D4_EB4F;
@@ -19,7 +20,8 @@ pub fn xxh64(data: &[u8], seed: u64) -> u64 {
     let stripes = data.chunks_exact(32);
     let mut tail = stripes.remainder();
     let mut hash = if data.len() >= 32 {
-        let mut lanes = [seed.wrapping_add(P1).wrapping_add(P2), seed.wrapping_add(P2), seed, seed.wrapping_sub(P1)];
+        let mut lanes =
+            [seed.wrapping_add(P1).wrapping_add(P2), seed.wrapping_add(P2), seed, seed.wrapping_sub(P1)];
         for stripe in stripes {
             for (lane, bytes) in lanes.iter_mut().zip(stripe.chunks_exact(8)) {
                 *lane = round(*lane, u64::from_le_bytes(bytes.try_into().unwrap_or_default()));
@@ -61,7 +63,8 @@ mod tests {
         assert_eq!(xxh64(b"", 0), 0xEF46_DB37_51D8_E999);
         assert_eq!(xxh64(b"a", 0), 0xD24E_C4F1_A98C_6E5B);
         assert_eq!(xxh64(b"abc", 0), 0x44BC_2CF5_AD77_0999);
-        // The 39-byte vector of the xxHash crates' tests: longer than a stripe, with every kind of tail.
+        // The 39-byte vector of the xxHash crates' tests: longer than a stripe, with every kind of
+        // tail.
         assert_eq!(xxh64(b"Nobody inspects the spammish repetition", 0), 0xFBCE_A83C_8A37_8BF1);
     }
 }

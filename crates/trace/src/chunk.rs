@@ -61,7 +61,8 @@ impl ChunkRef {
 /// The bytes of one chunk: head and compressed content.
 pub fn seal(kind: Kind, raw: &[u8], level: i32) -> Result<(Vec<u8>, u32), TraceError> {
     let fail = |source| TraceError::Io { action: "compressing", path: PathBuf::new(), source };
-    let compressed = if cfg!(fuzzing) { uncompressed(raw) } else { zstd::bulk::compress(raw, level).map_err(fail)? };
+    let compressed =
+        if cfg!(fuzzing) { uncompressed(raw) } else { zstd::bulk::compress(raw, level).map_err(fail)? };
     let too_large = || TraceError::Unrecordable("a part of the trace is larger than 256 MiB".to_owned());
     let raw_len = u32::try_from(raw.len()).ok().filter(|&len| len <= MAX_RAW).ok_or_else(too_large)?;
     let stored_len = u32::try_from(compressed.len()).map_err(|_| too_large())?;
@@ -76,7 +77,8 @@ pub fn seal(kind: Kind, raw: &[u8], level: i32) -> Result<(Vec<u8>, u32), TraceE
     Ok((out, stored_len))
 }
 
-/// A zstd frame of raw blocks (RFC 8878): what a fuzzer changes in a seed is then the content itself.
+/// A zstd frame of raw blocks (RFC 8878): what a fuzzer changes in a seed is then the content
+/// itself.
 fn uncompressed(raw: &[u8]) -> Vec<u8> {
     const BLOCK: usize = 1 << 16;
     // The magic, and a descriptor for a single segment with a size of four bytes.

@@ -1,9 +1,9 @@
 //! The event stream's encoding: one block of events to bytes and back.
 //!
-//! A block stands alone: every prediction starts from nothing, so blocks can be decoded in any order. Inside a block
-//! encoder and decoder keep the same [`Predictor`]; only differences from its predictions are stored, in one byte
-//! stream per kind of number so that equal things lie together for the compressor. `docs/format-trace.md` describes
-//! the layout.
+//! A block stands alone: every prediction starts from nothing, so blocks can be decoded in any
+//! order. Inside a block encoder and decoder keep the same [`Predictor`]; only differences from its
+//! predictions are stored, in one byte stream per kind of number so that equal things lie together
+//! for the compressor. `docs/format-trace.md` describes the layout.
 
 use machine::{PhysAddr, Reg, VirtAddr};
 
@@ -441,8 +441,9 @@ impl BlockDecoder {
                     visit(&event).map_err(DecodeStop::Visitor)?;
                 }
                 TAG_ACCESS => {
-                    events_left =
-                        events_left.checked_sub(1).ok_or(DecodeStop::Damaged("more events than the block says"))?;
+                    events_left = events_left
+                        .checked_sub(1)
+                        .ok_or(DecodeStop::Damaged("more events than the block says"))?;
                     let (slot, predicted) = predictor.addr_slot();
                     let addr = predicted.wrapping_add(addrs.signed().ok_or_else(ends)? as u64);
                     predictor.addr_update(slot, addr);
@@ -486,8 +487,9 @@ impl BlockDecoder {
                     visit(&event).map_err(DecodeStop::Visitor)?;
                 }
                 _ => {
-                    events_left =
-                        events_left.checked_sub(1).ok_or(DecodeStop::Damaged("more events than the block says"))?;
+                    events_left = events_left
+                        .checked_sub(1)
+                        .ok_or(DecodeStop::Damaged("more events than the block says"))?;
                     let mut others = u64::from(payload);
                     if payload == LONG_RUN {
                         others = ops.number().and_then(|n| n.checked_add(others)).ok_or_else(ends)?;
@@ -503,10 +505,15 @@ impl BlockDecoder {
                     };
                     changed.clear();
                     let mut read = |regs: &mut Cursor<'_>, index: usize| {
-                        let reg = Reg::from_index(index).ok_or(DecodeStop::Damaged("an unknown register number"))?;
+                        let reg = Reg::from_index(index)
+                            .ok_or(DecodeStop::Damaged("an unknown register number"))?;
                         let value = match sources.byte().ok_or_else(ends)? {
-                            SOURCE_DELTA => predictor.regs[index].wrapping_add(regs.signed().ok_or_else(ends)? as u64),
-                            source => predictor.source(source).ok_or(DecodeStop::Damaged("an unknown value source"))?,
+                            SOURCE_DELTA => {
+                                predictor.regs[index].wrapping_add(regs.signed().ok_or_else(ends)? as u64)
+                            }
+                            source => predictor
+                                .source(source)
+                                .ok_or(DecodeStop::Damaged("an unknown value source"))?,
                         };
                         predictor.regs[index] = value;
                         changed.push((reg, value));

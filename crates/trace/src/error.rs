@@ -19,7 +19,10 @@ pub enum TraceError {
     #[error("not a Virtuoso trace (wrong magic at the beginning); expected a file made by `virtuoso record`")]
     NotATrace,
     /// The file has another format version.
-    #[error("trace format version {found} is not supported (this build reads version {supported}); record it again")]
+    #[error(
+        "trace format version {found} is not supported (this build reads version {supported}); record it \
+         again"
+    )]
     Version {
         /// Version in the file.
         found: u32,

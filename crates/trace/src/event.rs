@@ -10,7 +10,8 @@ pub const MAX_INSN_BYTES: usize = 15;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct InsnId(pub u32);
 
-/// Instruction bytes at an address. The same address with other bytes or another code size is another instruction.
+/// Instruction bytes at an address. The same address with other bytes or another code size is
+/// another instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StaticInsn {
     /// Linear address.
@@ -97,14 +98,15 @@ impl Access {
 /// One event of the stream, in execution order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// At a translation block's start, and after an instruction whose result is no function of registers and memory
-    /// (`rdtsc`, `in`, ...): the registers that changed since the last such event (the first one: since the begin mark).
-    /// Applying them to the begin registers rebuilds every register listed in [`crate::Recorded::block_registers`].
+    /// At a translation block's start, and after an instruction whose result is no function of
+    /// registers and memory (`rdtsc`, `in`, ...): the registers that changed since the last such
+    /// event (the first one: since the begin mark). Applying them to the begin registers rebuilds
+    /// every register listed in [`crate::Recorded::block_registers`].
     Regs(Vec<(Reg, u64)>),
-    /// This instruction starts executing. It may not finish: a fault leads to the handler's first instruction, and the
-    /// instruction appears again when it is restarted.
+    /// This instruction starts executing. It may not finish: a fault leads to the handler's first
+    /// instruction, and the instruction appears again when it is restarted.
     Insn(InsnId),
-    /// An access of the last instruction. A `rep` instruction may be one `Insn` with an access per element, or several `Insn`
-    /// of the same instruction with some elements each.
+    /// An access of the last instruction. A `rep` instruction may be one `Insn` with an access per
+    /// element, or several `Insn` of the same instruction with some elements each.
     Access(Access),
 }

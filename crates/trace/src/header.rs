@@ -30,10 +30,11 @@ pub struct Header {
     pub variables: Vec<Variable>,
     /// Bytes of guest RAM.
     pub ram_size: u64,
-    /// Where RAM lies in the guest-physical address space; the snapshot covers exactly these ranges.
+    /// Where RAM lies in the guest-physical address space; the snapshot covers exactly these
+    /// ranges.
     pub ram_ranges: Vec<RamRange>,
-    /// Cells that held the same pointer into the kernel's image whenever the processor idled before the begin mark, ascending;
-    /// empty if it was not seen to.
+    /// Cells that held the same pointer into the kernel's image whenever the processor idled before
+    /// the begin mark, ascending; empty if it was not seen to.
     pub idle: Vec<IdleCell>,
     /// A whole run made it, not a guest: it has no snapshot, and nothing in it is an interruption.
     pub whole_run: bool,
@@ -65,8 +66,8 @@ impl Header {
 /// Which kinds of event the recorder wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recorded {
-    /// Registers that are read at each translation block's start. A register not listed here never occurs in `Regs`
-    /// events, and its value after the begin mark is known only by replaying.
+    /// Registers that are read at each translation block's start. A register not listed here never
+    /// occurs in `Regs` events, and its value after the begin mark is known only by replaying.
     pub block_registers: Vec<Reg>,
     /// Accesses carry their value.
     pub access_values: bool,

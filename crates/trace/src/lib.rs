@@ -1,8 +1,9 @@
-//! The trace file: everything a guest executed between a trainer's begin and end marks, and its RAM at the begin mark.
+//! The trace file: everything a guest executed between a trainer's begin and end marks, and its RAM
+//! at the begin mark.
 //!
-//! Writer and reader lie side by side here; the layout is described in `docs/format-trace.md`. Files may come from
-//! anywhere: damaged ones give a [`TraceError`], never a panic. Nothing here knows of QEMU, of x86 semantics or of
-//! analyses.
+//! Writer and reader lie side by side here; the layout is described in `docs/format-trace.md`.
+//! Files may come from anywhere: damaged ones give a [`TraceError`], never a panic. Nothing here
+//! knows of QEMU, of x86 semantics or of analyses.
 
 mod checksum;
 mod chunk;

@@ -7,7 +7,8 @@ use machine::{Reg, RegFile, VirtAddr};
 
 use crate::checksum::xxh64;
 use crate::chunk::{
-    ChunkRef, END_MAGIC, FORMAT_VERSION, HEAD_LEN, Kind, MAGIC, MAX_RAW, PREFIX_LEN, Source, TRAILER_LEN, is_checksum,
+    ChunkRef, END_MAGIC, FORMAT_VERSION, HEAD_LEN, Kind, MAGIC, MAX_RAW, PREFIX_LEN, Source, TRAILER_LEN,
+    is_checksum,
 };
 use crate::codec::{BlockDecoder, BlockLimits, DecodeStop, MAX_BLOCK_EVENTS, MAX_BLOCK_RAW};
 use crate::error::TraceError;
@@ -17,8 +18,8 @@ use crate::index::{BlockRef, EndRecord, Index, InsnsRef, Start};
 use crate::snapshot::Snapshot;
 use crate::varint::Cursor;
 
-/// An opened trace. Opening reads the header, the index and the static instructions; events and snapshot pages are read
-/// when they are asked for.
+/// An opened trace. Opening reads the header, the index and the static instructions; events and
+/// snapshot pages are read when they are asked for.
 #[derive(Debug)]
 pub struct Trace {
     source: Arc<Source>,
@@ -111,20 +112,30 @@ impl Trace {
 
     /// All events, last one first.
     pub fn events_rev(&self) -> EventsRev<'_> {
-        EventsRev { trace: self, block: self.blocks.len(), current: Block::default(), decoder: BlockDecoder::new() }
+        EventsRev {
+            trace: self,
+            block: self.blocks.len(),
+            current: Block::default(),
+            decoder: BlockDecoder::new(),
+        }
     }
 
-    /// Visits all events in execution order, reusing one event: the fastest way through a trace. An error of the visitor
-    /// ends the visit.
-    pub fn for_each_event<E: From<TraceError>>(&self, mut visit: impl FnMut(&Event) -> Result<(), E>) -> Result<(), E> {
+    /// Visits all events in execution order, reusing one event: the fastest way through a trace. An
+    /// error of the visitor ends the visit.
+    pub fn for_each_event<E: From<TraceError>>(
+        &self,
+        mut visit: impl FnMut(&Event) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut decoder = BlockDecoder::new();
         let mut scratch = Vec::new();
         for block in &self.blocks {
             let raw = self.source.chunk(Kind::Events, block.chunk, MAX_BLOCK_RAW)?;
-            decoder.decode(&raw, self.limits(block), &mut scratch, &mut visit).map_err(|stop| match stop {
-                DecodeStop::Damaged(what) => TraceError::damaged(block.chunk.offset, what).into(),
-                DecodeStop::Visitor(error) => error,
-            })?;
+            decoder.decode(&raw, self.limits(block), &mut scratch, &mut visit).map_err(
+                |stop| match stop {
+                    DecodeStop::Damaged(what) => TraceError::damaged(block.chunk.offset, what).into(),
+                    DecodeStop::Visitor(error) => error,
+                },
+            )?;
         }
         Ok(())
     }
@@ -141,7 +152,10 @@ impl Trace {
             Ok::<(), TraceError>(())
         })?;
         if end != self.end {
-            return Err(TraceError::damaged(self.index_chunk.offset, "the end record's counts differ from the events"));
+            return Err(TraceError::damaged(
+                self.index_chunk.offset,
+                "the end record's counts differ from the events",
+            ));
         }
         self.snapshot.verify()
     }
@@ -220,7 +234,8 @@ fn check_prefix(source: &Source) -> Result<ChunkRef, TraceError> {
     if version != FORMAT_VERSION {
         return Err(TraceError::Version { found: version, supported: FORMAT_VERSION });
     }
-    let (raw_len, stored_len) = (u32_at(&prefix, PREFIX_LEN as usize + 4), u32_at(&prefix, PREFIX_LEN as usize + 8));
+    let (raw_len, stored_len) =
+        (u32_at(&prefix, PREFIX_LEN as usize + 4), u32_at(&prefix, PREFIX_LEN as usize + 8));
     if u32_at(&prefix, 12) != stored_len {
         return Err(TraceError::damaged(12, "the header's size is given twice and differs"));
     }
@@ -264,7 +279,10 @@ fn check_layout(header: ChunkRef, index: &Index, index_chunk: ChunkRef) -> Resul
         offset = part.end();
     }
     if index.events.iter().any(|block| block.events > MAX_BLOCK_EVENTS || block.insns > block.events) {
-        return Err(TraceError::damaged(index_chunk.offset, "an event block is larger than the format allows"));
+        return Err(TraceError::damaged(
+            index_chunk.offset,
+            "an event block is larger than the format allows",
+        ));
     }
     Ok(())
 }
@@ -296,7 +314,10 @@ fn read_insns(source: &Source, part: InsnsRef, out: &mut Vec<StaticInsn>) -> Res
         expected = insn.next_pc();
         out.push(insn);
     }
-    if cursor.number() != Some(u64::from(part.count)) || !cursor.is_empty() || u32::try_from(out.len()).is_err() {
+    if cursor.number() != Some(u64::from(part.count))
+        || !cursor.is_empty()
+        || u32::try_from(out.len()).is_err()
+    {
         return Err(damaged());
     }
     Ok(())

@@ -18,7 +18,8 @@ const CACHED_CHUNKS: usize = 512;
 /// One page's bytes.
 pub type Page = [u8; PAGE_SIZE as usize];
 
-/// Guest RAM at the begin mark. Pages are decompressed when they are asked for; a bounded number stays in memory.
+/// Guest RAM at the begin mark. Pages are decompressed when they are asked for; a bounded number
+/// stays in memory.
 #[derive(Debug)]
 pub struct Snapshot {
     source: Arc<Source>,
@@ -30,7 +31,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn new(source: Arc<Source>, ranges: Vec<RamRange>, parts: Vec<PagesRef>) -> Result<Self, TraceError> {
+    pub(crate) fn new(
+        source: Arc<Source>,
+        ranges: Vec<RamRange>,
+        parts: Vec<PagesRef>,
+    ) -> Result<Self, TraceError> {
         let mut pages = Vec::new();
         let mut chunks = Vec::with_capacity(parts.len());
         for part in parts {
@@ -43,8 +48,8 @@ impl Snapshot {
             let mut number = 0u64;
             for (position, delta) in part.page_deltas.iter().enumerate() {
                 number = number.wrapping_add(*delta);
-                let inside =
-                    number < 1 << 52 && ranges.iter().any(|range| range.contains(PhysAddr(number * PAGE_SIZE)));
+                let inside = number < 1 << 52
+                    && ranges.iter().any(|range| range.contains(PhysAddr(number * PAGE_SIZE)));
                 if !inside {
                     return Err(damaged("a snapshot page lies outside RAM"));
                 }
@@ -71,7 +76,8 @@ impl Snapshot {
         self.ranges.iter().any(|range| range.contains(addr))
     }
 
-    /// The page that contains `addr`; `None` outside RAM. Pages that were all zero are not stored and come as zeros.
+    /// The page that contains `addr`; `None` outside RAM. Pages that were all zero are not stored
+    /// and come as zeros.
     pub fn page(&self, addr: PhysAddr) -> Result<Option<Page>, TraceError> {
         let mut out = [0; PAGE_SIZE as usize];
         Ok(self.read(addr.page(), &mut out)?.then_some(out))

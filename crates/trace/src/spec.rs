@@ -1,4 +1,5 @@
-//! Specifications of inputs and outputs as trainers write them: `pid:u32`, `pids:u32[count<=4096]`, `name:cstr[256]`.
+//! Specifications of inputs and outputs as trainers write them: `pid:u32`, `pids:u32[count<=4096]`,
+//! `name:cstr[256]`.
 
 use std::fmt;
 
@@ -103,7 +104,9 @@ impl fmt::Display for VarType {
         match self {
             Self::Scalar(scalar) => f.write_str(scalar.name()),
             Self::CStr { capacity } => write!(f, "cstr[{capacity}]"),
-            Self::Array { element, capacity, length: Length::Fixed } => write!(f, "{}[{capacity}]", element.name()),
+            Self::Array { element, capacity, length: Length::Fixed } => {
+                write!(f, "{}[{capacity}]", element.name())
+            }
             Self::Array { element, capacity, length: Length::Field(field) } => {
                 write!(f, "{}[{field}<={capacity}]", element.name())
             }
@@ -129,9 +132,11 @@ pub fn parse_spec(spec: &str) -> Result<(String, VarType), SpecError> {
         return Err(fail("the name must be letters, digits and '_', not beginning with a digit"));
     }
     let ty = ty.trim();
-    let parsed = match ty.strip_suffix(']').map(|t| t.split_once('[').ok_or_else(|| fail("']' without '['"))) {
+    let parsed = match ty.strip_suffix(']').map(|t| t.split_once('[').ok_or_else(|| fail("']' without '['")))
+    {
         None => VarType::Scalar(
-            Scalar::parse(ty).ok_or_else(|| fail("unknown type (u8..u64, i8..i64, cstr[N], T[N], T[field<=N])"))?,
+            Scalar::parse(ty)
+                .ok_or_else(|| fail("unknown type (u8..u64, i8..i64, cstr[N], T[N], T[field<=N])"))?,
         ),
         Some(split) => {
             let (element, length) = split?;

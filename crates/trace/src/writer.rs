@@ -47,8 +47,8 @@ enum Sink {
     Memory(Vec<u8>),
 }
 
-/// Writes one trace. The file appears under its name only when [`TraceWriter::finish`] succeeds; a writer that is
-/// dropped earlier removes what it has written.
+/// Writes one trace. The file appears under its name only when [`TraceWriter::finish`] succeeds; a
+/// writer that is dropped earlier removes what it has written.
 pub struct TraceWriter {
     sink: Sink,
     offset: u64,
@@ -89,7 +89,10 @@ impl TraceWriter {
                 || range.size % PAGE_SIZE != 0
                 || range.start.0.checked_add(range.size).is_none()
             {
-                return Err(TraceError::Unrecordable(format!("RAM range {:#x}+{:#x}", range.start, range.size)));
+                return Err(TraceError::Unrecordable(format!(
+                    "RAM range {:#x}+{:#x}",
+                    range.start, range.size
+                )));
             }
         }
         let mut writer = Self {
@@ -119,7 +122,9 @@ impl TraceWriter {
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), TraceError> {
         match &mut self.sink {
-            Sink::File { file, partial, .. } => file.write_all(bytes).map_err(TraceError::io("writing", partial))?,
+            Sink::File { file, partial, .. } => {
+                file.write_all(bytes).map_err(TraceError::io("writing", partial))?
+            }
             Sink::Memory(out) => out.extend_from_slice(bytes),
         }
         self.offset += bytes.len() as u64;
@@ -148,7 +153,10 @@ impl TraceWriter {
     /// The number of this instruction in the static table; equal instructions share one.
     pub fn insn_id(&mut self, pc: VirtAddr, mode_bits: u8, bytes: &[u8]) -> Result<InsnId, TraceError> {
         let insn = StaticInsn::new(pc, mode_bits, bytes).ok_or_else(|| {
-            TraceError::Unrecordable(format!("an instruction of {} bytes in {mode_bits}-bit code at {pc}", bytes.len()))
+            TraceError::Unrecordable(format!(
+                "an instruction of {} bytes in {mode_bits}-bit code at {pc}",
+                bytes.len()
+            ))
         })?;
         if let Some(&id) = self.insn_ids.get(&insn) {
             return Ok(id);
@@ -174,15 +182,18 @@ impl TraceWriter {
     /// The last instruction accessed memory.
     pub fn access(&mut self, access: &Access) -> Result<(), TraceError> {
         if access.next_page.is_some_and(|page| page.offset() != 0 || !access.crosses_page()) {
-            return Err(TraceError::Unrecordable(format!("a second page for the access at {}", access.vaddr)));
+            return Err(TraceError::Unrecordable(format!(
+                "a second page for the access at {}",
+                access.vaddr
+            )));
         }
         self.summary.accesses += 1;
         self.encoder.access(access);
         self.close_full_block()
     }
 
-    /// Registers changed. Readers get the general registers first and in order, then the others as given; each register
-    /// may occur once.
+    /// Registers changed. Readers get the general registers first and in order, then the others as
+    /// given; each register may occur once.
     pub fn regs(&mut self, changed: &[(Reg, u64)]) -> Result<(), TraceError> {
         self.index.end.register_events += 1;
         self.encoder.regs(changed);
@@ -219,8 +230,8 @@ impl TraceWriter {
         self.summary.stored_bytes += u64::from(chunk.stored_len) + chunk::HEAD_LEN;
     }
 
-    /// Adds one page of the start snapshot, at most once each and in any order, also before or after the events. All-zero
-    /// pages are left out.
+    /// Adds one page of the start snapshot, at most once each and in any order, also before or
+    /// after the events. All-zero pages are left out.
     pub fn page(&mut self, addr: PhysAddr, bytes: &[u8]) -> Result<(), TraceError> {
         if addr.offset() != 0 || bytes.len() != PAGE_SIZE as usize {
             return Err(TraceError::Unrecordable(format!("{} bytes at {addr} are not a page", bytes.len())));

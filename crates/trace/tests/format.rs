@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use machine::{PhysAddr, Reg, RegFile, VirtAddr};
 use virtuoso_trace::{
-    Access, Direction, Event, Header, IdleCell, InsnId, RamRange, Recorded, Trace, TraceError, TraceWriter, Variable,
+    Access, Direction, Event, Header, IdleCell, InsnId, RamRange, Recorded, Trace, TraceError, TraceWriter,
+    Variable,
 };
 
 /// A small pseudo-random sequence, the same in every run.
@@ -61,7 +62,9 @@ fn sample_events(writer: &mut TraceWriter, count: usize) -> Vec<Event> {
         .map(|i| {
             let bytes = [0x90; 15];
             let mode = [16, 32, 64][i as usize % 3];
-            writer.insn_id(VirtAddr(0xffff_ffff_8100_0000 + i * 7), mode, &bytes[..1 + i as usize % 15]).unwrap()
+            writer
+                .insn_id(VirtAddr(0xffff_ffff_8100_0000 + i * 7), mode, &bytes[..1 + i as usize % 15])
+                .unwrap()
         })
         .collect();
     let mut events = Vec::new();
@@ -193,7 +196,8 @@ fn every_truncation_is_an_error() {
     for len in 0..bytes.len() {
         let error = read_all(bytes[..len].to_vec()).expect_err("a truncated file was accepted");
         let expected = if len < 8 {
-            len == 0 && matches!(error, TraceError::NotATrace) || matches!(error, TraceError::Truncated { .. })
+            len == 0 && matches!(error, TraceError::NotATrace)
+                || matches!(error, TraceError::Truncated { .. })
         } else {
             matches!(error, TraceError::Truncated { .. })
         };
@@ -281,12 +285,19 @@ fn what_the_format_cannot_hold_is_refused() {
 fn seeds_for_fuzzing() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/trace");
     std::fs::create_dir_all(&folder).unwrap();
-    let whole_run = Header { ram_size: 0, ram_ranges: Vec::new(), idle: Vec::new(), whole_run: true, ..header() };
+    let whole_run =
+        Header { ram_size: 0, ram_ranges: Vec::new(), idle: Vec::new(), whole_run: true, ..header() };
     let mut bare = TraceWriter::in_memory(whole_run, begin_regs()).unwrap();
     let id = bare.insn_id(VirtAddr(0x40_0000), 64, &[0x0f, 0x05]).unwrap();
     bare.insn(id).unwrap();
     let seeds = [
-        ("empty", TraceWriter::in_memory(Header::default(), RegFile::new()).unwrap().finish_in_memory(None).unwrap()),
+        (
+            "empty",
+            TraceWriter::in_memory(Header::default(), RegFile::new())
+                .unwrap()
+                .finish_in_memory(None)
+                .unwrap(),
+        ),
         ("whole-run", bare.finish_in_memory(None).unwrap()),
         ("events", build(40, &[]).0),
         ("pages", build(8, &[(0x1000, 3), (0x10_0000, 4)]).0),
@@ -303,14 +314,17 @@ fn seeds_for_fuzzing() {
 #[ignore = "prints the decoding speed"]
 fn decoding_speed() {
     let mut writer = TraceWriter::in_memory(header(), begin_regs()).unwrap();
-    let ids: Vec<InsnId> =
-        (0..50_000u64).map(|i| writer.insn_id(VirtAddr(0x1000 + i * 3), 64, &[0x48, 0x89, 0xd8]).unwrap()).collect();
+    let ids: Vec<InsnId> = (0..50_000u64)
+        .map(|i| writer.insn_id(VirtAddr(0x1000 + i * 3), 64, &[0x48, 0x89, 0xd8]).unwrap())
+        .collect();
     let mut numbers = Numbers(3);
     let (mut at, mut events) = (0, 0u64);
     while events < 10_000_000 {
         if events % 7 == 0 {
             at = numbers.next() as usize % 500 * 97;
-            writer.regs(&[(Reg::Rax, numbers.next() & 0xffff), (Reg::Rsp, 0x7fff_0000 + (events & 0xff) * 8)]).unwrap();
+            writer
+                .regs(&[(Reg::Rax, numbers.next() & 0xffff), (Reg::Rsp, 0x7fff_0000 + (events & 0xff) * 8)])
+                .unwrap();
         } else if events % 7 == 3 {
             let n = numbers.next() & 0xfff8;
             let access = Access {

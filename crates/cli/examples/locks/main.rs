@@ -1,9 +1,12 @@
-//! What runs do when a lock is held in the target: every word that could be one is set as if it were, one at a time.
+//! What runs do when a lock is held in the target: every word that could be one is set as if it
+//! were, one at a time.
 //!
-//! `locks OUT.jsonl TARGET.elf PROGRAM.prog[:NAME=VALUE]...`; companion files lie beside their programs. Which words could be locks is not typed in: a watched whole run
-//! shows which kernel words instructions read, change and write back as one access (exchanges and what has or had a lock prefix), and which are loaded and
-//! tested for being odd, as sequence counters are. Many of these are data (reference counts, flag words): where an answer differs, the table
-//! names the instruction, so that one can look.
+//! `locks OUT.jsonl TARGET.elf PROGRAM.prog[:NAME=VALUE]...`; companion files lie beside their
+//! programs. Which words could be locks is not typed in: a watched whole run shows which kernel
+//! words instructions read, change and write back as one access (exchanges and what has or had a
+//! lock prefix), and which are loaded and tested for being odd, as sequence counters are. Many of
+//! these are data (reference counts, flag words): where an answer differs, the table names the
+//! instruction, so that one can look.
 
 mod words;
 
@@ -54,8 +57,14 @@ fn ask(argument: &str, target: &Target, table: &mut Table) -> Result<(), Box<dyn
             let (by_whole, report) = whole.run(&run, &inputs)?;
             // The bound that every run keeps: a block past the fuel at most.
             assert!(used <= LIMITS.fuel + 4096 && report.instructions <= 64 * LIMITS.fuel);
-            let key =
-                (program.name.clone(), word.kind, word.pc, name, told(&by_slice, &truth), told(&by_whole, &truth));
+            let key = (
+                program.name.clone(),
+                word.kind,
+                word.pc,
+                name,
+                told(&by_slice, &truth),
+                told(&by_whole, &truth),
+            );
             *table.entry(key).or_default() += 1;
         }
     }
@@ -76,10 +85,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut lines = String::new();
     let mut sums: BTreeMap<(&str, &str, &str, &str), u64> = BTreeMap::new();
     for ((program, kind, pc, pattern, slice, whole), count) in &table {
-        writeln!(
-            lines,
-            r#"{{"program":"{program}","kind":"{kind}","pc":"{pc:#x}","pattern":"{pattern}","slice":"{slice}","whole":"{whole}","runs":{count}}}"#
-        )?;
+        write!(lines, r#"{{"program":"{program}","kind":"{kind}","pc":"{pc:#x}","pattern":"{pattern}","#)?;
+        writeln!(lines, r#""slice":"{slice}","whole":"{whole}","runs":{count}}}"#)?;
         *sums.entry((program, kind, slice, whole)).or_default() += count;
     }
     std::fs::write(out, lines)?;

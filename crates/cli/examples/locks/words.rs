@@ -1,4 +1,5 @@
-//! Which words of a target could be locks, found by how code uses them, and the target with one of them changed. Shared with `tests/locks.rs`.
+//! Which words of a target could be locks, found by how code uses them, and the target with one of
+//! them changed. Shared with `tests/locks.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -65,7 +66,9 @@ impl Watch for Finder {
             if seen.size == 4 && seen.value & 1 == 0 {
                 self.recent.push_back((self.insns, self.pc, seen));
             }
-        } else if let (Some(kind), Some(load)) = (self.kind, self.loads.iter().find(|load| load.paddr == seen.paddr)) {
+        } else if let (Some(kind), Some(load)) =
+            (self.kind, self.loads.iter().find(|load| load.paddr == seen.paddr))
+        {
             self.found(*load, kind, self.pc);
         }
     }
@@ -73,9 +76,11 @@ impl Watch for Finder {
     fn registers(&mut self, _: &[(Reg, u64); 16]) {}
 }
 
-/// The bytes after the prefixes, and whether one of them is `lock` or what a kernel on one processor makes of it (`ds`).
+/// The bytes after the prefixes, and whether one of them is `lock` or what a kernel on one
+/// processor makes of it (`ds`).
 fn opcode(bytes: &[u8]) -> (bool, &[u8]) {
-    let is_prefix = |byte: &u8| matches!(byte, 0xf0 | 0x3e | 0x2e | 0x26 | 0x64..=0x67 | 0xf2 | 0xf3 | 0x40..=0x4f);
+    let is_prefix =
+        |byte: &u8| matches!(byte, 0xf0 | 0x3e | 0x2e | 0x26 | 0x64..=0x67 | 0xf2 | 0xf3 | 0x40..=0x4f);
     let count = bytes.iter().take_while(|byte| is_prefix(byte)).count();
     (bytes[..count].iter().any(|byte| matches!(byte, 0xf0 | 0x3e)), &bytes[count..])
 }

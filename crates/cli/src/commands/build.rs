@@ -16,15 +16,17 @@ use crate::training::{InputTexts, Trained, Wishes, train};
 
 /// Turn recordings of one training program into an introspection program
 ///
-/// Cuts interrupts and faults, finds what the declared outputs depend on, and writes that down as a program. Several
-/// recordings of the same trainer are merged. Beside the program lies the companion file of the training system, named by its hash: whole
-/// runs take their code from it, and all programs trained on one system share it.
+/// Cuts interrupts and faults, finds what the declared outputs depend on, and writes that down as a
+/// program. Several recordings of the same trainer are merged. Beside the program lies the
+/// companion file of the training system, named by its hash: whole runs take their code from it,
+/// and all programs trained on one system share it.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso build pslist.trace -o pslist.prog --elf trainers/pslist
   virtuoso build a.trace b.trace -o getpsfile.prog --elf trainers/getpsfile --symbols System.map
   virtuoso build pslist.trace -o pslist.prog --elf trainers/pslist --base kaslr/getpid.trace
-  virtuoso build getpsfile.trace -o getpsfile.prog --elf trainers/getpsfile --rehearse pid=1 --rehearse pid=2")]
+  virtuoso build getpsfile.trace -o getpsfile.prog --elf trainers/getpsfile --rehearse pid=1 --rehearse \
+  pid=2")]
 pub struct BuildArgs {
     /// Recordings of the same trainer; the first gives the start state
     #[arg(required = true, value_name = "TRACE")]
@@ -32,12 +34,12 @@ pub struct BuildArgs {
     /// The program file to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// The trainer's executable, ELF or PE: its malloc, calloc, realloc and free, and what it imports of Windows' heap, become
-    /// operations of the runtime
+    /// The trainer's executable, ELF or PE: its malloc, calloc, realloc and free, and what it
+    /// imports of Windows' heap, become operations of the runtime
     #[arg(long, visible_alias = "exe", value_name = "FILE")]
     elf: Option<PathBuf>,
-    /// A recording of the same kernel at another address, of whatever trainer: tells what moves, so that the program runs over
-    /// guests whose kernel lies elsewhere
+    /// A recording of the same kernel at another address, of whatever trainer: tells what moves, so
+    /// that the program runs over guests whose kernel lies elsewhere
     #[arg(long, value_name = "TRACE")]
     base: Option<PathBuf>,
     /// What to do about branches that training saw going one way only
@@ -46,7 +48,8 @@ pub struct BuildArgs {
     /// Whose view the program takes
     #[arg(long, value_enum, default_value = "auto")]
     view: ViewArg,
-    /// Run the trainer once more over each recording's memory with these inputs, and merge what it executes
+    /// Run the trainer once more over each recording's memory with these inputs, and merge what it
+    /// executes
     #[arg(long, value_name = "NAME=VALUE[,..]", value_parser = parse_rehearsal)]
     rehearse: Vec<InputTexts>,
     /// System.map or ELF file that names the training system's functions; only for listings
@@ -114,13 +117,15 @@ impl BuildArgs {
         let base = self.base.as_deref().map(files::recording).transpose()?;
         let wishes = Wishes { options, paused, base: base.as_ref(), rehearse: self.rehearse.clone() };
         let trained = context.progress.during("rehearsing and slicing", || train(&recordings, &wishes));
-        let Trained { mut program, system, view } = trained.map_err(|error| built::failure(&self.traces, error))?;
+        let Trained { mut program, system, view } =
+            trained.map_err(|error| built::failure(&self.traces, error))?;
         for symbols in symbols.iter().chain(trainer.as_ref().map(|trainer| &trainer.symbols)) {
             symbols.name_functions(&mut program);
         }
         let bytes = program.to_bytes().map_err(built::internal)?;
         let companion = built::write(&self.output, &program, &system, &bytes, context)?;
-        let built = Built { file: &self.output, program: &program, bytes: bytes.len(), companion: &companion, view };
+        let built =
+            Built { file: &self.output, program: &program, bytes: bytes.len(), companion: &companion, view };
         if self.json { built.print_json() } else { built.print() }
     }
 

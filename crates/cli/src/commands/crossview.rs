@@ -16,10 +16,13 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::{files, format, output};
 
-/// Run programs that compute the same thing by different public interfaces and report what one sees and another does not
+/// Run programs that compute the same thing by different public interfaces and report what one sees
+/// and another does not
 ///
-/// Code that hides things is defeated by running trusted code. Data that was changed is not: a process taken off the list that /proc walks is gone
-/// from the answer. It is seldom gone everywhere: ask in two ways. Each pair names an output of a program; lists are compared as sets, strings by their words.
+/// Code that hides things is defeated by running trusted code. Data that was changed is not: a
+/// process taken off the list that /proc walks is gone from the answer. It is seldom gone
+/// everywhere: ask in two ways. Each pair names an output of a program; lists are compared as sets,
+/// strings by their words.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso crossview guest.elf --pair pslist.prog:pids=pidprobe.prog:pids --input limit=4096
@@ -87,7 +90,8 @@ impl CrossviewArgs {
             let name = |view: &View| format!("{}:{}", view.program.display(), view.output);
             if self.json {
                 output::json(&json!({
-                    "a": name(a), "b": name(b), "both": left.intersection(&right).count(), "only_a": only_a, "only_b": only_b,
+                    "a": name(a), "b": name(b), "both": left.intersection(&right).count(), "only_a": only_a,
+                        "only_b": only_b,
                 }))?;
                 continue;
             }

@@ -15,8 +15,9 @@ use crate::{files, format, output};
 
 /// Print what a program consists of
 ///
-/// The header says where it comes from and what it reads; the table lists its functions. With --function or --full their blocks
-/// follow: operations, guards (branches that training saw going one way only), and the sides that lead to unexplored code.
+/// The header says where it comes from and what it reads; the table lists its functions. With
+/// --function or --full their blocks follow: operations, guards (branches that training saw going
+/// one way only), and the sides that lead to unexplored code.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso explain pslist.prog --symbols System.map
@@ -80,7 +81,8 @@ impl ExplainArgs {
         let matches = |(at, function): &(usize, &Function)| {
             function.name == *wanted || Some(function.pc) == address || Some(*at) == number
         };
-        let chosen: Vec<usize> = program.functions.iter().enumerate().filter(matches).map(|(at, _)| at).collect();
+        let chosen: Vec<usize> =
+            program.functions.iter().enumerate().filter(matches).map(|(at, _)| at).collect();
         if chosen.is_empty() {
             let next = "leave --function out to see them all, and give --symbols for names";
             return Err(Failure::file(&self.program, format!("it has no function {wanted}; {next}")));
@@ -91,7 +93,8 @@ impl ExplainArgs {
     fn object(&self, program: &Program, chosen: &[usize]) -> Json {
         let from = &program.provenance;
         let listed = self.full || self.function.is_some();
-        let functions: Vec<Json> = chosen.iter().map(|&number| function_json(program, number, listed)).collect();
+        let functions: Vec<Json> =
+            chosen.iter().map(|&number| function_json(program, number, listed)).collect();
         let fields = |fields: &[Field]| fields.iter().map(format::field).collect::<Vec<_>>();
         json!({
             "program": program.name,
@@ -221,7 +224,8 @@ fn print_table(out: &mut impl Write, program: &Program) -> Result<(), Failure> {
 fn print_function(out: &mut impl Write, program: &Program, number: usize) -> Result<(), Failure> {
     let function = &program.functions[number];
     let entry = if program.entry.0 as usize == number { ", the entry" } else { "" };
-    let name = if function.name.is_empty() { String::new() } else { format!(" {}", format::plain(&function.name)) };
+    let name =
+        if function.name.is_empty() { String::new() } else { format!(" {}", format::plain(&function.name)) };
     writeln!(out, "\nfunction f{number} {:#x}{name}{entry}", function.pc)?;
     if !function.preserved.is_empty() {
         let preserved: Vec<&str> = function.preserved.iter().map(|&var| format::register(var)).collect();

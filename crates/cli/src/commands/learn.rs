@@ -20,9 +20,10 @@ use crate::{files, output};
 
 /// Make a program answer by its slice where it stopped at a path that training did not see
 ///
-/// Runs it whole over the target, merges what that run executed with the recordings the program was built from, and writes a new program. No
-/// guest is booted. Code still comes from the training system alone: the target decides which of it is executed, never what it is. What was learned is kept as
-/// a trace beside the new program, so that learning can go on from there.
+/// Runs it whole over the target, merges what that run executed with the recordings the program was
+/// built from, and writes a new program. No guest is booted. Code still comes from the training
+/// system alone: the target decides which of it is executed, never what it is. What was learned is
+/// kept as a trace beside the new program, so that learning can go on from there.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso learn pslist.prog guest.elf -o pslist2.prog
@@ -33,7 +34,8 @@ pub struct LearnArgs {
     /// The program file to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Folder with the recordings that the program was built from, beside the program's own; may be given several times
+    /// Folder with the recordings that the program was built from, beside the program's own; may be
+    /// given several times
     #[arg(long, value_name = "DIR")]
     traces: Vec<PathBuf>,
     /// Print the summary as JSON
@@ -52,14 +54,17 @@ impl LearnArgs {
         let (outcome, _) = slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?;
         let Outcome::Stopped(stopped) = outcome else {
             target.resume()?;
-            output::note("the slice answers already: there is nothing to learn, and the program is copied as it is");
+            output::note(
+                "the slice answers already: there is nothing to learn, and the program is copied as it is",
+            );
             let bytes = program.to_bytes().map_err(built::internal)?;
             return files::write(&self.output, &bytes);
         };
         let slide = Placed::find(&program, &run).map_err(|error| self.asked.failure(&error))?.slide();
         if slide != 0 {
             return Err(Failure::input(format!(
-                "{}: its kernel lies {slide:#x} bytes from training's, and a whole run there cannot be merged; learn from a target with the kernel where training had it",
+                "{}: its kernel lies {slide:#x} bytes from training's, and a whole run there cannot be \
+                 merged; learn from a target with the kernel where training had it",
                 self.asked.target_path().display()
             )));
         }
@@ -75,13 +80,15 @@ impl LearnArgs {
         let (values, bytes) = match recorded {
             (Outcome::Answer(values), bytes) => (values, bytes),
             (Outcome::Stopped(stopped), _) => {
-                let text =
-                    format!("nothing was learned, for the whole run stopped: {stopped}; see `virtuoso run --whole`");
+                let text = format!(
+                    "nothing was learned, for the whole run stopped: {stopped}; see `virtuoso run --whole`"
+                );
                 return Err(Failure::new(Exit::of(&stopped), text));
             }
         };
         let learned = self.output.with_file_name(learned_name(&program.name, &bytes));
-        let trace = Trace::from_bytes(bytes.as_slice()).map_err(|error| files::trace_failure(&learned, &error))?;
+        let trace =
+            Trace::from_bytes(bytes.as_slice()).map_err(|error| files::trace_failure(&learned, &error))?;
         recordings.push(Recording::load(&files::name(&learned), trace).map_err(built::internal)?);
 
         let base = match &program.provenance.base {
@@ -90,14 +97,15 @@ impl LearnArgs {
         };
         let wishes = wishes(&program, base.as_ref()).map_err(|why| self.asked.program_failure(&why))?;
         let trained = context.progress.during("rehearsing and slicing", || train(&recordings, &wishes));
-        let Trained { program: mut new, system, view } = trained.map_err(|error| built::failure(&[], error))?;
+        let Trained { program: mut new, system, view } =
+            trained.map_err(|error| built::failure(&[], error))?;
         keep_names(&program, &mut new);
         let slice = SliceProgram::new(&new).map_err(|error| self.asked.failure(&error.into()))?;
         match slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?.0 {
             Outcome::Answer(answer) if answer == values => {}
             Outcome::Answer(_) => {
-                let text =
-                    "nothing was written, for the new slice and the whole run give different answers; please report it";
+                let text = "nothing was written, for the new slice and the whole run give different answers; \
+                    please report it";
                 return Err(Failure::new(Exit::Differ, text));
             }
             Outcome::Stopped(stopped) => {
@@ -108,7 +116,8 @@ impl LearnArgs {
         files::write(&learned, &bytes)?;
         let encoded = new.to_bytes().map_err(built::internal)?;
         let companion = built::write(&self.output, &new, &system, &encoded, context)?;
-        let built = Built { file: &self.output, program: &new, bytes: encoded.len(), companion: &companion, view };
+        let built =
+            Built { file: &self.output, program: &new, bytes: encoded.len(), companion: &companion, view };
         if self.json { built.print_json() } else { built.print() }
     }
 
@@ -126,13 +135,15 @@ impl LearnArgs {
     /// A recording that the program names.
     fn recording(&self, name: &str, context: Context) -> Result<Recording, Failure> {
         let own = self.asked.program_path().parent().unwrap_or(Path::new(""));
-        let folders: Vec<&Path> = std::iter::once(own).chain(self.traces.iter().map(PathBuf::as_path)).collect();
+        let folders: Vec<&Path> =
+            std::iter::once(own).chain(self.traces.iter().map(PathBuf::as_path)).collect();
         // A name from the file must not lead out of the folder.
         let file = Path::new(name).file_name().unwrap_or_default();
         let found = folders.iter().map(|folder| folder.join(file)).find(|path| path.is_file());
         let path = found.ok_or_else(|| {
             Failure::input(format!(
-                "learning needs the recordings that the program was built from, and {} is not there; name its folder with --traces",
+                "learning needs the recordings that the program was built from, and {} is not there; name \
+                 its folder with --traces",
                 folders[0].join(file).display()
             ))
         })?;
@@ -154,7 +165,9 @@ fn wishes<'r>(program: &Program, base: Option<&'r Recording>) -> Result<Wishes<'
         .ok_or_else(|| format!("it was built with the unknown policy {:?}", from.policy))?;
     let summaries: FxHashMap<u64, ir::Summary> = program.summaries.iter().copied().collect();
     let mut rehearse: Vec<InputTexts> = Vec::new();
-    for inputs in from.sources.iter().filter_map(|source| source.rehearsed.as_deref()).filter(|it| !it.is_empty()) {
+    for inputs in
+        from.sources.iter().filter_map(|source| source.rehearsed.as_deref()).filter(|it| !it.is_empty())
+    {
         let texts: InputTexts = inputs
             .split(' ')
             .filter_map(|pair| pair.split_once('='))

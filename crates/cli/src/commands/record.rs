@@ -12,11 +12,13 @@ use crate::{format, output};
 
 /// Record trainers running in a QEMU guest
 ///
-/// The guest is started by the given QEMU command line (9.2 or newer), to which a memory file and the recorder are added.
-/// Each time a trainer in the guest passes its begin and end marks, a file NAME-0001.trace appears in the output directory.
+/// The guest is started by the given QEMU command line (9.2 or newer), to which a memory file and
+/// the recorder are added. Each time a trainer in the guest passes its begin and end marks, a file
+/// NAME-0001.trace appears in the output directory.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  virtuoso record -o traces -- qemu-system-x86_64 -m 192 -kernel vmlinuz -initrd train.cpio -append nokaslr -nographic
+  virtuoso record -o traces -- qemu-system-x86_64 -m 192 -kernel vmlinuz -initrd train.cpio -append nokaslr \
+  -nographic
   virtuoso record -o traces --timeout 600 --json -- qemu-system-x86_64 -m 512 -drive file=train.qcow2")]
 pub struct RecordVerb {
     #[command(flatten)]
@@ -76,6 +78,8 @@ const fn exit(error: &RecordError) -> Exit {
         | RecordError::NotQemu { .. }
         | RecordError::QemuTooOld { .. }
         | RecordError::QemuFailed { .. } => Exit::Qemu,
-        RecordError::PluginMissing { .. } | RecordError::CommandLine(_) | RecordError::Io { .. } => Exit::Input,
+        RecordError::PluginMissing { .. } | RecordError::CommandLine(_) | RecordError::Io { .. } => {
+            Exit::Input
+        }
     }
 }

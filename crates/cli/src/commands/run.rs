@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use engine::locate::{Hints, LocateError, locate};
-use engine::{Environment, Inputs, Limits, Outcome, Run, RunError, SliceProgram, Values, WholeProgram, parse_inputs};
+use engine::{
+    Environment, Inputs, Limits, Outcome, Run, RunError, SliceProgram, Values, WholeProgram, parse_inputs,
+};
 use ir::Program;
 use machine::Target;
 
@@ -19,8 +21,9 @@ use crate::{exit, files, format, output};
 
 /// Run a program over a paused machine or a live guest and print its answer
 ///
-/// By default the slice runs; where it meets code that training did not see, the whole run answers (the trainer's and the
-/// kernel's trusted code over the target's memory), and a remark says so. The target is never written, and no code is ever taken from it.
+/// By default the slice runs; where it meets code that training did not see, the whole run answers
+/// (the trainer's and the kernel's trusted code over the target's memory), and a remark says so.
+/// The target is never written, and no code is ever taken from it.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso run pslist.prog guest.elf
@@ -51,7 +54,8 @@ pub struct RunArgs {
     /// Print the times taken on standard error
     #[arg(long)]
     time: bool,
-    /// Run this many times more in the same process and report the median time of those: how a long-lived user would see it
+    /// Run this many times more in the same process and report the median time of those: how a
+    /// long-lived user would see it
     #[arg(long, value_name = "N", default_value_t = 0)]
     repeat: u32,
 }
@@ -62,10 +66,12 @@ pub struct TargetArgs {
     /// The processor whose view is taken, counted from 0
     #[arg(long, default_value_t = 0, value_name = "N")]
     cpu: usize,
-    /// Processor state as JSON; default: the dump's own, TARGET.cpu.json where it has none, or what is found in memory
+    /// Processor state as JSON; default: the dump's own, TARGET.cpu.json where it has none, or what
+    /// is found in memory
     #[arg(long, value_name = "FILE")]
     cpu_file: Option<PathBuf>,
-    /// Root of page tables that map the kernel, for a dump without processor state; default: found in memory
+    /// Root of page tables that map the kernel, for a dump without processor state; default: found
+    /// in memory
     #[arg(long, value_name = "ADDR", value_parser = format::parse_number)]
     cr3: Option<u64>,
     /// The kernel's GS base, for a dump without processor state; default: found in memory
@@ -80,26 +86,33 @@ pub struct TargetArgs {
     /// Milliseconds that a live guest may be paused; then it is resumed, and there is no answer
     #[arg(long, value_name = "MS", value_parser = format::parse_number, default_value_t = 10_000)]
     max_pause: u64,
-    /// The training system's companion file; default: the one beside the program that it names by hash
+    /// The training system's companion file; default: the one beside the program that it names by
+    /// hash
     #[arg(long, value_name = "FILE")]
     system: Option<PathBuf>,
 }
 
 impl TargetArgs {
-    /// Opens a target for a program, by which the processors are found where the target does not say; a live guest is paused from here on.
+    /// Opens a target for a program, by which the processors are found where the target does not
+    /// say; a live guest is paused from here on.
     pub fn open(&self, path: &Path, program: &Program, context: Context) -> Result<Opened, Failure> {
         let hints = Hints { cr3: self.cr3, gs_base: self.gs };
         let hinted = hints.cr3.is_some() || hints.gs_base.is_some();
         if hinted && Name::parse(path).is_some() {
-            return Err(Failure::file(path, "a live guest has its own processor state; leave --cr3 and --gs out"));
+            return Err(Failure::file(
+                path,
+                "a live guest has its own processor state; leave --cr3 and --gs out",
+            ));
         }
         let mut opened = target::open(path, self.cpu_file.as_deref(), self.max_pause(), context)?;
         if !opened.cpus.is_empty() && !hinted {
             return Ok(opened);
         }
-        let found = context.progress.during("finding the processors", || locate(program, &*opened.mem, hints));
+        let found =
+            context.progress.during("finding the processors", || locate(program, &*opened.mem, hints));
         let found = found.map_err(|error| {
-            let taken = if opened.format == "raw" { " (a file of no known format is taken for raw RAM)" } else { "" };
+            let taken =
+                if opened.format == "raw" { " (a file of no known format is taken for raw RAM)" } else { "" };
             let text = format!(
                 "{}: {error}{taken}; give the processors' state with --cpu-file, or --cr3 and --gs",
                 path.display()
@@ -138,7 +151,12 @@ pub struct Asked {
 
 impl Asked {
     /// The same without a command line.
-    pub const fn new(program: PathBuf, target: PathBuf, how: TargetArgs, inputs: Vec<(String, String)>) -> Self {
+    pub const fn new(
+        program: PathBuf,
+        target: PathBuf,
+        how: TargetArgs,
+        inputs: Vec<(String, String)>,
+    ) -> Self {
         Self { program, target, inputs, how }
     }
 
@@ -196,7 +214,10 @@ impl Asked {
     pub fn run<'t>(&self, target: &'t Target) -> Result<Run<'t>, Failure> {
         let cpu = target.cpus.get(self.how.cpu).ok_or_else(|| {
             let last = target.cpus.len().saturating_sub(1);
-            Failure::file(&self.target, format!("it has no processor {}; give --cpu 0 to {last}", self.how.cpu))
+            Failure::file(
+                &self.target,
+                format!("it has no processor {}; give --cpu 0 to {last}", self.how.cpu),
+            )
         })?;
         let mut limits = Limits::default();
         if let Some(fuel) = self.how.fuel {
@@ -211,7 +232,8 @@ impl Asked {
         let path = self.how.system.clone().unwrap_or_else(|| self.program.with_file_name(&name));
         if self.how.system.is_none() && !path.exists() {
             return Err(Failure::input(format!(
-                "{why} needs the training system's companion file {}, which is not there; copy it beside the program or name it with --system",
+                "{why} needs the training system's companion file {}, which is not there; copy it beside the \
+                 program or name it with --system",
                 path.display()
             )));
         }
@@ -252,20 +274,25 @@ impl Asked {
             RunError::Elsewhere { .. } => Failure::new(
                 Exit::OtherKernel,
                 format!(
-                    "{}: {error}; build it again with --base and a recording of the same kernel booted with another base",
+                    "{}: {error}; build it again with --base and a recording of the same kernel booted with \
+                     another base",
                     self.target.display()
                 ),
             ),
             RunError::Constant { .. } => Failure::new(
                 Exit::OtherKernel,
                 format!(
-                    "{}: {error}; build the program again with --base and a recording of a guest like this one (memory size, processors)",
+                    "{}: {error}; build the program again with --base and a recording of a guest like this \
+                     one (memory size, processors)",
                     self.target.display()
                 ),
             ),
             RunError::OtherKernel { .. } => Failure::new(
                 Exit::OtherKernel,
-                format!("{}: {error}; train on the target's kernel and build the program again", self.target.display()),
+                format!(
+                    "{}: {error}; train on the target's kernel and build the program again",
+                    self.target.display()
+                ),
             ),
             RunError::TooLarge(_) => {
                 Failure::file(&self.program, format!("{error}; mark less work between begin and end"))
@@ -276,7 +303,8 @@ impl Asked {
     }
 }
 
-/// The slice's outcome, or where it stopped and a whole run is at hand that one's; and which it was.
+/// The slice's outcome, or where it stopped and a whole run is at hand that one's; and which it
+/// was.
 pub fn slice_or_whole(
     slice: &SliceProgram<'_>,
     whole: Option<&mut WholeProgram<'_>>,
@@ -290,7 +318,11 @@ pub fn slice_or_whole(
 }
 
 /// The median time of so many calls; `first` when there are none.
-fn median(first: Duration, count: u32, mut call: impl FnMut() -> Result<(), RunError>) -> Result<Duration, RunError> {
+fn median(
+    first: Duration,
+    count: u32,
+    mut call: impl FnMut() -> Result<(), RunError>,
+) -> Result<Duration, RunError> {
     let mut times = Vec::new();
     for _ in 0..count {
         let begin = Instant::now();
@@ -349,14 +381,17 @@ impl RunArgs {
         let run = self.asked.run(target)?;
         if let Some(slice) = slice {
             let begin = Instant::now();
-            let (outcome, operations) = slice.run(&run, inputs).map_err(|error| self.asked.failure(&error))?;
+            let (outcome, operations) =
+                slice.run(&run, inputs).map_err(|error| self.asked.failure(&error))?;
             let time = median(begin.elapsed(), self.repeat, || slice.run(&run, inputs).map(drop))
                 .map_err(|error| self.asked.failure(&error))?;
             report.slice = Some(Attempt { outcome, steps: operations, time });
         }
         if self.whole || self.verify || (!self.slice && !report.slice_answers()) {
             let why = match report.slice.as_ref().map(|attempt| &attempt.outcome) {
-                Some(Outcome::Stopped(stopped)) => format!("the slice stopped ({stopped}), and the whole run"),
+                Some(Outcome::Stopped(stopped)) => {
+                    format!("the slice stopped ({stopped}), and the whole run")
+                }
                 _ => "the whole run".to_string(),
             };
             let system = system.map_or_else(|| self.asked.companion(program, &why), Ok)?;

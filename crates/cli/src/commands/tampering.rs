@@ -17,9 +17,10 @@ use crate::{format, output};
 
 /// Compare a target's kernel code with the trusted copy of it
 ///
-/// All code of the training system is compared, whatever the program uses of it; a `*` marks functions in its slice. Code that kernels patch themselves (switches
-/// and trace points, while they lead to trusted code) is counted; every other difference is listed and is an alarm, exit code 23. Answers are computed from trusted
-/// code either way.
+/// All code of the training system is compared, whatever the program uses of it; a `*` marks
+/// functions in its slice. Code that kernels patch themselves (switches and trace points, while
+/// they lead to trusted code) is counted; every other difference is listed and is an alarm, exit
+/// code 23. Answers are computed from trusted code either way.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso tampering pslist.prog guest.elf --symbols System.map
@@ -56,18 +57,23 @@ impl TamperingArgs {
         target.resume()?;
         if report.pages == 0 {
             let text = format!(
-                "{}: none of the training system's {} code pages is there: another kernel, or another address of it",
+                "{}: none of the training system's {} code pages is there: another kernel, or another \
+                 address of it",
                 self.asked.target_path().display(),
                 system.len()
             );
             return Err(Failure::new(Exit::OtherKernel, text));
         }
         let name = |address: u64| symbols.as_ref().and_then(|symbols| symbols.name(address));
-        // Without symbols a function's end is unknown: the slice's own instructions around the place decide.
+        // Without symbols a function's end is unknown: the slice's own instructions around the
+        // place decide.
         let used = |difference: &Difference| {
             program.functions.iter().any(|function| {
-                let end =
-                    function.blocks.iter().map(|block| block.term_pc).filter(|pc| pc.abs_diff(function.pc) < 1 << 16);
+                let end = function
+                    .blocks
+                    .iter()
+                    .map(|block| block.term_pc)
+                    .filter(|pc| pc.abs_diff(function.pc) < 1 << 16);
                 (function.pc..=end.max().unwrap_or(function.pc)).contains(&difference.address)
             })
         };
@@ -78,7 +84,8 @@ impl TamperingArgs {
                 .differences
                 .iter()
                 .map(|it| {
-                    json!({"address": it.address, "change": it.change, "function": name(it.address), "used": used(it),
+                    json!({"address": it.address, "change": it.change, "function": name(it.address),
+                        "used": used(it),
                            "trusted": hex(&it.trusted), "found": hex(&it.found), "leads_to": it.leads_to})
                 })
                 .collect();
@@ -104,7 +111,8 @@ impl TamperingArgs {
             if report.unclear > 0 {
                 writeln!(
                     out,
-                    "this system's page tables do not tell code from data: of {} pages that it may write, only the program's own instructions were compared",
+                    "this system's page tables do not tell code from data: of {} pages that it may write, \
+                     only the program's own instructions were compared",
                     report.unclear
                 )?;
             }
@@ -117,7 +125,8 @@ impl TamperingArgs {
             )?;
             writeln!(out, "foreign changes: {foreign}")?;
             for it in report.differences.iter().filter(|it| self.all || it.change == Change::Foreign) {
-                let place = name(it.address).map_or(String::new(), |name| format!(" {}", format::plain(&name)));
+                let place =
+                    name(it.address).map_or(String::new(), |name| format!(" {}", format::plain(&name)));
                 let leads = it.leads_to.map_or(String::new(), |to| {
                     let name = name(to).filter(|_| system.page(to & !4095).is_some());
                     format!(
@@ -139,8 +148,9 @@ impl TamperingArgs {
         if foreign == 0 {
             return Ok(());
         }
-        let text =
-            format!("{foreign} changes of the kernel's code are not its own; answers still come from trusted code");
+        let text = format!(
+            "{foreign} changes of the kernel's code are not its own; answers still come from trusted code"
+        );
         Err(Failure::new(Exit::Tampered, text))
     }
 }

@@ -37,8 +37,8 @@ impl Verb {
   virtuoso target info qmp:/run/guest.qmp
   virtuoso target info guest.elf --json > guest.cpu.json   # processor state that --cpu-file reads")]
 pub struct InfoArgs {
-    /// A dump of a guest: an ELF core or kdump, LiME, AVML, VMware's .vmss and .vmem, or raw RAM; the content decides; or a live guest: qmp:SOCKET
-    /// or libvirt:DOMAIN
+    /// A dump of a guest: an ELF core or kdump, LiME, AVML, VMware's .vmss and .vmem, or raw RAM;
+    /// the content decides; or a live guest: qmp:SOCKET or libvirt:DOMAIN
     target: PathBuf,
     /// Processor state as JSON; default: the dump's own, and TARGET.cpu.json where it has none
     #[arg(long, value_name = "FILE")]
@@ -57,7 +57,13 @@ impl InfoArgs {
             writeln!(out, "{}", cpus_json(&target.cpus))?;
             return Ok(out.flush()?);
         }
-        writeln!(out, "{}: {}, {} of RAM", target.path.display(), target.format, format::size(target.mem.size()))?;
+        writeln!(
+            out,
+            "{}: {}, {} of RAM",
+            target.path.display(),
+            target.format,
+            format::size(target.mem.size())
+        )?;
         for range in target.mem.ranges() {
             writeln!(out, "  RAM  {:#x}..{:#x}", range.start.0, range.end.0)?;
         }
@@ -65,7 +71,10 @@ impl InfoArgs {
             writeln!(out, "  CPU {number}  {}", describe(cpu))?;
         }
         if target.cpus.is_empty() {
-            writeln!(out, "  CPUs  not in the file; `virtuoso run` finds what it needs in memory, or give --cpu-file")?;
+            writeln!(
+                out,
+                "  CPUs  not in the file; `virtuoso run` finds what it needs in memory, or give --cpu-file"
+            )?;
         }
         Ok(out.flush()?)
     }
@@ -74,8 +83,14 @@ impl InfoArgs {
 /// The longest pause for looking at a live guest, which takes some milliseconds.
 const INFO_PAUSE: Duration = Duration::from_secs(5);
 
-/// Opens a target: a dump, which may hold no processors, with or without a file of processor state, or a live guest, which is paused for `limit` at most.
-pub fn open(path: &Path, cpu_file: Option<&Path>, limit: Duration, context: Context) -> Result<Opened, Failure> {
+/// Opens a target: a dump, which may hold no processors, with or without a file of processor state,
+/// or a live guest, which is paused for `limit` at most.
+pub fn open(
+    path: &Path,
+    cpu_file: Option<&Path>,
+    limit: Duration,
+    context: Context,
+) -> Result<Opened, Failure> {
     match Name::parse(path) {
         Some(_) if cpu_file.is_some() => {
             Err(Failure::file(path, "a live guest has its own processor state; leave --cpu-file out"))
@@ -89,9 +104,13 @@ pub fn open(path: &Path, cpu_file: Option<&Path>, limit: Duration, context: Cont
 }
 
 fn describe(cpu: &Cpu) -> String {
-    let reg = |reg: Reg| cpu.regs.get(reg).map_or_else(|| "unknown".to_string(), |value| format!("{value:#x}"));
-    let paging = PagingMode::from_regs(&cpu.regs).map_or_else(|error| error.to_string(), |mode| mode.to_string());
-    let bits = cpu.code_bits().map_or_else(|| "code of unknown width".to_string(), |bits| format!("{bits}-bit code"));
+    let reg =
+        |reg: Reg| cpu.regs.get(reg).map_or_else(|| "unknown".to_string(), |value| format!("{value:#x}"));
+    let paging =
+        PagingMode::from_regs(&cpu.regs).map_or_else(|error| error.to_string(), |mode| mode.to_string());
+    let bits = cpu
+        .code_bits()
+        .map_or_else(|| "code of unknown width".to_string(), |bits| format!("{bits}-bit code"));
     format!(
         "rip {}, privilege level {}, {bits}, paging {paging}, cr3 {}, gs base {}, kernel gs base {}",
         reg(Reg::Rip),

@@ -26,19 +26,26 @@ use crate::{files, format, output};
 
 /// Make a pack for a Linux kernel: boot it, record trainers, build programs and verify them
 ///
-/// Boots the kernel twice under QEMU with the recorder loaded, the second time where it chooses itself to lie, on a larger model of processor and with more to see.
-/// What the trainers did in the first guest becomes programs; what they answered in the second is what the programs' answers about it are compared with. Only
-/// programs that gave the same answers are written. `virtuoso ps`, `lsmod` and `time` take the directory with --packs.
+/// Boots the kernel twice under QEMU with the recorder loaded, the second time where it chooses
+/// itself to lie, on a larger model of processor and with more to see. What the trainers did in the
+/// first guest becomes programs; what they answered in the second is what the programs' answers
+/// about it are compared with. Only programs that gave the same answers are written. `virtuoso ps`,
+/// `lsmod` and `time` take the directory with --packs.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "A trainer is an executable for the guest with virtuoso's marks, statically linked, or one with arguments in quotes. Arguments go through the
-guest's shell, which has two functions more: `process NAME` prints a PID and `module NAME` a module's base. Several lines with one
+    after_help = "A trainer is an executable for the guest with virtuoso's marks, statically linked, or one \
+        with arguments in quotes. Arguments go through the
+guest's shell, which has two functions more: `process NAME` prints a PID and `module NAME` a module's base. \
+Several lines with one
 trainer become one program. Other systems than Linux: `virtuoso record` and `virtuoso build`.
 
 Examples:
-  virtuoso train --kernel /boot/vmlinuz-6.1.0-56-amd64 trainers/pslist trainers/gettime -o packs/6.1.0-56-amd64
-  virtuoso train --kernel vmlinuz --modules lib/modules/6.1.0-56-amd64 trainers/pslist 'trainers/getpsfile 1' 'trainers/getpsfile 2' \\
-      trainers/lsmod 'trainers/getdrvfile $(module loop)' 'trainers/getdrvfile $(module mbcache)' -o packs/6.1"
+  virtuoso train --kernel /boot/vmlinuz-6.1.0-56-amd64 trainers/pslist trainers/gettime -o \
+  packs/6.1.0-56-amd64
+  virtuoso train --kernel vmlinuz --modules lib/modules/6.1.0-56-amd64 trainers/pslist 'trainers/getpsfile \
+  1' 'trainers/getpsfile 2' \\
+      trainers/lsmod 'trainers/getdrvfile $(module loop)' 'trainers/getdrvfile $(module mbcache)' -o \
+      packs/6.1"
 )]
 pub struct TrainArgs {
     /// The kernel image, as the boot loader takes it
@@ -53,14 +60,22 @@ pub struct TrainArgs {
     /// Directory with the kernel's modules, such as lib/modules/RELEASE
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
-    /// A module to load, with what it needs; may be given several times. By default loop, dummy and ext4 where they are there
+    /// A module to load, with what it needs; may be given several times. By default loop, dummy and
+    /// ext4 where they are there
     #[arg(long, value_name = "NAME")]
     load: Vec<String>,
     /// RAM of the guests
-    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(64..=2048))]
+    #[arg(long, value_name = "MIB", default_value_t = 256,
+        value_parser = clap::value_parser!(u32).range(64..=2048))]
     memory: u32,
     /// More words for the kernel's command line
-    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "WORDS",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     append: String,
     /// The emulator
     #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
@@ -100,8 +115,13 @@ impl TrainArgs {
             &self.trainers,
             &modules.iter().collect::<Vec<_>>(),
         )?;
-        let second =
-            initramfs(given.as_deref(), self.busybox.as_deref(), &executables, &self.trainers, &reordered(&modules))?;
+        let second = initramfs(
+            given.as_deref(),
+            self.busybox.as_deref(),
+            &executables,
+            &self.trainers,
+            &reordered(&modules),
+        )?;
         self.new_directory()?;
         let traces = Traces::new(&self.output, self.keep_traces)?;
         let mut steps = context.progress.steps(3 * ROUNDS * self.trainers.len() as u64);
@@ -109,7 +129,8 @@ impl TrainArgs {
         if first.len() < executables.len() {
             let names: Vec<&str> = first.keys().map(String::as_str).collect();
             let what = format!(
-                "of {} only {} set its marks in the first guest: {}; see what the guest said of the others, and run them there by hand",
+                "of {} only {} set its marks in the first guest: {}; see what the guest said of the others, \
+                 and run them there by hand",
                 format::counted(executables.len(), "trainer"),
                 first.len(),
                 names.join(", ")
@@ -130,14 +151,18 @@ impl TrainArgs {
         self.report(&rows, begin.elapsed().as_secs_f64())
     }
 
-    /// The pack's directory must not have anything else in it: which programs belong together would not be told.
+    /// The pack's directory must not have anything else in it: which programs belong together would
+    /// not be told.
     fn new_directory(&self) -> Result<(), Failure> {
-        let failed =
-            |error| Failure::file(&self.output, format!("cannot make this directory: {error}; choose another"));
+        let failed = |error| {
+            Failure::file(&self.output, format!("cannot make this directory: {error}; choose another"))
+        };
         std::fs::create_dir_all(&self.output).map_err(failed)?;
         match std::fs::read_dir(&self.output).map_err(failed)?.next() {
             None => Ok(()),
-            Some(_) => Err(Failure::file(&self.output, "this directory is not empty; name a new one for the pack")),
+            Some(_) => {
+                Err(Failure::file(&self.output, "this directory is not empty; name a new one for the pack"))
+            }
         }
     }
 
@@ -176,8 +201,10 @@ impl TrainArgs {
         let recorded = crate::record::run(&args, &mut progress);
         let printed = String::from_utf8_lossy(&std::fs::read(&console).unwrap_or_default()).into_owned();
         let report = recorded.map_err(|error| {
-            let wants_console =
-                matches!(error, RecordError::NoMarks | RecordError::Marks { .. } | RecordError::Timeout { .. });
+            let wants_console = matches!(
+                error,
+                RecordError::NoMarks | RecordError::Marks { .. } | RecordError::Timeout { .. }
+            );
             let failure = record::failure(&error);
             if wants_console {
                 failure.because(&format!("the {label} guest printed last:\n{}", tail(&printed)))
@@ -197,7 +224,8 @@ impl TrainArgs {
         Ok(traces)
     }
 
-    /// Builds a program, asks it about the second guest, and writes it if its answers were the guest's.
+    /// Builds a program, asks it about the second guest, and writes it if its answers were the
+    /// guest's.
     fn program(
         &self,
         name: &str,
@@ -209,7 +237,12 @@ impl TrainArgs {
     ) -> Result<Row, Failure> {
         let recordings = usable(paths, context)?;
         let base = files::recording(base)?;
-        let row = |in_slice, verdicts| Row { name: name.to_owned(), recordings: recordings.len(), in_slice, verdicts };
+        let row = |in_slice, verdicts| Row {
+            name: name.to_owned(),
+            recordings: recordings.len(),
+            in_slice,
+            verdicts,
+        };
         if recordings.is_empty() {
             return Ok(row(0, Err("none of its recordings can be used; record again".to_owned())));
         }
@@ -232,7 +265,13 @@ impl TrainArgs {
         let row = row(program.provenance.static_in_slice, Ok(verdicts));
         if row.problem().is_none() {
             let bytes = program.to_bytes().map_err(built::internal)?;
-            built::write(&self.output.join(format!("{name}.prog")), program, system, &bytes, Context::silent())?;
+            built::write(
+                &self.output.join(format!("{name}.prog")),
+                program,
+                system,
+                &bytes,
+                Context::silent(),
+            )?;
         }
         Ok(row)
     }
@@ -240,22 +279,28 @@ impl TrainArgs {
     fn report(&self, rows: &[Row], seconds: f64) -> Result<(), Failure> {
         if self.json {
             let programs: Vec<Value> = rows.iter().map(Row::json).collect();
-            output::json(
-                &json!({ "pack": self.output.display().to_string(), "seconds": seconds, "programs": programs }),
-            )?;
+            output::json(&json!({ "pack": self.output.display().to_string(), "seconds": seconds,
+                    "programs": programs }))?;
         } else {
             let mut out = output::stdout();
-            writeln!(out, "{}: {} in {seconds:.0} s", self.output.display(), format::counted(rows.len(), "program"))?;
+            writeln!(
+                out,
+                "{}: {} in {seconds:.0} s",
+                self.output.display(),
+                format::counted(rows.len(), "program")
+            )?;
             for row in rows {
                 writeln!(out, "  {}", format::plain(&row.text()))?;
             }
             out.flush()?;
         }
-        let bad: Vec<&str> = rows.iter().filter(|row| row.problem().is_some()).map(|row| row.name.as_str()).collect();
+        let bad: Vec<&str> =
+            rows.iter().filter(|row| row.problem().is_some()).map(|row| row.name.as_str()).collect();
         if bad.is_empty() {
             return Ok(());
         }
-        let what = "did not answer as the second guest did and were not written; see above, and record them with `virtuoso record`";
+        let what = "did not answer as the second guest did and were not written; see above, and record them \
+            with `virtuoso record`";
         Err(Failure::new(Exit::Differ, format!("{} {what}", bad.join(", "))))
     }
 }
@@ -266,7 +311,8 @@ fn tail(printed: &str) -> String {
     lines[lines.len().saturating_sub(10)..].join("\n")
 }
 
-/// Those recordings that something can be made of. An end mark may come before interrupted code goes on, by bad luck; then another recording has to do.
+/// Those recordings that something can be made of. An end mark may come before interrupted code
+/// goes on, by bad luck; then another recording has to do.
 fn usable(paths: &[PathBuf], context: Context) -> Result<Vec<Recording>, Failure> {
     let mut found = Vec::new();
     for path in paths {
@@ -280,8 +326,13 @@ fn usable(paths: &[PathBuf], context: Context) -> Result<Vec<Recording>, Failure
     Ok(found)
 }
 
-/// The executable a program was recorded from: the one of its name, or the only one whose marks fit.
-fn trainer(name: &str, recordings: &[Recording], executables: &[(PathBuf, Vec<u8>)]) -> Result<Trainer, Failure> {
+/// The executable a program was recorded from: the one of its name, or the only one whose marks
+/// fit.
+fn trainer(
+    name: &str,
+    recordings: &[Recording],
+    executables: &[(PathBuf, Vec<u8>)],
+) -> Result<Trainer, Failure> {
     let first = recordings.first().ok_or_else(|| Failure::input(format!("{name} has no recording")))?;
     if let Some((path, _)) = executables.iter().find(|(path, _)| files::name(path) == name) {
         return Trainer::read(path, first);
@@ -295,7 +346,8 @@ fn trainer(name: &str, recordings: &[Recording], executables: &[(PathBuf, Vec<u8
     }
 }
 
-/// Where recordings and initramfs files go: in the pack, so on the disk the user chose. Removed at the end unless they are to stay.
+/// Where recordings and initramfs files go: in the pack, so on the disk the user chose. Removed at
+/// the end unless they are to stay.
 struct Traces {
     path: PathBuf,
     keep: bool,
@@ -304,7 +356,8 @@ struct Traces {
 impl Traces {
     fn new(pack: &Path, keep: bool) -> Result<Self, Failure> {
         let path = pack.join("traces");
-        std::fs::create_dir(&path).map_err(|error| Failure::file(&path, format!("cannot make it: {error}")))?;
+        std::fs::create_dir(&path)
+            .map_err(|error| Failure::file(&path, format!("cannot make it: {error}")))?;
         Ok(Self { path, keep })
     }
 }

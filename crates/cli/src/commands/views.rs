@@ -1,4 +1,5 @@
-//! `virtuoso ps`, `lsmod` and `time`: what is asked most often, as tables, by the pack that fits the target.
+//! `virtuoso ps`, `lsmod` and `time`: what is asked most often, as tables, by the pack that fits
+//! the target.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,7 +20,8 @@ use crate::{format, output};
 struct Common {
     /// A dump of a paused guest, or a live guest: qmp:SOCKET or libvirt:DOMAIN
     target: PathBuf,
-    /// A directory of packs: directories with the programs of one kernel each, as `virtuoso build` writes them
+    /// A directory of packs: directories with the programs of one kernel each, as `virtuoso build`
+    /// writes them
     #[arg(long, value_name = "DIR")]
     packs: PathBuf,
     /// Print one JSON object
@@ -64,7 +66,8 @@ struct Table {
     name: &'static str,
     /// The program of the list, and its output.
     list: (&'static str, &'static str),
-    /// The program of the texts, its input for the number, and its output; both are names in JSON, too.
+    /// The program of the texts, its input for the number, and its output; both are names in JSON,
+    /// too.
     texts: (&'static str, &'static str, &'static str),
     heads: (&'static str, &'static str),
     /// The number as people read it.
@@ -135,7 +138,8 @@ impl TimeArgs {
     pub fn run(&self, context: Context) -> Result<(), Failure> {
         let (seconds, nanoseconds) = self.common.ask("gettime", context, |member, run| {
             let values = answer(&mut member.query()?, member, run, &[])?;
-            let number = |name: &str| values.get(name).and_then(number).ok_or_else(|| no_output(member, name));
+            let number =
+                |name: &str| values.get(name).and_then(number).ok_or_else(|| no_output(member, name));
             Ok((number("sec")?, number("nsec")?))
         })?;
         let since = Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or(0));
@@ -161,7 +165,8 @@ fn rows(member: &Member, run: &Run<'_>, table: &Table) -> Result<Vec<(u64, Optio
     let (list, (name, input, output)) = (table.list.1, table.texts);
     let values = answer(&mut member.query()?, member, run, &[])?;
     let Some(Value::List(items)) = values.get(list) else { return Err(no_output(member, list)) };
-    let numbers = items.iter().map(number).collect::<Option<Vec<u64>>>().ok_or_else(|| no_output(member, list))?;
+    let numbers =
+        items.iter().map(number).collect::<Option<Vec<u64>>>().ok_or_else(|| no_output(member, list))?;
     let room = member.program.outputs.iter().find(|field| field.name == list).map(|field| field.count.max());
     if room.is_some_and(|room| numbers.len() as u64 >= room) {
         let text = format!(
@@ -224,7 +229,10 @@ fn no_output(member: &Member, name: &str) -> Failure {
 }
 
 /// Prints a table; what is not there is a dash.
-fn print<'r>(heads: (&str, &str), rows: impl Iterator<Item = (String, Option<&'r str>)>) -> Result<(), Failure> {
+fn print<'r>(
+    heads: (&str, &str),
+    rows: impl Iterator<Item = (String, Option<&'r str>)>,
+) -> Result<(), Failure> {
     let rows: Vec<_> = rows.collect();
     let width = rows.iter().map(|row| row.0.len()).max().unwrap_or(0).max(heads.0.len());
     let mut out = output::stdout();

@@ -1,7 +1,7 @@
 //! `virtuoso watch`: asks a live guest again and again and tells what changed.
 //!
-//! All that can be made ready is made ready before the first pause; in a pause nothing is printed. Whatever goes wrong in
-//! a round is that round's outcome, as long as the guest's monitor answers.
+//! All that can be made ready is made ready before the first pause; in a pause nothing is printed.
+//! Whatever goes wrong in a round is that round's outcome, as long as the guest's monitor answers.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -30,8 +30,9 @@ const NAP: Duration = Duration::from_millis(50);
 
 /// Run programs over a live guest at an interval and print what changed
 ///
-/// Each round pauses the guest once, asks all programs about that moment, and resumes it. The first round prints the answers, the others what is new, gone
-/// or changed. Ctrl-C ends it after the round, with a summary of the pauses.
+/// Each round pauses the guest once, asks all programs about that moment, and resumes it. The first
+/// round prints the answers, the others what is new, gone or changed. Ctrl-C ends it after the
+/// round, with a summary of the pauses.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso watch pslist.prog qmp:/run/guest.qmp
@@ -136,7 +137,8 @@ impl WatchArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
         let Some(name) = Name::parse(&self.target) else {
-            let text = "it names no live guest; give qmp:SOCKET or libvirt:DOMAIN, or ask a dump with `virtuoso run`";
+            let text = "it names no live guest; give qmp:SOCKET or libvirt:DOMAIN, or ask a dump with \
+                `virtuoso run`";
             return Err(Failure::file(&self.target, text));
         };
         let loaded = self.load(context)?;
@@ -250,8 +252,12 @@ impl WatchArgs {
                     None => {
                         object["outputs"] = json!(values);
                         for (name, value) in &values.0 {
-                            let _ =
-                                write!(text, "\n  {} = {}", format::plain(name), format::value(value, name.len() + 5));
+                            let _ = write!(
+                                text,
+                                "\n  {} = {}",
+                                format::plain(name),
+                                format::value(value, name.len() + 5)
+                            );
                         }
                     }
                     Some(last) => {
@@ -298,7 +304,8 @@ impl WatchArgs {
         let mut out = output::stdout();
         writeln!(
             out,
-            "{} rounds: {} answers changed, {} without an answer; guest paused for {median:.1} ms in the median, {maximum:.1} ms at most",
+            "{} rounds: {} answers changed, {} without an answer; guest paused for {median:.1} ms in the \
+             median, {maximum:.1} ms at most",
             tally.rounds, tally.changed, tally.unanswered
         )?;
         Ok(out.flush()?)

@@ -1,7 +1,8 @@
-//! Live guests for the command: how they are named, how they are paused, and that they run again whatever happens.
+//! Live guests for the command: how they are named, how they are paused, and that they run again
+//! whatever happens.
 //!
-//! The pause ends in one of three ways: the library ends it (also on errors and at its time limit); a panic unwinds
-//! through the guard; or this process dies, and [`watchdog`] sees it.
+//! The pause ends in one of three ways: the library ends it (also on errors and at its time limit);
+//! a panic unwinds through the guard; or this process dies, and [`watchdog`] sees it.
 
 mod name;
 mod virsh;
@@ -93,7 +94,8 @@ impl Drop for Opened {
 /// What is wrong with an answer that came too late.
 pub fn expired(path: &Path, report: &PauseReport) -> String {
     format!(
-        "{}: the guest was resumed after {:.0} ms, before the run was over, so there is no answer; allow more with --max-pause",
+        "{}: the guest was resumed after {:.0} ms, before the run was over, so there is no answer; allow \
+         more with --max-pause",
         path.display(),
         report.length.as_secs_f64() * 1e3
     )
@@ -113,8 +115,10 @@ impl Guest {
         let live = Live::open(monitor, path).map_err(|error| failure(path, &error))?;
         if let Some(why) = live.slow().filter(|_| !context.quiet) {
             output::note(&format!(
-                "{}: RAM is read through QEMU's monitor, about 1 ms for each 64 KiB that a run touches ({why}); run as the user that runs QEMU, \
-                 or give it -object memory-backend-memfd,id=ram,size=SIZE,share=on -machine memory-backend=ram",
+                "{}: RAM is read through QEMU's monitor, about 1 ms for each 64 KiB that a run touches \
+                 ({why}); run as the user that runs QEMU, \
+                 or give it -object memory-backend-memfd,id=ram,size=SIZE,share=on -machine \
+                 memory-backend=ram",
                 path.display()
             ));
         }

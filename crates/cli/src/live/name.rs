@@ -1,5 +1,5 @@
-//! Names of live guests on the command line: `qmp:SOCKET`, `libvirt:DOMAIN`, or a domain's bare name where there is no
-//! such file.
+//! Names of live guests on the command line: `qmp:SOCKET`, `libvirt:DOMAIN`, or a domain's bare
+//! name where there is no such file.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

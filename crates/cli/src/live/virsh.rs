@@ -1,8 +1,9 @@
 //! QEMU's monitor through libvirt: `virsh qemu-monitor-command`, one process a command.
 //!
-//! libvirt keeps a guest's monitor for itself and passes commands on. A file is handed over as the standard input of
-//! virsh, whose number is known to be 0 (`--pass-fds`, libvirt 8.2 and newer). Which libvirt is asked is virsh's own
-//! business (`LIBVIRT_DEFAULT_URI`). A process takes tens of milliseconds, and so the pause is longer than over a socket.
+//! libvirt keeps a guest's monitor for itself and passes commands on. A file is handed over as the
+//! standard input of virsh, whose number is known to be 0 (`--pass-fds`, libvirt 8.2 and newer).
+//! Which libvirt is asked is virsh's own business (`LIBVIRT_DEFAULT_URI`). A process takes tens of
+//! milliseconds, and so the pause is longer than over a socket.
 
 use std::fs::File;
 use std::io;
@@ -30,7 +31,8 @@ impl Virsh {
             Some(file) => command.args(["--pass-fds", "0"]).stdin(file.try_clone()?),
             None => command.stdin(Stdio::null()),
         };
-        let output = command.arg("--domain").arg(&self.domain).arg("--cmd").arg(request.to_string()).output()?;
+        let output =
+            command.arg("--domain").arg(&self.domain).arg("--cmd").arg(request.to_string()).output()?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
             return Ok(Err(text.trim().trim_start_matches("error: ").to_owned()));
@@ -40,14 +42,21 @@ impl Virsh {
 }
 
 impl Monitor for Virsh {
-    fn execute(&mut self, command: &str, arguments: Value, file: Option<&File>) -> Result<Value, MonitorError> {
+    fn execute(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        file: Option<&File>,
+    ) -> Result<Value, MonitorError> {
         let request = json!({ "execute": command, "arguments": arguments });
         match self.ask(&request, file) {
             Ok(Ok(answer)) => result(command, answer),
             Ok(Err(text)) => {
                 Err(MonitorError::Refused { command: command.to_owned(), text: format!("by virsh: {text}") })
             }
-            Err(error) => Err(MonitorError::Lost { command: command.to_owned(), text: format!("virsh: {error}") }),
+            Err(error) => {
+                Err(MonitorError::Lost { command: command.to_owned(), text: format!("virsh: {error}") })
+            }
         }
     }
 }
@@ -55,6 +64,10 @@ impl Monitor for Virsh {
 /// Whether virsh is there and knows the domain.
 pub fn knows(domain: &str) -> bool {
     let mut command = Command::new("virsh");
-    command.args(["domid", "--domain", domain]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(["domid", "--domain", domain])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }

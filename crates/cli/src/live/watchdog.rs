@@ -1,9 +1,10 @@
 //! A second process that resumes the guest when this one dies, however that happens.
 //!
-//! It holds the reading end of a pipe and waits. Before a pause it is told so, after it too; when the pipe breaks during
-//! a pause, be it after SIGKILL, SIGINT, a crash or an abort, it connects to the guest's monitor, which the dead process
-//! has left, and lets the guest run. It is in a process group of its own, so that Ctrl-C does not reach it. What ends both
-//! at once (the whole machine, a control group that is killed) it cannot help against.
+//! It holds the reading end of a pipe and waits. Before a pause it is told so, after it too; when
+//! the pipe breaks during a pause, be it after SIGKILL, SIGINT, a crash or an abort, it connects to
+//! the guest's monitor, which the dead process has left, and lets the guest run. It is in a process
+//! group of its own, so that Ctrl-C does not reach it. What ends both at once (the whole machine, a
+//! control group that is killed) it cannot help against.
 
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -23,7 +24,8 @@ const RESUMED: u8 = b'r';
 
 /// How long a guest is tried to be resumed.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a guest is seen to run before it is believed: what was ordered before the death may still come.
+/// How long a guest is seen to run before it is believed: what was ordered before the death may
+/// still come.
 const PROBATION: Duration = Duration::from_millis(500);
 
 /// The watching process, as seen from the watched one.
@@ -38,7 +40,8 @@ impl Watchdog {
     pub fn start(name: &Name) -> Result<Self, Failure> {
         let failed = |error| {
             Failure::input(format!(
-                "cannot start the process that resumes the guest if this one dies: {error}; the guest was not paused"
+                "cannot start the process that resumes the guest if this one dies: {error}; the guest was \
+                 not paused"
             ))
         };
         // Not by its path: this very program, even if its file has been replaced since.
@@ -52,7 +55,8 @@ impl Watchdog {
     /// A pause is about to begin.
     pub fn pausing(&mut self) -> Result<(), Failure> {
         self.tell(PAUSING).map_err(|error| {
-            let text = format!("the process that resumes the guest if this one dies is gone: {error}; try again");
+            let text =
+                format!("the process that resumes the guest if this one dies is gone: {error}; try again");
             Failure::input(text)
         })
     }

@@ -9,7 +9,8 @@ const BACKEND: &str = "virtuoso-ram";
 const MAX_RAM: u64 = 2 << 30;
 /// QEMU's default.
 const DEFAULT_RAM: u64 = 128 << 20;
-/// The video memory and firmware window: what lies there in the RAM file is not what the guest sees.
+/// The video memory and firmware window: what lies there in the RAM file is not what the guest
+/// sees.
 const LEGACY_START: u64 = 0xa_0000;
 const LEGACY_END: u64 = 0x10_0000;
 
@@ -17,7 +18,8 @@ const LEGACY_END: u64 = 0x10_0000;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CommandError {
     /// Too much RAM.
-    #[error("the guest has {} MiB of RAM; at most 2048 MiB can be recorded, use a smaller -m for training", .0 >> 20)]
+    #[error("the guest has {} MiB of RAM; at most 2048 MiB can be recorded, use a smaller -m for training",
+        .0 >> 20)]
     TooMuchRam(u64),
     /// An option with a value that is not understood.
     #[error("cannot understand {option} {value}; use a plain size such as -m 512")]
@@ -73,7 +75,10 @@ pub fn memory(words: &[String]) -> Result<Memory, CommandError> {
             "enable-kvm" => return Err(refuse(word, NOT_TCG)),
             "daemonize" => return Err(refuse(word, "the recording could not be followed; leave it out")),
             "numa" | "mem-path" => {
-                return Err(refuse(word, "the place of RAM would be uncertain; leave it out and use a plain -m"));
+                return Err(refuse(
+                    word,
+                    "the place of RAM would be uncertain; leave it out and use a plain -m",
+                ));
             }
             "m" | "machine" | "M" | "accel" | "object" | "smp" => {}
             _ => continue,
@@ -81,11 +86,14 @@ pub fn memory(words: &[String]) -> Result<Memory, CommandError> {
         let value = words.next().map_or("", String::as_str);
         match option {
             "m" => size = parse_memory(value)?,
-            "accel" if !is_tcg(value.split(',').next().unwrap_or("")) => return Err(refuse("-accel", NOT_TCG)),
+            "accel" if !is_tcg(value.split(',').next().unwrap_or("")) => {
+                return Err(refuse("-accel", NOT_TCG));
+            }
             "object" => objects.push(value),
             "smp" => {
-                single_cpu =
-                    value.split([',', '=']).all(|part| part.parse::<u64>().is_ok_and(|n| n == 1) || is_word(part))
+                single_cpu = value
+                    .split([',', '='])
+                    .all(|part| part.parse::<u64>().is_ok_and(|n| n == 1) || is_word(part))
             }
             "machine" | "M" => {
                 for (index, part) in value.split(',').enumerate() {
@@ -116,7 +124,8 @@ pub fn memory(words: &[String]) -> Result<Memory, CommandError> {
     if !single_cpu {
         return Err(refuse(
             "-smp",
-            "with several CPUs QEMU does not tell plugins reliably which CPU did what and what locked instructions stored; use \
+            "with several CPUs QEMU does not tell plugins reliably which CPU did what and what locked \
+             instructions stored; use \
              -smp 1 for training",
         ));
     }
@@ -171,7 +180,9 @@ fn backend_file(id: &str, objects: &[&str]) -> Result<PathBuf, CommandError> {
             let shared = matches!(field("share"), Some("on" | "yes" | "true"));
             return match field("mem-path") {
                 Some(path) if parts[0] == "memory-backend-file" && shared => Ok(PathBuf::from(path)),
-                _ => Err(refuse("its memory cannot be read; use memory-backend-file with share=on, or leave it out")),
+                _ => Err(refuse(
+                    "its memory cannot be read; use memory-backend-file with share=on, or leave it out",
+                )),
             };
         }
     }
@@ -201,7 +212,11 @@ pub fn config(memory: &Memory, output: &Path, status: &Path, ram: &Path, emulato
 pub fn additions(memory: &Memory, ram: &Path, plugin: &Path, config: &Path) -> Vec<OsString> {
     let mut words: Vec<OsString> = Vec::new();
     if memory.file.is_none() {
-        let object = format!("memory-backend-file,id={BACKEND},size={},share=on,mem-path={}", memory.size, escape(ram));
+        let object = format!(
+            "memory-backend-file,id={BACKEND},size={},share=on,mem-path={}",
+            memory.size,
+            escape(ram)
+        );
         words.extend(["-object".into(), object.into()]);
         // QEMU merges several -machine options.
         words.extend(["-machine".into(), format!("memory-backend={BACKEND}").into()]);

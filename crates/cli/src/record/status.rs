@@ -73,7 +73,8 @@ impl StatusReader {
         Self { path, offset: 0, rest: Vec::new() }
     }
 
-    /// The lines that are new and complete. A file that is not there yet has none; lines nobody knows are left out.
+    /// The lines that are new and complete. A file that is not there yet has none; lines nobody
+    /// knows are left out.
     pub fn read(&mut self) -> Vec<Line> {
         let mut more = Vec::new();
         if let Ok(mut file) = File::open(&self.path)

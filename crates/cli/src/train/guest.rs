@@ -1,7 +1,8 @@
 //! The guests that `virtuoso train` boots: their initramfs and their QEMU command lines.
 //!
-//! Busybox is their userland, or what the user's own initramfs has beside it; everything of ours lies below `/virtuoso` and is started by
-//! `rdinit=`, so that nothing of a given initramfs is overwritten.
+//! Busybox is their userland, or what the user's own initramfs has beside it; everything of ours
+//! lies below `/virtuoso` and is started by `rdinit=`, so that nothing of a given initramfs is
+//! overwritten.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,10 +13,12 @@ use crate::failure::Failure;
 use crate::files;
 use crate::train::jobs::Job;
 
-/// Modules that are loaded where the kernel has them and the user names none: some that stand alone, and one with dependencies.
+/// Modules that are loaded where the kernel has them and the user names none: some that stand
+/// alone, and one with dependencies.
 const USUAL_MODULES: [&str; 4] = ["loop", "dummy", "crc32c_generic", "ext4"];
 
-/// How often each guest runs all trainers: names that are not cached take other paths than names that are.
+/// How often each guest runs all trainers: names that are not cached take other paths than names
+/// that are.
 pub const ROUNDS: u64 = 2;
 
 /// Where a static busybox is looked for.
@@ -50,13 +53,16 @@ impl Guests {
             Boot::First => ("nokaslr", "qemu64", 12),
             Boot::Second => ("kaslr", "max", 40),
         };
-        // One place for stacks and mappings in every process, so that recordings of one trainer can be merged; time by a counter that needs no device.
+        // One place for stacks and mappings in every process, so that recordings of one trainer can
+        // be merged; time by a counter that needs no device.
         let line = format!(
-            "console=ttyS0 quiet panic=-1 rdinit=/virtuoso/init norandmaps tsc=reliable clocksource=tsc {place} \
+            "console=ttyS0 quiet panic=-1 rdinit=/virtuoso/init norandmaps tsc=reliable clocksource=tsc \
+             {place} \
              virtuoso.processes={processes} virtuoso.rounds={ROUNDS} {}",
             self.append
         );
-        // Time by instructions: recording slows the guest down, and it would spend its time on timer ticks.
+        // Time by instructions: recording slows the guest down, and it would spend its time on
+        // timer ticks.
         let fixed = "-accel tcg,thread=single -icount shift=1,sleep=off -smp 1 -nodefaults -no-user-config \
                      -no-reboot -display none -serial chardev:console";
         let mut console_option = OsString::from("file,id=console,path=");
@@ -84,7 +90,8 @@ pub fn modules(directory: Option<&Path>, named: &[String]) -> Result<Vec<Module>
     };
     let there = Modules::below(directory);
     if there.is_empty() {
-        let what = "there is no module (.ko, .ko.xz, .ko.zst) below it; give the kernel's directory below lib/modules";
+        let what = "there is no module (.ko, .ko.xz, .ko.zst) below it; give the kernel's directory below \
+            lib/modules";
         return Err(Failure::file(directory, what));
     }
     if let Some(missing) = named.iter().find(|name| !there.has(name)) {
@@ -95,13 +102,15 @@ pub fn modules(directory: Option<&Path>, named: &[String]) -> Result<Vec<Module>
     there.load_order(&named).map_err(Failure::input)
 }
 
-/// The same modules in another order in which they can be loaded: each as late as possible turned to as early as possible.
+/// The same modules in another order in which they can be loaded: each as late as possible turned
+/// to as early as possible.
 #[must_use]
 pub fn reordered(modules: &[Module]) -> Vec<&Module> {
     let uses = |user: &Module, used: &Module| user.depends().contains(&used.name);
     let mut left: Vec<&Module> = modules.iter().collect();
     let mut order: Vec<&Module> = Vec::new();
-    // From the back, whatever nothing that is left is needed by; a cycle would leave a rest, which keeps its order.
+    // From the back, whatever nothing that is left is needed by; a cycle would leave a rest, which
+    // keeps its order.
     while let Some(at) = left.iter().rposition(|it| !left.iter().any(|other| uses(it, other))) {
         order.push(left.remove(at));
     }
@@ -123,7 +132,8 @@ pub fn initramfs(
     let usual = BUSYBOX.iter().map(Path::new).find(|path| path.is_file());
     let busybox = busybox.or(usual).ok_or_else(|| {
         Failure::input(
-            "training guests need a static busybox, and there is no /bin/busybox; install it (Debian's package busybox-static) or name one with --busybox",
+            "training guests need a static busybox, and there is no /bin/busybox; install it (Debian's \
+             package busybox-static) or name one with --busybox",
         )
     })?;
     let mut archive = Archive::new();
@@ -161,7 +171,8 @@ mod tests {
 
     #[test]
     fn another_order_keeps_what_is_needed_before_what_needs_it() {
-        let modules = [module("loop", ""), module("jbd2", ""), module("mbcache", ""), module("ext4", "mbcache,jbd2")];
+        let modules =
+            [module("loop", ""), module("jbd2", ""), module("mbcache", ""), module("ext4", "mbcache,jbd2")];
         let names: Vec<&str> = reordered(&modules).iter().map(|it| it.name.as_str()).collect();
         assert_eq!(names, ["mbcache", "jbd2", "ext4", "loop"]);
         let cycle = [module("a", "b"), module("b", "a")];

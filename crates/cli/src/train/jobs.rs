@@ -57,11 +57,13 @@ pub fn executables(jobs: &[Job]) -> Result<Vec<(PathBuf, Vec<u8>)>, Failure> {
         }
         let name = job.name();
         if !name.chars().all(|c| c.is_ascii_alphanumeric() || "._-+".contains(c)) {
-            let what = "its name would need quotes in the guest's shell; use letters, digits, '.', '-', '_', '+'";
+            let what =
+                "its name would need quotes in the guest's shell; use letters, digits, '.', '-', '_', '+'";
             return Err(Failure::file(&job.path, what));
         }
         if let Some((other, _)) = found.iter().find(|(path, _)| files::name(path) == name) {
-            let what = format!("{} has the same name, and both go into one folder; rename one", other.display());
+            let what =
+                format!("{} has the same name, and both go into one folder; rename one", other.display());
             return Err(Failure::file(&job.path, what));
         }
         let bytes = files::read(&job.path, "trainer's ELF executable")?;

@@ -1,9 +1,12 @@
-//! A pack from a kernel image: two guests, what they record, programs, and their answers about the second guest.
+//! A pack from a kernel image: two guests, what they record, programs, and their answers about the
+//! second guest.
 //!
-//! The first guest gives the programs their paths. The second is another boot of the same kernel: it lies elsewhere, on a larger model of processor with
-//! deeper page tables, with more processes, and its modules were loaded in another order. It tells what moves, and its trainers' own answers are what the
-//! programs' are compared with. How guests are booted is in [`guest`], the comparison in [`verify`]. This is the only part that knows of Linux; other
-//! systems are recorded with `virtuoso record` and built with `virtuoso build`.
+//! The first guest gives the programs their paths. The second is another boot of the same kernel:
+//! it lies elsewhere, on a larger model of processor with deeper page tables, with more processes,
+//! and its modules were loaded in another order. It tells what moves, and its trainers' own answers
+//! are what the programs' are compared with. How guests are booted is in [`guest`], the comparison
+//! in [`verify`]. This is the only part that knows of Linux; other systems are recorded with
+//! `virtuoso record` and built with `virtuoso build`.
 
 pub mod guest;
 pub mod jobs;

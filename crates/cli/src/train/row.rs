@@ -23,7 +23,9 @@ impl Row {
     pub fn problem(&self) -> Option<String> {
         match &self.verdicts {
             Err(why) => Some(format!("not built: {why}")),
-            Ok(all) if all.is_empty() => Some("not verified: the second guest recorded nothing of it".to_owned()),
+            Ok(all) if all.is_empty() => {
+                Some("not verified: the second guest recorded nothing of it".to_owned())
+            }
             Ok(all) => {
                 let wrong = all.iter().find(|it| matches!(it, Verdict::Wrong(_)))?;
                 Some(format!("not verified: {wrong}"))
@@ -36,7 +38,8 @@ impl Row {
     pub fn json(&self) -> Value {
         let problem = self.problem();
         json!({
-            "program": self.name, "recordings": self.recordings, "static_in_slice": self.in_slice, "asked": self.asked(),
+            "program": self.name, "recordings": self.recordings, "static_in_slice": self.in_slice,
+                "asked": self.asked(),
             "by_slice": self.by_slice(), "verified": problem.is_none(), "problem": problem,
         })
     }
@@ -47,7 +50,11 @@ impl Row {
         let (recordings, instructions) =
             (counted(self.recordings, "recording"), counted(self.in_slice as usize, "instruction"));
         let what = self.problem().unwrap_or_else(|| {
-            format!("verified by {}, {} of them by the slice", counted(self.asked(), "answer"), self.by_slice())
+            format!(
+                "verified by {}, {} of them by the slice",
+                counted(self.asked(), "answer"),
+                self.by_slice()
+            )
         });
         format!("{}: {recordings}, {instructions} in the slice, {what}", self.name)
     }
@@ -67,7 +74,8 @@ mod tests {
 
     #[test]
     fn one_wrong_answer_spoils_a_program_and_a_stopped_slice_does_not() {
-        let row = |verdicts| Row { name: "pslist".to_owned(), recordings: 1, in_slice: 7, verdicts: Ok(verdicts) };
+        let row =
+            |verdicts| Row { name: "pslist".to_owned(), recordings: 1, in_slice: 7, verdicts: Ok(verdicts) };
         let stopped = || Verdict::ByWhole("a path".to_owned());
         let good = row(vec![Verdict::BySlice, stopped()]);
         assert_eq!((good.problem(), good.by_slice()), (None, 1));

@@ -1,7 +1,8 @@
 //! Compares a program's answer about a guest with the answer that the trainer itself got there.
 //!
-//! A recording holds the guest's memory at the begin mark and what the trainer's own code, executed by that guest, then wrote into its outputs. So
-//! a recording of *another* boot is a target with a truth that does not come from our code.
+//! A recording holds the guest's memory at the begin mark and what the trainer's own code, executed
+//! by that guest, then wrote into its outputs. So a recording of *another* boot is a target with a
+//! truth that does not come from our code.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,7 +58,10 @@ pub fn ask(trained: &Trained, recording: &Recording) -> Result<Verdict, Error> {
     let truth = start.written_outputs();
     for (field, variable) in program.outputs.iter().zip(recording.trace.header().outputs()) {
         if within(&truth, variable.addr.0, variable.size) != within(&written.0, field.addr, variable.size) {
-            return Ok(Verdict::Wrong(format!("the whole run's {} is not what the guest found itself", field.name)));
+            return Ok(Verdict::Wrong(format!(
+                "the whole run's {} is not what the guest found itself",
+                field.name
+            )));
         }
     }
     let slice = SliceProgram::new(program).map_err(engine::RunError::from)?;
@@ -85,7 +89,9 @@ impl Watch for Written {
     fn access(&mut self, seen: Seen) {
         if seen.store {
             let bytes = seen.value.to_le_bytes();
-            self.0.extend((0..u64::from(seen.size)).zip(bytes).map(|(at, byte)| (seen.vaddr.wrapping_add(at), byte)));
+            self.0.extend(
+                (0..u64::from(seen.size)).zip(bytes).map(|(at, byte)| (seen.vaddr.wrapping_add(at), byte)),
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! The recorded case: one real recording, and the frames of another real guest that a run touches, with that guest's own truth.
+//! The recorded case: one real recording, and the frames of another real guest that a run touches,
+//! with that guest's own truth.
 //!
 //! `recorded/` is cut down by `examples/sparse.rs`.
 
@@ -51,7 +52,10 @@ pub fn options(policy: Policy) -> Result<BuildOptions, Failure> {
 
 /// Builds in the view of the paused processor, or in that of an idle one.
 pub fn build(policy: Policy, paused: bool) -> Result<Trained, Failure> {
-    Ok(train(&[recording()?], &Wishes { options: options(policy)?, paused, base: None, rehearse: Vec::new() })?)
+    Ok(train(
+        &[recording()?],
+        &Wishes { options: options(policy)?, paused, base: None, rehearse: Vec::new() },
+    )?)
 }
 
 /// The target's frames, by address.
@@ -72,7 +76,8 @@ pub fn case(policy: Policy, paused: bool) -> Result<Case, Failure> {
         memory.write(PhysAddr(addr), &bytes);
     }
     let regs = machine::target::parse_cpus(&processors()?)?.into_iter().next().ok_or("no processor")?.regs;
-    let mut pids: Vec<u64> = meta()?["pids"].as_array().ok_or("pids")?.iter().filter_map(Json::as_u64).collect();
+    let mut pids: Vec<u64> =
+        meta()?["pids"].as_array().ok_or("pids")?.iter().filter_map(Json::as_u64).collect();
     pids.sort_unstable();
     Ok(Case { built: build(policy, paused)?, memory, regs, pids })
 }

@@ -1,4 +1,5 @@
-//! A machine made by hand, in which a page of machine code runs: what it does is written down as an emulator would have recorded it.
+//! A machine made by hand, in which a page of machine code runs: what it does is written down as an
+//! emulator would have recorded it.
 
 use std::path::Path;
 
@@ -124,7 +125,8 @@ impl Guest {
         }
     }
 
-    /// What an emulator would have recorded: a run of the code as it is, over this machine's memory.
+    /// What an emulator would have recorded: a run of the code as it is, over this machine's
+    /// memory.
     pub fn recording(&self) -> Result<Vec<u8>, Failure> {
         let process = self.pages.iter().filter(|(addr, _)| *addr < TABLES);
         let program = Program {
@@ -137,7 +139,8 @@ impl Guest {
             ..empty()
         };
         let (memory, system) = (self.memory(), System::default());
-        let run = Run { memory: &memory, regs: &self.regs, env: Environment::default(), limits: Limits::default() };
+        let run =
+            Run { memory: &memory, regs: &self.regs, env: Environment::default(), limits: Limits::default() };
         let (outcome, bytes) = record_whole(&self.header(), &program, &system, &run, &[])?;
         assert!(matches!(outcome, Outcome::Answer(_)), "{outcome:?}");
         let ran = Trace::from_bytes(bytes)?;

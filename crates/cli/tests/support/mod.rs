@@ -1,12 +1,13 @@
-//! What the tests share: a folder per test, the command, and a program, a trace and a target small enough to write down.
+//! What the tests share: a folder per test, the command, and a program, a trace and a target small
+//! enough to write down.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use ir::program::{
-    Block, BlockId, Count, Elem, Field, FuncId, Function, PageContent, Program, Provenance, Target, Terminator,
-    UserPage,
+    Block, BlockId, Count, Elem, Field, FuncId, Function, PageContent, Program, Provenance, Target,
+    Terminator, UserPage,
 };
 use ir::{Kind, Op, System, Var, Width};
 use machine::{PhysAddr, Reg, RegFile, VirtAddr};
@@ -39,8 +40,9 @@ impl Folder {
     /// The names of the files inside, sorted.
     pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).expect("the folder");
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
         names
     }
@@ -53,7 +55,8 @@ impl Folder {
     /// Runs the command in this folder with nobody who reads its output.
     pub fn virtuoso_unread(&self, arguments: &[&str]) -> Ended {
         let mut command = self.command(arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
         drop(child.stdout.take());
         Ended(child.wait_with_output().expect("the command ends"))
     }
@@ -107,8 +110,10 @@ const OUTPUT: u64 = 0x2004;
 const CODE: u64 = 0x1000;
 
 /// `mov eax, [INPUT]; inc eax; mov [OUTPUT], eax`, the end mark.
-const MACHINE_CODE: &[u8] =
-    &[0xa1, 0x00, 0x20, 0x00, 0x00, 0x40, 0xa3, 0x04, 0x20, 0x00, 0x00, 0x0f, 0x1f, 0x80, 0x02, 0x00, 0x54, 0x56];
+const MACHINE_CODE: &[u8] = &[
+    0xa1, 0x00, 0x20, 0x00, 0x00, 0x40, 0xa3, 0x04, 0x20, 0x00, 0x00, 0x0f, 0x1f, 0x80, 0x02, 0x00, 0x54,
+    0x56,
+];
 
 /// How the slice of [`program`] ends.
 pub enum Slice {
@@ -122,7 +127,8 @@ pub enum Slice {
 
 /// A 32-bit program of input `n:u32` and output `next:u32`, which is `n + 1`.
 pub fn program(slice: &Slice) -> Program {
-    let field = |name: &str, addr| Field { name: name.into(), elem: Elem::Unsigned(4), count: Count::One, addr };
+    let field =
+        |name: &str, addr| Field { name: name.into(), elem: Elem::Unsigned(4), count: Count::One, addr };
     let (value, sum) = (Var::temp(0), Var::temp(1));
     let added = if matches!(slice, Slice::Wrong) { 2u64 } else { 1 };
     let ops = vec![
@@ -130,7 +136,11 @@ pub fn program(slice: &Slice) -> Program {
         Op::new(Kind::Add, Width::B32, sum, &[value.into(), added.into()]),
         Op::new(Kind::Store, Width::B32, Var::NONE, &[OUTPUT.into(), sum.into()]),
     ];
-    let to = if matches!(slice, Slice::Unexplored) { Target::Unexplored(0x1234) } else { Target::Block(BlockId(1)) };
+    let to = if matches!(slice, Slice::Unexplored) {
+        Target::Unexplored(0x1234)
+    } else {
+        Target::Block(BlockId(1))
+    };
     let first = Block { pc: CODE, ops, term: Terminator::Goto(to), term_pc: CODE + 6 };
     let last = Block { pc: CODE + 11, ops: Vec::new(), term: Terminator::End, term_pc: CODE + 11 };
     let mut code = vec![0; 4096];
@@ -139,7 +149,12 @@ pub fn program(slice: &Slice) -> Program {
         name: "next".into(),
         bits: 32,
         entry: FuncId(0),
-        functions: vec![Function { pc: CODE, name: "start".into(), preserved: Vec::new(), blocks: vec![first, last] }],
+        functions: vec![Function {
+            pc: CODE,
+            name: "start".into(),
+            preserved: Vec::new(),
+            blocks: vec![first, last],
+        }],
         inputs: vec![field("n", INPUT)],
         outputs: vec![field("next", OUTPUT)],
         registers: Vec::new(),
@@ -175,7 +190,10 @@ pub fn companion() -> Vec<u8> {
 /// Writes raw RAM with paging off and its processor; the name of the target.
 pub fn target(folder: &Folder) -> &'static str {
     folder.file("guest.raw", [0u8; 8192]);
-    folder.file("guest.raw.cpu.json", br#"{"cpus": [{"rip": "0x0", "cr0": "0x11", "cr3": "0x0", "cr4": "0x0"}]}"#);
+    folder.file(
+        "guest.raw.cpu.json",
+        br#"{"cpus": [{"rip": "0x0", "cr0": "0x11", "cr3": "0x0", "cr4": "0x0"}]}"#,
+    );
     "guest.raw"
 }
 
@@ -187,7 +205,9 @@ pub fn trace(stored: u32) -> Vec<u8> {
         arch: "x86_64".into(),
         vcpus: 1,
         mode_bits: 32,
-        variables: vec![Variable::from_spec(Direction::Output, "next:u32", VirtAddr(OUTPUT)).expect("a specification")],
+        variables: vec![
+            Variable::from_spec(Direction::Output, "next:u32", VirtAddr(OUTPUT)).expect("a specification"),
+        ],
         ram_size: ram.size,
         ram_ranges: vec![ram],
         ..Header::default()

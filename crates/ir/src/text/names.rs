@@ -1,7 +1,8 @@
 //! Names of registers and temporaries, both ways.
 //!
-//! `t7` is the seventh temporary, `%200` the variable with that number. A table's name is used only where it reads back as the same
-//! register: it is a word that is neither a number nor a temporary, and the table's first of that name.
+//! `t7` is the seventh temporary, `%200` the variable with that number. A table's name is used only
+//! where it reads back as the same register: it is a word that is neither a number nor a temporary,
+//! and the table's first of that name.
 
 use crate::op::Var;
 
@@ -12,7 +13,11 @@ pub(super) const fn in_word(c: char) -> bool {
 
 fn usable(name: &str) -> bool {
     let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    starts && name.chars().all(in_word) && !name.contains('%') && temp(name).is_none() && !name.starts_with("moved")
+    starts
+        && name.chars().all(in_word)
+        && !name.contains('%')
+        && temp(name).is_none()
+        && !name.starts_with("moved")
 }
 
 /// The number after a prefix, in its only spelling.
@@ -34,7 +39,11 @@ pub(super) fn print_var(var: Var, names: &[&str]) -> String {
     }
     let index = usize::from(var.0);
     match names.get(index) {
-        Some(name) if var.is_reg() && usable(name) && names.iter().position(|other| other == name) == Some(index) => {
+        Some(name)
+            if var.is_reg()
+                && usable(name)
+                && names.iter().position(|other| other == name) == Some(index) =>
+        {
             (*name).to_string()
         }
         _ => format!("%{}", var.0),
@@ -59,7 +68,8 @@ mod tests {
 
     #[test]
     fn every_variable_has_a_name_that_reads_back() {
-        let tables: [&[&str]; 4] = [&[], &["rax", "rcx"], &["t0", "7", "", "a b", "x", "x", "%3", "if"], &["r"; 300]];
+        let tables: [&[&str]; 4] =
+            [&[], &["rax", "rcx"], &["t0", "7", "", "a b", "x", "x", "%3", "if"], &["r"; 300]];
         for names in tables {
             for number in 0..=u16::MAX {
                 let text = print_var(Var(number), names);

@@ -1,8 +1,8 @@
 //! Whole programs from text.
 //!
-//! The header's lines may come in any order before the first function, and those that say one thing (all but `program`) may be
-//! missing: a program is then one of 64 bits whose entry is `f0` and everything else zero or empty. That keeps
-//! programs written by hand short.
+//! The header's lines may come in any order before the first function, and those that say one thing
+//! (all but `program`) may be missing: a program is then one of 64 bits whose entry is `f0` and
+//! everything else zero or empty. That keeps programs written by hand short.
 
 use super::cursor::Cursor;
 use super::error::{ParseError, Problem};
@@ -22,7 +22,8 @@ const MAX_BYTES: usize = 256 << 20;
 /// # Errors
 /// [`ParseError`] with the line.
 pub fn parse_program(text: &str, names: &[&str]) -> Result<Program, ParseError> {
-    let mut parser = Parser { lines: text.lines().enumerate(), last: 1, names, budget: MAX_BYTES, seen: Vec::new() };
+    let mut parser =
+        Parser { lines: text.lines().enumerate(), last: 1, names, budget: MAX_BYTES, seen: Vec::new() };
     let mut program = Program {
         name: String::new(),
         bits: 64,
@@ -179,12 +180,16 @@ impl<'a> Parser<'a> {
                 let addr = cursor.number()?;
                 let content = match cursor.peek() {
                     "zero" => cursor.keyword("zero").map(|()| PageContent::Zero)?,
-                    "kernel" => cursor.keyword("kernel").and_then(|()| cursor.number()).map(PageContent::Kernel)?,
+                    "kernel" => {
+                        cursor.keyword("kernel").and_then(|()| cursor.number()).map(PageContent::Kernel)?
+                    }
                     _ => PageContent::Bytes(self.bytes(&mut cursor)?),
                 };
                 program.pages.push(UserPage { addr, content });
             }
-            "code" => program.code.push(CodeRange { addr: cursor.number()?, bytes: self.bytes(&mut cursor)? }),
+            "code" => {
+                program.code.push(CodeRange { addr: cursor.number()?, bytes: self.bytes(&mut cursor)? })
+            }
             "function" => {
                 let id = func(&mut cursor)?;
                 in_order(&start, "f", program.functions.len(), id.0)?;
@@ -219,8 +224,12 @@ impl<'a> Parser<'a> {
     }
 
     fn function(&mut self, cursor: &mut Cursor<'a>) -> Result<Function, ParseError> {
-        let mut function =
-            Function { pc: cursor.number()?, name: cursor.string()?, preserved: Vec::new(), blocks: Vec::new() };
+        let mut function = Function {
+            pc: cursor.number()?,
+            name: cursor.string()?,
+            preserved: Vec::new(),
+            blocks: Vec::new(),
+        };
         if cursor.peek() == "preserved" {
             cursor.keyword("preserved")?;
             cursor.mark("(")?;
@@ -264,5 +273,6 @@ fn in_order(at: &Cursor<'_>, prefix: &str, expected: usize, given: u32) -> Resul
     if given as usize == expected {
         return Ok(());
     }
-    Err(at.error(Problem::Order { expected: format!("{prefix}{expected}"), given: format!("{prefix}{given}") }))
+    Err(at
+        .error(Problem::Order { expected: format!("{prefix}{expected}"), given: format!("{prefix}{given}") }))
 }

@@ -40,7 +40,10 @@ fn elem(cursor: &mut Cursor<'_>) -> Result<Elem, ParseError> {
         let bits = numbered(word, prefix).filter(|bits| bits % 8 == 0)?;
         u8::try_from(bits / 8).ok()
     };
-    bytes("u").map(Elem::Unsigned).or_else(|| bytes("i").map(Elem::Signed)).ok_or_else(|| start.expected(WHAT))
+    bytes("u")
+        .map(Elem::Unsigned)
+        .or_else(|| bytes("i").map(Elem::Signed))
+        .ok_or_else(|| start.expected(WHAT))
 }
 
 /// `malloc rdi`, or `realloc [0xc] [0x10] pops 0x10 fails [0x8] 0x10`.
@@ -48,7 +51,8 @@ pub(super) fn summary(cursor: &mut Cursor<'_>) -> Result<Summary, ParseError> {
     const WHAT: &str = "malloc, calloc, realloc, free or release";
     let start = *cursor;
     let word = cursor.word(WHAT)?;
-    let action = Action::ALL.into_iter().find(|action| action.name() == word).ok_or_else(|| start.expected(WHAT))?;
+    let action =
+        Action::ALL.into_iter().find(|action| action.name() == word).ok_or_else(|| start.expected(WHAT))?;
     let mut summary = Summary { action, args: [Summary::NO_ARG; 2], pops: 0, fails: None };
     for arg in &mut summary.args[..action.arity()] {
         *arg = place(cursor)?;
@@ -95,7 +99,8 @@ pub(super) fn moved(cursor: &mut Cursor<'_>) -> Result<Moved, ParseError> {
     Ok(Moved::Patched { value, pc, len, op, arg: small(cursor)? })
 }
 
-/// `0xffffffff81000003 4 plus 0 minus 1` with one, both or none of the two, or `0xffffffff81000003 8 patched`.
+/// `0xffffffff81000003 4 plus 0 minus 1` with one, both or none of the two, or `0xffffffff81000003
+/// 8 patched`.
 pub(super) fn code_field(cursor: &mut Cursor<'_>) -> Result<CodeField, ParseError> {
     let (addr, size) = (cursor.number()?, small(cursor)?);
     if cursor.peek() == "patched" {

@@ -4,7 +4,8 @@ use super::names::print_var;
 use crate::op::{Arg, Op};
 use crate::program::{Arm, Callee, Target, Terminator};
 
-/// An operation as one line, e.g. `t0 = add.64 rax, 0x10`; `names` are the registers' names by number.
+/// An operation as one line, e.g. `t0 = add.64 rax, 0x10`; `names` are the registers' names by
+/// number.
 ///
 /// Operands past the arity of its kind do not matter and are not printed.
 #[must_use]
@@ -30,7 +31,12 @@ pub fn print_terminator(term: &Terminator, names: &[&str]) -> String {
         Terminator::Goto(Target::Return) => "return".to_string(),
         Terminator::Goto(target) => format!("goto {}", print_target(target)),
         Terminator::Branch { cond, taken, otherwise } => {
-            format!("branch {} ? {} : {}", print_arg(cond, names), print_target(taken), print_target(otherwise))
+            format!(
+                "branch {} ? {} : {}",
+                print_arg(cond, names),
+                print_target(taken),
+                print_target(otherwise)
+            )
         }
         Terminator::Switch { value, arms } => {
             format!("switch {} {}", print_arg(value, names), print_arms(arms, print_target))
@@ -69,6 +75,7 @@ fn print_target(target: &Target) -> String {
 }
 
 fn print_arms<T>(arms: &[Arm<T>], print: impl Fn(&T) -> String) -> String {
-    let arms: Vec<String> = arms.iter().map(|arm| format!("{:#x} -> {}", arm.value, print(&arm.target))).collect();
+    let arms: Vec<String> =
+        arms.iter().map(|arm| format!("{:#x} -> {}", arm.value, print(&arm.target))).collect();
     format!("[{}]", arms.join(", "))
 }

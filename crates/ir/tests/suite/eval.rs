@@ -1,5 +1,5 @@
-//! The pure operations against formulations of their own: Rust's operators on types of that width, 128-bit arithmetic,
-//! loops over bits.
+//! The pure operations against formulations of their own: Rust's operators on types of that width,
+//! 128-bit arithmetic, loops over bits.
 
 use ir::op::{Class, Kind, Width};
 use ir::{EvalError, eval};
@@ -34,14 +34,21 @@ pub fn number() -> impl Strategy<Value = u64> {
         u64::MAX,
         u64::MAX - 1,
     ]);
-    prop_oneof![edge, 0u64..300, any::<u64>(), any::<u32>().prop_map(u64::from), any::<i8>().prop_map(|n| n as u64)]
+    prop_oneof![
+        edge,
+        0u64..300,
+        any::<u64>(),
+        any::<u32>().prop_map(u64::from),
+        any::<i8>().prop_map(|n| n as u64)
+    ]
 }
 
 fn bit(value: u64, at: u64) -> bool {
     at < 64 && value >> at & 1 == 1
 }
 
-/// The remainder of a polynomial division, bit by bit, in the notation of the polynomial 0x11EDC6F41.
+/// The remainder of a polynomial division, bit by bit, in the notation of the polynomial
+/// 0x11EDC6F41.
 fn crc(accumulator: u32, bytes: &[u8]) -> u32 {
     let mut register = accumulator.reverse_bits();
     for byte in bytes {
@@ -68,7 +75,8 @@ fn carryless(a: u64, b: u64) -> u128 {
 
 macro_rules! native {
     ($name:ident, $u:ty, $i:ty) => {
-        /// What the operation gives at this width; `None` for kinds that are not defined by width-wide arithmetic.
+        /// What the operation gives at this width; `None` for kinds that are not defined by
+        /// width-wide arithmetic.
         fn $name(kind: Kind, a: u64, b: u64, c: u64) -> Option<Result<u64, EvalError>> {
             const BITS: u32 = <$u>::BITS;
             let (x, y, z) = (a as $u, b as $u, c as $u);
@@ -215,7 +223,8 @@ proptest! {
         for &kind in Kind::ALL {
             for width in [Width::B1, Width::B8, Width::B16, Width::B32, Width::B64] {
                 let result = eval(kind, width, a, b, c);
-                prop_assert_eq!(result == Err(EvalError::NotPure), kind.class() != Class::Pure, "{}", kind.name());
+                prop_assert_eq!(result == Err(EvalError::NotPure), kind.class() != Class::Pure, "{}",
+                    kind.name());
                 let whole = kind.name().starts_with('v')
                     || matches!(kind, Kind::Insert | Kind::Crc32c | Kind::ClmulLo | Kind::ClmulHi);
                 let counts = matches!(kind, Kind::Clz | Kind::Ctz | Kind::Popcnt);
@@ -272,7 +281,8 @@ fn division_faults() {
 #[test]
 fn crc32c_check_value() {
     // The check value of CRC-32C (RFC 3720 appendix B.4 uses the same code): "123456789".
-    let crc =
-        b"123456789".iter().fold(0xffff_ffff, |crc, &byte| eval(Kind::Crc32c, Width::B8, crc, byte.into(), 0).unwrap());
+    let crc = b"123456789"
+        .iter()
+        .fold(0xffff_ffff, |crc, &byte| eval(Kind::Crc32c, Width::B8, crc, byte.into(), 0).unwrap());
     assert_eq!(crc ^ 0xffff_ffff, 0xe306_9283);
 }

@@ -1,4 +1,5 @@
-//! Program and companion files: they read back, are the same every time, and damage never goes unnoticed.
+//! Program and companion files: they read back, are the same every time, and damage never goes
+//! unnoticed.
 
 use crate::generate::Random;
 use ir::{FileError, Program, System};

@@ -1,12 +1,14 @@
-//! Programs as text files: what the parser makes of them, printed again, and what the verifier says.
+//! Programs as text files: what the parser makes of them, printed again, and what the verifier
+//! says.
 //!
-//! A file of `tests/files` holds a text, a line `---`, and what comes out. `VIRTUOSO_BLESS=1` writes the second part anew.
+//! A file of `tests/files` holds a text, a line `---`, and what comes out. `VIRTUOSO_BLESS=1`
+//! writes the second part anew.
 
 use ir::text::{parse_program, print_program};
 
 const NAMES: &[&str] = &[
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "cf",
-    "zf",
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+    "r15", "cf", "zf",
 ];
 
 fn result(text: &str) -> String {
@@ -14,7 +16,11 @@ fn result(text: &str) -> String {
         Err(error) => format!("{error}\n"),
         Ok(program) => {
             let printed = print_program(&program, NAMES);
-            assert_eq!(parse_program(&printed, NAMES), Ok(program.clone()), "what was printed reads back differently");
+            assert_eq!(
+                parse_program(&printed, NAMES),
+                Ok(program.clone()),
+                "what was printed reads back differently"
+            );
             match ir::verify::verify(&program) {
                 Ok(()) => printed,
                 Err(error) => format!("{printed}; refused: {error}\n"),

@@ -5,8 +5,8 @@
 use ir::op::{Arg, Class, Kind, Op, Var, Width};
 use ir::place::{Change, Field as CodeField, Image, Moved, Placement};
 use ir::program::{
-    Anchor, Arm, Block, BlockId, Callee, CodeRange, Count, Elem, Field, FuncId, Function, PageContent, Program,
-    Provenance, Source, Target, Terminator, UserPage, ViewCell,
+    Anchor, Arm, Block, BlockId, Callee, CodeRange, Count, Elem, Field, FuncId, Function, PageContent,
+    Program, Provenance, Source, Target, Terminator, UserPage, ViewCell,
 };
 use ir::summary::{Action, Place, Summary};
 
@@ -50,9 +50,22 @@ impl Random {
     /// A number with a liking for edges.
     pub fn number(&mut self) -> u64 {
         match self.below(4) {
-            0 => {
-                self.pick(&[0, 1, 7, 8, 63, 64, 0x7f, 0x80, 0xff, 0x8000, 0x7fff_ffff, 0x8000_0000, u64::MAX, 1 << 63])
-            }
+            0 => self.pick(&[
+                0,
+                1,
+                7,
+                8,
+                63,
+                64,
+                0x7f,
+                0x80,
+                0xff,
+                0x8000,
+                0x7fff_ffff,
+                0x8000_0000,
+                u64::MAX,
+                1 << 63,
+            ]),
             1 => self.below(300),
             2 => self.next() as u32 as u64,
             _ => self.next(),
@@ -132,15 +145,19 @@ impl Random {
             }
             3 => {
                 let values = self.ascending();
-                let arms = values.iter().map(|&value| Arm { value, target: self.target(blocks, functions) }).collect();
+                let arms = values
+                    .iter()
+                    .map(|&value| Arm { value, target: self.target(blocks, functions) })
+                    .collect();
                 Terminator::Switch { value: self.arg(), arms }
             }
             choice => {
                 let callee = if choice == 4 {
                     Callee::Direct(FuncId(self.below(functions) as u32))
                 } else {
-                    let func =
-                        |random: &mut Self| (random.below(3) > 0).then(|| FuncId(random.below(functions) as u32));
+                    let func = |random: &mut Self| {
+                        (random.below(3) > 0).then(|| FuncId(random.below(functions) as u32))
+                    };
                     let values = self.ascending();
                     let arms = values.iter().map(|&value| Arm { value, target: func(self) }).collect();
                     Callee::Indirect { value: self.arg(), arms }
@@ -160,7 +177,8 @@ impl Random {
         Function {
             pc: self.number(),
             name: self.text(),
-            preserved: self.many(3, |random| if random.wild { random.var() } else { Var(random.below(256) as u16) }),
+            preserved: self
+                .many(3, |random| if random.wild { random.var() } else { Var(random.below(256) as u16) }),
             blocks: (0..blocks).map(|_| block(self)).collect(),
         }
     }
@@ -287,7 +305,12 @@ impl Random {
                 (reg, random.number())
             }),
             begin_pc: self.number(),
-            pages: self.ascending().iter().enumerate().map(|(at, &addr)| self.page(page(at, addr, wild))).collect(),
+            pages: self
+                .ascending()
+                .iter()
+                .enumerate()
+                .map(|(at, &addr)| self.page(page(at, addr, wild)))
+                .collect(),
             heap: self.number(),
             summaries: self.ascending().into_iter().map(|addr| (addr, self.summary())).collect(),
             code: self.many(3, |random| {

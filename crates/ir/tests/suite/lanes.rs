@@ -20,17 +20,20 @@ fn join(lanes: &[i128], bits: u32) -> u64 {
     lanes
         .iter()
         .enumerate()
-        .fold(0u128, |all, (at, lane)| all | ((lane & ((1 << bits) - 1)) as u128) << (at as u32 * bits)) as u64
+        .fold(0u128, |all, (at, lane)| all | ((lane & ((1 << bits) - 1)) as u128) << (at as u32 * bits))
+        as u64
 }
 
 fn reference(kind: Kind, bits: u32, a: u64, b: u64, c: u64) -> Option<u64> {
     let (ua, ub, sa, sb) = (unsigned(a, bits), unsigned(b, bits), signed(a, bits), signed(b, bits));
     let top = 1i128 << bits;
     let half = top / 2;
-    let u =
-        |f: &dyn Fn(i128, i128) -> i128| join(&ua.iter().zip(&ub).map(|(&x, &y)| f(x, y)).collect::<Vec<_>>(), bits);
-    let s =
-        |f: &dyn Fn(i128, i128) -> i128| join(&sa.iter().zip(&sb).map(|(&x, &y)| f(x, y)).collect::<Vec<_>>(), bits);
+    let u = |f: &dyn Fn(i128, i128) -> i128| {
+        join(&ua.iter().zip(&ub).map(|(&x, &y)| f(x, y)).collect::<Vec<_>>(), bits)
+    };
+    let s = |f: &dyn Fn(i128, i128) -> i128| {
+        join(&sa.iter().zip(&sb).map(|(&x, &y)| f(x, y)).collect::<Vec<_>>(), bits)
+    };
     let all = |yes: bool| if yes { -1 } else { 0 };
     let count = b.min(64);
     Some(match kind {
@@ -57,7 +60,9 @@ fn reference(kind: Kind, bits: u32, a: u64, b: u64, c: u64) -> Option<u64> {
             let products: Vec<i128> = signed(a, 16).iter().zip(signed(b, 16)).map(|(x, y)| x * y).collect();
             join(&[products[0] + products[1], products[2] + products[3]], 32)
         }
-        Kind::VSad => unsigned(a, 8).iter().zip(unsigned(b, 8)).map(|(x, y)| (x - y).unsigned_abs() as u64).sum(),
+        Kind::VSad => {
+            unsigned(a, 8).iter().zip(unsigned(b, 8)).map(|(x, y)| (x - y).unsigned_abs() as u64).sum()
+        }
         Kind::VZipLo | Kind::VZipHi if bits == 64 => return None,
         Kind::VZipLo | Kind::VZipHi => {
             let lanes = ua.len() / 2;
@@ -69,7 +74,9 @@ fn reference(kind: Kind, bits: u32, a: u64, b: u64, c: u64) -> Option<u64> {
             let quarter = 1i128 << (bits / 2 - 1);
             join(&sa.iter().map(|&x| x.clamp(-quarter, quarter - 1)).collect::<Vec<_>>(), bits / 2)
         }
-        Kind::VPackU => join(&sa.iter().map(|&x| x.clamp(0, (1 << (bits / 2)) - 1)).collect::<Vec<_>>(), bits / 2),
+        Kind::VPackU => {
+            join(&sa.iter().map(|&x| x.clamp(0, (1 << (bits / 2)) - 1)).collect::<Vec<_>>(), bits / 2)
+        }
         Kind::VMovMask => join(&sa.iter().map(|&x| i128::from(x < 0)).collect::<Vec<_>>(), 1),
         Kind::VShuffle => {
             let table: Vec<i128> = [unsigned(a, 8), unsigned(b, 8)].concat();
@@ -89,7 +96,8 @@ proptest! {
             for width in [Width::B8, Width::B16, Width::B32, Width::B64] {
                 if let Some(expected) = reference(kind, width.bits(), a, b, c) {
                     let (name, bits) = (kind.name(), width.bits());
-                    prop_assert_eq!(eval(kind, width, a, b, c), Ok(expected), "{}.{} {:#x} {:#x} {:#x}", name, bits, a, b, c);
+                    prop_assert_eq!(eval(kind, width, a, b, c), Ok(expected), "{}.{} {:#x} {:#x} {:#x}",
+                        name, bits, a, b, c);
                 }
             }
         }

@@ -38,7 +38,8 @@ proptest! {
     }
 
     #[test]
-    fn changed_programs_do_not_panic(seed: u64, places in prop::collection::vec((any::<u64>(), any::<u64>()), 1..4)) {
+    fn changed_programs_do_not_panic(seed: u64, places in prop::collection::vec((any::<u64>(),
+        any::<u64>()), 1..4)) {
         let mut text: Vec<char> = print_program(&Random::new(seed, false).program(), NAMES).chars().collect();
         for (at, what) in places {
             let at = at as usize % text.len();

@@ -63,7 +63,9 @@ fn the_good_program_is_accepted() {
 #[test]
 fn names_that_do_not_exist() {
     refused("program \"good\"", "program \"x\"\nentry f2", "the entry function does not exist");
-    for (from, to) in [("-> b1", "-> b2"), ("tail f1", "tail f2"), ("1 -> f1", "1 -> f2"), ("then b0", "then b2")] {
+    for (from, to) in
+        [("-> b1", "-> b2"), ("tail f1", "tail f2"), ("1 -> f1", "1 -> f2"), ("then b0", "then b2")]
+    {
         refused(from, to, "does not exist");
     }
     refused("call t0 [1 -> f1, 2 -> -]", "call f2", "does not exist");

@@ -1,4 +1,5 @@
-//! What the tests share: a reference interpreter, a printer, the table of encodings, random numbers.
+//! What the tests share: a reference interpreter, a printer, the table of encodings, random
+//! numbers.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::HashMap;

@@ -1,15 +1,17 @@
 //! Guest memory that lies in one run of bytes (a mapped file) as segments at physical addresses.
 //!
-//! Whole pages are borrowed from the bytes as they are. The few pages that a segment covers only in part, at its edges
-//! or at the end of a file whose length is no multiple of a page, are copied and padded at construction, which keeps
-//! look-ups to one binary search. It knows nothing of file formats: readers hand it segments.
+//! Whole pages are borrowed from the bytes as they are. The few pages that a segment covers only in
+//! part, at its edges or at the end of a file whose length is no multiple of a page, are copied and
+//! padded at construction, which keeps look-ups to one binary search. It knows nothing of file
+//! formats: readers hand it segments.
 
 use std::ops::Range;
 
 use super::{GuestMemory, MemoryError, Page, ZERO_PAGE};
 use crate::addr::{PAGE_SIZE, PhysAddr};
 
-/// One past the largest physical address of the architecture: 2^52 (SDM vol. 3 section 4.1.4, MAXPHYADDR).
+/// One past the largest physical address of the architecture: 2^52 (SDM vol. 3 section 4.1.4,
+/// MAXPHYADDR).
 pub const MAX_PHYS: u64 = 1 << 52;
 
 /// Segments left after joining; QEMU writes some ten, a filtered Linux dump some thousands.
@@ -40,7 +42,8 @@ impl Segment {
 pub enum ImageError {
     /// A segment lies (partly) behind the end of the bytes.
     #[error(
-        "truncated: the RAM at physical {start} is bytes {offset:#x} to {end:#x} of the file, which ends at {len:#x}"
+        "truncated: the RAM at physical {start} is bytes {offset:#x} to {end:#x} of the file, which ends at \
+         {len:#x}"
     )]
     Truncated {
         /// First physical address of the segment.
@@ -53,7 +56,9 @@ pub enum ImageError {
         len: u64,
     },
     /// A segment reaches beyond the largest physical address.
-    #[error("a segment of {size:#x} bytes at physical {start} reaches beyond 2^52, the largest physical address")]
+    #[error(
+        "a segment of {size:#x} bytes at physical {start} reaches beyond 2^52, the largest physical address"
+    )]
     TooLarge {
         /// First physical address of the segment.
         start: PhysAddr,
@@ -88,8 +93,8 @@ pub struct ImageMemory<B> {
 impl<B: AsRef<[u8]>> ImageMemory<B> {
     /// Memory of `segments` (in any order, empty ones are dropped) over `bytes`.
     ///
-    /// Segments may overlap where they agree about the place in the file: QEMU's `dump-guest-memory -p` writes one
-    /// segment per *virtual* range, several of which can show the same RAM.
+    /// Segments may overlap where they agree about the place in the file: QEMU's `dump-guest-memory
+    /// -p` writes one segment per *virtual* range, several of which can show the same RAM.
     pub fn new(bytes: B, segments: impl IntoIterator<Item = Segment>) -> Result<Self, ImageError> {
         let len = bytes.as_ref().len() as u64;
         let segments = join(check(segments, len)?)?;
@@ -122,7 +127,8 @@ impl<B: AsRef<[u8]>> ImageMemory<B> {
     fn assemble(&self, page: u64) -> Box<Page> {
         let mut out = Box::new(ZERO_PAGE);
         let first = self.segments.partition_point(|segment| segment.end() <= page);
-        for segment in self.segments[first..].iter().take_while(|segment| segment.start.0 < page + PAGE_SIZE) {
+        for segment in self.segments[first..].iter().take_while(|segment| segment.start.0 < page + PAGE_SIZE)
+        {
             let from = segment.start.0.max(page);
             let to = segment.end().min(page + PAGE_SIZE);
             let at = (segment.offset + (from - segment.start.0)) as usize;
@@ -194,7 +200,11 @@ fn join(segments: Vec<Segment>) -> Result<Vec<Segment>, ImageError> {
         joined.push(segment);
     }
     if joined.len() > MAX_SEGMENTS {
-        return Err(ImageError::TooMany { what: "separate segments", count: joined.len(), limit: MAX_SEGMENTS });
+        return Err(ImageError::TooMany {
+            what: "separate segments",
+            count: joined.len(),
+            limit: MAX_SEGMENTS,
+        });
     }
     Ok(joined)
 }
@@ -240,7 +250,11 @@ mod tests {
     #[test]
     fn repeated_segments_are_joined_and_contradicting_ones_refused() {
         let data = bytes(0x4000);
-        let same = [segment(0x1000, 0x2000, 0x1000), segment(0x2000, 0x2000, 0x2000), segment(0x1000, 0x1000, 0x1000)];
+        let same = [
+            segment(0x1000, 0x2000, 0x1000),
+            segment(0x2000, 0x2000, 0x2000),
+            segment(0x1000, 0x1000, 0x1000),
+        ];
         let mem = ImageMemory::new(&data, same).unwrap();
         assert_eq!(mem.segments, [segment(0x1000, 0x3000, 0x1000)]);
         let differ = [segment(0x1000, 0x2000, 0), segment(0x2000, 0x1000, 0)];

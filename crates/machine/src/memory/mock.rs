@@ -1,7 +1,8 @@
-//! Guest memory made by hand, for tests of every crate: sparse pages, injected faults, counted accesses.
+//! Guest memory made by hand, for tests of every crate: sparse pages, injected faults, counted
+//! accesses.
 //!
-//! It is part of the library and not `cfg(test)` so that the tests of other crates can use it. It is not meant to be
-//! fast.
+//! It is part of the library and not `cfg(test)` so that the tests of other crates can use it. It
+//! is not meant to be fast.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -1,8 +1,9 @@
 //! Guest-physical memory as everything above it sees it: pages that can be borrowed.
 //!
-//! The unit is a borrowed page and not a copied range, because the engine's TLB keeps the reference for a whole run
-//! and then reads without any call. A back end that has to produce pages (decompress them, copy a torn one) therefore
-//! keeps what it produced for as long as it lives, e.g. in a `OnceLock` per page.
+//! The unit is a borrowed page and not a copied range, because the engine's TLB keeps the reference
+//! for a whole run and then reads without any call. A back end that has to produce pages
+//! (decompress them, copy a torn one) therefore keeps what it produced for as long as it lives,
+//! e.g. in a `OnceLock` per page.
 //!
 //! There is deliberately no way to write: changes a run makes live in the engine's overlay.
 
@@ -35,7 +36,8 @@ pub enum MemoryError {
     /// RAM that the capture knows of and does not hold, e.g. a page left out of a filtered dump.
     #[error("the page at physical address {0} is not in the capture")]
     Absent(PhysAddr),
-    /// RAM whose bytes in the capture are not what its format promises: they do not decompress, or lie outside the file.
+    /// RAM whose bytes in the capture are not what its format promises: they do not decompress, or
+    /// lie outside the file.
     #[error("the page at physical address {0} is damaged in the capture")]
     Damaged(PhysAddr),
 }
@@ -54,12 +56,13 @@ impl MemoryError {
 pub trait GuestMemory: Send + Sync {
     /// Borrows the page in which `addr` lies (`addr` need not be page aligned).
     ///
-    /// The reference lives as long as the memory: holding it is cheaper than asking again. Asking again gives the same
-    /// one; pages with the same bytes may share one. Where RAM covers only a part
-    /// of the page (a range that ends in the middle of one), the rest reads as zero.
+    /// The reference lives as long as the memory: holding it is cheaper than asking again. Asking
+    /// again gives the same one; pages with the same bytes may share one. Where RAM covers only a
+    /// part of the page (a range that ends in the middle of one), the rest reads as zero.
     fn page(&self, addr: PhysAddr) -> Result<&Page, MemoryError>;
 
-    /// The ranges of physical addresses that are RAM: sorted, disjoint, end exclusive, exact to the byte.
+    /// The ranges of physical addresses that are RAM: sorted, disjoint, end exclusive, exact to the
+    /// byte.
     fn ranges(&self) -> Vec<Range<PhysAddr>>;
 
     /// Fills `out` from `addr` on, crossing pages; `out` is partly written when it fails.

@@ -1,8 +1,9 @@
 //! Pages that have to be produced before they can be borrowed: room for each, filled on first use.
 //!
-//! An empty store costs a fraction of a byte per page, so that a dump of hundreds of gigabytes opens at once; slots
-//! come in groups, allocated when the first page of a group is asked for. Nothing is ever thrown away, because callers
-//! hold references: what is kept grows with the pages that were touched, up to the size of the guest.
+//! An empty store costs a fraction of a byte per page, so that a dump of hundreds of gigabytes
+//! opens at once; slots come in groups, allocated when the first page of a group is asked for.
+//! Nothing is ever thrown away, because callers hold references: what is kept grows with the pages
+//! that were touched, up to the size of the guest.
 
 use std::sync::OnceLock;
 
@@ -25,10 +26,15 @@ impl PageStore {
         Self { groups: (0..pages.div_ceil(GROUP)).map(|_| OnceLock::new()).collect() }
     }
 
-    /// Page `index`, which `make` produces if it is not there yet; `None` if there is no such slot or `make` fails.
+    /// Page `index`, which `make` produces if it is not there yet; `None` if there is no such slot
+    /// or `make` fails.
     ///
     /// Two threads may both produce a page; one of the copies is kept.
-    pub(crate) fn get_or_make(&self, index: usize, make: impl FnOnce() -> Option<Box<Page>>) -> Option<&Page> {
+    pub(crate) fn get_or_make(
+        &self,
+        index: usize,
+        make: impl FnOnce() -> Option<Box<Page>>,
+    ) -> Option<&Page> {
         let slots = self.groups.get(index / GROUP)?.get_or_init(|| (0..GROUP).map(|_| Slot::new()).collect());
         let slot = &slots[index % GROUP];
         if let Some(page) = slot.get() {

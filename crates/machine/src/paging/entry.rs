@@ -1,9 +1,10 @@
 //! One page-table entry: what it points at and what it allows.
 //!
-//! Formats are those of SDM vol. 3 section 4.3 (32-bit), 4.4 (PAE) and 4.5 (4- and 5-level). Only bits that are
-//! reserved on *every* processor are refused: the width of physical addresses and of PSE-36 is not in a capture, and
-//! an address too wide for the machine ends in a hole of its memory anyway. The no-execute bit counts as set even
-//! where EFER.NXE, often unknown, would make it reserved.
+//! Formats are those of SDM vol. 3 section 4.3 (32-bit), 4.4 (PAE) and 4.5 (4- and 5-level). Only
+//! bits that are reserved on *every* processor are refused: the width of physical addresses and of
+//! PSE-36 is not in a capture, and an address too wide for the machine ends in a hole of its memory
+//! anyway. The no-execute bit counts as set even where EFER.NXE, often unknown, would make it
+//! reserved.
 
 use super::PagingMode;
 use crate::addr::{PhysAddr, VirtAddr};
@@ -103,8 +104,9 @@ pub(super) const fn decode(mode: PagingMode, level: u8, raw: u64) -> Entry {
         return decode32(level, pse, raw);
     }
     let pae = matches!(mode, PagingMode::Pae);
-    // Bits 2:1 and 8:5 of a PAE page-directory-pointer entry are reserved (SDM vol. 3 table 4-8), but the processor looks at them when CR3 is loaded, not
-    // in a walk, and QEMU marks these entries as accessed like any other.
+    // Bits 2:1 and 8:5 of a PAE page-directory-pointer entry are reserved (SDM vol. 3 table 4-8),
+    // but the processor looks at them when CR3 is loaded, not in a walk, and QEMU marks these
+    // entries as accessed like any other.
     if pae && (raw & PAE_HIGH != 0 || level == 3 && raw & NO_EXECUTE != 0) {
         return Entry::Reserved;
     }

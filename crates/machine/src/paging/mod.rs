@@ -1,9 +1,9 @@
 //! From linear to physical addresses: the page tables of every x86 paging mode.
 //!
-//! It follows Intel SDM vol. 3 chapter 4 ("Paging") for 32-bit, PAE, 4-level and 5-level paging, and trusts nothing:
-//! tables come from a captured or hostile guest. It deliberately does not decide whether an access is *allowed*
-//! (CR0.WP, SMEP, SMAP, protection keys): it reports rights and leaves the policy to the engine. It knows no nested
-//! (EPT) paging.
+//! It follows Intel SDM vol. 3 chapter 4 ("Paging") for 32-bit, PAE, 4-level and 5-level paging,
+//! and trusts nothing: tables come from a captured or hostile guest. It deliberately does not
+//! decide whether an access is *allowed* (CR0.WP, SMEP, SMAP, protection keys): it reports rights
+//! and leaves the policy to the engine. It knows no nested (EPT) paging.
 
 mod entry;
 mod mode;
@@ -38,14 +38,17 @@ pub struct Translation {
 /// Why a linear address has no translation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TranslateError {
-    /// Not an address of this mode: not sign-extended (SDM vol. 1 section 3.3.7.1), or above 4 GiB outside long mode.
+    /// Not an address of this mode: not sign-extended (SDM vol. 1 section 3.3.7.1), or above 4 GiB
+    /// outside long mode.
     #[error("linear address {vaddr} is not canonical")]
     NonCanonical {
         /// The address asked for.
         vaddr: VirtAddr,
     },
     /// An entry on the way has its present bit clear.
-    #[error("linear address {vaddr} is not mapped (level {level} entry at physical {entry_addr} is not present)")]
+    #[error(
+        "linear address {vaddr} is not mapped (level {level} entry at physical {entry_addr} is not present)"
+    )]
     NotPresent {
         /// The address asked for.
         vaddr: VirtAddr,
@@ -54,7 +57,8 @@ pub enum TranslateError {
         /// Physical address of the entry.
         entry_addr: PhysAddr,
     },
-    /// A present entry has a bit set that must be zero: the processor would raise a page fault with RSVD.
+    /// A present entry has a bit set that must be zero: the processor would raise a page fault with
+    /// RSVD.
     #[error("the level {level} page-table entry at physical {entry_addr} for {vaddr} has reserved bits set")]
     ReservedBit {
         /// The address asked for.
@@ -78,8 +82,8 @@ pub enum TranslateError {
 
 /// Translates one linear address.
 ///
-/// `cr3` is the register's image; the bits that are no address (PCID, LAM, PWT, PCD) are ignored. With paging off the
-/// result is the address itself.
+/// `cr3` is the register's image; the bits that are no address (PCID, LAM, PWT, PCD) are ignored.
+/// With paging off the result is the address itself.
 pub fn translate(
     mem: &dyn GuestMemory,
     mode: PagingMode,
@@ -108,8 +112,11 @@ pub fn translate_by(
     for level in (1..=mode.levels()).rev() {
         let entry_addr = table.add(entry::index(mode, level, vaddr) * entry::size(mode));
         by(entry_addr);
-        let raw =
-            entry::read(mem, mode, entry_addr).map_err(|source| TranslateError::Memory { vaddr, level, source })?;
+        let raw = entry::read(mem, mode, entry_addr).map_err(|source| TranslateError::Memory {
+            vaddr,
+            level,
+            source,
+        })?;
         match entry::decode(mode, level, raw) {
             Entry::Absent => return Err(TranslateError::NotPresent { vaddr, level, entry_addr }),
             Entry::Reserved => return Err(TranslateError::ReservedBit { vaddr, level, entry_addr }),
@@ -132,7 +139,8 @@ pub fn translate_by(
             }
         }
     }
-    // No level decoded to a leaf: only with paging off, which has no levels (level 1 never yields a table).
+    // No level decoded to a leaf: only with paging off, which has no levels (level 1 never yields a
+    // table).
     Ok(Translation {
         paddr: PhysAddr(vaddr.0),
         writable: true,

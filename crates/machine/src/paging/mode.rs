@@ -1,8 +1,8 @@
 //! Which paging mode a processor is in, from its control registers.
 //!
-//! SDM vol. 3 section 4.1.1 defines the mode by CR0.PG, CR4.PAE, EFER.LMA and CR4.LA57. Captures may lack EFER
-//! (QEMU's ELF note does), so long mode is then concluded from what only long mode can hold; see
-//! [`PagingMode::from_regs`].
+//! SDM vol. 3 section 4.1.1 defines the mode by CR0.PG, CR4.PAE, EFER.LMA and CR4.LA57. Captures
+//! may lack EFER (QEMU's ELF note does), so long mode is then concluded from what only long mode
+//! can hold; see [`PagingMode::from_regs`].
 
 use std::fmt;
 
@@ -14,7 +14,8 @@ const CR4_PSE: u64 = 1 << 4;
 const CR4_PAE: u64 = 1 << 5;
 const CR4_LA57: u64 = 1 << 12;
 const CR4_PCIDE: u64 = 1 << 17;
-/// The L bit ("64-bit code segment") in a segment's flags, which are the descriptor's upper half as QEMU stores it.
+/// The L bit ("64-bit code segment") in a segment's flags, which are the descriptor's upper half as
+/// QEMU stores it.
 const FLAGS_L: u64 = 1 << 21;
 
 /// How linear addresses become physical ones.
@@ -65,10 +66,10 @@ impl PagingMode {
 
     /// The mode of a register file that holds at least CR0 and CR4.
     ///
-    /// With EFER unknown it is long mode if paging and PAE are on and there is any state only long mode can have: CS is
-    /// a 64-bit segment, CR4.PCIDE or CR4.LA57 is set, or RIP, RSP, CR3 or a base of IDT, GDT, TSS, FS, GS or the
-    /// kernel's GS is wider than 32 bits. Every 64-bit kernel has its IDT above 4 GiB, so also one paused in a 32-bit
-    /// process is recognised.
+    /// With EFER unknown it is long mode if paging and PAE are on and there is any state only long
+    /// mode can have: CS is a 64-bit segment, CR4.PCIDE or CR4.LA57 is set, or RIP, RSP, CR3 or a
+    /// base of IDT, GDT, TSS, FS, GS or the kernel's GS is wider than 32 bits. Every 64-bit kernel
+    /// has its IDT above 4 GiB, so also one paused in a 32-bit process is recognised.
     pub fn from_regs(regs: &RegFile) -> Result<Self, MissingRegister> {
         let cr0 = regs.get(Reg::Cr0).ok_or(MissingRegister(Reg::Cr0))?;
         let cr4 = regs.get(Reg::Cr4).ok_or(MissingRegister(Reg::Cr4))?;
@@ -138,7 +139,8 @@ impl fmt::Display for PagingMode {
     }
 }
 
-/// EFER.LMA, or what stands for it where EFER is unknown; `from_controls` asks for PG and PAE itself.
+/// EFER.LMA, or what stands for it where EFER is unknown; `from_controls` asks for PG and PAE
+/// itself.
 fn long_mode(regs: &RegFile, cr4: u64) -> bool {
     const WIDE: [Reg; 9] = [
         Reg::IdtrBase,

@@ -269,7 +269,8 @@ fn walk_keeps_to_its_range() {
         ControlFlow::Continue(())
     });
     assert_eq!(found, [0x1f_e000, 0x1f_f000, 0x20_0000]);
-    let stopped = walk(&mem, PagingMode::Level4, CR3, VirtAddr(0)..=VirtAddr(!0), 100, &mut |_| ControlFlow::Break(()));
+    let stopped =
+        walk(&mem, PagingMode::Level4, CR3, VirtAddr(0)..=VirtAddr(!0), 100, &mut |_| ControlFlow::Break(()));
     assert_eq!((stopped.end, stopped.pages), (WalkEnd::Stopped, 1));
 }
 
@@ -297,14 +298,16 @@ fn cyclic_tables_are_bounded() {
 proptest::proptest! {
     /// Random tables never panic, and what a walk finds is what translation says.
     #[test]
-    fn random_tables(raw in proptest::collection::vec((0u64..8, 0u64..512, proptest::num::u64::ANY), 0..64), cr3: u64) {
+    fn random_tables(raw in proptest::collection::vec((0u64..8, 0u64..512, proptest::num::u64::ANY), 0..64),
+        cr3: u64) {
         let mut mem = Mock::new();
         for (page, index, value) in raw {
             // Steers most entries to the tables there are, so that walks get deep.
             let value = if value & 0x600 == 0 { value } else { value & 0x8000_0000_0000_7fff | P };
             entry(&mut mem, page << 12, index, value);
         }
-        let modes = [PagingMode::Bits32 { pse: true }, PagingMode::Pae, PagingMode::Level4, PagingMode::Level5];
+        let modes = [PagingMode::Bits32 { pse: true }, PagingMode::Pae, PagingMode::Level4,
+            PagingMode::Level5];
         for mode in modes {
             for cr3 in [cr3, cr3 & 0x7000] {
                 let mut found = Vec::new();

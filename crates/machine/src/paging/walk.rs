@@ -1,10 +1,10 @@
 //! Enumerates every page that a set of page tables maps in a range of linear addresses.
 //!
-//! Used to collect the user pages of a process, the supervisor aliases of a physical page, and all supervisor code.
-//! Tables may be cyclic (Windows maps its own tables by one self-reference) or hostile (tables that all point at each
-//! other describe 2^36 pages in 4 KiB): the work is bounded by a budget and not by detecting cycles, for a repeated
-//! table is legal. Broken entries and unreadable tables are skipped and counted, since a capture of a running machine
-//! has some.
+//! Used to collect the user pages of a process, the supervisor aliases of a physical page, and all
+//! supervisor code. Tables may be cyclic (Windows maps its own tables by one self-reference) or
+//! hostile (tables that all point at each other describe 2^36 pages in 4 KiB): the work is bounded
+//! by a budget and not by detecting cycles, for a repeated table is legal. Broken entries and
+//! unreadable tables are skipped and counted, since a capture of a running machine has some.
 
 use std::ops::{ControlFlow, RangeInclusive};
 
@@ -13,7 +13,8 @@ use super::{PagingMode, TranslateError};
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::memory::GuestMemory;
 
-/// A budget that covers any real address space: 64 GiB in 4 KiB pages, a few seconds of walking at most.
+/// A budget that covers any real address space: 64 GiB in 4 KiB pages, a few seconds of walking at
+/// most.
 pub const DEFAULT_WALK_LIMIT: u64 = 1 << 24;
 
 /// One mapped page, large or small.
@@ -61,10 +62,11 @@ pub struct WalkSummary {
     pub first_skipped: Option<TranslateError>,
 }
 
-/// Visits every page mapped in `range` in ascending order of linear addresses, at most `limit` pages and tables.
+/// Visits every page mapped in `range` in ascending order of linear addresses, at most `limit`
+/// pages and tables.
 ///
-/// The whole address space is `VirtAddr(0)..=VirtAddr(u64::MAX)`. With paging off there are no tables and nothing is
-/// visited. A limit reached is no error: [`WalkSummary::end`] tells.
+/// The whole address space is `VirtAddr(0)..=VirtAddr(u64::MAX)`. With paging off there are no
+/// tables and nothing is visited. A limit reached is no error: [`WalkSummary::end`] tells.
 pub fn walk(
     mem: &dyn GuestMemory,
     mode: PagingMode,
@@ -73,7 +75,8 @@ pub fn walk(
     limit: u64,
     visit: &mut dyn FnMut(&Mapping) -> ControlFlow<()>,
 ) -> WalkSummary {
-    let summary = WalkSummary { end: WalkEnd::Complete, pages: 0, tables: 0, skipped: 0, first_skipped: None };
+    let summary =
+        WalkSummary { end: WalkEnd::Complete, pages: 0, tables: 0, skipped: 0, first_skipped: None };
     let mut walker = Walker { mem, mode, range, limit, visit, summary };
     if mode.levels() != 0
         && let ControlFlow::Break(end) = walker.table(mode.levels(), mode.root(cr3), 0, Rights::ALL)

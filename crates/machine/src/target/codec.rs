@@ -41,7 +41,9 @@ impl Codec {
         let mut page = Box::new([0; 4096]);
         let size = match self {
             Self::Stored => return data.try_into().ok().map(|bytes: &Page| Box::new(*bytes)),
-            Self::Zlib => decompress_slice_iter_to_slice(&mut page[..], [data].into_iter(), true, false).ok()?,
+            Self::Zlib => {
+                decompress_slice_iter_to_slice(&mut page[..], [data].into_iter(), true, false).ok()?
+            }
             Self::Lzo => lzokay::decompress::decompress(data, &mut page[..]).ok()?,
             Self::Snappy => snap::raw::Decoder::new().decompress(data, &mut page[..]).ok()?,
             Self::Zstd => zstd::bulk::decompress_to_buffer(data, &mut page[..]).ok()?,

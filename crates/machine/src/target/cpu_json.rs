@@ -76,7 +76,9 @@ fn parse_cpu(index: usize, value: &Value) -> Result<Cpu, JsonError> {
     let mut cpu = Cpu::default();
     let mut rflags = None;
     for (name, value) in fields {
-        if let Some(segment) = SEGMENTS.iter().find(|s| (s.name == name || s.alias == name) && value.is_object()) {
+        if let Some(segment) =
+            SEGMENTS.iter().find(|s| (s.name == name || s.alias == name) && value.is_object())
+        {
             parse_segment(&mut cpu, segment, name, value)?;
         } else if name == "rflags" || name == "eflags" {
             rflags = Some(number(name, value)?);

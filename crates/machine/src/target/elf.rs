@@ -33,7 +33,11 @@ pub(super) fn read<B: AsRef<[u8]>>(
             let (segments, cpus) = headers::<FileHeader64<Endianness>>(data, with_notes)?;
             (segments, cpus, "elf64")
         }
-        _ => return Err(TargetCause::Elf("the class is neither 32 nor 64 bit, or the header is cut off".to_owned())),
+        _ => {
+            return Err(TargetCause::Elf(
+                "the class is neither 32 nor 64 bit, or the header is cut off".to_owned(),
+            ));
+        }
     };
     if segments.iter().all(|segment| segment.size == 0) {
         return Err(TargetCause::NoMemory);
@@ -80,6 +84,7 @@ fn segment_notes<P: ProgramHeader<Endian = Endianness>>(
     data: &[u8],
     cpus: &mut Vec<Cpu>,
 ) -> Result<(), TargetCause> {
-    let found = program.notes(Endianness::Little, data).map_err(|error| TargetCause::Elf(error.to_string()))?;
+    let found =
+        program.notes(Endianness::Little, data).map_err(|error| TargetCause::Elf(error.to_string()))?;
     found.map_or(Ok(()), |found| notes::from_iterator(found, cpus))
 }

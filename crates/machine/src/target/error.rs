@@ -138,7 +138,9 @@ impl TargetCause {
                 "take the snapshot with a newer VMware, uncompressed"
             }
             Self::Vbox(_) => "add the CPU state with --cpu-file",
-            Self::NoCpus(_) => "take the dump with QEMU's dump-guest-memory, or add the CPU state with --cpu-file",
+            Self::NoCpus(_) => {
+                "take the dump with QEMU's dump-guest-memory, or add the CPU state with --cpu-file"
+            }
             Self::Elf(_)
             | Self::Flat(_)
             | Self::Kdump(_)

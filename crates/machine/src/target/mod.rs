@@ -76,7 +76,11 @@ impl Target {
     /// processors of the capture.
     ///
     /// For tests and fuzzing: what is on a disk is better mapped.
-    pub fn from_bytes(bytes: Vec<u8>, name: impl AsRef<Path>, cpus: Option<Vec<Cpu>>) -> Result<Self, TargetError> {
+    pub fn from_bytes(
+        bytes: Vec<u8>,
+        name: impl AsRef<Path>,
+        cpus: Option<Vec<Cpu>>,
+    ) -> Result<Self, TargetError> {
         let path = name.as_ref();
         let open = || {
             if bytes.is_empty() {
@@ -158,7 +162,8 @@ fn decode<B: AsRef<[u8]> + Send + Sync + 'static>(
     find: impl FnOnce() -> Result<Option<Vec<Cpu>>, TargetCause>,
 ) -> Result<Target, TargetCause> {
     let with_notes = given.is_none();
-    let target = |mem: Box<dyn GuestMemory>, cpus, format| Target { mem, cpus, format, path: path.to_owned() };
+    let target =
+        |mem: Box<dyn GuestMemory>, cpus, format| Target { mem, cpus, format, path: path.to_owned() };
     let start = &bytes.as_ref()[..bytes.as_ref().len().min(64)];
     let mut target = if let Some(layout) = layout {
         let (at, len) = layout.inside.unwrap_or((0, bytes.as_ref().len() as u64));

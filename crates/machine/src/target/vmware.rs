@@ -101,7 +101,8 @@ pub(super) fn description_of(memory: &Path) -> Option<PathBuf> {
 /// Reads where the memory is from a description.
 pub(super) fn parse(bytes: &[u8]) -> Result<Layout, VmwareError> {
     let number = |at: usize, size: usize, what| {
-        let field = at.checked_add(size).and_then(|end| bytes.get(at..end)).ok_or(VmwareError::Cut { what, at })?;
+        let field =
+            at.checked_add(size).and_then(|end| bytes.get(at..end)).ok_or(VmwareError::Cut { what, at })?;
         Ok(field.iter().rev().fold(0u64, |n, &byte| n << 8 | u64::from(byte)))
     };
     if number(0, 4, "header")? == u64::from(MAGICS[0]) {
@@ -206,7 +207,9 @@ mod tests {
     #[test]
     fn regions_say_where_pages_are() {
         let mut tags = vec![tag("regionsCount", &[], 2), tag("align_mask", &[], 0xffff)];
-        for (i, [page, frame, size]) in [[0, 0, 0xc_0000], [0xc_0000, 0x10_0000, 0x4_0000]].into_iter().enumerate() {
+        for (i, [page, frame, size]) in
+            [[0, 0, 0xc_0000], [0xc_0000, 0x10_0000, 0x4_0000]].into_iter().enumerate()
+        {
             let i = i as u32;
             tags.extend([
                 tag("regionPageNum", &[i], page),

@@ -132,7 +132,8 @@ impl Kdump {
         file
     }
 
-    /// The stream of a writer that cannot seek, in pieces of `size` bytes; zeroes at their ends are left out.
+    /// The stream of a writer that cannot seek, in pieces of `size` bytes; zeroes at their ends are
+    /// left out.
     pub fn stream(&self, pages: &Pages, size: usize) -> Vec<u8> {
         let mut out = b"makedumpfile\0\0\0\0".to_vec();
         out.extend([1i64.to_be_bytes(), 1i64.to_be_bytes()].concat());
@@ -197,7 +198,8 @@ pub fn avml(pages: &Pages, block: usize, skip: usize) -> Vec<u8> {
     out
 }
 
-/// A snapshot of VMware with its memory inside: two regions, of which the second has a hole before it.
+/// A snapshot of VMware with its memory inside: two regions, of which the second has a hole before
+/// it.
 pub fn vmware(low: &[u8], high: &[u8], high_frame: u32) -> Vec<u8> {
     let tag = |name: &str, index: u32, value: u32| {
         let head = [1 << 6 | 4, name.len() as u8];
@@ -209,10 +211,13 @@ pub fn vmware(low: &[u8], high: &[u8], high_frame: u32) -> Vec<u8> {
     out.extend([92u64.to_le_bytes(), [0; 8]].concat());
     let pages = |bytes: &[u8]| bytes.len() as u32 / 4096;
     out.extend(tag("regionsCount", 0, 2));
-    for (i, [page, frame, size]) in [[0, 0, pages(low)], [pages(low), high_frame, pages(high)]].into_iter().enumerate()
+    for (i, [page, frame, size]) in
+        [[0, 0, pages(low)], [pages(low), high_frame, pages(high)]].into_iter().enumerate()
     {
         let i = i as u32;
-        out.extend([tag("regionPageNum", i, page), tag("regionPPN", i, frame), tag("regionSize", i, size)].concat());
+        out.extend(
+            [tag("regionPageNum", i, page), tag("regionPPN", i, frame), tag("regionSize", i, size)].concat(),
+        );
     }
     let memory = [low, high].concat();
     out.extend([&[2 << 6 | 63, 6][..], b"Memory", &[0; 8]].concat());

@@ -5,7 +5,8 @@
 
 pub mod dumps;
 
-/// A processor's note as QEMU writes it; field k of the 64-bit ones holds a number that tells where it was.
+/// A processor's note as QEMU writes it; field k of the 64-bit ones holds a number that tells where
+/// it was.
 pub fn note(kernel_gs: bool) -> Vec<u8> {
     let size: u32 = if kernel_gs { 440 } else { 432 };
     let mut out = [1u32.to_le_bytes(), size.to_le_bytes()].concat();
@@ -30,7 +31,8 @@ pub fn note(kernel_gs: bool) -> Vec<u8> {
 /// A note segment: for each processor what QEMU writes for debuggers and its own note.
 pub fn note_segment(descs: &[Vec<u8>]) -> Vec<u8> {
     let mut out = Vec::new();
-    for (name, kind, desc) in descs.iter().flat_map(|desc| [(b"CORE", 1u32, vec![0; 336]), (b"QEMU", 0, desc.clone())])
+    for (name, kind, desc) in
+        descs.iter().flat_map(|desc| [(b"CORE", 1u32, vec![0; 336]), (b"QEMU", 0, desc.clone())])
     {
         out.extend([5u32.to_le_bytes(), (desc.len() as u32).to_le_bytes(), kind.to_le_bytes()].concat());
         out.extend(name);

@@ -15,7 +15,8 @@ use crate::{files, format, output};
 
 /// Replay every recorded instruction and compare stores, next addresses and known registers
 ///
-/// A disagreement is an instruction that the lifter models wrongly, or a damaged recording: each is printed with its bytes.
+/// A disagreement is an instruction that the lifter models wrongly, or a damaged recording: each is
+/// printed with its bytes.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso trace check pslist.trace
@@ -79,14 +80,24 @@ fn print(path: &Path, recording: &Recording, report: &CheckReport) -> Result<(),
             continue;
         }
         seen.push(it.pc);
-        let steps: Vec<String> =
-            report.disagreements.iter().filter(|other| other.pc == it.pc).map(|other| other.step.to_string()).collect();
+        let steps: Vec<String> = report
+            .disagreements
+            .iter()
+            .filter(|other| other.pc == it.pc)
+            .map(|other| other.step.to_string())
+            .collect();
         let code = recording.code_of(it.step);
         let bits = match code.mode {
             Mode::Bits64 => String::new(),
             mode => format!(" ({}-bit)", mode.bits()),
         };
-        writeln!(out, "  {:#x}{bits}: {}  {}", it.pc, format::hex(&it.bytes), disassembly(recording, it.step))?;
+        writeln!(
+            out,
+            "  {:#x}{bits}: {}  {}",
+            it.pc,
+            format::hex(&it.bytes),
+            disassembly(recording, it.step)
+        )?;
         writeln!(out, "      {}", it.what)?;
         writeln!(out, "      instruction {}", steps.join(" "))?;
     }

@@ -12,8 +12,8 @@ use crate::{files, format, output};
 
 /// Print instructions, accesses and register changes
 ///
-/// Each instruction has its number, address, bytes and disassembly, then what it accessed. Register changes stand before the
-/// instruction they were read at.
+/// Each instruction has its number, address, bytes and disassembly, then what it accessed. Register
+/// changes stand before the instruction they were read at.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso trace dump pslist.trace
@@ -82,5 +82,8 @@ fn access(it: &Access) -> String {
     let kind = if it.store { "store" } else { "load " };
     let device = if it.io { " device" } else { "" };
     let next = it.next_page.map(|page| format!(" and {:#x}", page.0)).unwrap_or_default();
-    format!("{kind} {} {:#x} (physical {:#x}{next}{device}) = {:#x}", it.size, it.vaddr.0, it.paddr.0, it.value)
+    format!(
+        "{kind} {} {:#x} (physical {:#x}{next}{device}) = {:#x}",
+        it.size, it.vaddr.0, it.paddr.0, it.value
+    )
 }

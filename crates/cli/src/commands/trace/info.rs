@@ -37,18 +37,24 @@ impl InfoArgs {
     }
 }
 
-/// Bytes of instructions, accesses and registers for each executed instruction, before compression and in the file.
+/// Bytes of instructions, accesses and registers for each executed instruction, before compression
+/// and in the file.
 fn per_instruction(trace: &Trace) -> (f64, f64) {
     let sizes = trace.sizes();
     let count = trace.end().instructions.max(1) as f64;
-    ((sizes.event_raw + sizes.insn_raw) as f64 / count, (sizes.event_stored + sizes.insn_stored) as f64 / count)
+    (
+        (sizes.event_raw + sizes.insn_raw) as f64 / count,
+        (sizes.event_stored + sizes.insn_stored) as f64 / count,
+    )
 }
 
 fn spec(variable: &Variable) -> String {
     let ty = match &variable.ty {
         VarType::Scalar(scalar) => scalar.name().to_string(),
         VarType::CStr { capacity } => format!("cstr[{capacity}]"),
-        VarType::Array { element, capacity, length: Length::Fixed } => format!("{}[{capacity}]", element.name()),
+        VarType::Array { element, capacity, length: Length::Fixed } => {
+            format!("{}[{capacity}]", element.name())
+        }
         VarType::Array { element, capacity, length: Length::Field(name) } => {
             format!("{}[{name}<={capacity}]", element.name())
         }
@@ -92,7 +98,12 @@ fn print(path: &Path, trace: &Trace) -> Result<(), Failure> {
         format::size(sizes.snapshot_stored)
     )?;
     for range in &header.ram_ranges {
-        writeln!(out, "  RAM            {:#x}..{:#x}", range.start.0, range.start.0.saturating_add(range.size))?;
+        writeln!(
+            out,
+            "  RAM            {:#x}..{:#x}",
+            range.start.0,
+            range.start.0.saturating_add(range.size)
+        )?;
     }
     Ok(out.flush()?)
 }
@@ -103,9 +114,12 @@ fn print_json(path: &Path, trace: &Trace) -> Result<(), Failure> {
     let variables: Vec<_> = header
         .variables
         .iter()
-        .map(|it| json!({"direction": direction(it), "spec": spec(it), "address": it.addr.0, "size": it.size}))
+        .map(
+            |it| json!({"direction": direction(it), "spec": spec(it), "address": it.addr.0, "size": it.size}),
+        )
         .collect();
-    let ranges: Vec<_> = header.ram_ranges.iter().map(|it| json!({"start": it.start.0, "size": it.size})).collect();
+    let ranges: Vec<_> =
+        header.ram_ranges.iter().map(|it| json!({"start": it.start.0, "size": it.size})).collect();
     output::json(&json!({
         "file": path.display().to_string(),
         "program": header.program,

@@ -54,11 +54,13 @@ const LAYOUTS: [Layout; 2] = [
 const MACHINE: usize = 272;
 /// How it begins for machines that Linux can dump and that are not x86. Other names say nothing: QEMU 10 writes
 /// "Unknown", earlier versions "x86_64" for 32-bit guests too.
-const FOREIGN: [&[u8]; 9] = [b"aarch64", b"arm", b"ppc", b"s390", b"riscv", b"mips", b"loongarch", b"sparc", b"ia64"];
+const FOREIGN: [&[u8]; 9] =
+    [b"aarch64", b"arm", b"ppc", b"s390", b"riscv", b"mips", b"loongarch", b"sparc", b"ia64"];
 
 /// Reads and checks the headers.
 pub(super) fn parse<B: AsRef<[u8]>>(source: &Source<B>) -> Result<Header, KdumpError> {
-    let main = source.get(0, 460).ok_or(KdumpError::Cut { what: "its header", end: 460, len: source.len() })?;
+    let main =
+        source.get(0, 460).ok_or(KdumpError::Cut { what: "its header", end: 460, len: source.len() })?;
     let word = |at: usize| u32::from_le_bytes([main[at], main[at + 1], main[at + 2], main[at + 3]]);
     let machine: Vec<u8> = main[MACHINE..].iter().copied().take(65).take_while(|&byte| byte != 0).collect();
     if FOREIGN.iter().any(|name| machine.starts_with(name)) {
@@ -77,7 +79,8 @@ pub(super) fn parse<B: AsRef<[u8]>>(source: &Source<B>) -> Result<Header, KdumpE
     let descriptors = bitmaps + u64::from(bitmap) * PAGE_SIZE;
     let cut = |what, end| KdumpError::Cut { what, end, len: source.len() };
     let fields = source.get(PAGE_SIZE, 104).ok_or(cut("its sub header", PAGE_SIZE + 104))?;
-    let number = |at: usize, size: usize| fields[at..at + size].iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
+    let number =
+        |at: usize, size: usize| fields[at..at + size].iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
     let version = word(8);
     if version >= 2 && number(layout.split, 4) != 0 {
         return Err(KdumpError::Split);

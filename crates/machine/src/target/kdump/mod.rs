@@ -90,7 +90,8 @@ pub(super) fn read<B: AsRef<[u8]>>(
     let header = header::parse(&source).map_err(TargetCause::Kdump)?;
     let mut cpus = Vec::new();
     if let Some((at, size)) = header.notes.filter(|_| with_notes) {
-        let cut = KdumpError::Cut { what: "its notes", end: at.saturating_add(size as u64), len: source.len() };
+        let cut =
+            KdumpError::Cut { what: "its notes", end: at.saturating_add(size as u64), len: source.len() };
         notes::collect(&source.get(at, size).ok_or(TargetCause::Kdump(cut))?, header.is64, &mut cpus)?;
     }
     let flattened = matches!(source, Source::Flat(_));
@@ -108,7 +109,8 @@ fn memory<B: AsRef<[u8]>>(source: Source<B>, header: &Header) -> Result<KdumpMem
     let second = header.bitmaps + header.bitmap;
     let dumped = source.get(second, bytes).map(|map| Bitmap::new(&map, bits));
     let dumped = dumped.ok_or(cut("its second bitmap", second + bytes as u64))?;
-    let ram = source.get(header.bitmaps, bytes).ok_or(cut("its first bitmap", header.bitmaps + bytes as u64))?;
+    let ram =
+        source.get(header.bitmaps, bytes).ok_or(cut("its first bitmap", header.bitmaps + bytes as u64))?;
     let runs = dumped.runs_with(&ram, bits, MAX_SEGMENTS).ok_or(KdumpError::Scattered)?;
     drop(ram);
     let end = header.descriptors + dumped.total() * DESCRIPTOR;

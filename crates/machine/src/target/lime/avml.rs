@@ -142,7 +142,8 @@ impl<B: AsRef<[u8]> + Send + Sync> GuestMemory for AvmlMemory<B> {
     fn page(&self, addr: PhysAddr) -> Result<&Page, MemoryError> {
         let (page, bytes) = (addr.page().0, self.bytes.as_ref());
         let first = self.blocks.partition_point(|block| block.last() <= page);
-        let count = self.blocks[first..].partition_point(|block| block.start - page.min(block.start) < PAGE_SIZE);
+        let count =
+            self.blocks[first..].partition_point(|block| block.start - page.min(block.start) < PAGE_SIZE);
         let blocks = &self.blocks[first..first + count];
         let Some(block) = blocks.first() else { return Err(MemoryError::Hole(addr)) };
         let damaged = MemoryError::Damaged(addr);

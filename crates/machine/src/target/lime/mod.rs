@@ -85,7 +85,8 @@ fn header(bytes: &[u8], at: usize, magic: &[u8], version: u32) -> Result<Header,
     if fields[..4] != *magic {
         return Err(LimeError::Header(at));
     }
-    let number = |at: usize, size: usize| fields[at..at + size].iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
+    let number =
+        |at: usize, size: usize| fields[at..at + size].iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
     let found = number(4, 4) as u32;
     if found != version {
         return Err(LimeError::Version { at, version: found });

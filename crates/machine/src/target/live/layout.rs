@@ -30,7 +30,8 @@ pub(super) fn ranges(mtree: &str, blocks: &[String]) -> Vec<Range> {
     let mut views =
         mtree.split("FlatView #").filter(|view| view.lines().any(|line| line.starts_with(" AS \"memory\"")));
     let lines = views.next().unwrap_or("").lines();
-    let mut ranges: Vec<Range> = lines.filter_map(range).filter(|range| blocks.contains(&range.block)).collect();
+    let mut ranges: Vec<Range> =
+        lines.filter_map(range).filter(|range| blocks.contains(&range.block)).collect();
     ranges.truncate(MAX_RANGES);
     ranges.sort_by_key(|range| range.start);
     ranges.dedup_by(|next, before| next.start < before.start + before.size);
@@ -56,7 +57,12 @@ fn range(line: &str) -> Option<Range> {
     let start = first.checked_next_multiple_of(PAGE_SIZE)?;
     let end = last.checked_add(1)? & !(PAGE_SIZE - 1);
     let offset = offset.checked_add(start - first)?;
-    (start < end && end <= MAX_PHYS && offset <= MAX_PHYS).then(|| Range { start, size: end - start, block, offset })
+    (start < end && end <= MAX_PHYS && offset <= MAX_PHYS).then(|| Range {
+        start,
+        size: end - start,
+        block,
+        offset,
+    })
 }
 
 /// Where QEMU has mapped the block: the HVA column of `info ramblock` (QEMU 7.2 and newer).
@@ -65,9 +71,9 @@ pub(super) fn host_address(ramblock: &str, block: &str) -> Option<u64> {
     let header = lines.next()?;
     let wanted = header.contains(&"HVA");
     // NAME, page size, its unit, offset, used, total, HVA
-    let words = lines
-        .filter(|_| wanted)
-        .find(|words| words.first().is_some_and(|name| *name == block || name.rsplit('/').next() == Some(block)))?;
+    let words = lines.filter(|_| wanted).find(|words| {
+        words.first().is_some_and(|name| *name == block || name.rsplit('/').next() == Some(block))
+    })?;
     hex(words.get(6)?.strip_prefix("0x")?)
 }
 

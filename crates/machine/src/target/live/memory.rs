@@ -126,7 +126,8 @@ impl GuestMemory for LiveMemory {
     fn page(&self, addr: PhysAddr) -> Result<&Page, MemoryError> {
         let page = addr.page().0;
         let hole = MemoryError::Hole(addr);
-        let number = self.ram.ranges.partition_point(|range| range.start <= page).checked_sub(1).ok_or(hole)?;
+        let number =
+            self.ram.ranges.partition_point(|range| range.start <= page).checked_sub(1).ok_or(hole)?;
         let range = &self.ram.ranges[number];
         let into = page - range.start;
         if into >= range.size {
@@ -141,7 +142,9 @@ impl GuestMemory for LiveMemory {
         }
         let chunk = self.chunks[number].get((into / CHUNK) as usize).ok_or(hole)?;
         let pages = chunk.get_or_init(|| self.bring(range, into / CHUNK)).as_ref();
-        pages.and_then(|pages| pages.get((into % CHUNK) as usize / size_of::<Page>())).ok_or(MemoryError::Absent(addr))
+        pages
+            .and_then(|pages| pages.get((into % CHUNK) as usize / size_of::<Page>()))
+            .ok_or(MemoryError::Absent(addr))
     }
 
     fn ranges(&self) -> Vec<Range<PhysAddr>> {
@@ -168,12 +171,19 @@ mod tests {
     struct Addresses(File);
 
     impl Monitor for Addresses {
-        fn execute(&mut self, command: &str, arguments: Value, _: Option<&File>) -> Result<Value, MonitorError> {
+        fn execute(
+            &mut self,
+            command: &str,
+            arguments: Value,
+            _: Option<&File>,
+        ) -> Result<Value, MonitorError> {
             let number = |name: &str| arguments[name].as_u64().unwrap_or(0);
             let text = number("val").to_le_bytes().repeat(number("size") as usize / 8);
             let written = self.0.write_all_at(&text, 0);
             let command = command.to_owned();
-            written.map(|()| Value::Null).map_err(|error| MonitorError::Lost { command, text: error.to_string() })
+            written
+                .map(|()| Value::Null)
+                .map_err(|error| MonitorError::Lost { command, text: error.to_string() })
         }
     }
 
@@ -204,7 +214,10 @@ mod tests {
         ] {
             let (memory, gate) = memory(backing, bytes.len() as u64 - 0x1000);
             for page in 0..bytes.len() as u64 / 4096 - 1 {
-                assert_eq!(memory.page(PhysAddr(0x10_0000 + page * 4096)).expect("a page")[7], page as u8 + 1);
+                assert_eq!(
+                    memory.page(PhysAddr(0x10_0000 + page * 4096)).expect("a page")[7],
+                    page as u8 + 1
+                );
             }
             let end = PhysAddr(0x10_0000 + bytes.len() as u64 - 0x1000);
             assert_eq!(memory.page(end), Err(MemoryError::Hole(end)));

@@ -109,7 +109,11 @@ impl Live {
         let mut backings = Vec::new();
         let mut slow = None;
         for block in blocks {
-            let size = ranges.iter().filter(|range| range.block == block).map(|range| range.offset + range.size).max();
+            let size = ranges
+                .iter()
+                .filter(|range| range.block == block)
+                .map(|range| range.offset + range.size)
+                .max();
             let Some(size) = size else { continue };
             let found = match (process, layout::host_address(&table, &block)) {
                 (Some(process), Some(address)) => backing(process, address, size),
@@ -124,7 +128,8 @@ impl Live {
             ));
         }
         let outbox = slow.as_ref().map(|_| outbox(ask)).transpose()?;
-        let unproved = process.filter(|_| backings.iter().any(|(_, backing)| !matches!(backing, Backing::Monitor)));
+        let unproved =
+            process.filter(|_| backings.iter().any(|(_, backing)| !matches!(backing, Backing::Monitor)));
         Ok(Self {
             path: path.to_owned(),
             ram: Arc::new(Ram { ranges, backings }),
@@ -186,7 +191,11 @@ impl Live {
         let Ok(found) = memory.page(root) else { return Ok(()) };
         self.offer_dump()?;
         let (_, said) = self.dump_page(root.0)?;
-        if said.page(root).is_ok_and(|said| said == found) { Ok(()) } else { Err(LiveError::OtherMemory(process)) }
+        if said.page(root).is_ok_and(|said| said == found) {
+            Ok(())
+        } else {
+            Err(LiveError::OtherMemory(process))
+        }
     }
 
     /// Hands QEMU the file for the next dump: not while the guest waits, where that can be helped.
@@ -201,7 +210,8 @@ impl Live {
 
     /// The processors, and the page at a physical address.
     fn dump_page(&mut self, address: u64) -> Result<(Vec<Cpu>, ImageMemory<Vec<u8>>), LiveError> {
-        let arguments = json!({ "paging": false, "protocol": "fd:virtuoso", "begin": address, "length": PAGE_SIZE });
+        let arguments =
+            json!({ "paging": false, "protocol": "fd:virtuoso", "begin": address, "length": PAGE_SIZE });
         self.lock().execute("dump-guest-memory", arguments, None)?;
         let mut bytes = Vec::new();
         let read = self.dump.rewind().and_then(|()| (&self.dump).take(MAX_DUMP).read_to_end(&mut bytes));
@@ -259,8 +269,10 @@ fn backing(process: u64, address: u64, size: u64) -> Result<Backing, String> {
 fn shared_file(folder: &Path, mapping: &layout::Mapping) -> Option<File> {
     use std::os::unix::fs::MetadataExt;
     let links = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-    let mut same = links.filter(|link| fs::read_link(link).is_ok_and(|path| path == Path::new(&mapping.path)));
-    let link = same.find(|link| fs::metadata(link).is_ok_and(|meta| meta.is_file() && meta.ino() == mapping.inode))?;
+    let mut same =
+        links.filter(|link| fs::read_link(link).is_ok_and(|path| path == Path::new(&mapping.path)));
+    let link =
+        same.find(|link| fs::metadata(link).is_ok_and(|meta| meta.is_file() && meta.ino() == mapping.inode))?;
     File::open(link).ok()
 }
 
@@ -275,5 +287,6 @@ fn outbox(monitor: &mut dyn Monitor) -> Result<Outbox, LiveError> {
 /// A file that exists in memory only.
 fn memory_file() -> Result<File, LiveError> {
     let made = rustix::fs::memfd_create("virtuoso", MemfdFlags::CLOEXEC);
-    made.map(File::from).map_err(|error| LiveError::Io { what: "creating a file in memory", error: error.into() })
+    made.map(File::from)
+        .map_err(|error| LiveError::Io { what: "creating a file in memory", error: error.into() })
 }

@@ -13,7 +13,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType,
 };
 use serde_json::{Value, json};
 
@@ -30,7 +31,12 @@ pub trait Monitor: Send {
     ///
     /// # Errors
     /// [`MonitorError`]; after any but [`MonitorError::Refused`] nothing more can be asked.
-    fn execute(&mut self, command: &str, arguments: Value, file: Option<&File>) -> Result<Value, MonitorError>;
+    fn execute(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        file: Option<&File>,
+    ) -> Result<Value, MonitorError>;
 }
 
 /// Why QEMU's monitor does not answer.
@@ -69,7 +75,9 @@ impl MonitorError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Connect(error) => match error.kind() {
-                io::ErrorKind::NotFound => "start QEMU with -qmp unix:PATH,server=on,wait=off, or check the path",
+                io::ErrorKind::NotFound => {
+                    "start QEMU with -qmp unix:PATH,server=on,wait=off, or check the path"
+                }
                 io::ErrorKind::ConnectionRefused => "QEMU has ended and left its socket; start it again",
                 io::ErrorKind::PermissionDenied => "run as the user that runs QEMU, or as root",
                 _ => "check that the path is the Unix socket of a QMP monitor",
@@ -105,7 +113,8 @@ impl QmpSocket {
             Err(error) if timed_out(&error) => return Err(MonitorError::Busy),
             Err(error) => return Err(MonitorError::Connect(error)),
         };
-        let is_greeting = serde_json::from_slice::<Value>(&greeting).is_ok_and(|value| value.get("QMP").is_some());
+        let is_greeting =
+            serde_json::from_slice::<Value>(&greeting).is_ok_and(|value| value.get("QMP").is_some());
         if !is_greeting {
             return Err(MonitorError::NotQmp(format!("{:?}", short(&greeting))));
         }
@@ -162,7 +171,12 @@ impl QmpSocket {
 }
 
 impl Monitor for QmpSocket {
-    fn execute(&mut self, command: &str, arguments: Value, file: Option<&File>) -> Result<Value, MonitorError> {
+    fn execute(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        file: Option<&File>,
+    ) -> Result<Value, MonitorError> {
         let lost = |text: String| MonitorError::Lost { command: command.to_owned(), text };
         if self.broken {
             return Err(lost("the connection broke before".to_owned()));
@@ -216,7 +230,8 @@ fn connect(path: &Path, deadline: Instant) -> Result<UnixStream, MonitorError> {
     let failed = |error: rustix::io::Errno| MonitorError::Connect(error.into());
     let address = SocketAddrUnix::new(path).map_err(failed)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed)?;
     loop {
         match rustix::net::connect(&socket, &address) {
             Ok(()) => break,

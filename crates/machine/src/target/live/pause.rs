@@ -131,7 +131,10 @@ impl Pause {
         self.end();
         let end = self.state.end.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(End { mut report, resumed }) = end else {
-            return Err(MonitorError::Lost { command: "cont".to_owned(), text: "nothing is known of it".to_owned() });
+            return Err(MonitorError::Lost {
+                command: "cont".to_owned(),
+                text: "nothing is known of it".to_owned(),
+            });
         };
         resumed?;
         report.problem = self.state.gate.problem();
