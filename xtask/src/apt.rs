@@ -12,6 +12,17 @@ pub fn present() -> bool {
     shell::exists("apt-get") && shell::exists("dpkg-deb")
 }
 
+/// Fails where there is no apt to get `what` with.
+pub fn need(what: &str) -> Result<(), String> {
+    if present() {
+        return Ok(());
+    }
+    Err(format!(
+        "{what}: missing, and this system has no apt to get it with; install it by hand (Debian and Ubuntu \
+         are what set-up knows)"
+    ))
+}
+
 /// Whether a package is installed.
 pub fn installed(package: &str) -> bool {
     shell::output("dpkg-query", &["-W", "-f", "${db:Status-Status}", package])

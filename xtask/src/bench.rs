@@ -4,7 +4,8 @@
 //! one process. The raw figures go to `benches/runs/<date>-<host>.json`, to be committed with a
 //! word on what changed.
 
-use crate::{Outcome, demo, setup};
+use crate::outcome::Outcome;
+use crate::{demo, setup};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,7 +1,8 @@
 //! `cargo xtask bless`: accepts what the text tests print now as what they expect. Read the
 //! difference before committing it.
 
-use crate::{Outcome, shell};
+use crate::outcome::Outcome;
+use crate::shell;
 use std::process::Command;
 
 /// Runs the verb.

@@ -2,7 +2,8 @@
 //!
 //! Runs cargo's own tools and then [`crate::tidy`]; the first failure ends it.
 
-use crate::{Outcome, shell, tidy};
+use crate::outcome::Outcome;
+use crate::{shell, tidy};
 use std::process::Command;
 
 /// Runs the verb.

@@ -4,7 +4,8 @@
 //! of two other guests, one of which has its kernel at a random place. The truth it is compared
 //! with was printed inside that guest.
 
-use crate::{Outcome, setup, shell};
+use crate::outcome::Outcome;
+use crate::{setup, shell};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;

@@ -4,7 +4,8 @@
 //! installed packages. Nothing is installed and no root is needed. The host's own lists and
 //! architectures stay as they are.
 
-use crate::{Outcome, shell};
+use crate::outcome::Outcome;
+use crate::shell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -11,16 +11,16 @@ use testkit::kernel::{DEFAULT, I386, Kernel, marker};
 use testkit::layout;
 use testkit::userland::Userland;
 
+use crate::apt;
 use crate::foreign::{Foreign, unpack_all};
-use crate::setup::need_apt;
-use crate::{Outcome, apt};
+use crate::outcome::Outcome;
 
 /// The guest kernel in the cache, fetched if it is not there.
 pub fn default() -> Result<Kernel, Box<dyn std::error::Error>> {
     if let Ok(kernel) = Kernel::find(DEFAULT) {
         return Ok(kernel);
     }
-    need_apt("the guest kernel")?;
+    apt::need("the guest kernel")?;
     let mut package = kernel_package();
     if package.is_none() {
         println!("setup: apt knows no kernel package, refreshing its lists");

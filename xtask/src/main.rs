@@ -13,6 +13,7 @@ mod demo;
 mod foreign;
 mod kernels;
 mod matrix;
+mod outcome;
 mod setup;
 mod shell;
 mod test;
@@ -20,9 +21,6 @@ mod tidy;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-
-/// What a verb returns: an error is a sentence for the person at the terminal.
-type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Virtuoso's development tasks")]
@@ -47,6 +45,8 @@ enum Verb {
     Bless,
     /// Check formatting, lints, documentation and the layout of the workspace
     Check,
+    /// Check the layout of the workspace only
+    Tidy,
     /// Set up, then run all tests, including the one that boots real guests
     Test,
 }
@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Matrix(arguments) => matrix::run(&arguments),
         Verb::Bless => bless::run(),
         Verb::Check => check::run(),
+        Verb::Tidy => tidy::run(),
         Verb::Test => test::run(),
     };
     match outcome {

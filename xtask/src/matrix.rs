@@ -6,7 +6,8 @@
 //! also learns from one target of a state and is asked about another.
 
 use crate::demo::tool;
-use crate::{Outcome, setup};
+use crate::outcome::Outcome;
+use crate::setup;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write;

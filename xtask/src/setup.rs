@@ -5,7 +5,8 @@
 //! ignored cache without installing it, and builds the guests. When all is there it only looks, and
 //! is done in about a second. It never upgrades what is installed and good enough.
 
-use crate::{Outcome, apt, kernels, shell};
+use crate::outcome::Outcome;
+use crate::{apt, kernels, shell};
 use std::path::Path;
 use testkit::initramfs::{self, Kind};
 use testkit::kernel::{Kernel, OTHERS};
@@ -79,7 +80,7 @@ fn tools() -> Outcome {
     if missing.is_empty() {
         return Ok(());
     }
-    need_apt(&missing.join(", "))?;
+    apt::need(&missing.join(", "))?;
     println!("setup: installing {}", missing.join(", "));
     apt::update()?;
     Ok(apt::install(&missing, None)?)
@@ -92,7 +93,7 @@ fn headers(kernel: &Kernel) -> Outcome {
         return Ok(());
     }
     let package = format!("linux-headers-{}", kernel.release);
-    need_apt(&package)?;
+    apt::need(&package)?;
     if apt::versions(&package).is_empty() {
         apt::update()?;
     }
@@ -133,7 +134,7 @@ fn qemu() -> Outcome {
         Some(old) => println!("setup: QEMU {old} is too old, {wanted} or newer is needed"),
         None => println!("setup: QEMU {wanted} or newer is needed and not there"),
     }
-    need_apt(&format!("QEMU {wanted} or newer"))?;
+    apt::need(&format!("QEMU {wanted} or newer"))?;
     apt::update()?;
     let new_enough = || {
         let versions = apt::versions(PACKAGE).into_iter();
@@ -184,17 +185,6 @@ fn qemu_version() -> Option<String> {
 fn version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.rsplit(':').next()?.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
-/// Fails where there is no apt to get `what` with.
-pub fn need_apt(what: &str) -> Result<(), String> {
-    if apt::present() {
-        return Ok(());
-    }
-    Err(format!(
-        "{what}: missing, and this system has no apt to get it with; install it by hand (Debian and Ubuntu \
-         are what set-up knows)"
-    ))
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! The latter are built for release: the end-to-end test slices and runs whole traces.
 
-use crate::{Outcome, setup, shell};
+use crate::outcome::Outcome;
+use crate::{setup, shell};
 use std::process::Command;
 
 /// Runs the verb.

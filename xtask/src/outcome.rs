@@ -1,0 +1,6 @@
+//! What a verb returns.
+//!
+//! In a file of its own because every verb's file needs it and `main.rs` needs them all.
+
+/// An error is a sentence for the person at the terminal.
+pub type Outcome = Result<(), Box<dyn std::error::Error>>;
