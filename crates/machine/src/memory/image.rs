@@ -24,7 +24,7 @@ const MAX_PADDED: usize = 1 << 14;
 pub struct Segment {
     /// First physical address.
     pub start: PhysAddr,
-    /// Bytes.
+    /// How many bytes it has.
     pub size: u64,
     /// Where in the file, in bytes.
     pub offset: u64,

@@ -1,8 +1,9 @@
 //! The compressions that a page of a dump may have.
 //!
-//! Each decoder writes into one page and never beyond it, so a bomb ends where the page does. A page is whole or it is
-//! none: fewer bytes than a page are refused too. zlib and zstd frames have or may have checksums, which are checked;
-//! LZO and raw Snappy have none, so that a flipped bit in them can go unnoticed.
+//! Each decoder writes into one page and never beyond it, so a bomb ends where the page does. A
+//! page is whole or it is none: fewer bytes than a page are refused too. zlib and zstd frames have
+//! or may have checksums, which are checked; LZO and raw Snappy have none, so that a flipped bit in
+//! them can go unnoticed.
 
 use miniz_oxide::inflate::decompress_slice_iter_to_slice;
 
@@ -15,7 +16,7 @@ pub(super) enum Codec {
     Stored,
     /// RFC 1950.
     Zlib,
-    /// LZO1X.
+    /// LZO1X, without a header.
     Lzo,
     /// Raw Snappy, without frames.
     Snappy,
@@ -24,7 +25,8 @@ pub(super) enum Codec {
 }
 
 impl Codec {
-    /// The codec of `DUMP_DH_COMPRESSED_*` flags, of which one at most is set; bits that say other things are ignored.
+    /// The codec of `DUMP_DH_COMPRESSED_*` flags, of which one at most is set; bits that say other
+    /// things are ignored.
     pub(super) fn from_flags(flags: u32) -> Option<Self> {
         match flags & 0x27 {
             0 => Some(Self::Stored),

@@ -1,7 +1,8 @@
 //! One captured processor.
 //!
-//! Captures differ in what they hold; the register file says what is known. What follows from known state by a rule
-//! of the architecture (CPL, the width of code) is derived here, once, for all formats.
+//! Captures differ in what they hold; the register file says what is known. What follows from known
+//! state by a rule of the architecture (CPL, the width of code) is derived here, once, for all
+//! formats.
 
 use crate::paging::PagingMode;
 use crate::reg::{Reg, RegFile};
@@ -41,8 +42,9 @@ impl Cpu {
         })
     }
 
-    /// Sets the flags and, where CR0 and CS are known, CPL (SDM vol. 3 section 5.5: the low two bits of CS; 0 in real
-    /// mode, 3 in virtual-8086 mode). Of the image only what [`RegFile::set_rflags`] keeps survives.
+    /// Sets the flags and, where CR0 and CS are known, CPL (SDM vol. 3 section 5.5: the low two
+    /// bits of CS; 0 in real mode, 3 in virtual-8086 mode). Of the image only what
+    /// [`RegFile::set_rflags`] keeps survives.
     pub(super) fn set_rflags(&mut self, rflags: u64) {
         self.regs.set_rflags(rflags);
         if let (Some(cr0), Some(cs)) = (self.regs.get(Reg::Cr0), self.regs.get(Reg::Cs)) {

@@ -1,10 +1,11 @@
 //! Processor state as JSON: the side file of raw RAM, and what `target info --json` prints.
 //!
-//! `{"cpus": [{"rax": "0x1", ..., "rip": .., "rflags": .., "cs": {"selector", "limit", "flags", "base"}, ..., "gdt":
-//! {"limit", "base"}, "cr0": .., "efer": .., "kernel_gs_base": ..}]}`. Numbers are strings (`"0x.."` or decimal),
-//! since JSON's own are not exact beyond 2^53; whole JSON numbers are understood as well. Segments are `cs ds es fs
-//! gs ss ldt tr`, tables `gdt idt`; a segment's `flags` are the upper half of its descriptor. Any register of the
-//! register table may appear under its name. Registers that are left out are unknown; names that are not known are
+//! `{"cpus": [{"rax": "0x1", ..., "rip": .., "rflags": .., "cs": {"selector", "limit", "flags",
+//! "base"}, ..., "gdt": {"limit", "base"}, "cr0": .., "efer": .., "kernel_gs_base": ..}]}`. Numbers
+//! are strings (`"0x.."` or decimal), since JSON's own are not exact beyond 2^53; whole JSON
+//! numbers are understood as well. Segments are `cs ds es fs gs ss ldt tr`, tables `gdt idt`; a
+//! segment's `flags` are the upper half of its descriptor. Any register of the register table may
+//! appear under its name. Registers that are left out are unknown; names that are not known are
 //! refused, because a misspelt register would otherwise be missing unnoticed.
 
 use serde_json::{Map, Value};
@@ -45,7 +46,7 @@ pub enum JsonError {
     /// A value that is no number of 64 bits.
     #[error("{name} is {value}, not a 64-bit number such as \"0x1f\"")]
     BadNumber {
-        /// Which.
+        /// The register or field.
         name: String,
         /// What it is, cut to a readable length.
         value: String,

@@ -1,9 +1,10 @@
-//! ELF cores of a whole machine, as QEMU's `dump-guest-memory` and VirtualBox's `dumpvmcore` write them: `PT_LOAD`
-//! segments with physical addresses and one note per processor.
+//! ELF cores of a whole machine, as QEMU's `dump-guest-memory` and VirtualBox's `dumpvmcore` write
+//! them: `PT_LOAD` segments with physical addresses and one note per processor.
 //!
-//! 32-bit files (guests below 4 GiB that are not in long mode) and 64-bit ones are read alike, also with more than
-//! 65534 segments. Only bytes that are in the file count as RAM: what a segment claims beyond its file size is a
-//! device's range, a hole. Cores of processes have no such notes and are refused for that reason.
+//! 32-bit files (guests below 4 GiB that are not in long mode) and 64-bit ones are read alike, also
+//! with more than 65534 segments. Only bytes that are in the file count as RAM: what a segment
+//! claims beyond its file size is a device's range, a hole. Cores of processes have no such notes
+//! and are refused for that reason.
 
 use object::Endianness;
 use object::elf::{self, FileHeader32, FileHeader64};

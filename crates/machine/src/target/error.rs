@@ -50,7 +50,11 @@ pub enum TargetCause {
     #[error("it is {0}, which is not supported")]
     Foreign(&'static str),
     /// Neither an ELF file nor accompanied by processor state.
-    #[error("unknown format: no dump of a kind that is read, and no processor state at {} that would make it raw RAM", .0.display())]
+    #[error(
+        "unknown format: no dump of a kind that is read, and no processor state at {} that would make it \
+         raw RAM",
+        .0.display()
+    )]
     NoCpuFile(PathBuf),
     /// The file with the processors' state cannot be read.
     #[error("cannot read the processor state {}: {source}", path.display())]
@@ -127,7 +131,8 @@ impl TargetCause {
             Self::Empty => "take the dump again, after making room on the disk",
             Self::Foreign(_) => "unpack or convert it, or take an ELF core with QEMU's dump-guest-memory",
             Self::NoCpuFile(_) => {
-                "take an ELF core with QEMU's dump-guest-memory, or name the CPU state of the raw RAM with --cpu-file"
+                "take an ELF core with QEMU's dump-guest-memory, or name the CPU state of the raw RAM with \
+                 --cpu-file"
             }
             Self::CpuFile { .. } => "write the file in the format that target info --json prints",
             Self::NotACore(_) => "give a dump taken with QEMU's dump-guest-memory",

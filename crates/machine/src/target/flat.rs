@@ -1,12 +1,14 @@
 //! The bytes of a dump: a file as it is, or the file that a flattened stream describes.
 //!
-//! A writer that cannot seek (a pipe, a network) says where each piece belongs: a header block with the signature
-//! "makedumpfile", then pieces, each with its place and size as big-endian 64-bit numbers before it, then a piece at
-//! place -1. Format: makedumpfile's `-F`, and the default of QEMU's `dump-guest-memory` for compressed dumps
-//! (`write_start_flat_header` and `write_buffer` in its `dump/dump.c`). Places between the pieces read as zero, as
-//! they do in the sparse file that `makedumpfile -R` makes of the stream.
+//! A writer that cannot seek (a pipe, a network) says where each piece belongs: a header block with
+//! the signature "makedumpfile", then pieces, each with its place and size as big-endian 64-bit
+//! numbers before it, then a piece at place -1. Format: makedumpfile's `-F`, and the default of
+//! QEMU's `dump-guest-memory` for compressed dumps (`write_start_flat_header` and `write_buffer` in
+//! its `dump/dump.c`). Places between the pieces read as zero, as they do in the sparse file that
+//! `makedumpfile -R` makes of the stream.
 //!
-//! Opening walks the pieces, some 16 KiB each, so it costs time and 24 bytes per piece; data stays where it is.
+//! Opening walks the pieces, some 16 KiB each, so it costs time and 24 bytes per piece; data stays
+//! where it is.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -164,7 +166,8 @@ fn pieces(bytes: &[u8]) -> Result<Vec<Piece>, FlatError> {
     }
 }
 
-/// Sorts pieces by place. Where they overlap the later one holds, as if each had been written to a file.
+/// Sorts pieces by place. Where they overlap the later one holds, as if each had been written to a
+/// file.
 fn settle(mut pieces: Vec<Piece>) -> Vec<Piece> {
     let mut sorted = pieces.clone();
     sorted.sort_unstable_by_key(|piece| piece.place);

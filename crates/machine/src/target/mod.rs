@@ -1,10 +1,11 @@
-//! A machine to ask: the memory of a captured guest and the state of its processors, read from files, or from a running
-//! guest while it is paused (`live`).
+//! A machine to ask: the memory of a captured guest and the state of its processors, read from
+//! files, or from a running guest while it is paused (`live`).
 //!
-//! The format is found from the content, not from the name. Opening maps the file and decodes headers and indexes only:
-//! what is compressed is decompressed when it is asked for. Formats read today: ELF cores and compressed kdumps of
-//! QEMU's `dump-guest-memory`, kdumps of makedumpfile, LiME, AVML, and raw RAM; docs/targets.md has the list with what
-//! each was tested against. Captures without processors take them from a side file. Targets are never written.
+//! The format is found from the content, not from the name. Opening maps the file and decodes
+//! headers and indexes only: what is compressed is decompressed when it is asked for. Formats read
+//! today: ELF cores and compressed kdumps of QEMU's `dump-guest-memory`, kdumps of makedumpfile,
+//! LiME, AVML, and raw RAM; docs/targets.md has the list with what each was tested against.
+//! Captures without processors take them from a side file. Targets are never written.
 
 mod codec;
 mod cpu;
@@ -43,10 +44,11 @@ use crate::memory::{GuestMemory, ImageMemory};
 /// How to open a target.
 #[derive(Clone, Debug, Default)]
 pub struct TargetOptions {
-    /// Where the processors' state is, in the format of [`cpus_json`]. Default: what the capture holds, and the target's
-    /// path plus `.cpu.json` where it holds none.
+    /// Where the processors' state is, in the format of [`cpus_json`]. Default: what the capture
+    /// holds, and the target's path plus `.cpu.json` where it holds none.
     pub cpu_file: Option<PathBuf>,
-    /// Open a capture that has no processors, too, and no side file: somebody finds them in memory. A file of no known format is RAM then.
+    /// Open a capture that has no processors, too, and no side file: somebody finds them in memory.
+    /// A file of no known format is RAM then.
     pub without_cpus: bool,
 }
 
@@ -56,7 +58,8 @@ pub struct Target {
     pub mem: Box<dyn GuestMemory>,
     /// The processors in the order of the capture; at least one, unless the options allow none.
     pub cpus: Vec<Cpu>,
-    /// What was read, for people: `"elf64"`, `"kdump-zlib, flattened"`, `"lime"`, `"avml"`, `"raw"` and so on, or how a live guest's RAM is read.
+    /// What was read, for people: `"elf64"`, `"kdump-zlib, flattened"`, `"lime"`, `"avml"`, `"raw"`
+    /// and so on, or how a live guest's RAM is read.
     pub format: &'static str,
     /// Where from.
     pub path: PathBuf,
@@ -65,15 +68,15 @@ pub struct Target {
 impl Target {
     /// Opens a capture for reading.
     ///
-    /// The file must not be modified while the target lives: it is mapped, and a file that another process truncates
-    /// makes the operating system end this one (SIGBUS).
+    /// The file must not be modified while the target lives: it is mapped, and a file that another
+    /// process truncates makes the operating system end this one (SIGBUS).
     pub fn open(path: impl AsRef<Path>, options: &TargetOptions) -> Result<Self, TargetError> {
         let path = path.as_ref();
         open(path, options).map_err(|cause| TargetError { path: path.to_owned(), cause: Box::new(cause) })
     }
 
-    /// The same for bytes in memory, which are called `name` in messages; no file is looked at. `cpus` replace the
-    /// processors of the capture.
+    /// The same for bytes in memory, which are called `name` in messages; no file is looked at.
+    /// `cpus` replace the processors of the capture.
     ///
     /// For tests and fuzzing: what is on a disk is better mapped.
     pub fn from_bytes(
@@ -128,7 +131,8 @@ fn open(path: &Path, options: &TargetOptions) -> Result<Target, TargetCause> {
     })
 }
 
-/// A file and, if it is of VMware, where memory is in it; for a description without memory the file that has it.
+/// A file and, if it is of VMware, where memory is in it; for a description without memory the file
+/// that has it.
 fn with_description(path: &Path, map: FileMap) -> Result<(FileMap, Option<vmware::Layout>), TargetCause> {
     let open = |path: &Path| File::open(path).and_then(|file| FileMap::new(&file));
     if vmware::is_description(map.as_ref()) {
@@ -152,8 +156,8 @@ fn with_description(path: &Path, map: FileMap) -> Result<(FileMap, Option<vmware
     Ok((map, None))
 }
 
-/// Opens bytes, whose `layout` is given if they are of VMware. Processors `given` replace those of the capture; `find`
-/// looks for some where there are none.
+/// Opens bytes, whose `layout` is given if they are of VMware. Processors `given` replace those of
+/// the capture; `find` looks for some where there are none.
 fn decode<B: AsRef<[u8]> + Send + Sync + 'static>(
     bytes: B,
     path: &Path,

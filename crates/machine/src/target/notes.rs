@@ -1,4 +1,5 @@
-//! The ELF notes of a dump that hold processors: in a core's note segment, and in the sub header of a kdump.
+//! The ELF notes of a dump that hold processors: in a core's note segment, and in the sub header of
+//! a kdump.
 
 use object::Endianness;
 use object::elf::{FileHeader32, FileHeader64};

@@ -1,9 +1,9 @@
 //! The processor state in the notes of QEMU's ELF cores.
 //!
-//! The layout is `QEMUCPUState` of QEMU's `target/i386/arch_dump.c`, little-endian, version 1 from 2012 until today;
-//! the kernel GS base was appended later, so its presence follows from the size and not from the version. The same
-//! structure is used for 32- and 64-bit guests. It holds no MSR (no EFER, no LSTAR) and no vector registers: those
-//! stay unknown.
+//! The layout is `QEMUCPUState` of QEMU's `target/i386/arch_dump.c`, little-endian, version 1 from
+//! 2012 until today; the kernel GS base was appended later, so its presence follows from the size
+//! and not from the version. The same structure is used for 32- and 64-bit guests. It holds no MSR
+//! (no EFER, no LSTAR) and no vector registers: those stay unknown.
 
 use super::cpu::{Cpu, SEGMENTS};
 use crate::reg::Reg;

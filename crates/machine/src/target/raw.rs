@@ -1,9 +1,10 @@
-//! Raw RAM: a file whose byte n is the byte at physical address n, with the processors in a side file.
+//! Raw RAM: a file whose byte n is the byte at physical address n, with the processors in a side
+//! file.
 //!
-//! That is what QEMU's `pmemsave 0 SIZE` writes, holes included. A memory back-end file is the same only for guests
-//! without a hole below 4 GiB (RAM up to 2 or 3 GiB, depending on the machine type): beyond, addresses shift and an
-//! ELF core is needed. Nothing in the bytes says that they are RAM, so a file is taken for raw RAM only if its
-//! processor state is there.
+//! That is what QEMU's `pmemsave 0 SIZE` writes, holes included. A memory back-end file is the same
+//! only for guests without a hole below 4 GiB (RAM up to 2 or 3 GiB, depending on the machine
+//! type): beyond, addresses shift and an ELF core is needed. Nothing in the bytes says that they
+//! are RAM, so a file is taken for raw RAM only if its processor state is there.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -22,7 +23,8 @@ const MAX_SIDE_FILE: u64 = 16 << 20;
 /// Memory of which byte n is at physical address n.
 pub(super) fn read<B: AsRef<[u8]>>(bytes: B) -> Result<ImageMemory<B>, TargetCause> {
     let len = bytes.as_ref().len() as u64;
-    // No machine has a part of a page, and reading what was cut off as zeros would make answers of it.
+    // No machine has a part of a page, and reading what was cut off as zeros would make answers of
+    // it.
     if !len.is_multiple_of(PAGE_SIZE) {
         return Err(TargetCause::PartOfAPage(len));
     }

@@ -1,9 +1,10 @@
 //! The processor state in the notes of VirtualBox's cores (`VBoxManage debugvm ... dumpvmcore`).
 //!
-//! A note "VBCORE" states the version of the format; each note "VBCPU" is a `DBGFCORECPU`, little-endian. Source:
-//! VirtualBox's `include/VBox/vmm/dbgfcorefmt.h`, whose versions 0x10005 and 0x10006 differ behind what is read here.
-//! Older versions wrote the hypervisor's own structures and are refused. Implemented from that file; no core of
-//! VirtualBox itself was at hand to compare with.
+//! A note "VBCORE" states the version of the format; each note "VBCPU" is a `DBGFCORECPU`,
+//! little-endian. Source: VirtualBox's `include/VBox/vmm/dbgfcorefmt.h`, whose versions 0x10005 and
+//! 0x10006 differ behind what is read here. Older versions wrote the hypervisor's own structures
+//! and are refused. Implemented from that file; no core of VirtualBox itself was at hand to compare
+//! with.
 
 use super::cpu::{Cpu, SEGMENTS, SegmentRegs};
 use crate::reg::Reg;

@@ -1,13 +1,15 @@
-//! VMware's suspended machines and snapshots with memory: a `.vmss` or `.vmsn` file that describes it, and the memory in
-//! that file or in a `.vmem` file of the same name.
+//! VMware's suspended machines and snapshots with memory: a `.vmss` or `.vmsn` file that describes
+//! it, and the memory in that file or in a `.vmem` file of the same name.
 //!
-//! The description is groups of tags. Of the group "memory" the tags are read that say which pages of the memory file
-//! belong to which physical pages: with RAM beyond the hole below 4 GiB the two differ, and a `.vmem` file alone would
-//! be misread. Sources: crash's `vmware_vmss.c`, Volatility's `vmware.py`. Implemented from them; no file of VMware
-//! itself was at hand to compare with.
+//! The description is groups of tags. Of the group "memory" the tags are read that say which pages
+//! of the memory file belong to which physical pages: with RAM beyond the hole below 4 GiB the two
+//! differ, and a `.vmem` file alone would be misread. Sources: crash's `vmware_vmss.c`,
+//! Volatility's `vmware.py`. Implemented from them; no file of VMware itself was at hand to compare
+//! with.
 //!
-//! Processors are not read: of the tags that hold them, published descriptions lack the segments' bases, without which
-//! nothing runs. Compressed memory and the 32-bit form of the oldest versions are refused.
+//! Processors are not read: of the tags that hold them, published descriptions lack the segments'
+//! bases, without which nothing runs. Compressed memory and the 32-bit form of the oldest versions
+//! are refused.
 
 use std::path::{Path, PathBuf};
 
@@ -37,7 +39,7 @@ pub enum VmwareError {
     Cut {
         /// What should be there.
         what: &'static str,
-        /// Where.
+        /// Where it would begin.
         at: usize,
     },
     /// A snapshot without memory.
@@ -66,7 +68,7 @@ struct Region {
     frame: u32,
     /// First page of the memory file.
     page: u32,
-    /// Pages.
+    /// How many pages.
     size: u32,
 }
 

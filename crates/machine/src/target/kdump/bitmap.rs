@@ -1,7 +1,7 @@
 //! Which pages a kdump has: a bit for each, and how many are set before it.
 //!
-//! A page's descriptor is found by counting the set bits before its own. Counts are kept for every 512 bits, an
-//! eighth of the bitmap's size, so that counting touches one cache line.
+//! A page's descriptor is found by counting the set bits before its own. Counts are kept for every
+//! 512 bits, an eighth of the bitmap's size, so that counting touches one cache line.
 
 use std::ops::Range;
 
@@ -18,7 +18,8 @@ pub(super) struct Bitmap {
 }
 
 impl Bitmap {
-    /// The first `bits` bits of `bytes`, the lowest of each byte first; bits that are not there are clear.
+    /// The first `bits` bits of `bytes`, the lowest of each byte first; bits that are not there are
+    /// clear.
     pub(super) fn new(bytes: &[u8], bits: u64) -> Self {
         let words: Vec<u64> = words(bytes, bits).collect();
         let mut counts = Vec::with_capacity(words.len().div_ceil(STEP / 64));
@@ -48,7 +49,8 @@ impl Bitmap {
         Some(self.counts[bit / STEP] + u64::from(whole + (word & (mask - 1)).count_ones()))
     }
 
-    /// Runs of bits that are set here or in the first `bits` of `other`; `None` if there are more than `limit`.
+    /// Runs of bits that are set here or in the first `bits` of `other`; `None` if there are more
+    /// than `limit`.
     pub(super) fn runs_with(&self, other: &[u8], bits: u64, limit: usize) -> Option<Vec<Range<u64>>> {
         let mut runs: Vec<Range<u64>> = Vec::new();
         for (i, word) in words(other, bits).enumerate() {

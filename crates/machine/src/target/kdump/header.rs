@@ -1,10 +1,11 @@
 //! The headers of a kdump-compressed file.
 //!
-//! Block 0 has the header of "diskdump", whose fields move by the width of the writer's `struct timeval`; then the
-//! sub header with the place of the notes; then two bitmaps; then page descriptors. Sources: makedumpfile's
-//! `IMPLEMENTATION` and `diskdump_mod.h`; `DiskDumpHeader32/64` and `KdumpSubHeader32/64` of QEMU's `dump.h`.
+//! Block 0 has the header of "diskdump", whose fields move by the width of the writer's `struct
+//! timeval`; then the sub header with the place of the notes; then two bitmaps; then page
+//! descriptors. Sources: makedumpfile's `IMPLEMENTATION` and `diskdump_mod.h`;
+//! `DiskDumpHeader32/64` and `KdumpSubHeader32/64` of QEMU's `dump.h`.
 
-use super::KdumpError;
+use super::error::KdumpError;
 use crate::addr::PAGE_SIZE;
 use crate::memory::MAX_PHYS;
 use crate::target::flat::Source;
@@ -50,10 +51,10 @@ const LAYOUTS: [Layout; 2] = [
     Layout { is64: true, status: 424, split: 12, notes: (48, 8), pages: 96 },
     Layout { is64: false, status: 412, split: 8, notes: (32, 4), pages: 72 },
 ];
-/// `utsname.machine`.
+/// Where the machine of the writer's `utsname` is.
 const MACHINE: usize = 272;
-/// How it begins for machines that Linux can dump and that are not x86. Other names say nothing: QEMU 10 writes
-/// "Unknown", earlier versions "x86_64" for 32-bit guests too.
+/// How it begins for machines that Linux can dump and that are not x86. Other names say nothing:
+/// QEMU 10 writes "Unknown", earlier versions "x86_64" for 32-bit guests too.
 const FOREIGN: [&[u8]; 9] =
     [b"aarch64", b"arm", b"ppc", b"s390", b"riscv", b"mips", b"loongarch", b"sparc", b"ia64"];
 
@@ -66,7 +67,8 @@ pub(super) fn parse<B: AsRef<[u8]>>(source: &Source<B>) -> Result<Header, KdumpE
     if FOREIGN.iter().any(|name| machine.starts_with(name)) {
         return Err(KdumpError::Machine(String::from_utf8_lossy(&machine).escape_default().to_string()));
     }
-    // A 16 MiB guest's 32-bit header has 4096 where the other has the block size, but zero in the fields after it.
+    // A 16 MiB guest's 32-bit header has 4096 where the other has the block size, but zero in the
+    // fields after it.
     let fits = |layout: &&Layout| {
         let [block, sub, bitmap] = [4, 8, 12].map(|field| word(layout.status + field));
         u64::from(block) == PAGE_SIZE && sub != 0 && bitmap != 0

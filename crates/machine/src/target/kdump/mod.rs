@@ -1,16 +1,21 @@
-//! kdump-compressed dumps, as QEMU's `dump-guest-memory -z`, `-l` and `-s` and makedumpfile write them, also flattened.
+//! kdump-compressed dumps, as QEMU's `dump-guest-memory -z`, `-l` and `-s` and makedumpfile write
+//! them, also flattened.
 //!
-//! Two bitmaps say which pages are RAM and which of them are in the file; each page in the file has a descriptor with
-//! its place, size and compression. Opening reads headers and bitmaps; pages are decompressed when they are asked for
-//! and then kept, and pages that are stored as they are stay in the mapped file. Processors come from QEMU's notes, as
-//! in an ELF core; a dump that a crashed kernel wrote of itself has none and needs a file of processor state.
+//! Two bitmaps say which pages are RAM and which of them are in the file; each page in the file has
+//! a descriptor with its place, size and compression. Opening reads headers and bitmaps; pages are
+//! decompressed when they are asked for and then kept, and pages that are stored as they are stay
+//! in the mapped file. Processors come from QEMU's notes, as in an ELF core; a dump that a crashed
+//! kernel wrote of itself has none and needs a file of processor state.
 //!
 //! Parts of a split dump are refused. Xen's additions and erased data (`eraseinfo`) are ignored.
 
 mod bitmap;
+mod error;
 mod header;
 
 use std::ops::Range;
+
+pub use error::KdumpError;
 
 use bitmap::Bitmap;
 use header::Header;
@@ -27,47 +32,10 @@ use crate::memory::{GuestMemory, MAX_SEGMENTS, MemoryError, Page, PageStore};
 pub(super) const MAGIC: &[u8] = b"KDUMP   ";
 /// Bytes of a page descriptor.
 const DESCRIPTOR: u64 = 24;
-/// Descriptors at the end whose data is looked for at opening, so that a dump that was cut off is noticed there. All of
-/// them may name one shared page of zeroes; then the cut is noticed at the first page that is missing.
+/// Descriptors at the end whose data is looked for at opening, so that a dump that was cut off is
+/// noticed there. All of them may name one shared page of zeroes; then the cut is noticed at the
+/// first page that is missing.
 const CHECKED: u64 = 1 << 14;
-
-/// Why a kdump cannot be read.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum KdumpError {
-    /// A part lies behind the end.
-    #[error("truncated: {what} would end at byte {end:#x}, the dump ends at {len:#x}")]
-    Cut {
-        /// Which part.
-        what: &'static str,
-        /// Where it would end (saturated).
-        end: u64,
-        /// Where the dump ends.
-        len: u64,
-    },
-    /// Pages of another size.
-    #[error("its blocks have {0} bytes; 4096 are understood")]
-    BlockSize(u32),
-    /// Another architecture.
-    #[error("it is of a machine of the kind {0:?}, not x86")]
-    Machine(String),
-    /// One file of several.
-    #[error("it is a part of a dump that makedumpfile --split divided")]
-    Split,
-    /// Addresses beyond those of the architecture.
-    #[error("it states {0} pages, more than 2^52 bytes have")]
-    TooLarge(u64),
-    /// A bitmap that is too short.
-    #[error("its bitmaps have {bits} bits for {pages} pages")]
-    Bitmap {
-        /// Bits of each.
-        bits: u64,
-        /// Pages it states.
-        pages: u64,
-    },
-    /// Memory in more pieces than any machine's.
-    #[error("its memory has more than {MAX_SEGMENTS} separate ranges")]
-    Scattered,
-}
 
 /// Guest memory in a kdump.
 #[derive(Debug)]

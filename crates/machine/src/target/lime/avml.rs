@@ -1,15 +1,18 @@
-//! Guest memory in an AVML capture: blocks of Snappy frames, decoded frame by frame when they are asked for.
+//! Guest memory in an AVML capture: blocks of Snappy frames, decoded frame by frame when they are
+//! asked for.
 //!
-//! A block is its header, its frames, and eight bytes with the size of the frames. Blocks are therefore found from the
-//! end of the file backwards, two reads for each: 64 GB are 4096 blocks of 16 MiB. The frames of a block are found when
-//! its first page is asked for. A page that lies in one frame, as all do where AVML writes them, is borrowed from the
-//! decoded frame; others are put together.
+//! A block is its header, its frames, and eight bytes with the size of the frames. Blocks are
+//! therefore found from the end of the file backwards, two reads for each: 64 GB are 4096 blocks of
+//! 16 MiB. The frames of a block are found when its first page is asked for. A page that lies in
+//! one frame, as all do where AVML writes them, is borrowed from the decoded frame; others are put
+//! together.
 
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use super::error::LimeError;
 use super::frames::{Frame, Frames, decode};
-use super::{AVML_MAGIC, HEADER, Header, LimeError, header};
+use super::header::{AVML_MAGIC, HEADER, Header, header};
 use crate::addr::{PAGE_SIZE, PhysAddr};
 use crate::memory::{GuestMemory, MAX_SEGMENTS, MemoryError, Page, PageStore, ZERO_PAGE};
 

@@ -1,8 +1,9 @@
 //! The Snappy framing format, as far as finding and decoding single frames needs it.
 //!
-//! A stream is an identifier and chunks: a byte that says what it is, three bytes of length, then for data a checksum
-//! and at most 64 KiB of content, compressed or not (framing_format.txt of the Snappy project). Frames are independent,
-//! so that one page costs one frame. The checksum is checked by the `snap` crate, which gets one frame at a time.
+//! A stream is an identifier and chunks: a byte that says what it is, three bytes of length, then
+//! for data a checksum and at most 64 KiB of content, compressed or not (framing_format.txt of the
+//! Snappy project). Frames are independent, so that one page costs one frame. The checksum is
+//! checked by the `snap` crate, which gets one frame at a time.
 
 use std::io::Read;
 

@@ -1,10 +1,12 @@
-//! Where a live guest's RAM lies: in physical addresses, in QEMU's blocks, in QEMU's address space, in a file.
+//! Where a live guest's RAM lies: in physical addresses, in QEMU's blocks, in QEMU's address space,
+//! in a file.
 //!
-//! Three tables are joined. `info mtree -f` says which physical addresses show which part of which block (that is where
-//! the hole below 4 GiB and pages switched over to firmware are); `info ramblock` where QEMU has mapped each block;
-//! `/proc/PID/maps` which file that is. None of them has a form for programs, so each is read strictly: a line that is
-//! not understood leaves memory out or makes its block readable by slower ways only, and never guesses.
-//! Only the guest's RAM counts (the back ends that `query-memdev` lists), not video memory and firmware.
+//! Three tables are joined. `info mtree -f` says which physical addresses show which part of which
+//! block (that is where the hole below 4 GiB and pages switched over to firmware are); `info
+//! ramblock` where QEMU has mapped each block; `/proc/PID/maps` which file that is. None of them
+//! has a form for programs, so each is read strictly: a line that is not understood leaves memory
+//! out or makes its block readable by slower ways only, and never guesses. Only the guest's RAM
+//! counts (the back ends that `query-memdev` lists), not video memory and firmware.
 
 use crate::addr::PAGE_SIZE;
 use crate::memory::MAX_PHYS;
@@ -129,7 +131,8 @@ mod tests {
     use super::*;
 
     const MTREE: &str = "FlatView #0\n AS \"I/O\", root: io\n Root memory region: io\n  \
-        0000000000000000-0000000000000007 (prio 0, i/o): dma-chan\n\nFlatView #1\n AS \"memory\", root: system\n \
+        0000000000000000-0000000000000007 (prio 0, i/o): dma-chan\n\nFlatView #1\n \
+        AS \"memory\", root: system\n \
         AS \"cpu-memory-0\", root: system\n Root memory region: system\n  \
         0000000000000000-00000000000c2fff (prio 0, ram): ram KVM\n  \
         00000000000c3000-00000000000e7fff (prio 0, rom): ram @00000000000c3000 KVM\n  \
@@ -137,7 +140,8 @@ mod tests {
         00000000fd000000-00000000fdffffff (prio 1, ram): vga.vram\n  \
         00000000fec00000-00000000fec00fff (prio 0, i/o): ioapic\n  \
         00000000fffc0000-00000000ffffffff (prio 0, rom): pc.bios\n  \
-        0000000100000000-00000001ffffffff (prio 0, ram): ram @0000000080000000\n\nFlatView #2\n AS \"cpu-smm-0\"\n  \
+        0000000100000000-00000001ffffffff (prio 0, ram): ram @0000000080000000\n\nFlatView #2\n \
+        AS \"cpu-smm-0\"\n  \
         0000000000000000-00000000ffffffff (prio 0, ram): ram\n";
 
     #[test]
@@ -175,8 +179,10 @@ mod tests {
 
     #[test]
     fn blocks_have_host_addresses() {
-        let table = "              Block Name    PSize              Offset               Used              Total                HVA  RO\n\
-            \x20 /objects/ram    4 KiB  0x0000000000000000 0x000000000c000000 0x000000000c000000 0x00007fe9c3fff000  rw\n";
+        let table = "              Block Name    PSize              Offset               Used  \
+            \x20           Total                HVA  RO\n\
+            \x20 /objects/ram    4 KiB  0x0000000000000000 0x000000000c000000 \
+            0x000000000c000000 0x00007fe9c3fff000  rw\n";
         assert_eq!(host_address(table, "ram"), Some(0x7fe9_c3ff_f000));
         assert_eq!(host_address(table, "am"), None);
         assert_eq!(host_address(&table.replace("HVA", "RO"), "ram"), None);
@@ -184,8 +190,10 @@ mod tests {
 
     #[test]
     fn mappings_hold_all_or_nothing() {
-        let maps = "7f00-7f10 rw-s 00000100 00:01 1203                       /memfd:memory-backend-memfd (deleted)\n\
-            8000-9000 rw-p 00000000 00:00 0 \n9000-a000 rw-p 00000000 00:00 0 \na000-b000 rw-p 00000000 fe:00 7 /tmp/x\n";
+        let maps = "7f00-7f10 rw-s 00000100 00:01 1203                       \
+            /memfd:memory-backend-memfd (deleted)\n\
+            8000-9000 rw-p 00000000 00:00 0 \n9000-a000 rw-p 00000000 00:00 0 \n\
+            a000-b000 rw-p 00000000 fe:00 7 /tmp/x\n";
         let shared = mapping(maps, 0x7f08, 8).unwrap();
         assert_eq!((shared.shared, shared.offset, shared.inode), (true, 0x108, 1203));
         assert_eq!(shared.path, "/memfd:memory-backend-memfd (deleted)");

@@ -1,9 +1,10 @@
 //! The RAM of a paused live guest.
 //!
-//! Three ways lead to a page: a file that QEMU shares (mapped once, read in place), QEMU's own memory through
-//! `/proc/PID/mem`, and QEMU's monitor. The last two bring 64 KiB at a time, which are kept as long as the pause. All is
-//! over when the pause is: from then on every page is absent, so that a run that is still going ends soon, and none
-//! that answers mixes two moments. QEMU's memory is opened for reading only.
+//! Three ways lead to a page: a file that QEMU shares (mapped once, read in place), QEMU's own
+//! memory through `/proc/PID/mem`, and QEMU's monitor. The last two bring 64 KiB at a time, which
+//! are kept as long as the pause. All is over when the pause is: from then on every page is absent,
+//! so that a run that is still going ends soon, and none that answers mixes two moments. QEMU's
+//! memory is opened for reading only.
 
 use std::fs::File;
 use std::ops::Range;
@@ -34,7 +35,7 @@ pub(super) enum Backing {
     },
     /// QEMU's memory; the block begins at address `base`.
     Process {
-        /// `/proc/PID/mem`.
+        /// QEMU's `/proc/PID/mem`.
         file: File,
         /// QEMU's address of the block.
         base: u64,

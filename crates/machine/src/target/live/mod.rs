@@ -1,10 +1,10 @@
 //! A running guest as a target: paused, read, resumed.
 //!
-//! All goes through QEMU's monitor and works alike for TCG and KVM. The processors come from `dump-guest-memory` of a
-//! single page, whose notes are those of any dump: unlike `info registers` they hold the kernel GS base, and unlike the
-//! gdb stub they hold the descriptor tables; it takes a millisecond. RAM is read where QEMU has it (see `memory`).
-//! The guest is never written, and no process is started here: what resumes a guest whose reader dies is the
-//! command's affair.
+//! All goes through QEMU's monitor and works alike for TCG and KVM. The processors come from
+//! `dump-guest-memory` of a single page, whose notes are those of any dump: unlike `info registers`
+//! they hold the kernel GS base, and unlike the gdb stub they hold the descriptor tables; it takes
+//! a millisecond. RAM is read where QEMU has it (see `memory`). The guest is never written, and no
+//! process is started here: what resumes a guest whose reader dies is the command's affair.
 
 mod layout;
 mod memory;
@@ -86,7 +86,8 @@ pub struct Live {
     /// Where QEMU writes dumps of a page.
     dump: File,
     outbox: Option<Arc<Outbox>>,
-    /// QEMU's process where its memory or files are read and that this is the guest's RAM is not yet seen.
+    /// QEMU's process where its memory or files are read and that this is the guest's RAM is not
+    /// yet seen.
     unproved: Option<u64>,
     slow: Option<String>,
 }
@@ -141,7 +142,8 @@ impl Live {
         })
     }
 
-    /// Why memory can be read only through the monitor, if so: some milliseconds for each 64 KiB a run touches.
+    /// Why memory can be read only through the monitor, if so: some milliseconds for each 64 KiB a
+    /// run touches.
     #[must_use]
     pub fn slow(&self) -> Option<&str> {
         self.slow.as_deref()
@@ -156,7 +158,8 @@ impl Live {
         status.get("running").and_then(Value::as_bool).ok_or(LiveError::Answer("query-status"))
     }
 
-    /// Pauses the guest, for at most `limit`, and reads its processors. One that stands still already stays so.
+    /// Pauses the guest, for at most `limit`, and reads its processors. One that stands still
+    /// already stays so.
     ///
     /// # Errors
     /// [`LiveError`]; the guest then runs if it ran before.
@@ -165,7 +168,8 @@ impl Live {
         self.offer_dump()?;
         let began = was_running.then(Instant::now);
         let gate = Arc::new(pause::Gate::open());
-        // Before the order is given: if its answer is lost, the guest may stand still and is to be resumed.
+        // Before the order is given: if its answer is lost, the guest may stand still and is to be
+        // resumed.
         let pause = Pause::new(Arc::clone(&gate), Arc::clone(&self.monitor), began, limit);
         if was_running {
             self.lock().execute("stop", json!({}), None)?;
@@ -185,7 +189,8 @@ impl Live {
         Ok((Target { mem: Box::new(memory), cpus, format, path: self.path.clone() }, pause))
     }
 
-    /// Compares the root of the page tables, which no other guest has alike, with what QEMU says it is.
+    /// Compares the root of the page tables, which no other guest has alike, with what QEMU says it
+    /// is.
     fn prove(&mut self, memory: &LiveMemory, cpus: &[Cpu], process: u64) -> Result<(), LiveError> {
         let root = PhysAddr(cpus.first().and_then(|cpu| cpu.regs.get(Reg::Cr3)).unwrap_or(0) & CR3_ADDRESS);
         let Ok(found) = memory.page(root) else { return Ok(()) };
@@ -220,7 +225,8 @@ impl Live {
         Ok((cpus, mem))
     }
 
-    /// Closes the connection, so that somebody else can have the monitor. Nothing more can be asked.
+    /// Closes the connection, so that somebody else can have the monitor. Nothing more can be
+    /// asked.
     pub fn hang_up(&mut self) {
         *self.lock() = Box::new(HungUp);
     }
@@ -265,7 +271,8 @@ fn backing(process: u64, address: u64, size: u64) -> Result<Backing, String> {
     Ok(Backing::Process { file, base: address })
 }
 
-/// The file of a mapping, among those that the process has open: it may have no name any more, as a memfd has none.
+/// The file of a mapping, among those that the process has open: it may have no name any more, as a
+/// memfd has none.
 fn shared_file(folder: &Path, mapping: &layout::Mapping) -> Option<File> {
     use std::os::unix::fs::MetadataExt;
     let links = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());

@@ -1,8 +1,9 @@
 //! QEMU's monitor protocol (QMP) as a live target needs it: one command, one answer.
 //!
-//! By hand because the protocol is lines of JSON. Every wait has a limit: a monitor serves one client at a time and lets
-//! others hang without a word. Files are handed over with the command, so that QEMU needs no path it may write to.
-//! What happens in the guest (events) is deliberately not looked at: states are asked for.
+//! By hand because the protocol is lines of JSON. Every wait has a limit: a monitor serves one
+//! client at a time and lets others hang without a word. Files are handed over with the command, so
+//! that QEMU needs no path it may write to. What happens in the guest (events) is deliberately not
+//! looked at: states are asked for.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
@@ -27,7 +28,8 @@ const MAX_LINE: usize = 16 << 20;
 
 /// A way to give QEMU's monitor commands.
 pub trait Monitor: Send {
-    /// Runs one command and returns what it returns. `file` goes along with the commands `getfd` and `add-fd`.
+    /// Runs one command and returns what it returns. `file` goes along with the commands `getfd`
+    /// and `add-fd`.
     ///
     /// # Errors
     /// [`MonitorError`]; after any but [`MonitorError::Refused`] nothing more can be asked.
@@ -46,7 +48,10 @@ pub enum MonitorError {
     #[error("cannot connect to QEMU's monitor: {0}")]
     Connect(io::Error),
     /// Connected, and no greeting came.
-    #[error("QEMU's monitor does not greet within {} s: another client is connected to it, or QEMU hangs", GREETING.as_secs())]
+    #[error(
+        "QEMU's monitor does not greet within {} s: another client is connected to it, or QEMU hangs",
+        GREETING.as_secs()
+    )]
     Busy,
     /// Something else listens there.
     #[error("it is no QMP monitor: it says {0}")]
@@ -225,7 +230,8 @@ fn timed_out(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// Connects without ever waiting: `connect` on a Unix socket waits as long as the listener's queue is full.
+/// Connects without ever waiting: `connect` on a Unix socket waits as long as the listener's queue
+/// is full.
 fn connect(path: &Path, deadline: Instant) -> Result<UnixStream, MonitorError> {
     let failed = |error: rustix::io::Errno| MonitorError::Connect(error.into());
     let address = SocketAddrUnix::new(path).map_err(failed)?;

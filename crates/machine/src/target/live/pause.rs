@@ -1,7 +1,8 @@
-//! The pause of a live guest, which ends once, whoever ends it: its owner, its owner's fall, or the clock.
+//! The pause of a live guest, which ends once, whoever ends it: its owner, its owner's fall, or the
+//! clock.
 //!
-//! A guest that stood still before is left so. What happens when the whole process dies is not for this module: see
-//! the command's watchdog.
+//! A guest that stood still before is left so. What happens when the whole process dies is not for
+//! this module: see the command's watchdog.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -44,7 +45,8 @@ impl Gate {
 /// How a pause went.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PauseReport {
-    /// From the moment the guest was told to stop until it had said that it runs; zero for one that stood still before.
+    /// From the moment the guest was told to stop until it had said that it runs; zero for one that
+    /// stood still before.
     pub length: Duration,
     /// Whether the clock ended it: answers of a run that was not over by then are worth nothing.
     pub expired: bool,
