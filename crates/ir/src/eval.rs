@@ -3,6 +3,7 @@
 //! Memory, environment and control belong to whoever runs the operations; everything that is a
 //! function of its operands is here and nowhere else.
 
+use crate::lanes::{eval_lanes, signed};
 use crate::op::{Kind, Width};
 
 /// A pure operation that has no result.
@@ -119,7 +120,7 @@ pub fn eval(kind: Kind, width: Width, a: u64, b: u64, c: u64) -> Result<u64, Eva
         | Kind::VPackU
         | Kind::VMovMask
         | Kind::VShuffle => {
-            return Ok(crate::lanes::eval_lanes(kind, bits, a, b, c));
+            return Ok(eval_lanes(kind, bits, a, b, c));
         }
         Kind::Load
         | Kind::Store
@@ -153,12 +154,6 @@ pub fn eval(kind: Kind, width: Width, a: u64, b: u64, c: u64) -> Result<u64, Eva
         | Kind::Unsupported => return Err(EvalError::NotPure),
     };
     Ok(result & mask)
-}
-
-/// The low `bits` of `value` as a signed number.
-pub(crate) const fn signed(value: u64, bits: u32) -> i64 {
-    let shift = 64 - bits;
-    (value << shift).cast_signed() >> shift
 }
 
 /// Sign-extends the low `bits` (clamped to 1..=64) of `value` to 64 bits.

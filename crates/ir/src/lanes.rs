@@ -1,7 +1,12 @@
 //! The meaning of the lane-wise (`v*`) operations: 64-bit values seen as lanes of `w` bits.
 
-use crate::eval::signed;
 use crate::op::Kind;
+
+/// The low `bits` of `value` as a signed number.
+pub(crate) const fn signed(value: u64, bits: u32) -> i64 {
+    let shift = 64 - bits;
+    (value << shift).cast_signed() >> shift
+}
 
 /// Evaluates a lane-wise operation; `bits` is the lane.
 pub(crate) fn eval_lanes(kind: Kind, bits: u32, a: u64, b: u64, c: u64) -> u64 {

@@ -77,7 +77,7 @@ pub enum Width {
 }
 
 impl Width {
-    /// Bits.
+    /// How many bits it has.
     #[must_use]
     pub const fn bits(self) -> u32 {
         self as u32

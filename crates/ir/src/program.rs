@@ -79,7 +79,7 @@ pub enum Terminator {
     },
     /// A call; the frame gives `restore` and the stack pointer back when it ends.
     Call {
-        /// Whom.
+        /// Who is called.
         callee: Callee,
         /// Holds the stack pointer that the caller has again when the frame ends.
         stack: Var,
@@ -193,7 +193,7 @@ pub struct UserPage {
 pub enum PageContent {
     /// These 4096 bytes.
     Bytes(Vec<u8>),
-    /// Zeros.
+    /// Nothing but zeros.
     Zero,
     /// The target's kernel data at this kernel address: a page the kernel shares with its
     /// processes.

@@ -11,15 +11,15 @@ use crate::op::Var;
 /// What an allocator function does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Action {
-    /// `malloc(size)`.
+    /// Allocates: `malloc(size)`.
     Malloc,
-    /// `calloc(count, size)`.
+    /// Allocates zeroed memory: `calloc(count, size)`.
     Calloc,
-    /// `realloc(old, size)`.
+    /// Moves an allocation: `realloc(old, size)`.
     Realloc,
-    /// `free(old)`.
+    /// Frees an allocation: `free(old)`.
     Free,
-    /// `free(old)` with the result 1.
+    /// Frees one and returns 1.
     Release,
 }
 
