@@ -206,7 +206,7 @@ fn syscall(b: &mut Builder) -> Lifted {
     Some(())
 }
 
-/// EFLAGS.IF.
+/// The interrupt flag, EFLAGS.IF.
 const IF: u64 = 1 << 9;
 
 /// SDM vol. 2, SYSRET; without REX.W it returns to 32-bit code.

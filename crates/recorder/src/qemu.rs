@@ -37,7 +37,7 @@ struct Register {
     _opaque: [u8; 0],
 }
 
-/// `qemu_info_t`.
+/// QEMU's `qemu_info_t`.
 #[repr(C)]
 pub struct Info {
     pub target_name: *const c_char,
@@ -235,7 +235,7 @@ impl Memory {
         Self { info, vaddr }
     }
 
-    /// Bytes.
+    /// How many bytes are accessed.
     pub fn size(&self) -> u8 {
         // SAFETY: inside the memory callback (see `new`).
         1u8.checked_shl(unsafe { qemu_plugin_mem_size_shift(self.info) }).unwrap_or(0)

@@ -140,7 +140,7 @@ pub struct Touches {
 }
 
 impl Touches {
-    /// Both.
+    /// Both sorts of registers.
     pub const ALL: Self = Self { vector: true, system: true };
 
     /// What either of the two may change.

@@ -23,7 +23,7 @@ pub struct State {
 /// Who runs when a guest is paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Running {
-    /// Nobody.
+    /// Nobody: the processor idles.
     Idle,
     /// The process of this name.
     Process(&'static str),
