@@ -8,14 +8,17 @@ use iced_x86::{Mnemonic, OpKind, Register};
 use ir::{Arg, Kind, Width};
 use machine::reg::Reg;
 
-use crate::Mode;
 use crate::builder::{Builder, Lifted, arg};
+use crate::linear::{code_address, next_offset};
 
 /// Lifts the instruction if it is one of this family.
 pub(crate) fn lift(b: &mut Builder) -> Option<Lifted> {
     use Mnemonic as M;
     if b.insn.is_jcc_short_or_near() {
         return Some(jcc(b));
+    }
+    if is_far(b) {
+        return None;
     }
     Some(match b.insn.mnemonic() {
         M::Jmp => jmp(b),
@@ -42,6 +45,12 @@ pub(crate) fn lift(b: &mut Builder) -> Option<Lifted> {
     })
 }
 
+/// Far jumps and calls load a segment: that is another family.
+fn is_far(b: &Builder) -> bool {
+    let insn = b.insn;
+    insn.is_jmp_far() || insn.is_jmp_far_indirect() || insn.is_call_far() || insn.is_call_far_indirect()
+}
+
 fn trap(b: &mut Builder, vector: u64) -> Lifted {
     let next = b.next;
     b.end(Kind::Trap, &[Arg::Const(vector), Arg::Const(next)]);
@@ -62,21 +71,6 @@ fn relative(b: &Builder) -> Lifted<u64> {
     })
 }
 
-/// The linear address of an offset in the code segment.
-pub(crate) fn code_address(b: &mut Builder, width: Width, offset: Arg) -> Arg {
-    if b.mode == Mode::Bits64 {
-        return if width == Width::B64 { offset } else { b.narrow(width, offset) };
-    }
-    let offset = if width < Width::B32 { b.narrow(width, offset) } else { offset };
-    b.add(Width::B32, offset, arg(Reg::CsBase))
-}
-
-/// The offset of the next instruction in the code segment.
-pub(crate) fn next_offset(b: &mut Builder) -> Arg {
-    let next = Arg::Const(b.next);
-    if b.mode == Mode::Bits64 { next } else { b.sub(Width::B32, next, arg(Reg::CsBase)) }
-}
-
 fn jcc(b: &mut Builder) -> Lifted {
     let condition = b.condition(b.insn.condition_code())?;
     let target = relative(b)?;
@@ -85,9 +79,6 @@ fn jcc(b: &mut Builder) -> Lifted {
 }
 
 fn jmp(b: &mut Builder) -> Lifted {
-    if b.insn.is_jmp_far() || b.insn.is_jmp_far_indirect() {
-        return crate::segment::far_jump(b);
-    }
     if let Some(target) = relative(b) {
         b.end(Kind::Jump, &[Arg::Const(target)]);
         return Some(());
@@ -100,9 +91,6 @@ fn jmp(b: &mut Builder) -> Lifted {
 }
 
 fn call(b: &mut Builder) -> Lifted {
-    if b.insn.is_call_far() || b.insn.is_call_far_indirect() {
-        return crate::segment::far_call(b);
-    }
     let (width, target) = match relative(b) {
         Some(target) => (b.stack_operand_width()?, Arg::Const(target)),
         None => {

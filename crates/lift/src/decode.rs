@@ -1,4 +1,4 @@
-//! The entry points: modes, decoding, and which handler an instruction goes to.
+//! The entry points: decoding, and which handler an instruction goes to.
 //!
 //! Decoding is iced-x86's. An instruction no handler takes becomes `Unsupported`; bytes that are no
 //! instruction are an error, so that the caller can tell bad code from a gap in this crate.
@@ -6,42 +6,9 @@
 use iced_x86::{Code, Decoder, DecoderOptions, Formatter, GasFormatter, Instruction, Mnemonic};
 use ir::{Arg, Kind, Op, Var, Width};
 
+use crate::Mode;
 use crate::builder::{Builder, Lifted};
 use crate::{alu, bits, control, fpu, multiply, segment, shift, sse, stack, string, system};
-
-/// The width of code: the D and L bits of the code segment.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Mode {
-    /// Real mode, virtual 8086 mode and 16-bit segments.
-    Bits16,
-    /// 32-bit segments, in legacy and compatibility mode.
-    Bits32,
-    /// Long mode.
-    Bits64,
-}
-
-impl Mode {
-    /// The mode with this many bits: 16, 32 or 64.
-    #[must_use]
-    pub const fn from_bits(bits: u32) -> Option<Mode> {
-        Some(match bits {
-            16 => Mode::Bits16,
-            32 => Mode::Bits32,
-            64 => Mode::Bits64,
-            _ => return None,
-        })
-    }
-
-    /// 16, 32 or 64.
-    #[must_use]
-    pub const fn bits(self) -> u32 {
-        match self {
-            Mode::Bits16 => 16,
-            Mode::Bits32 => 32,
-            Mode::Bits64 => 64,
-        }
-    }
-}
 
 /// A lifted instruction.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -11,7 +11,7 @@ use machine::reg::Reg;
 
 use crate::Mode;
 use crate::builder::{Builder, arg};
-use crate::control::next_offset;
+use crate::linear::next_offset;
 use crate::segment::{base_at, descriptor_base};
 
 /// The low byte of a gate's type field that tells a trap gate, which leaves IF alone.

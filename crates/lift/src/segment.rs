@@ -13,7 +13,7 @@ use machine::reg::Reg;
 
 use crate::Mode;
 use crate::builder::{Builder, Lifted, arg};
-use crate::control::{code_address, next_offset};
+use crate::linear::{code_address, next_offset};
 use crate::operands::segment;
 
 /// Lifts the instruction if it is one of this family.
@@ -25,6 +25,9 @@ pub(crate) fn lift(b: &mut Builder) -> Option<Lifted> {
         M::Lfs => load_pointer(b, Register::FS),
         M::Lgs => load_pointer(b, Register::GS),
         M::Lss => load_pointer(b, Register::SS),
+        // Near ones are taken before.
+        M::Jmp => far_jump(b),
+        M::Call => far_call(b),
         M::Retf => far_return(b),
         M::Iret => interrupt_return(b, Width::B16),
         M::Iretd => interrupt_return(b, Width::B32),
@@ -164,8 +167,8 @@ fn far_pointer(b: &mut Builder, operand: u32) -> Lifted<(Width, Arg, Arg)> {
     }
 }
 
-/// `ljmp`.
-pub(crate) fn far_jump(b: &mut Builder) -> Lifted {
+/// A far jump, `ljmp`.
+fn far_jump(b: &mut Builder) -> Lifted {
     let (width, offset, selector) = far_pointer(b, 0)?;
     let selector = with_cpl(b, selector);
     let target = load_code_segment(b, selector, width, offset);
@@ -173,8 +176,8 @@ pub(crate) fn far_jump(b: &mut Builder) -> Lifted {
     Some(())
 }
 
-/// `lcall`.
-pub(crate) fn far_call(b: &mut Builder) -> Lifted {
+/// A far call, `lcall`.
+fn far_call(b: &mut Builder) -> Lifted {
     let (width, offset, selector) = far_pointer(b, 0)?;
     let selector = with_cpl(b, selector);
     let target = load_code_segment(b, selector, width, offset);

@@ -8,7 +8,7 @@ use ir::{Arg, Kind, Width};
 use machine::reg::Reg;
 
 use crate::builder::{Builder, Lifted, arg};
-use crate::sse::Halves;
+use crate::xmm::Halves;
 
 /// Lifts the instruction if it is one of this family.
 pub(crate) fn lift(b: &mut Builder) -> Option<Lifted> {
