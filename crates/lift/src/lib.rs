@@ -26,6 +26,7 @@
 mod alu;
 mod bits;
 mod builder;
+mod compare;
 mod control;
 mod decode;
 mod flags;
@@ -47,8 +48,9 @@ mod string;
 mod system;
 mod xmm;
 
+pub use compare::{is_padding, same_form};
 pub use decode::{Insn, LiftError, disassemble, lift, lift_process, mnemonic_name};
-pub use flow::{Flow, flow};
+pub use flow::{Control, End, Flow, control, flow};
 pub use gate::is_call_gate;
 pub use mode::Mode;
 pub use names::{absolutes, constants, layout, length, names};
