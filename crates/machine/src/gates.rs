@@ -61,6 +61,28 @@ fn table(
     found
 }
 
+/// By how much the handlers of one boot, `from`, lie elsewhere in another, `to`: every distance that
+/// some vector has, what most have first. Of distances that equally many have, that of the lowest
+/// vector comes first. Both lists are as [`gates`] gives them; vectors that only one has do not
+/// count.
+///
+/// Handlers lie in the kernel's image, so the first distance is the likeliest of the images.
+#[must_use]
+pub fn slides(from: &[(u8, u64)], to: &[(u8, u64)]) -> Vec<u64> {
+    let mut votes: Vec<(u64, usize)> = Vec::new();
+    for &(vector, handler) in to {
+        let Ok(at) = from.binary_search_by_key(&vector, |gate| gate.0) else { continue };
+        let slide = handler.wrapping_sub(from[at].1);
+        match votes.iter_mut().find(|vote| vote.0 == slide) {
+            Some(vote) => vote.1 += 1,
+            None => votes.push((slide, 1)),
+        }
+    }
+    // The sort is stable.
+    votes.sort_by_key(|vote| std::cmp::Reverse(vote.1));
+    votes.into_iter().map(|vote| vote.0).collect()
+}
+
 /// Where one gate leads; `None` if it is absent or no interrupt or trap gate of 32 or 64 bits. A
 /// gate that is not `long` has 8 bytes, the others do not count.
 #[must_use]
@@ -72,4 +94,20 @@ pub fn handler(gate: &[u8; 16], long: bool) -> Option<u64> {
         | u64::from(u16::from_le_bytes([gate[6], gate[7]])) << 16;
     let high = u64::from(u32::from_le_bytes([gate[8], gate[9], gate[10], gate[11]])) << 32;
     Some(if long { low | high } else { low })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::slides;
+
+    #[test]
+    fn the_distance_that_most_gates_have_comes_first() {
+        let from = [(0, 0x1000), (1, 0x2000), (2, 0x3000), (3, 0x4000), (14, 0x5000)];
+        let to = [(0, 0x9000), (1, 0x1000), (2, 0x2000), (4, 0x7777), (14, 0xd000)];
+        // Vectors 0 and 14 moved by 0x8000, 1 and 2 back by 0x1000: the lowest vector decides.
+        assert_eq!(slides(&from, &to), [0x8000, 0x1000u64.wrapping_neg()]);
+        assert_eq!(slides(&from, &to[1..]), [0x1000u64.wrapping_neg(), 0x8000]);
+        assert_eq!(slides(&from, &from), [0]);
+        assert_eq!((slides(&from, &[]), slides(&[], &to)), (vec![], vec![]));
+    }
 }

@@ -15,7 +15,7 @@ pub mod reg;
 pub mod target;
 
 pub use addr::{PAGE_SIZE, PhysAddr, VirtAddr};
-pub use gates::{gates, handler, trap_handlers};
+pub use gates::{gates, handler, slides, trap_handlers};
 pub use memory::{GuestMemory, MemoryError, Page};
 pub use paging::{PagingMode, Translation, translate};
 pub use reg::{EFER_LMA, PROCESS_REGS, Reg, RegFile};

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use machine::paging::root_page;
 use machine::{PhysAddr, Reg, RegFile, VirtAddr};
 use trace::{
     Access, Direction, Header, IdleCell, InsnId, RamRange, Recorded, TraceError, TraceWriter, Variable,
@@ -408,9 +409,10 @@ fn write_out(writer: &mut TraceWriter, ram: &ram::Copy) -> Result<(), TraceError
     ram.pages().try_for_each(|(addr, page)| writer.page(PhysAddr(addr), page))
 }
 
-/// Address space of a CR3: its page directory, without flags and process-context number.
+/// Address space of a CR3. A mark is executed by a process, whose root it is: its page, and not the
+/// pair of pages that the system's root may be in too.
 const fn space(cr3: u64) -> u64 {
-    cr3 & 0x000f_ffff_ffff_f000
+    root_page(cr3).0
 }
 
 /// Marks belong to a process: the system's own code has no variables and no system calls of its

@@ -7,9 +7,11 @@
 
 mod entry;
 mod mode;
+mod space;
 mod walk;
 
 pub use mode::{MissingRegister, PagingMode};
+pub use space::{address_space, beside, root_page};
 pub use walk::{DEFAULT_WALK_LIMIT, Mapping, WalkEnd, WalkSummary, walk};
 
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};

@@ -23,9 +23,10 @@ use serde_json::{Value, json};
 use super::cpu::Cpu;
 use super::error::TargetCause;
 use super::{Target, elf};
-use crate::addr::{PAGE_SIZE, PhysAddr};
+use crate::addr::PAGE_SIZE;
 use crate::map::FileMap;
 use crate::memory::{GuestMemory, ImageMemory};
+use crate::paging::root_page;
 use crate::reg::Reg;
 use memory::{Backing, LiveMemory, Outbox, Ram};
 pub use monitor::{Monitor, MonitorError, QmpSocket, result, resume};
@@ -33,8 +34,6 @@ pub use pause::{Pause, PauseReport};
 
 /// Bytes of a dump of one page: the notes of 4096 processors are some 3 MiB.
 const MAX_DUMP: u64 = 16 << 20;
-/// The address bits of CR3 (SDM vol. 3 table 4-12).
-const CR3_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Why a live guest cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -192,7 +191,7 @@ impl Live {
     /// Compares the root of the page tables, which no other guest has alike, with what QEMU says it
     /// is.
     fn prove(&mut self, memory: &LiveMemory, cpus: &[Cpu], process: u64) -> Result<(), LiveError> {
-        let root = PhysAddr(cpus.first().and_then(|cpu| cpu.regs.get(Reg::Cr3)).unwrap_or(0) & CR3_ADDRESS);
+        let root = root_page(cpus.first().and_then(|cpu| cpu.regs.get(Reg::Cr3)).unwrap_or(0));
         let Ok(found) = memory.page(root) else { return Ok(()) };
         self.offer_dump()?;
         let (_, said) = self.dump_page(root.0)?;
