@@ -61,10 +61,10 @@ fn table(
     found
 }
 
-/// By how much the handlers of one boot, `from`, lie elsewhere in another, `to`: every distance that
-/// some vector has, what most have first. Of distances that equally many have, that of the lowest
-/// vector comes first. Both lists are as [`gates`] gives them; vectors that only one has do not
-/// count.
+/// By how much the handlers of one boot, `from`, lie elsewhere in another, `to`: every distance
+/// that some vector has, what most have first. Of distances that equally many have, that of the
+/// lowest vector comes first. Both lists are as [`gates`] gives them; vectors that only one has do
+/// not count.
 ///
 /// Handlers lie in the kernel's image, so the first distance is the likeliest of the images.
 #[must_use]
