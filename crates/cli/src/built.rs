@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ir::{Program, System};
 use serde_json::json;
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::statistics::{Counts, companion_name, source_line, sources_json};

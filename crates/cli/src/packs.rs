@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use engine::{Outcome, Placed, Run, SliceProgram, Values, WholeProgram, parse_inputs};
 use ir::{Program, System};
 
-use crate::commands::Context;
-use crate::commands::run::{Asked, TargetArgs, slice_or_whole};
+use crate::asked::{Asked, slice_or_whole};
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::live::Opened;
+use crate::target::TargetArgs;
 use crate::{files, output};
 
 /// Directories with programs, `packs` itself and those in it, by name.

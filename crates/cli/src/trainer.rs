@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use slicer::Recording;
 
 use crate::allocators::{Convention, of_c, of_windows};
-use crate::commands::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::imports::{Import, imports};
 use crate::symbols::Symbols;

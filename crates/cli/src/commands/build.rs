@@ -6,10 +6,10 @@ use clap::{Args, ValueEnum};
 use slicer::{BuildOptions, Policy, Recording};
 
 use crate::built::{self, Built};
-use crate::commands::Context;
-use crate::commands::run::parse_input;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::files;
+use crate::inputs::parse_rehearsal;
 use crate::symbols::Symbols;
 use crate::trainer::Trainer;
 use crate::training::{InputTexts, Trained, Wishes, train};
@@ -78,13 +78,6 @@ enum ViewArg {
     Auto,
     /// The paused processor's, with its process's permissions
     Paused,
-}
-
-fn parse_rehearsal(text: &str) -> Result<InputTexts, String> {
-    if text.contains(char::is_whitespace) {
-        return Err("values with white space cannot be rehearsed".to_string());
-    }
-    text.split(',').map(parse_input).collect()
 }
 
 impl From<PolicyArg> for Policy {

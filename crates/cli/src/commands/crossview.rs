@@ -10,10 +10,12 @@ use ir::Program;
 use machine::Target;
 use serde_json::json;
 
-use crate::commands::Context;
-use crate::commands::run::{Asked, TargetArgs, parse_input};
+use crate::asked::Asked;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::inputs::parse_input;
+use crate::target::TargetArgs;
 use crate::{files, format, output};
 
 /// Run programs that compute the same thing by different public interfaces and report what one sees

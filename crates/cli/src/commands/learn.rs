@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 use slicer::{BuildOptions, Policy, Recording};
 use trace::Trace;
 
+use crate::asked::Asked;
 use crate::built::{self, Built};
-use crate::commands::Context;
-use crate::commands::run::Asked;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::training::{InputTexts, Trained, Wishes, record_whole, train};

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::record::{self, Progress, RecordArgs, RecordError, RecordReport};

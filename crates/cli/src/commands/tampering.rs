@@ -8,8 +8,8 @@ use engine::Placed;
 use engine::tampering::{Change, Difference, compare};
 use serde_json::json;
 
-use crate::commands::Context;
-use crate::commands::run::Asked;
+use crate::asked::Asked;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::symbols::Symbols;

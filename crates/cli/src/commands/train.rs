@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use slicer::{BuildOptions, Recording, Start};
 
 use crate::built;
-use crate::commands::Context;
 use crate::commands::record;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::record::{Progress, RecordArgs, RecordError};

@@ -9,10 +9,10 @@ use clap::Args;
 use engine::{Run, Value, Values};
 use serde_json::json;
 
-use crate::commands::Context;
-use crate::commands::run::TargetArgs;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::packs::{Member, Query, choose};
+use crate::target::TargetArgs;
 use crate::{format, output};
 
 /// What all three are asked.

@@ -18,11 +18,13 @@ use serde_json::{Value as Json, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use crate::asked::{Asked, slice_or_whole};
 use crate::changes::compare;
-use crate::commands::Context;
-use crate::commands::run::{Asked, TargetArgs, parse_input, slice_or_whole};
+use crate::context::Context;
 use crate::failure::Failure;
+use crate::inputs::parse_input;
 use crate::live::{Guest, Name, expired};
+use crate::target::TargetArgs;
 use crate::{format, output};
 
 /// How long Ctrl-C may go unnoticed between two rounds.

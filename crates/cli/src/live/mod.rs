@@ -16,7 +16,7 @@ use engine::locate::Located;
 use machine::target::live::{Live, LiveError, Pause, PauseReport};
 use machine::{Cpu, Target};
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;

@@ -15,7 +15,7 @@ use clap::Args;
 use machine::target::live::{Monitor, MonitorError, resume};
 use serde_json::{Value, json};
 
-use super::Name;
+use super::name::Name;
 use crate::exit::Exit;
 use crate::failure::Failure;
 

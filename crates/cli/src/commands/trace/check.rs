@@ -8,7 +8,7 @@ use lift::Mode;
 use serde_json::json;
 use slicer::{CheckReport, Recording};
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::{files, format, output};
