@@ -24,6 +24,7 @@ mod record;
 mod report;
 mod statistics;
 mod symbols;
+mod tampering;
 mod target;
 mod train;
 mod trainer;
