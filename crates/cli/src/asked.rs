@@ -37,7 +37,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// The same without a command line.
+    /// The question that a command line with these values would ask.
     pub const fn new(
         program: PathBuf,
         target: PathBuf,
@@ -47,14 +47,14 @@ impl Asked {
         Self { program, target, inputs, how }
     }
 
-    /// The same with another program.
+    /// The same question, asked with another program.
     #[must_use]
     pub fn with_program(mut self, program: PathBuf) -> Self {
         self.program = program;
         self
     }
 
-    /// The same with those of the inputs that the program has.
+    /// The same question with those of the inputs that the program has.
     #[must_use]
     pub fn with_inputs(mut self, program: &Program, inputs: &[(String, String)]) -> Self {
         let known = |name: &String| program.inputs.iter().any(|field| field.name == *name);
@@ -62,12 +62,12 @@ impl Asked {
         self
     }
 
-    /// The program.
+    /// Reads and verifies the program.
     pub fn program(&self) -> Result<Program, Failure> {
         files::program(&self.program)
     }
 
-    /// Where the program is.
+    /// The path of the program file.
     pub fn program_path(&self) -> &Path {
         &self.program
     }
@@ -77,27 +77,27 @@ impl Asked {
         Name::parse(&self.target).is_some()
     }
 
-    /// Where the target is.
+    /// The target as the user named it: a path, or a live guest's name.
     pub fn target_path(&self) -> &Path {
         &self.target
     }
 
-    /// Something is wrong with the program.
+    /// The failure that names the program file and says what is wrong with it.
     pub fn program_failure(&self, what: &str) -> Failure {
         Failure::file(&self.program, what)
     }
 
-    /// The inputs as bytes.
+    /// The inputs as the bytes that the trainer would have had in its variables.
     pub fn inputs(&self, program: &Program) -> Result<Inputs, Failure> {
         parse_inputs(program, &self.inputs).map_err(|error| Failure::file(&self.program, error))
     }
 
-    /// The target; a live guest is paused from here on.
+    /// Opens the target; a live guest is paused from here on.
     pub fn target(&self, program: &Program, context: Context) -> Result<Opened, Failure> {
         self.how.open(&self.target, program, context)
     }
 
-    /// The target as a run sees it.
+    /// The target as a run sees it: its memory, one processor, and the limits of the run.
     pub fn run<'t>(&self, target: &'t Target) -> Result<Run<'t>, Failure> {
         let cpu = target.cpus.get(self.how.cpu).ok_or_else(|| {
             let last = target.cpus.len().saturating_sub(1);
@@ -113,7 +113,7 @@ impl Asked {
         Ok(Run { memory: &*target.mem, regs: &cpu.regs, env: Environment { tsc: self.how.tsc }, limits })
     }
 
-    /// The companion file; `why` says what for.
+    /// Reads the companion file; `why` says in messages what needs it.
     pub fn companion(&self, program: &Program, why: &str) -> Result<ir::System, Failure> {
         let name = companion_name(&program.system);
         let path = self.how.system.clone().unwrap_or_else(|| self.program.with_file_name(&name));
@@ -155,7 +155,7 @@ impl Asked {
         }
     }
 
-    /// Why a run could not begin.
+    /// The failure that says why a run could not begin, and what to do.
     pub fn failure(&self, error: &RunError) -> Failure {
         match error {
             RunError::Elsewhere { .. } => Failure::new(
@@ -190,8 +190,8 @@ impl Asked {
     }
 }
 
-/// The slice's outcome, or where it stopped and a whole run is at hand that one's; and which it
-/// was.
+/// What the slice comes to, or, where it stops and a whole run is at hand, what that comes to; and
+/// which of them it was: `slice` or `whole`.
 pub fn slice_or_whole(
     slice: &SliceProgram<'_>,
     whole: Option<&mut WholeProgram<'_>>,

@@ -2,17 +2,17 @@
 
 use crate::output::Progress;
 
-/// What every verb gets from the common options.
+/// What the options that all verbs have in common ask for.
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
-    /// Whether to leave out remarks.
+    /// Whether remarks on standard error are left out (`--quiet`).
     pub quiet: bool,
-    /// Progress display.
+    /// Shows on a terminal what is being done; shows nothing under `--quiet`.
     pub progress: Progress,
 }
 
 impl Context {
-    /// Nothing is shown.
+    /// A context in which neither remarks nor progress are shown.
     pub fn silent() -> Self {
         Self { quiet: true, progress: Progress::new(true) }
     }

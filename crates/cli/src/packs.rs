@@ -32,9 +32,9 @@ fn directories(packs: &Path) -> Result<Vec<PathBuf>, Failure> {
 /// A program of the pack that fits a target, and how to ask it.
 pub struct Member {
     asked: Asked,
-    /// The program.
+    /// The program, read and verified.
     pub program: Program,
-    /// What whole runs need, or why it is not there.
+    /// The training system's code, which whole runs need, or why it is not there.
     system: Result<System, Failure>,
 }
 
@@ -75,7 +75,7 @@ impl Member {
         self.asked.run(opened)
     }
 
-    /// Where the program is.
+    /// The path of the program file.
     pub fn path(&self) -> &Path {
         self.asked.program_path()
     }

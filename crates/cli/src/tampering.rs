@@ -49,10 +49,10 @@ struct OwnPatches {
     locks: usize,
 }
 
-/// A place that differs.
+/// A place where the target's code is not the trusted copy's.
 #[derive(Debug)]
 struct Place {
-    /// What the engine found there.
+    /// What the engine found there: the address, both sides' bytes, and what kind of change it is.
     difference: Difference,
     /// The function it lies in, where symbols name one.
     function: Option<String>,

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::live::{Name, Opened};
 use crate::{format, output};
 
-/// How to look at a target.
+/// The options that say how to look at a target.
 #[derive(Args, Clone, Debug)]
 pub struct TargetArgs {
     /// The processor whose view is taken, counted from 0
@@ -86,7 +86,7 @@ impl TargetArgs {
         Ok(opened)
     }
 
-    /// How long a live guest may be paused.
+    /// How long a live guest may be paused (`--max-pause`).
     pub const fn max_pause(&self) -> Duration {
         Duration::from_millis(self.max_pause)
     }

@@ -60,7 +60,7 @@ pub struct BuildArgs {
     json: bool,
 }
 
-/// [`Policy`] on the command line.
+/// The values of `--policy`, one for each [`Policy`].
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PolicyArg {
     /// They always go that way: small, and sometimes silently wrong
@@ -71,7 +71,7 @@ enum PolicyArg {
     Whole,
 }
 
-/// Whose view, on the command line.
+/// The values of `--view`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum ViewArg {
     /// An idle processor's where the answer does not depend on who runs, else the paused one's

@@ -45,7 +45,7 @@ pub struct CrossviewArgs {
     json: bool,
 }
 
-/// An output of a program.
+/// One side of a pair: an output of a program.
 #[derive(Clone, Debug)]
 struct View {
     program: PathBuf,
@@ -116,7 +116,7 @@ impl CrossviewArgs {
         }
     }
 
-    /// What a program sees.
+    /// What a program sees in its output: the elements of a list, the words of a text, or a number.
     fn see(
         &self,
         view: &View,

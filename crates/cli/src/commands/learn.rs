@@ -134,7 +134,7 @@ impl LearnArgs {
         Ok(trained)
     }
 
-    /// The recordings that the program was built from.
+    /// Reads the recordings that the program was built from, each once.
     fn recordings(&self, program: &Program, context: Context) -> Result<Vec<Recording>, Failure> {
         let mut names: Vec<&str> = Vec::new();
         for source in &program.provenance.sources {
@@ -145,7 +145,7 @@ impl LearnArgs {
         names.into_iter().map(|name| self.recording(name, context)).collect()
     }
 
-    /// A recording that the program names.
+    /// Reads a recording that the program names, from its own folder or one given with `--traces`.
     fn recording(&self, name: &str, context: Context) -> Result<Recording, Failure> {
         let own = self.asked.program_path().parent().unwrap_or(Path::new(""));
         let folders: Vec<&Path> =
@@ -192,7 +192,7 @@ fn learned_name(program: &str, bytes: &[u8]) -> String {
     format!("{program}-learned-{hex}.trace")
 }
 
-/// What the program was built with.
+/// What the program was built with, as wishes for building it again; an error says what is unknown.
 fn wishes<'r>(program: &Program, base: Option<&'r Recording>) -> Result<Wishes<'r>, String> {
     let from = &program.provenance;
     let policy = Policy::by_name(&from.policy)
@@ -215,7 +215,7 @@ fn wishes<'r>(program: &Program, base: Option<&'r Recording>) -> Result<Wishes<'
     Ok(Wishes { options, paused: program.view.is_empty(), base, rehearse })
 }
 
-/// Functions keep the names that symbols gave them.
+/// Gives functions of the new program the names that symbols gave them in the old one.
 fn keep_names(old: &Program, new: &mut Program) {
     let names: FxHashMap<u64, &str> =
         old.functions.iter().filter(|it| !it.name.is_empty()).map(|it| (it.pc, it.name.as_str())).collect();

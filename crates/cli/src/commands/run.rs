@@ -82,7 +82,7 @@ impl RunArgs {
         self.finish(&report, context)
     }
 
-    /// Asks the target in the ways that are wanted.
+    /// Asks the target in the ways that the options want, and puts both attempts into the report.
     #[expect(clippy::too_many_arguments, reason = "all of it is made ready before a live guest is paused")]
     fn attempts(
         &self,
@@ -149,7 +149,7 @@ impl RunArgs {
     }
 }
 
-/// The median time of so many calls; `first` when there are none.
+/// The median time of `count` more calls; `first`, the time of a call before them, if `count` is 0.
 fn median(
     first: Duration,
     count: u32,

@@ -49,7 +49,7 @@ impl CheckArgs {
     }
 }
 
-/// Rounded down, so that 100 % means all.
+/// The share of instructions that agreed, in percent, rounded down so that 100 means all.
 fn percent(report: &CheckReport) -> String {
     let hundredths = (report.agreed * 10_000).checked_div(report.instructions).unwrap_or(10_000);
     match (hundredths / 100, hundredths % 100) {
