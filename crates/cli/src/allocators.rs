@@ -10,9 +10,9 @@ use machine::Reg;
 /// A calling convention, as far as arguments are concerned that are integers or pointers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Convention {
-    /// System V AMD64 ABI 3.2.3.
+    /// 64-bit code of Unix systems (System V AMD64 ABI 3.2.3).
     SystemV64,
-    /// 64-bit Windows.
+    /// 64-bit code of Windows.
     Microsoft64,
     /// 32-bit C functions (System V i386 ABI 2.2.3, and Windows).
     Cdecl,
@@ -21,8 +21,8 @@ pub enum Convention {
 }
 
 impl Convention {
-    /// Where the argument `n` is; the first four, of which all but the fourth are in registers
-    /// everywhere in 64-bit code.
+    /// Where the argument `n` is, counted from 0. In 64-bit code `n` is at most 3: the first four
+    /// arguments are in registers, those after them are not known here.
     fn place(self, n: usize) -> Place {
         let register = |of: [Reg; 4]| Place::Register(Var(of[n] as u16));
         match self {
@@ -43,7 +43,7 @@ impl Convention {
     }
 }
 
-/// A C library's function of this name.
+/// What a C library's function of this name does; none if it is no allocator.
 #[must_use]
 pub fn of_c(name: &str, convention: Convention) -> Option<Summary> {
     Some(match name {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ir::{Program, System};
 use serde_json::json;
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::statistics::{Counts, companion_name, source_line, sources_json};
@@ -42,7 +42,7 @@ pub fn write(
     Ok(companion)
 }
 
-/// What stops the making, with the trace's name where there is only one.
+/// The failure of a build, with the trace's name where there is only one.
 pub fn failure(traces: &[PathBuf], error: training::Error) -> Failure {
     let next = match error {
         training::Error::Slicer(slicer::Error::Malformed(_)) => return internal(error),
@@ -58,27 +58,27 @@ pub fn failure(traces: &[PathBuf], error: training::Error) -> Failure {
     }
 }
 
-/// A bug of ours.
+/// The failure of a build that must not happen, whatever the traces are.
 pub fn internal(error: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Internal, format!("{error}; please report it with the traces"))
 }
 
 /// A program file that was just written.
 pub struct Built<'b> {
-    /// Where it is.
+    /// The path of the program file.
     pub file: &'b Path,
-    /// The program.
+    /// The program that the file holds.
     pub program: &'b Program,
-    /// Its size in bytes.
+    /// The size of the program file in bytes.
     pub bytes: usize,
-    /// Its companion file.
+    /// The path of the companion file, which the program names by hash.
     pub companion: &'b Path,
-    /// Whose view it takes.
+    /// Whose view the program takes, and why.
     pub view: View,
 }
 
 impl Built<'_> {
-    /// Prints what it is.
+    /// Prints for people what was built, from what, and how large it is.
     pub fn print(&self) -> Result<(), Failure> {
         let (program, from) = (self.program, &self.program.provenance);
         let counts = Counts::total(program);
@@ -123,7 +123,7 @@ impl Built<'_> {
         Ok(out.flush()?)
     }
 
-    /// Prints the same as one object.
+    /// Prints the same as one JSON object.
     pub fn print_json(&self) -> Result<(), Failure> {
         let (program, from) = (self.program, &self.program.provenance);
         let (view, reason) = match self.view {

@@ -11,16 +11,16 @@ use serde_json::{Value as Json, json};
 
 use crate::format;
 
-/// The outputs that differ.
+/// The outputs in which two answers of one program differ.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Elements of lists: the output, what is new, what is gone.
+    /// Outputs that are lists: name, elements that are new, elements that are gone.
     pub lists: Vec<(String, Vec<Value>, Vec<Value>)>,
-    /// Other outputs: before and now.
+    /// Other outputs: name, value before (none if it was not there), value now.
     pub others: Vec<(String, Option<Value>, Value)>,
 }
 
-/// Compares answers.
+/// Compares two answers of one program.
 #[must_use]
 pub fn compare(before: &Values, now: &Values) -> Changes {
     let mut changes = Changes::default();
@@ -60,13 +60,13 @@ fn key(value: &Value) -> String {
 }
 
 impl Changes {
-    /// Whether nothing differs.
+    /// Whether the two answers are the same, the order of lists aside.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.lists.is_empty() && self.others.is_empty()
     }
 
-    /// For people: each on a line of its own, with a line break before.
+    /// The changes for people: each on a line of its own, with a line break before it.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -87,7 +87,7 @@ impl Changes {
         text
     }
 
-    /// For programs: the fields `new`, `gone` and `changed`.
+    /// Adds the changes to a JSON object, as its fields `new`, `gone` and `changed`.
     pub fn add_to(&self, object: &mut Json) {
         for (field, pick) in [("new", 1), ("gone", 2)] {
             let lists = self.lists.iter().map(|(name, new, gone)| (name, if pick == 1 { new } else { gone }));

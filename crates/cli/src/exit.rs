@@ -4,21 +4,21 @@ use engine::Stopped;
 
 macro_rules! exits {
     ($($(#[$doc:meta])* $name:ident $code:literal $text:literal,)*) => {
-        /// How the command ends.
+        /// How the command ends, by its exit code.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Exit { $($(#[$doc])* $name,)* }
 
         impl Exit {
-            /// Every exit, ascending by code.
+            /// All exits, ascending by code.
             const ALL: &'static [Exit] = &[$(Exit::$name,)*];
 
-            /// The process's exit code.
+            /// The exit code of the process.
             #[must_use]
             pub const fn code(self) -> u8 {
                 match self { $(Exit::$name => $code,)* }
             }
 
-            /// What it means, in one line.
+            /// What the exit code means, in one line.
             const fn meaning(self) -> &'static str {
                 match self { $(Exit::$name => $text,)* }
             }
@@ -27,60 +27,60 @@ macro_rules! exits {
 }
 
 exits! {
-    /// Success.
+    /// The command did what it was asked.
     Done 0 "done; for `run`: the answer is printed",
     /// A file or a value that cannot be used.
     Input 1 "bad input: a file or a value that cannot be used",
-    /// The command line is malformed (clap's own code).
+    /// The command line is malformed; the code is clap's own.
     Usage 2 "bad usage: unknown or missing command-line arguments",
-    /// See [`Stopped::Unexplored`].
+    /// A run ended as [`Stopped::Unexplored`].
     Unexplored 10 "the run left the code that training executed, and no whole run was allowed",
-    /// See [`Stopped::OutOfFuel`].
+    /// A run ended as [`Stopped::OutOfFuel`].
     OutOfFuel 11 "the run used up its budget of operations (--fuel)",
-    /// See [`Stopped::Unmapped`].
+    /// A run ended as [`Stopped::Unmapped`].
     Unmapped 12 "the run touched memory that the target does not map or hold",
-    /// See [`Stopped::NeedsDevice`].
+    /// A run ended as [`Stopped::NeedsDevice`].
     NeedsDevice 13 "the run needs a device or a processor feature that no dump can answer",
-    /// See [`Stopped::Blocked`].
+    /// A run ended as [`Stopped::Blocked`].
     Blocked 14 "the run waits for something that never comes to a paused guest",
-    /// See [`Stopped::Exception`].
+    /// A run ended as [`Stopped::Exception`].
     Exception 15 "the run raised a processor exception",
-    /// See [`Stopped::Unsupported`].
+    /// A run ended as [`Stopped::Unsupported`].
     Unsupported 16 "the run met an instruction that is not modelled",
-    /// See [`Stopped::NoCode`].
+    /// A run ended as [`Stopped::NoCode`].
     NoCode 17 "the run reached code of which training kept no trusted copy",
-    /// See [`Stopped::Limit`].
+    /// A run ended as [`Stopped::Limit`].
     Limit 18 "the run reached a limit on memory or on nested calls",
-    /// A live guest's pause was over first.
+    /// A live guest's pause was over before the run.
     PauseOver 19 "a live guest had to be resumed (--max-pause) before the run was over",
-    /// The target is another system.
+    /// The target runs another system than training did.
     OtherKernel 20 "the target runs another kernel than the program was made from",
-    /// `run --verify` found a difference.
+    /// Two ways to the same answer gave different ones.
     Differ 21 "`run --verify`, `train`: two ways to the same answer give different ones",
-    /// `trace check` found a disagreement.
+    /// `trace check` found instructions that the lifter and the recording disagree on.
     Disagree 22 "`trace check`: an instruction does what the lifter does not expect",
     /// `tampering` found code that the kernel did not change itself.
     Tampered 23 "`tampering`: the target's kernel code has changes that are not the kernel's own",
-    /// `crossview` found a difference.
+    /// `crossview` found what one program sees and another does not.
     Crossview 24 "`crossview`: one program sees what another does not",
-    /// See [`Stopped::Unrepeated`].
+    /// A run ended as [`Stopped::Unrepeated`].
     Unrepeated 25 "the whole run ended without help that the trainer had in training",
     /// `record` found a mark missing or wrong.
     Marks 30 "`record`: nothing was recorded, or a trainer's marks are wrong",
-    /// `record --timeout`.
+    /// The guest of `record` was still running at the time limit.
     Timeout 31 "`record`: the guest was still running at the --timeout",
     /// `record` could not run QEMU.
     Qemu 32 "`record`: QEMU is missing, too old, or could not start the guest",
     /// A live guest's monitor failed during the pause.
     Live 40 "a live guest's monitor failed while the guest was paused",
-    /// A bug of ours.
+    /// Something happened that must not, whatever the input: a bug of ours.
     Internal 70 "internal error: a bug in Virtuoso, please report it",
     /// The reader of the output went away.
     BrokenPipe 141 "the reader of the output went away (as after SIGPIPE)",
 }
 
 impl Exit {
-    /// The exit of a run that stopped.
+    /// The exit of a run that stopped, by where and why it stopped.
     #[must_use]
     pub const fn of(stopped: &Stopped) -> Exit {
         match stopped {

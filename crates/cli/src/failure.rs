@@ -6,10 +6,10 @@ use std::path::Path;
 
 use crate::exit::Exit;
 
-/// A command that failed.
+/// Why a command failed, for its user and for scripts.
 #[derive(Debug)]
 pub struct Failure {
-    /// The exit code.
+    /// The exit code that the process ends with.
     pub exit: Exit,
     /// What is wrong and what to do; empty where everything is printed already.
     text: String,
@@ -22,7 +22,7 @@ impl Failure {
         Self::new(Exit::Input, text)
     }
 
-    /// Bad input in a file.
+    /// Bad input in a file, which the message names first.
     #[must_use]
     pub fn file(path: &Path, text: impl fmt::Display) -> Self {
         Self::input(format!("{}: {text}", path.display()))
@@ -40,14 +40,14 @@ impl Failure {
         Self { exit, text: String::new() }
     }
 
-    /// The same with lines that may tell why.
+    /// The same failure, followed by lines that may tell why.
     #[must_use]
     pub fn because(mut self, lines: &str) -> Self {
         self.text = format!("{}\n{lines}", self.text);
         self
     }
 
-    /// Whether there is nothing left to say.
+    /// Whether all is printed already and nothing is left to say.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.text.is_empty()

@@ -50,7 +50,7 @@ pub fn read(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Reads and verifies a program.
+/// Reads a program file and verifies the program.
 pub fn program(path: &Path) -> Result<Program, Failure> {
     let bytes = read(path, "program (.prog, made by `virtuoso build`)")?;
     Program::from_bytes(&bytes).map_err(|error| match error {
@@ -61,7 +61,7 @@ pub fn program(path: &Path) -> Result<Program, Failure> {
     })
 }
 
-/// Reads a companion file.
+/// Reads a companion file: the code of a training system.
 pub fn system(path: &Path) -> Result<System, Failure> {
     let bytes = read(path, "companion file (.system, made by `virtuoso build`)")?;
     System::from_bytes(&bytes).map_err(|error| match error {
@@ -72,13 +72,13 @@ pub fn system(path: &Path) -> Result<System, Failure> {
     })
 }
 
-/// Opens a trace.
+/// Opens a trace file; its events are read later.
 pub fn trace(path: &Path) -> Result<Trace, Failure> {
     regular(path, "trace (made by `virtuoso record`)")?;
     Trace::open(path).map_err(|error| trace_failure(path, &error))
 }
 
-/// Opens a trace and lifts it.
+/// Opens a trace file, reads its events and lifts its instructions.
 pub fn recording(path: &Path) -> Result<Recording, Failure> {
     let trace = trace(path)?;
     Recording::load(&name(path), trace).map_err(|error| match error {
@@ -97,7 +97,7 @@ pub fn trace_failure(path: &Path, error: &trace::TraceError) -> Failure {
     Failure::file(path, format!("{error}{next}"))
 }
 
-/// A path's last part, for messages and provenance.
+/// The last part of a path, as it stands in messages and in a program's provenance.
 #[must_use]
 pub fn name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())

@@ -9,7 +9,7 @@ use ir::text::{print_op, print_terminator};
 use ir::{Arg, Kind, Op, Var};
 use machine::Reg;
 
-/// Columns that folded lists fill.
+/// The width in columns that folded lists fill.
 const COLUMNS: usize = 100;
 /// Numbers from here on are addresses more likely than counts.
 const ADDRESS: u64 = 1 << 32;
@@ -44,7 +44,7 @@ pub fn located(found: &Located) -> String {
     )
 }
 
-/// A number of things.
+/// A count with its noun, which is in the plural unless the count is 1.
 #[must_use]
 pub fn counted(count: usize, thing: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
@@ -80,7 +80,7 @@ pub fn plain(text: &str) -> Cow<'_, str> {
         .collect()
 }
 
-/// Bytes with a unit.
+/// A number of bytes in the unit that suits it: bytes, KiB, MiB or GiB.
 #[must_use]
 pub fn size(bytes: u64) -> String {
     match bytes {
@@ -91,7 +91,7 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// Bytes in hexadecimal.
+/// Bytes in hexadecimal, two digits each, separated by spaces.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
@@ -113,7 +113,7 @@ pub fn field(field: &Field) -> String {
     plain(&format!("{}:{elem}{count}", field.name)).into_owned()
 }
 
-/// A register's name.
+/// A register's name; `?` where there is no such register.
 #[must_use]
 pub fn register(var: Var) -> &'static str {
     Reg::from_index(var.0.into()).map_or("?", Reg::name)

@@ -10,9 +10,9 @@ use rustc_hash::FxHashMap;
 /// An imported function. Addresses are those of the file: the image may have been loaded elsewhere.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Import {
-    /// Its name.
+    /// The name by which it is imported.
     pub name: String,
-    /// Where the loader writes its address.
+    /// The address of the word into which the loader writes where the function is.
     pub slot: u64,
     /// Jumps through the slot: the compiler's own functions of that name, which nobody but this
     /// executable calls.

@@ -6,14 +6,17 @@
 #![forbid(unsafe_code)]
 
 pub mod allocators;
+mod asked;
 mod built;
 mod changes;
 mod commands;
+mod context;
 mod exit;
 mod failure;
 mod files;
 mod format;
 mod imports;
+mod inputs;
 mod live;
 mod output;
 mod packs;
@@ -21,6 +24,8 @@ mod record;
 mod report;
 mod statistics;
 mod symbols;
+mod tampering;
+mod target;
 mod train;
 mod trainer;
 pub mod training;

@@ -59,7 +59,7 @@ impl Progress {
         result
     }
 
-    /// Begins work of so many steps.
+    /// Begins work of `total` steps, with a bar on a terminal.
     #[must_use]
     pub fn steps(self, total: u64) -> Steps {
         let bar = self.visible.then(|| {
@@ -93,7 +93,7 @@ impl Steps {
         }
     }
 
-    /// A line above the bar.
+    /// Prints a line on standard error, above the bar if there is one.
     pub fn note(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| note(text)),

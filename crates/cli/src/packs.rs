@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use engine::{Outcome, Placed, Run, SliceProgram, Values, WholeProgram, parse_inputs};
 use ir::{Program, System};
 
-use crate::commands::Context;
-use crate::commands::run::{Asked, TargetArgs, slice_or_whole};
+use crate::asked::{Asked, slice_or_whole};
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::live::Opened;
+use crate::target::TargetArgs;
 use crate::{files, output};
 
 /// Directories with programs, `packs` itself and those in it, by name.
@@ -31,9 +32,9 @@ fn directories(packs: &Path) -> Result<Vec<PathBuf>, Failure> {
 /// A program of the pack that fits a target, and how to ask it.
 pub struct Member {
     asked: Asked,
-    /// The program.
+    /// The program, read and verified.
     pub program: Program,
-    /// What whole runs need, or why it is not there.
+    /// The training system's code, which whole runs need, or why it is not there.
     system: Result<System, Failure>,
 }
 
@@ -74,7 +75,7 @@ impl Member {
         self.asked.run(opened)
     }
 
-    /// Where the program is.
+    /// The path of the program file.
     pub fn path(&self) -> &Path {
         self.asked.program_path()
     }

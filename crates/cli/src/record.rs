@@ -25,11 +25,11 @@ use status::{Line, StatusReader};
 /// interface).
 const OLDEST_QEMU: (u32, u32) = (9, 2);
 const PLUGIN: &str = "libvirtuoso_recorder.so";
-/// How often the status file is looked at.
+/// The time between two looks at the status file.
 const POLL: Duration = Duration::from_millis(50);
 /// How long QEMU may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(10);
-/// Lines of QEMU's messages that an error quotes.
+/// How many of the last lines of QEMU's messages an error quotes.
 const QUOTED_LINES: usize = 8;
 
 /// Record trainers running in a QEMU guest
@@ -61,80 +61,80 @@ pub struct RecordArgs {
 pub enum Progress<'a> {
     /// A trainer passed its begin mark.
     Begin(&'a str),
-    /// A trace is complete.
+    /// A trace is complete and has its name.
     Saved(&'a TraceReport),
     /// QEMU or the recorder printed a line.
     Message(&'a str),
 }
 
-/// What was recorded.
+/// What a recording made, as `record --json` prints it.
 #[derive(Debug, Serialize)]
 pub struct RecordReport {
     /// The traces, in the order they were made.
     pub traces: Vec<TraceReport>,
-    /// QEMU's version.
+    /// The emulator and its version, such as `QEMU 10.0.2`.
     pub qemu: String,
-    /// QEMU's exit code, if it ended by itself.
+    /// The exit code of QEMU; none if a signal ended it.
     pub exit_code: Option<i32>,
-    /// Seconds from start to end.
+    /// Seconds from QEMU's start to its end.
     pub seconds: f64,
 }
 
 /// Why nothing, or not everything, was recorded. Complete traces stay, incomplete ones never do.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The program cannot be started.
+    /// The program that should be QEMU cannot be started.
     #[error(
         "{program} is not installed; install QEMU (`cargo xtask setup`, or your distribution's \
          qemu-system-x86)"
     )]
     QemuMissing {
-        /// As given.
+        /// The program as the user named it.
         program: String,
     },
-    /// It starts, but is no QEMU system emulator.
+    /// The program starts, but is no QEMU system emulator.
     #[error(
         "{program} is not a QEMU system emulator ({reason}); give the whole QEMU command line after `--`"
     )]
     NotQemu {
-        /// As given.
+        /// The program as the user named it.
         program: String,
-        /// What it said or did.
+        /// What it said or did instead.
         reason: String,
     },
-    /// Its plugin interface is too old.
+    /// The plugin interface of this QEMU is too old.
     #[error("QEMU {found} is too old: recording needs {}.{} or newer; install one (`cargo xtask setup`)",
         OLDEST_QEMU.0, OLDEST_QEMU.1)]
     QemuTooOld {
-        /// Its version.
+        /// The version that it says it has.
         found: String,
     },
-    /// No recorder.
+    /// The recorder plugin is not there.
     #[error("the recorder {} does not exist; build it (`cargo build --workspace`) or name it with --plugin",
         path.display())]
     PluginMissing {
-        /// Where it was looked for.
+        /// The path where it was looked for.
         path: PathBuf,
     },
     /// The command line has something that recording cannot work with.
     #[error("{0}")]
     CommandLine(#[from] command::CommandError),
-    /// The operating system refused.
+    /// The operating system refused to do something with a file.
     #[error("{action} {}: {source}", path.display())]
     Io {
-        /// What was being done.
+        /// What was being done, as a verb in -ing.
         action: &'static str,
-        /// With which file.
+        /// The file with which it was done.
         path: PathBuf,
-        /// The system's reason.
+        /// The system's reason for refusing.
         source: std::io::Error,
     },
     /// QEMU ended before the guest ran.
     #[error("QEMU could not start the guest ({status}): {messages}")]
     QemuFailed {
-        /// How it ended.
+        /// How QEMU ended.
         status: ExitStatus,
-        /// Its last messages.
+        /// The last lines that QEMU printed on standard error.
         messages: String,
     },
     /// The guest ended and no mark was seen.
@@ -149,19 +149,19 @@ pub enum RecordError {
         /// The recorder's word for it: `unmatched_end`, `missing_end`, `nested_begin`,
         /// `specification`, ...
         kind: String,
-        /// For people.
+        /// What is wrong, for people.
         message: String,
-        /// Complete traces that were kept.
+        /// How many complete traces were kept.
         saved: usize,
     },
-    /// Time is over.
+    /// The guest was still running at the time limit.
     #[error("the guest was still running after {seconds} s{}{}", during(program.as_deref()), kept(*saved))]
     Timeout {
-        /// The limit.
+        /// The time limit in seconds.
         seconds: u64,
-        /// The program being recorded then.
+        /// The program that was being recorded then, if one was.
         program: Option<String>,
-        /// Complete traces that were kept.
+        /// How many complete traces were kept.
         saved: usize,
     },
 }
@@ -281,7 +281,7 @@ fn follow(child: &mut Child) -> Receiver<String> {
     receiver
 }
 
-/// What was heard from QEMU and the plugin.
+/// What was heard from QEMU and the plugin so far, and where more comes from.
 struct Watch {
     status: StatusReader,
     lines: Vec<Line>,
@@ -304,7 +304,7 @@ impl Watch {
         }
     }
 
-    /// QEMU has ended: the last lines.
+    /// Reads what is left of messages and status lines after QEMU has ended.
     fn finish(&mut self, progress: &mut dyn FnMut(&Progress<'_>)) {
         // The pipe closes with QEMU, unless something QEMU started still holds it.
         while let Ok(message) = self.messages.recv_timeout(Duration::from_millis(500)) {

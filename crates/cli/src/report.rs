@@ -14,24 +14,24 @@ use crate::{format, output};
 
 /// One way of running and how it ended.
 pub struct Attempt {
-    /// How it ended.
+    /// How the run ended: an answer, or where it stopped.
     pub outcome: Outcome,
-    /// Operations of a slice, instructions of a whole run.
+    /// How much was executed: operations of a slice, instructions of a whole run.
     pub steps: u64,
-    /// How long it took.
+    /// How long the run took; the median where it was repeated.
     pub time: Duration,
 }
 
-/// Everything `run` found.
+/// Everything that `run` found, before it is printed.
 pub struct Report<'r> {
     program: &'r str,
     target: &'r Path,
     opening: Duration,
-    /// The slice, where it ran.
+    /// The attempt by the slice, where it ran.
     pub slice: Option<Attempt>,
-    /// The whole run, where it ran.
+    /// The attempt by the whole run, where it ran.
     pub whole: Option<Attempt>,
-    /// How long a live guest was paused.
+    /// How long the guest was paused, if it is a live one.
     pub pause: Option<Duration>,
     /// How the processors were found in memory, where the target does not say.
     pub located: Option<Located>,
@@ -61,13 +61,13 @@ impl<'r> Report<'r> {
         answer(self.slice.as_ref()).is_some()
     }
 
-    /// The answer and the way it was obtained.
+    /// The answer and the way it was obtained, `slice` or `whole`.
     fn answer(&self) -> Option<(&Values, &'static str)> {
         let slice = answer(self.slice.as_ref()).map(|values| (values, "slice"));
         slice.or_else(|| answer(self.whole.as_ref()).map(|values| (values, "whole")))
     }
 
-    /// Whether both answered, differently.
+    /// Whether both attempts answered and their answers differ.
     fn differ(&self) -> bool {
         matches!((answer(self.slice.as_ref()), answer(self.whole.as_ref())), (Some(a), Some(b)) if a != b)
     }
@@ -77,7 +77,7 @@ impl<'r> Report<'r> {
         stop(self.whole.as_ref().or(self.slice.as_ref()))
     }
 
-    /// The exit code.
+    /// The exit code that the attempts lead to.
     #[must_use]
     pub fn exit(&self, verify: bool) -> Exit {
         match self.stop() {
@@ -132,7 +132,7 @@ impl<'r> Report<'r> {
         a.0.iter().filter(|(name, value)| b.get(name) != Some(value)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Times taken, as one line.
+    /// The times taken, as one line.
     #[must_use]
     pub fn times(&self) -> String {
         let mut text = format!("opening {:.3} ms", milliseconds(self.opening));
@@ -168,7 +168,7 @@ impl<'r> Report<'r> {
         Ok(out.flush()?)
     }
 
-    /// Everything as one object.
+    /// Everything that was found, as one JSON object.
     #[must_use]
     pub fn json(&self, verify: bool) -> Json {
         let (values, by) = self.answer().map_or((None, None), |(values, by)| (Some(values), Some(by)));

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::format;
 
-/// Counts over functions.
+/// How much code a function or a program has.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Basic blocks.
+    /// The number of basic blocks.
     pub blocks: usize,
-    /// Operations in them.
+    /// The number of operations in these blocks, their ends not counted.
     pub operations: usize,
     /// Conditional branches of which training saw one side only.
     pub guards: usize,
@@ -23,7 +23,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// A function's counts.
+    /// Counts one function's code.
     #[must_use]
     pub fn of(function: &Function) -> Self {
         let mut counts = Self { blocks: function.blocks.len(), ..Self::default() };
@@ -42,7 +42,7 @@ impl Counts {
         counts
     }
 
-    /// A program's counts.
+    /// Counts the code of all of a program's functions.
     #[must_use]
     pub fn total(program: &Program) -> Self {
         program.functions.iter().map(Self::of).fold(Self::default(), |sum, it| Self {
@@ -55,19 +55,19 @@ impl Counts {
     }
 }
 
-/// Pages of the training process by what they hold.
+/// How many pages of the training process a program has, by what they hold.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Serialize)]
 pub struct Pages {
-    /// With bytes of the training process.
+    /// Pages with bytes of the training process.
     pub bytes: usize,
-    /// Zeroed.
+    /// Pages of zeros.
     pub zero: usize,
-    /// The target kernel's own, through its address for them.
+    /// Pages that are the target kernel's own, found by its address for them.
     pub kernel: usize,
 }
 
 impl Pages {
-    /// A program's pages.
+    /// Counts a program's pages.
     #[must_use]
     pub fn of(program: &Program) -> Self {
         let mut pages = Self::default();

@@ -13,7 +13,7 @@ use crate::files;
 /// The farthest an address may lie behind a symbol to be named after it.
 const REACH: u64 = 1 << 20;
 
-/// Function names by address.
+/// Names of functions by their entry addresses.
 #[derive(Default)]
 pub struct Symbols(BTreeMap<u64, String>);
 

@@ -11,22 +11,22 @@ use rustc_hash::FxHashMap;
 use slicer::Recording;
 
 use crate::allocators::{Convention, of_c, of_windows};
-use crate::commands::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::imports::{Import, imports};
 use crate::symbols::Symbols;
 use crate::{files, output};
 
-/// The begin mark (docs/markers.md).
+/// The bytes of the begin mark (docs/markers.md).
 const BEGIN_MARK: [u8; 7] = [0x0f, 0x1f, 0x80, 0x01, 0x00, 0x54, 0x56];
 
-/// What the trainer's executable tells.
+/// What the trainer's executable tells of the process that was recorded.
 pub struct Trainer {
     /// Allocator functions by address in the training process.
     pub summaries: FxHashMap<u64, Summary>,
     /// Why there may be allocators that are not among them.
     no_summaries: Option<&'static str>,
-    /// All its functions' names.
+    /// The names of all its functions, by their addresses in the training process.
     pub symbols: Symbols,
 }
 
@@ -60,7 +60,7 @@ impl Trainer {
         Ok(trainer)
     }
 
-    /// The allocators that an ELF file holds.
+    /// Takes the allocators that an ELF file holds from its symbols.
     fn linked(&mut self, elf: &File<'_>, bias: u64) {
         let convention = if elf.is_64() { Convention::SystemV64 } else { Convention::Cdecl };
         self.summaries = elf
@@ -152,7 +152,7 @@ fn bias(path: &Path, file: &File<'_>, begin: u64) -> Result<u64, Failure> {
     }
 }
 
-/// Offsets of begin marks.
+/// The offsets in code at which begin marks start.
 fn marks(code: &[u8]) -> impl Iterator<Item = usize> + '_ {
     code.windows(BEGIN_MARK.len()).enumerate().filter(|(_, window)| *window == BEGIN_MARK).map(|(at, _)| at)
 }

@@ -24,7 +24,7 @@ pub type InputTexts = Vec<(String, String)>;
 /// Why recordings do not become a program.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The slicer's reason.
+    /// The slicer refuses the recordings.
     #[error(transparent)]
     Slicer(#[from] slicer::Error),
     /// A whole run could not begin.
@@ -39,9 +39,9 @@ pub enum Error {
     /// A rehearsal that the user asked for came to no answer.
     #[error("the rehearsal with {inputs} stopped: {why}")]
     Rehearsal {
-        /// The inputs.
+        /// The inputs as `NAME=VALUE`, separated by spaces.
         inputs: String,
-        /// The outcome.
+        /// The outcome of the run that stopped.
         why: String,
     },
     /// A slice that cannot be trusted.
@@ -57,36 +57,36 @@ pub enum Error {
     NoStart,
 }
 
-/// Whose view a program takes.
+/// The processor whose view a program takes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum View {
-    /// An idle processor's, whatever the paused one does.
+    /// The view of an idle processor, whatever the paused one does.
     Idle,
-    /// The paused processor's; the reason.
+    /// The view of the paused processor; why it is not an idle one's.
     Paused(&'static str),
 }
 
 /// What is wanted of a program.
 #[derive(Clone, Default)]
 pub struct Wishes<'r> {
-    /// Policy and allocators.
+    /// The policy, the allocators, and the cells of the view, which `train` sets.
     pub options: BuildOptions,
-    /// Take the paused processor's view in any case.
+    /// Whether the paused processor's view is taken in any case.
     pub paused: bool,
     /// A recording of the same kernel at another address, to learn from what moves; without one it
     /// is looked for among the recordings.
     pub base: Option<&'r Recording>,
-    /// Rehearse each recording once more with these inputs.
+    /// Inputs with which each recording is rehearsed once more, one list for each rehearsal.
     pub rehearse: Vec<InputTexts>,
 }
 
 /// A program, and how it came about.
 pub struct Trained {
-    /// The program.
+    /// The program, which the verifier accepted.
     pub program: Program,
-    /// The training system's code.
+    /// The training system's code, for the companion file.
     pub system: System,
-    /// Whose view it takes.
+    /// Whose view the program takes, and why.
     pub view: View,
 }
 
@@ -285,7 +285,7 @@ pub fn record_whole(
 struct Tracer {
     writer: TraceWriter,
     ids: FxHashMap<u64, InsnId>,
-    /// The first thing that went wrong.
+    /// The first error of the writer; later ones are not kept.
     error: Option<TraceError>,
 }
 

@@ -6,10 +6,10 @@ use clap::{Args, ValueEnum};
 use slicer::{BuildOptions, Policy, Recording};
 
 use crate::built::{self, Built};
-use crate::commands::Context;
-use crate::commands::run::parse_input;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::files;
+use crate::inputs::parse_rehearsal;
 use crate::symbols::Symbols;
 use crate::trainer::Trainer;
 use crate::training::{InputTexts, Trained, Wishes, train};
@@ -60,7 +60,7 @@ pub struct BuildArgs {
     json: bool,
 }
 
-/// [`Policy`] on the command line.
+/// The values of `--policy`, one for each [`Policy`].
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PolicyArg {
     /// They always go that way: small, and sometimes silently wrong
@@ -71,20 +71,13 @@ enum PolicyArg {
     Whole,
 }
 
-/// Whose view, on the command line.
+/// The values of `--view`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum ViewArg {
     /// An idle processor's where the answer does not depend on who runs, else the paused one's
     Auto,
     /// The paused processor's, with its process's permissions
     Paused,
-}
-
-fn parse_rehearsal(text: &str) -> Result<InputTexts, String> {
-    if text.contains(char::is_whitespace) {
-        return Err("values with white space cannot be rehearsed".to_string());
-    }
-    text.split(',').map(parse_input).collect()
 }
 
 impl From<PolicyArg> for Policy {

@@ -10,10 +10,12 @@ use ir::Program;
 use machine::Target;
 use serde_json::json;
 
-use crate::commands::Context;
-use crate::commands::run::{Asked, TargetArgs, parse_input};
+use crate::asked::Asked;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::inputs::parse_input;
+use crate::target::TargetArgs;
 use crate::{files, format, output};
 
 /// Run programs that compute the same thing by different public interfaces and report what one sees
@@ -43,7 +45,7 @@ pub struct CrossviewArgs {
     json: bool,
 }
 
-/// An output of a program.
+/// One side of a pair: an output of a program.
 #[derive(Clone, Debug)]
 struct View {
     program: PathBuf,
@@ -114,7 +116,7 @@ impl CrossviewArgs {
         }
     }
 
-    /// What a program sees.
+    /// What a program sees in its output: the elements of a list, the words of a text, or a number.
     fn see(
         &self,
         view: &View,

@@ -73,7 +73,7 @@ impl ExplainArgs {
         Ok(out.flush()?)
     }
 
-    /// Numbers of the functions asked for.
+    /// The numbers of the functions asked for, ascending.
     fn chosen(&self, program: &Program) -> Result<Vec<usize>, Failure> {
         let Some(wanted) = &self.function else { return Ok((0..program.functions.len()).collect()) };
         let address = wanted.strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());

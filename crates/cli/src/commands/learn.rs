@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::{Outcome, Placed, SliceProgram};
-use ir::Program;
+use engine::{Inputs, Outcome, Placed, Run, SliceProgram, Values};
+use ir::{Program, System};
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 use slicer::{BuildOptions, Policy, Recording};
 use trace::Trace;
 
+use crate::asked::Asked;
 use crate::built::{self, Built};
-use crate::commands::Context;
-use crate::commands::run::Asked;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::training::{InputTexts, Trained, Wishes, record_whole, train};
@@ -71,47 +71,15 @@ impl LearnArgs {
         let why = format!("the slice stopped ({stopped}), and learning from a whole run");
         let system = self.asked.companion(&program, &why)?;
         let mut recordings = self.recordings(&program, context)?;
-        let header = recordings.iter().map(|it| it.trace.header()).find(|header| !header.whole_run);
-        let header = header.ok_or_else(|| self.asked.program_failure("it names no recording of a guest"))?;
-        let recorded = context
-            .progress
-            .during("whole run", || record_whole(header, &program, &system, &run, &inputs))
-            .map_err(|error| Failure::file(&self.output, error))?;
-        let (values, bytes) = match recorded {
-            (Outcome::Answer(values), bytes) => (values, bytes),
-            (Outcome::Stopped(stopped), _) => {
-                let text = format!(
-                    "nothing was learned, for the whole run stopped: {stopped}; see `virtuoso run --whole`"
-                );
-                return Err(Failure::new(Exit::of(&stopped), text));
-            }
-        };
+        let (values, bytes) = self.whole_run(&recordings, &program, &system, &run, &inputs, context)?;
         let learned = self.output.with_file_name(learned_name(&program.name, &bytes));
         let trace =
             Trace::from_bytes(bytes.as_slice()).map_err(|error| files::trace_failure(&learned, &error))?;
         recordings.push(Recording::load(&files::name(&learned), trace).map_err(built::internal)?);
-
-        let base = match &program.provenance.base {
-            Some(name) => Some(self.recording(name, context)?),
-            None => None,
-        };
-        let wishes = wishes(&program, base.as_ref()).map_err(|why| self.asked.program_failure(&why))?;
-        let trained = context.progress.during("rehearsing and slicing", || train(&recordings, &wishes));
-        let Trained { program: mut new, system, view } =
-            trained.map_err(|error| built::failure(&[], error))?;
-        keep_names(&program, &mut new);
+        let Trained { program: new, system, view } = self.merged(&program, &recordings, context)?;
         let slice = SliceProgram::new(&new).map_err(|error| self.asked.failure(&error.into()))?;
-        match slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?.0 {
-            Outcome::Answer(answer) if answer == values => {}
-            Outcome::Answer(_) => {
-                let text = "nothing was written, for the new slice and the whole run give different answers; \
-                    please report it";
-                return Err(Failure::new(Exit::Differ, text));
-            }
-            Outcome::Stopped(stopped) => {
-                output::note(&format!("the new slice still stops on this target: {stopped}"));
-            }
-        }
+        let (outcome, _) = slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?;
+        judge(&outcome, &values)?;
         target.resume()?;
         files::write(&learned, &bytes)?;
         let encoded = new.to_bytes().map_err(built::internal)?;
@@ -121,7 +89,52 @@ impl LearnArgs {
         if self.json { built.print_json() } else { built.print() }
     }
 
-    /// The recordings that the program was built from.
+    /// The whole run over the target: what it answers, and the bytes of its trace.
+    fn whole_run(
+        &self,
+        recordings: &[Recording],
+        program: &Program,
+        system: &System,
+        run: &Run<'_>,
+        inputs: &Inputs,
+        context: Context,
+    ) -> Result<(Values, Vec<u8>), Failure> {
+        let header = recordings.iter().map(|it| it.trace.header()).find(|header| !header.whole_run);
+        let header = header.ok_or_else(|| self.asked.program_failure("it names no recording of a guest"))?;
+        let recorded = context
+            .progress
+            .during("whole run", || record_whole(header, program, system, run, inputs))
+            .map_err(|error| Failure::file(&self.output, error))?;
+        match recorded {
+            (Outcome::Answer(values), bytes) => Ok((values, bytes)),
+            (Outcome::Stopped(stopped), _) => {
+                let text = format!(
+                    "nothing was learned, for the whole run stopped: {stopped}; see `virtuoso run --whole`"
+                );
+                Err(Failure::new(Exit::of(&stopped), text))
+            }
+        }
+    }
+
+    /// The program built again as it was, from the recordings given.
+    fn merged(
+        &self,
+        program: &Program,
+        recordings: &[Recording],
+        context: Context,
+    ) -> Result<Trained, Failure> {
+        let base = match &program.provenance.base {
+            Some(name) => Some(self.recording(name, context)?),
+            None => None,
+        };
+        let wishes = wishes(program, base.as_ref()).map_err(|why| self.asked.program_failure(&why))?;
+        let trained = context.progress.during("rehearsing and slicing", || train(recordings, &wishes));
+        let mut trained = trained.map_err(|error| built::failure(&[], error))?;
+        keep_names(program, &mut trained.program);
+        Ok(trained)
+    }
+
+    /// Reads the recordings that the program was built from, each once.
     fn recordings(&self, program: &Program, context: Context) -> Result<Vec<Recording>, Failure> {
         let mut names: Vec<&str> = Vec::new();
         for source in &program.provenance.sources {
@@ -132,7 +145,7 @@ impl LearnArgs {
         names.into_iter().map(|name| self.recording(name, context)).collect()
     }
 
-    /// A recording that the program names.
+    /// Reads a recording that the program names, from its own folder or one given with `--traces`.
     fn recording(&self, name: &str, context: Context) -> Result<Recording, Failure> {
         let own = self.asked.program_path().parent().unwrap_or(Path::new(""));
         let folders: Vec<&Path> =
@@ -151,6 +164,27 @@ impl LearnArgs {
     }
 }
 
+/// Refuses a new program whose slice does not give the whole run's answer on the target that was
+/// learned from. A build follows new code for a limited number of rounds, so the slice may still
+/// stop there.
+fn judge(outcome: &Outcome, whole: &Values) -> Result<(), Failure> {
+    match outcome {
+        Outcome::Answer(answer) if answer == whole => Ok(()),
+        Outcome::Answer(_) => {
+            let text = "nothing was written, for the new slice and the whole run give different answers; \
+                please report it";
+            Err(Failure::new(Exit::Differ, text))
+        }
+        Outcome::Stopped(stopped) => {
+            let text = format!(
+                "nothing was written, for the new slice still stops on this target: {stopped}; ask the \
+                 program you have with `virtuoso run`, whose whole run answers"
+            );
+            Err(Failure::new(Exit::of(stopped), text))
+        }
+    }
+}
+
 /// The name of a learned trace; the same run has the same name.
 fn learned_name(program: &str, bytes: &[u8]) -> String {
     let hash = Sha256::digest(bytes);
@@ -158,7 +192,7 @@ fn learned_name(program: &str, bytes: &[u8]) -> String {
     format!("{program}-learned-{hex}.trace")
 }
 
-/// What the program was built with.
+/// What the program was built with, as wishes for building it again; an error says what is unknown.
 fn wishes<'r>(program: &Program, base: Option<&'r Recording>) -> Result<Wishes<'r>, String> {
     let from = &program.provenance;
     let policy = Policy::by_name(&from.policy)
@@ -181,7 +215,7 @@ fn wishes<'r>(program: &Program, base: Option<&'r Recording>) -> Result<Wishes<'
     Ok(Wishes { options, paused: program.view.is_empty(), base, rehearse })
 }
 
-/// Functions keep the names that symbols gave them.
+/// Gives functions of the new program the names that symbols gave them in the old one.
 fn keep_names(old: &Program, new: &mut Program) {
     let names: FxHashMap<u64, &str> =
         old.functions.iter().filter(|it| !it.name.is_empty()).map(|it| (it.pc, it.name.as_str())).collect();
@@ -189,5 +223,28 @@ fn keep_names(old: &Program, new: &mut Program) {
         if let Some(name) = names.get(&function.pc) {
             function.name = (*name).to_string();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::{Stopped, Value};
+
+    use super::*;
+
+    #[test]
+    fn only_the_whole_runs_answer_is_written() {
+        let values = |pid: u64| Values(vec![("pid".to_owned(), Value::Unsigned(pid))]);
+        let refused = |outcome: Outcome| {
+            judge(&outcome, &values(1)).map_err(|failure| (failure.exit, failure.to_string()))
+        };
+        assert_eq!(refused(Outcome::Answer(values(1))), Ok(()));
+        let (exit, text) = refused(Outcome::Answer(values(2))).unwrap_err();
+        assert_eq!(exit, Exit::Differ);
+        assert!(text.contains("different answers"), "{text}");
+        let stopped = Stopped::Unexplored { at: 0x10, to: 0x20 };
+        let (exit, text) = refused(Outcome::Stopped(stopped)).unwrap_err();
+        assert_eq!(exit, Exit::Unexplored);
+        assert!(text.contains("nothing was written") && text.contains("still stops"), "{text}");
     }
 }

@@ -15,6 +15,7 @@ mod watch;
 
 use clap::{Parser, Subcommand};
 
+use crate::context::Context;
 use crate::exit;
 use crate::failure::Failure;
 use crate::live::watchdog::ResumeArgs;
@@ -51,22 +52,6 @@ enum Verb {
     Time(views::TimeArgs),
     #[command(hide = true)]
     ResumeWhenClosed(ResumeArgs),
-}
-
-/// What every verb gets from the common options.
-#[derive(Clone, Copy, Debug)]
-pub struct Context {
-    /// Whether to leave out remarks.
-    pub quiet: bool,
-    /// Progress display.
-    pub progress: Progress,
-}
-
-impl Context {
-    /// Nothing is shown.
-    pub fn silent() -> Self {
-        Self { quiet: true, progress: Progress::new(true) }
-    }
 }
 
 impl Cli {

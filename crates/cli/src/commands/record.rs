@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::record::{self, Progress, RecordArgs, RecordError, RecordReport};
@@ -64,12 +64,12 @@ fn print(report: &RecordReport) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// What stops a recording.
+/// The failure of a recording, with the exit code of its kind.
 pub fn failure(error: &RecordError) -> Failure {
     Failure::new(exit(error), error)
 }
 
-/// What a script is told.
+/// The exit code of a kind of failure.
 const fn exit(error: &RecordError) -> Exit {
     match error {
         RecordError::NoMarks | RecordError::Marks { .. } => Exit::Marks,

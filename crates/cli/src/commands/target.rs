@@ -1,16 +1,16 @@
-//! `virtuoso target`: looks at captured machines and live guests, and opens both for every verb.
+//! `virtuoso target`: looks at captured machines and live guests.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use machine::target::cpus_json;
-use machine::{Cpu, PagingMode, Reg, Target, TargetOptions};
+use machine::{Cpu, PagingMode, Reg};
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::failure::Failure;
-use crate::live::{Name, Opened};
+use crate::target::open;
 use crate::{format, output};
 
 /// Look at captured machines and live guests
@@ -82,26 +82,6 @@ impl InfoArgs {
 
 /// The longest pause for looking at a live guest, which takes some milliseconds.
 const INFO_PAUSE: Duration = Duration::from_secs(5);
-
-/// Opens a target: a dump, which may hold no processors, with or without a file of processor state,
-/// or a live guest, which is paused for `limit` at most.
-pub fn open(
-    path: &Path,
-    cpu_file: Option<&Path>,
-    limit: Duration,
-    context: Context,
-) -> Result<Opened, Failure> {
-    match Name::parse(path) {
-        Some(_) if cpu_file.is_some() => {
-            Err(Failure::file(path, "a live guest has its own processor state; leave --cpu-file out"))
-        }
-        Some(name) => Opened::live(&name, path, limit, context),
-        None => {
-            let options = TargetOptions { cpu_file: cpu_file.map(Path::to_owned), without_cpus: true };
-            Target::open(path, &options).map(Opened::dump).map_err(Failure::input)
-        }
-    }
-}
 
 fn describe(cpu: &Cpu) -> String {
     let reg =

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use slicer::{BuildOptions, Recording, Start};
 
 use crate::built;
-use crate::commands::Context;
 use crate::commands::record;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::record::{Progress, RecordArgs, RecordError};
@@ -166,7 +166,7 @@ impl TrainArgs {
         }
     }
 
-    /// Boots a guest under the recorder; the traces of each program.
+    /// Boots a guest under the recorder; gives the traces of each program by its name.
     fn boot(
         &self,
         boot: Boot,
@@ -305,7 +305,7 @@ impl TrainArgs {
     }
 }
 
-/// The last lines of a console.
+/// The last ten lines of a console that are not empty.
 fn tail(printed: &str) -> String {
     let lines: Vec<&str> = printed.lines().filter(|line| !line.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(10)..].join("\n")
@@ -365,7 +365,7 @@ impl Traces {
 impl Drop for Traces {
     fn drop(&mut self) {
         if !self.keep {
-            // What is left behind at worst the user sees.
+            // Best effort: what cannot be removed lies in the user's own directory.
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }

@@ -9,13 +9,13 @@ use clap::Args;
 use engine::{Run, Value, Values};
 use serde_json::json;
 
-use crate::commands::Context;
-use crate::commands::run::TargetArgs;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::packs::{Member, Query, choose};
+use crate::target::TargetArgs;
 use crate::{format, output};
 
-/// What all three are asked.
+/// The options that `ps`, `lsmod` and `time` share.
 #[derive(Args, Debug)]
 struct Common {
     /// A dump of a paused guest, or a live guest: qmp:SOCKET or libvirt:DOMAIN
@@ -62,7 +62,7 @@ impl Common {
 
 /// A list of numbers by one program, and a text for each by another of the same pack.
 struct Table {
-    /// Name of the whole in JSON.
+    /// The name of the whole table in JSON.
     name: &'static str,
     /// The program of the list, and its output.
     list: (&'static str, &'static str),
@@ -70,7 +70,7 @@ struct Table {
     /// too.
     texts: (&'static str, &'static str, &'static str),
     heads: (&'static str, &'static str),
-    /// The number as people read it.
+    /// Writes the number as people read it.
     show: fn(u64) -> String,
 }
 

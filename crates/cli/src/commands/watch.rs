@@ -18,14 +18,16 @@ use serde_json::{Value as Json, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use crate::asked::{Asked, slice_or_whole};
 use crate::changes::compare;
-use crate::commands::Context;
-use crate::commands::run::{Asked, TargetArgs, parse_input, slice_or_whole};
+use crate::context::Context;
 use crate::failure::Failure;
+use crate::inputs::parse_input;
 use crate::live::{Guest, Name, expired};
+use crate::target::TargetArgs;
 use crate::{format, output};
 
-/// How long Ctrl-C may go unnoticed between two rounds.
+/// How long Ctrl-C may go unnoticed between two rounds, at most.
 const NAP: Duration = Duration::from_millis(50);
 
 /// Run programs over a live guest at an interval and print what changed
@@ -93,7 +95,7 @@ enum Given {
         stopped: Stopped,
         by: &'static str,
     },
-    /// The pause was over first.
+    /// The pause was over before the program had an answer.
     TooLate,
 }
 
@@ -108,14 +110,14 @@ impl Watched<'_> {
     }
 }
 
-/// The rounds so far.
+/// Counts over the rounds so far.
 #[derive(Default)]
 struct Tally {
     rounds: u64,
     changed: u64,
     unanswered: u64,
     too_late: u64,
-    /// In microseconds.
+    /// The length of each pause in microseconds, in the order of the rounds.
     pauses: Vec<u32>,
 }
 
@@ -124,7 +126,7 @@ impl Tally {
         self.pauses.push(u32::try_from(length.as_micros()).unwrap_or(u32::MAX));
     }
 
-    /// Median and maximum in milliseconds.
+    /// Median and maximum of the pauses in milliseconds; 0 before the first round.
     fn lengths(&self) -> (f64, f64) {
         let mut sorted = self.pauses.clone();
         sorted.sort_unstable();
@@ -210,7 +212,7 @@ impl WatchArgs {
             let report = guest.resume(pause)?;
             tally.rounds += 1;
             tally.pause(report.length);
-            // What went wrong in a round whose pause was over too early is of no interest.
+            // A pause that was over too early is the cause of whatever went wrong in its round.
             let given = match given {
                 _ if report.expired => watched.iter().map(|_| Given::TooLate).collect(),
                 given => given?,
@@ -312,7 +314,7 @@ impl WatchArgs {
     }
 }
 
-/// What all programs say about one moment.
+/// Asks all programs about one moment of the guest.
 fn ask_all(watched: &mut [Watched<'_>], target: &Target) -> Result<Vec<Given>, Failure> {
     watched
         .iter_mut()
@@ -323,7 +325,7 @@ fn ask_all(watched: &mut [Watched<'_>], target: &Target) -> Result<Vec<Given>, F
         .collect()
 }
 
-/// To three places.
+/// A number with three places behind the point.
 fn round(number: f64) -> Json {
     json!((number * 1e3).round() / 1e3)
 }

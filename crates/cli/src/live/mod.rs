@@ -16,7 +16,7 @@ use engine::locate::Located;
 use machine::target::live::{Live, LiveError, Pause, PauseReport};
 use machine::{Cpu, Target};
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
@@ -39,7 +39,7 @@ impl Deref for Opened {
 }
 
 impl Opened {
-    /// A dump.
+    /// A target that was read from a dump and needs no pause.
     pub const fn dump(target: Target) -> Self {
         Self { target, paused: None, located: None }
     }
@@ -101,7 +101,7 @@ pub fn expired(path: &Path, report: &PauseReport) -> String {
     )
 }
 
-/// A connected live guest.
+/// A live guest whose monitor we are connected to, and the process that watches over its pauses.
 pub struct Guest {
     path: PathBuf,
     live: Live,
@@ -109,7 +109,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Connects; the guest runs on.
+    /// Connects to the guest's monitor and starts the watchdog; the guest runs on.
     pub fn connect(name: &Name, path: &Path, context: Context) -> Result<Self, Failure> {
         let monitor = name.monitor().map_err(|error| failure(path, &error.into()))?;
         let live = Live::open(monitor, path).map_err(|error| failure(path, &error))?;
@@ -125,7 +125,7 @@ impl Guest {
         Ok(Self { path: path.to_owned(), live, watchdog: Watchdog::start(name)? })
     }
 
-    /// Pauses it; one that stands still already stays so.
+    /// Pauses the guest for `limit` at most; one that stands still already stays so.
     pub fn pause(&mut self, limit: Duration) -> Result<(Target, Pause), Failure> {
         let was_running = self.live.is_running().map_err(|error| failure(&self.path, &error))?;
         if was_running {
@@ -141,7 +141,7 @@ impl Guest {
         })
     }
 
-    /// Lets it run, unless it stood still before.
+    /// Lets the guest run again, unless it stood still before the pause.
     pub fn resume(&mut self, pause: Pause) -> Result<PauseReport, Failure> {
         match pause.finish() {
             Ok(report) => {
@@ -155,7 +155,7 @@ impl Guest {
         }
     }
 
-    /// Leaves the rest to the watchdog.
+    /// Leaves the guest to the watchdog; how that ended, as the end of a message.
     fn rescue(&mut self) -> &'static str {
         self.live.hang_up();
         if self.watchdog.rescue() {

@@ -14,7 +14,7 @@ use super::virsh::{self, Virsh};
 pub enum Name {
     /// A QMP monitor on a Unix socket.
     Qmp(PathBuf),
-    /// A domain of libvirt.
+    /// A domain of libvirt, by its name, number or UUID.
     Libvirt(String),
 }
 
@@ -33,7 +33,7 @@ impl Name {
         (bare && virsh::knows(text)).then(|| Self::Libvirt(text.to_owned()))
     }
 
-    /// The name with its prefix.
+    /// The name with its prefix, as the command line takes it.
     pub fn to_argument(&self) -> OsString {
         match self {
             Self::Qmp(socket) => OsString::from_vec([b"qmp:", socket.as_os_str().as_bytes()].concat()),
@@ -41,7 +41,7 @@ impl Name {
         }
     }
 
-    /// Connects to the guest's monitor.
+    /// Connects to the monitor of the guest that has this name.
     pub fn monitor(&self) -> Result<Box<dyn Monitor>, MonitorError> {
         Ok(match self {
             Self::Qmp(socket) => Box::new(QmpSocket::connect(socket)?),

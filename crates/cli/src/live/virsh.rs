@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use machine::target::live::{Monitor, MonitorError, result};
 use serde_json::{Value, json};
 
-/// A domain of libvirt.
+/// The monitor of a domain of libvirt.
 #[derive(Debug)]
 pub struct Virsh {
     domain: String,

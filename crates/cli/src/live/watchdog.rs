@@ -15,17 +15,17 @@ use clap::Args;
 use machine::target::live::{Monitor, MonitorError, resume};
 use serde_json::{Value, json};
 
-use super::Name;
+use super::name::Name;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
 const PAUSING: u8 = b'p';
 const RESUMED: u8 = b'r';
 
-/// How long a guest is tried to be resumed.
+/// How long the watchdog tries to resume a guest before it gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a guest is seen to run before it is believed: what was ordered before the death may
-/// still come.
+/// How long a guest must be seen to run before that is believed: an order to pause that was given
+/// before the death may still come.
 const PROBATION: Duration = Duration::from_millis(500);
 
 /// The watching process, as seen from the watched one.
@@ -36,7 +36,7 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts it for a guest.
+    /// Starts the watching process for a guest, which runs on.
     pub fn start(name: &Name) -> Result<Self, Failure> {
         let failed = |error| {
             Failure::input(format!(
@@ -52,7 +52,7 @@ impl Watchdog {
         Ok(Self { child, pipe })
     }
 
-    /// A pause is about to begin.
+    /// Tells it that a pause is about to begin: if the pipe breaks now, it resumes the guest.
     pub fn pausing(&mut self) -> Result<(), Failure> {
         self.tell(PAUSING).map_err(|error| {
             let text =
@@ -61,13 +61,13 @@ impl Watchdog {
         })
     }
 
-    /// The guest runs.
+    /// Tells it that the guest runs again and needs no help.
     pub fn resumed(&mut self) {
         // If it has gone it cannot resume a guest wrongly.
         let _ = self.tell(RESUMED);
     }
 
-    /// Lets it resume the guest now; whether it saw it run.
+    /// Has it resume the guest now, and waits; whether it saw the guest run.
     pub fn rescue(&mut self) -> bool {
         drop(self.pipe.take());
         self.child.wait().is_ok_and(|status| status.success())

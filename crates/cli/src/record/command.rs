@@ -3,48 +3,48 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// The backend's name in the additions.
+/// The name of the memory backend that recording adds.
 const BACKEND: &str = "virtuoso-ram";
-/// Below this size RAM is one piece on every PC board (they split at 2 GiB or higher).
+/// Up to this size in bytes RAM is one piece on every PC board (they split at 2 GiB or higher).
 const MAX_RAM: u64 = 2 << 30;
-/// QEMU's default.
+/// The size of RAM in bytes that QEMU gives a guest without `-m`.
 const DEFAULT_RAM: u64 = 128 << 20;
 /// The video memory and firmware window: what lies there in the RAM file is not what the guest
 /// sees.
 const LEGACY_START: u64 = 0xa_0000;
 const LEGACY_END: u64 = 0x10_0000;
 
-/// What about a command line recording cannot work with.
+/// Why recording cannot work with a command line.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CommandError {
-    /// Too much RAM.
+    /// The guest has more RAM than can be recorded.
     #[error("the guest has {} MiB of RAM; at most 2048 MiB can be recorded, use a smaller -m for training",
         .0 >> 20)]
     TooMuchRam(u64),
     /// An option with a value that is not understood.
     #[error("cannot understand {option} {value}; use a plain size such as -m 512")]
     Value {
-        /// The option.
+        /// The option that has the value.
         option: String,
-        /// Its value.
+        /// The value as given.
         value: String,
     },
-    /// An option that excludes recording.
+    /// An option that excludes recording is given.
     #[error("{option} cannot be recorded: {reason}")]
     Option {
         /// The option as given.
         option: String,
-        /// Why, and what to do.
+        /// Why it does, and what to do.
         reason: &'static str,
     },
 }
 
-/// Where the guest's RAM lies.
+/// How large the guest's RAM is, and where QEMU keeps it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// Bytes.
+    /// The size of RAM in bytes.
     pub size: u64,
-    /// The file of the user's own memory backend.
+    /// The file of the user's own memory backend; none where recording adds one.
     pub file: Option<PathBuf>,
 }
 
@@ -60,7 +60,7 @@ impl Memory {
     }
 }
 
-/// Finds out about the guest's RAM.
+/// Finds the guest's RAM in QEMU's arguments, and refuses what cannot be recorded.
 pub fn memory(words: &[String]) -> Result<Memory, CommandError> {
     let mut size = DEFAULT_RAM;
     let mut machine = "pc".to_owned();
@@ -142,12 +142,12 @@ fn is_tcg(accel: &str) -> bool {
     accel == "tcg"
 }
 
-/// A word such as `cpus` in `cpus=1`.
+/// Whether a part of a value is a word, such as `cpus` in `cpus=1`.
 fn is_word(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphabetic())
 }
 
-/// `-m 512`, `-m 1G`, `-m size=512M,slots=...`.
+/// The size in bytes that `-m` gives: `512` (MiB), `1G`, `size=512M,slots=...`.
 fn parse_memory(value: &str) -> Result<u64, CommandError> {
     let fail = || CommandError::Value { option: "-m".to_owned(), value: value.to_owned() };
     let first = value.split(',').next().unwrap_or("");
@@ -189,7 +189,7 @@ fn backend_file(id: &str, objects: &[&str]) -> Result<PathBuf, CommandError> {
     Err(refuse("no -object of that name was found; leave it out"))
 }
 
-/// The plugin's configuration (`crates/recorder/src/config.rs`).
+/// The plugin's configuration as JSON, which `crates/recorder/src/config.rs` reads.
 pub fn config(memory: &Memory, output: &Path, status: &Path, ram: &Path, emulator: &str) -> String {
     let ranges: Vec<_> = memory
         .ranges()
@@ -208,7 +208,7 @@ pub fn config(memory: &Memory, output: &Path, status: &Path, ram: &Path, emulato
     .to_string()
 }
 
-/// What is appended to QEMU's command line.
+/// The words that recording appends to QEMU's command line.
 pub fn additions(memory: &Memory, ram: &Path, plugin: &Path, config: &Path) -> Vec<OsString> {
     let mut words: Vec<OsString> = Vec::new();
     if memory.file.is_none() {
@@ -225,7 +225,7 @@ pub fn additions(memory: &Memory, ram: &Path, plugin: &Path, config: &Path) -> V
     words
 }
 
-/// A comma in a value is written twice.
+/// A path as a value in QEMU's options, where a comma is written twice.
 fn escape(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
 }

@@ -6,61 +6,61 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// One complete recording.
+/// A complete recording, in the numbers that the recorder reports.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TraceReport {
-    /// The file.
+    /// The name of the trace file in the output directory.
     pub file: PathBuf,
-    /// The trainer's program name.
+    /// The name that the trainer's begin mark gives the program.
     pub program: String,
-    /// Executed instructions.
+    /// The number of executed instructions.
     pub instructions: u64,
-    /// Data accesses.
+    /// The number of accesses to data.
     pub accesses: u64,
-    /// Different instructions.
+    /// The number of distinct instructions.
     pub static_insns: u64,
     /// Bytes of events and static instructions before compression.
     pub raw_bytes: u64,
-    /// The same in the file.
+    /// Bytes that the same take in the file, compressed.
     pub stored_bytes: u64,
-    /// Bytes of the compressed snapshot.
+    /// Bytes that the start snapshot takes in the file, compressed.
     pub snapshot_bytes: u64,
-    /// Bytes of the file.
+    /// Bytes of the whole file.
     pub file_bytes: u64,
     /// Seconds from the begin mark until the file was complete.
     pub seconds: f64,
 }
 
-/// One line.
+/// A line of the status file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Line {
-    /// The plugin is loaded.
+    /// QEMU has loaded the plugin.
     Loaded {
-        /// Its version.
+        /// The version of the plugin.
         version: String,
     },
-    /// A recording begins.
+    /// A trainer passed its begin mark, and a recording begins.
     Begin {
-        /// The trainer's program name.
+        /// The name that the trainer's begin mark gives the program.
         program: String,
-        /// Name of the file it will become.
+        /// The name of the file that the recording becomes when it is complete.
         file: Option<PathBuf>,
     },
-    /// A recording is complete.
+    /// A recording is complete and has its file.
     Saved(TraceReport),
     /// A mark was refused or a recording given up.
     Error {
-        /// For programs.
+        /// The recorder's word for what is wrong, such as `unmatched_end`.
         kind: String,
-        /// For people.
+        /// What is wrong, for people.
         message: String,
     },
     /// QEMU ended in order.
     Exit,
 }
 
-/// Reads the file as it grows.
+/// Reads the status file as it grows.
 pub struct StatusReader {
     path: PathBuf,
     offset: u64,
@@ -68,7 +68,7 @@ pub struct StatusReader {
 }
 
 impl StatusReader {
-    /// From the beginning.
+    /// Begins at the start of the file, which need not be there yet.
     pub const fn new(path: PathBuf) -> Self {
         Self { path, offset: 0, rest: Vec::new() }
     }

@@ -21,32 +21,33 @@ const USUAL_MODULES: [&str; 4] = ["loop", "dummy", "crc32c_generic", "ext4"];
 /// that are.
 pub const ROUNDS: u64 = 2;
 
-/// Where a static busybox is looked for.
+/// The paths where a static busybox is looked for, in this order.
 const BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 
 /// What all guests of one training have in common.
 pub struct Guests {
-    /// The emulator.
+    /// The emulator, a path or a name to look for in PATH.
     pub qemu: OsString,
-    /// The kernel image.
+    /// The kernel image, as the boot loader takes it.
     pub kernel: PathBuf,
-    /// MiB of RAM.
+    /// The size of the guests' RAM in MiB.
     pub memory: u32,
     /// More words for the kernel's command line.
     pub append: String,
 }
 
-/// Which of the two.
+/// Which of the two guests of a training is booted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boot {
     /// Where the paths come from: a small machine, the kernel where it was linked to lie.
     First,
-    /// Another place, a larger processor model, more processes.
+    /// Where the answers are compared: the kernel at another place, a larger processor, more
+    /// processes.
     Second,
 }
 
 impl Guests {
-    /// The command line that boots one of them; what it prints goes to a file.
+    /// The command line that boots one of them; what the guest prints goes to the file `console`.
     #[must_use]
     pub fn command(&self, boot: Boot, initramfs: &Path, console: &Path) -> Vec<OsString> {
         let (place, cpu, processes) = match boot {

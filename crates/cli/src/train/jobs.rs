@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 use crate::files;
 
-/// One trainer with its arguments.
+/// A trainer with its arguments, as the guest runs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// The executable, here.
+    /// The path of the executable on this machine.
     pub path: PathBuf,
-    /// Arguments for the guest's shell.
+    /// The arguments, which the guest's shell expands; empty if there are none.
     pub arguments: String,
 }
 
@@ -32,7 +32,7 @@ impl Job {
         Ok(Self { path: path.into(), arguments: arguments.to_owned() })
     }
 
-    /// Its name in the guest.
+    /// The name of its file in the guest: the last part of the path here.
     #[must_use]
     pub fn name(&self) -> String {
         files::name(&self.path)

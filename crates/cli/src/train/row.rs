@@ -5,20 +5,20 @@ use serde_json::{Value, json};
 use crate::format::counted;
 use crate::train::verify::Verdict;
 
-/// A program of the pack.
+/// How one program of the pack was built and verified.
 pub struct Row {
-    /// Its name.
+    /// The name that its trainer's begin mark gives it.
     pub name: String,
     /// How many recordings it was built from.
     pub recordings: usize,
-    /// Distinct instructions in the slice.
+    /// The number of distinct instructions in the slice.
     pub in_slice: u64,
     /// How it did on each recording of the second guest; or why it could not be built.
     pub verdicts: Result<Vec<Verdict>, String>,
 }
 
 impl Row {
-    /// What is wrong with it, if anything.
+    /// Why the program is not written, if it is not.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         match &self.verdicts {
@@ -33,7 +33,7 @@ impl Row {
         }
     }
 
-    /// For programs.
+    /// The row as a JSON object.
     #[must_use]
     pub fn json(&self) -> Value {
         let problem = self.problem();
@@ -44,7 +44,7 @@ impl Row {
         })
     }
 
-    /// For people.
+    /// The row as a line of text.
     #[must_use]
     pub fn text(&self) -> String {
         let (recordings, instructions) =

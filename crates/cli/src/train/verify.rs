@@ -72,12 +72,12 @@ pub fn ask(trained: &Trained, recording: &Recording) -> Result<Verdict, Error> {
     })
 }
 
-/// The bytes of one variable, by their offset.
+/// The bytes of one variable, by their offset in it; bytes that are not there are left out.
 fn within(bytes: &BTreeMap<u64, u8>, from: u64, size: u64) -> Vec<(u64, u8)> {
     bytes.range(from..from.saturating_add(size)).map(|(&address, &byte)| (address - from, byte)).collect()
 }
 
-/// What a whole run wrote last, by address.
+/// The bytes that a whole run wrote last, by address.
 #[derive(Default)]
 struct Written(BTreeMap<u64, u8>);
 

@@ -8,7 +8,7 @@ use lift::Mode;
 use serde_json::json;
 use slicer::{CheckReport, Recording};
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::{files, format, output};
@@ -49,7 +49,7 @@ impl CheckArgs {
     }
 }
 
-/// Rounded down, so that 100 % means all.
+/// The share of instructions that agreed, in percent, rounded down so that 100 means all.
 fn percent(report: &CheckReport) -> String {
     let hundredths = (report.agreed * 10_000).checked_div(report.instructions).unwrap_or(10_000);
     match (hundredths / 100, hundredths % 100) {

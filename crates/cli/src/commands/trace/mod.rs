@@ -6,7 +6,7 @@ mod info;
 
 use clap::Subcommand;
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 
 /// Look into recordings
