@@ -25,7 +25,7 @@ mod whole;
 
 pub use compact::TooLarge;
 pub use fields::{InputError, Inputs, Value, Values, parse_inputs};
-pub use outcome::{Outcome, Place, Stopped};
+pub use outcome::{Outcome, Stopped};
 pub use place::Placed;
 pub use slice::SliceProgram;
 pub use space::{Fault, Space};

@@ -4,13 +4,6 @@ use serde::Serialize;
 
 use crate::space::Fault;
 
-/// A place in the training system's code.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub struct Place {
-    /// Address of the instruction in the training system.
-    pub pc: u64,
-}
-
 /// Why a run stopped before it reached the end mark.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, thiserror::Error)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
