@@ -7,28 +7,34 @@
 
 #![forbid(unsafe_code)]
 
-mod compact;
+mod code;
+mod emulate;
 mod exec;
 mod fields;
 pub mod locate;
 mod outcome;
-pub mod place;
+mod overlay;
+mod predecode;
+mod relocate;
+mod run;
 mod segment;
+mod show;
 mod slice;
-mod space;
 mod spin;
 mod start;
 mod summary;
+mod syscall;
 pub mod tampering;
+mod value;
 mod watch;
-mod whole;
 
-pub use compact::TooLarge;
-pub use fields::{InputError, Inputs, Value, Values, parse_inputs};
+pub use emulate::{WholeProgram, WholeReport};
+pub use fields::{InputError, Inputs, parse_inputs};
 pub use outcome::{Outcome, Stopped};
-pub use place::Placed;
+pub use overlay::{Fault, Overlay};
+pub use predecode::TooLarge;
+pub use relocate::Relocation;
+pub use run::{Environment, Limits, Run, RunError};
 pub use slice::SliceProgram;
-pub use space::{Fault, Space};
-pub use start::{Environment, Limits, Run, RunError};
+pub use value::{Value, Values};
 pub use watch::{Seen, Unwatched, Watch};
-pub use whole::{WholeProgram, WholeReport};

@@ -20,7 +20,7 @@ use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
 use machine::{GuestMemory, Page, PhysAddr, Reg, RegFile, VirtAddr};
 use rustc_hash::FxHashSet;
 
-use crate::start::system_mode;
+use crate::run::system_mode;
 
 /// What the user knows.
 #[derive(Clone, Copy, Debug, Default)]

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::space::Fault;
+use crate::overlay::Fault;
+use crate::value::Values;
 
 /// Why a run stopped before it reached the end mark.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, thiserror::Error)]
@@ -143,7 +144,7 @@ impl Stopped {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Outcome {
     /// The end mark was reached: the outputs.
-    Answer(crate::fields::Values),
+    Answer(Values),
     /// It was not reached.
     Stopped(Stopped),
 }

@@ -17,7 +17,7 @@ use machine::paging;
 use machine::{GuestMemory, Reg, VirtAddr};
 use serde::Serialize;
 
-use crate::place::Placed;
+use crate::relocate::Relocation;
 
 /// How far a switch may lead: within one function and its cold part.
 const NEAR: u64 = 1 << 20;
@@ -125,27 +125,35 @@ fn only_instructions(program: &Program, address: u64, trusted: &mut [u8], found:
     }
 }
 
-/// Compares all code of a training system with what a target has of it; `placed` says where,
+/// Compares all code of a training system with what a target has of it; `relocation` says where,
 /// modules included. `program` was made in that system.
 #[must_use]
 pub fn compare(
     program: &Program,
     system: &System,
     memory: &dyn GuestMemory,
-    placed: &Placed<'_>,
+    relocation: &Relocation<'_>,
 ) -> Tampering {
     let tells_code = tells_code(program);
     let mut report = Tampering::default();
     let mut region = Region::default();
     for (address, trusted) in system.iter() {
         if region.pages.last().is_some_and(|last| last.address + 4096 != address) {
-            report.region(system, placed, &std::mem::take(&mut region));
+            report.region(system, relocation, &std::mem::take(&mut region));
         }
-        let mut trusted =
-            if placed.moves() { placed.trusted(system, address, 4096, memory) } else { trusted.to_vec() };
-        let mapped = paging::translate(memory, placed.mode(), placed.root(), VirtAddr(placed.place(address)))
-            .ok()
-            .filter(|found| !found.user);
+        let mut trusted = if relocation.moves() {
+            relocation.trusted(system, address, 4096, memory)
+        } else {
+            trusted.to_vec()
+        };
+        let mapped = paging::translate(
+            memory,
+            relocation.mode(),
+            relocation.root(),
+            VirtAddr(relocation.to_target(address)),
+        )
+        .ok()
+        .filter(|found| !found.user);
         let found = mapped.and_then(|found| memory.page(found.paddr.page()).ok().copied());
         if let (false, Some(found)) = (tells_code || mapped.is_none_or(|found| !found.writable), &found) {
             only_instructions(program, address, &mut trusted, found);
@@ -153,12 +161,12 @@ pub fn compare(
         }
         region.pages.push(Page { address, trusted, found });
     }
-    report.region(system, placed, &region);
+    report.region(system, relocation, &region);
     report
 }
 
 impl Tampering {
-    fn region(&mut self, system: &System, placed: &Placed<'_>, region: &Region) {
+    fn region(&mut self, system: &System, relocation: &Relocation<'_>, region: &Region) {
         self.absent += region.pages.iter().filter(|page| page.found.is_none()).count();
         let (mut equal, mut all) = (0usize, 0usize);
         for Page { trusted, found, .. } in &region.pages {
@@ -179,7 +187,7 @@ impl Tampering {
             let Some(copy) = copy else {
                 self.stretch(
                     system,
-                    placed,
+                    relocation,
                     start,
                     &std::mem::take(&mut trusted),
                     &std::mem::take(&mut found),
@@ -193,11 +201,18 @@ impl Tampering {
             trusted.extend_from_slice(page);
             found.extend_from_slice(copy);
         }
-        self.stretch(system, placed, start, &trusted, &found);
+        self.stretch(system, relocation, start, &trusted, &found);
     }
 
     /// Finds the differences of a contiguous stretch.
-    fn stretch(&mut self, system: &System, placed: &Placed<'_>, start: u64, trusted: &[u8], found: &[u8]) {
+    fn stretch(
+        &mut self,
+        system: &System,
+        relocation: &Relocation<'_>,
+        start: u64,
+        trusted: &[u8],
+        found: &[u8],
+    ) {
         let mut at = 0;
         while let Some(first) = (at..trusted.len()).find(|&at| trusted[at] != found[at]) {
             let (mut last, mut next) = (first, first + 1);
@@ -211,10 +226,10 @@ impl Tampering {
             let form = patch(system, start, trusted, found, first, last);
             let (from, to, change, leads_to) = form.unwrap_or((first, last + 1, Change::Foreign, None));
             let address = start + from as u64;
-            let slide = placed.place(address).wrapping_sub(address);
+            let slide = relocation.to_target(address).wrapping_sub(address);
             let leads_to = leads_to
                 .or_else(|| target(&found[from..], address))
-                .map(|to| placed.reported(to.wrapping_add(slide)));
+                .map(|to| relocation.reported(to.wrapping_add(slide)));
             self.differences.push(Difference {
                 address,
                 change,
@@ -333,10 +348,10 @@ mod tests {
         let mut found = page;
         edit(&mut found);
         let mut report = Tampering::default();
-        let placed = Placed::unmoved(system.placement());
+        let relocation = Relocation::unmoved(system.placement());
         report.region(
             &system,
-            &placed,
+            &relocation,
             &Region { pages: vec![Page { address: BASE, trusted: page.to_vec(), found: Some(found) }] },
         );
         report.differences.iter().map(|it| (it.address - BASE, it.change)).collect()
@@ -396,13 +411,13 @@ mod tests {
     fn other_code_is_not_compared() {
         let mut system = System::default();
         system.insert(BASE, &[0x55; 4096]);
-        let placed = Placed::unmoved(system.placement());
+        let relocation = Relocation::unmoved(system.placement());
         let page = |found| Region { pages: vec![Page { address: BASE, trusted: vec![0x55; 4096], found }] };
         let mut report = Tampering::default();
-        report.region(&system, &placed, &page(Some([0; 4096])));
+        report.region(&system, &relocation, &page(Some([0; 4096])));
         assert_eq!((report.pages, report.other, report.differences.len()), (0, 1, 0));
         let mut report = Tampering::default();
-        report.region(&system, &placed, &page(None));
+        report.region(&system, &relocation, &page(None));
         assert_eq!((report.absent, report.other), (1, 0));
     }
 }

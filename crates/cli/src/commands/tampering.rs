@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use engine::Placed;
+use engine::Relocation;
 use engine::tampering::{Change, Difference, compare};
 use serde_json::json;
 
@@ -48,7 +48,7 @@ impl TamperingArgs {
         let symbols = self.symbols.as_deref().map(Symbols::read).transpose()?;
         let mut target = self.asked.target(&program, context)?;
         let run = self.asked.run(&target)?;
-        let found = Placed::find(&program, &run).map_err(|error| self.asked.failure(&error))?;
+        let found = Relocation::find(&program, &run).map_err(|error| self.asked.failure(&error))?;
         let mut placed = found.system(&system);
         let report = context.progress.during("comparing code", || {
             placed.find_modules(&system, run.memory, false);
