@@ -186,13 +186,9 @@ impl<'p> WholeProgram<'p> {
                     // A far return to the process's privilege leaves the system too.
                     Kind::SysExit | Kind::Ret => {
                         pc = slots[op.a as usize];
-                        let process = self.code.is_process(pc);
-                        if (process || slots[Reg::Cpl.index()] == 3) && !calls.leave(pc) {
+                        if !calls.leave(pc, self.code.is_process(pc), &mut slots) {
                             let at = self.code.pc(block, at);
                             return Err(Stopped::Switched { at, to: pc }.into());
-                        }
-                        if process {
-                            calls.restore(&mut slots);
                         }
                         break;
                     }

@@ -1,4 +1,4 @@
-//! Executes one operation that does not move control.
+//! Executes one predecoded operation that does not move control.
 
 use ir::{EvalError, Kind};
 use machine::{Reg, VirtAddr};
@@ -8,7 +8,7 @@ use crate::overlay::Overlay;
 use crate::predecode::{Predecoded, Slots};
 use crate::run::Environment;
 
-/// Executes `op`; `at` names the instruction in outcomes.
+/// Executes `op`; `at` is the address that an outcome names.
 #[inline(always)]
 pub(crate) fn execute(
     op: &Predecoded,
@@ -45,7 +45,8 @@ pub(crate) fn execute(
     Ok(())
 }
 
-/// What memory and arithmetic cannot answer.
+/// Executes the operations that ask the environment: the run's allocator, its clock, the state of
+/// the processor, devices.
 #[cold]
 fn environment(
     op: &Predecoded,
@@ -64,7 +65,8 @@ fn environment(
             Ok(new) => Ok(new.0),
             Err(fault) => Err(Stopped::access(at, a, &fault)),
         },
-        // Translations never outlive what they were made from.
+        // Freed memory is not used again, and the overlay drops translations by itself when a page
+        // table changes.
         Kind::Free | Kind::TlbFlush => Ok(0),
         Kind::Rdmsr => match a {
             // SDM vol. 4 table 2-2.
@@ -77,8 +79,8 @@ fn environment(
             0x810..=0x817 => Ok(0),
             _ => device(format!("reads the model-specific register {a:#x}")),
         },
-        // The bases of segments, which a system sets when it goes over to another task: registers,
-        // set beside this.
+        // The bases of segments, which a system sets when it goes over to another task. The
+        // lifter's operations for this instruction set the registers as well.
         Kind::Wrmsr if matches!(a, 0xc000_0100..=0xc000_0102) => Ok(0),
         Kind::Wrmsr => device(format!("writes the model-specific register {a:#x}")),
         Kind::In => device(format!("reads the I/O port {a:#x}")),

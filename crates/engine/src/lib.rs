@@ -1,9 +1,13 @@
 //! Runs programs and machine code over a guest's memory, copy-on-write.
 //!
-//! Two ways share one memory, one set of operations and one kind of outcome: a *slice* runs a
-//! [`ir::Program`], a *whole run* lifts the trainer's and the kernel's trusted code as it is
-//! reached. Neither ever writes to the target or takes code from it. What happens to the guest's
-//! code is an [`Outcome`], not an error.
+//! There are two ways to run, which share the [`Overlay`] over the target's memory, the operations
+//! and the outcomes. A [`SliceProgram`] executes an [`ir::Program`]. A [`WholeProgram`] emulates
+//! machine code: it lifts the trainer's and the kernel's trusted code as it is reached. Neither
+//! writes to the target or takes code from it. What happens to the guest's code is an [`Outcome`];
+//! a [`RunError`] says that a run could not begin.
+//!
+//! [`Relocation`] finds in a target what training knew at other addresses, [`locate`] finds the
+//! state of processors in memory alone, and [`tampering`] compares code.
 
 #![forbid(unsafe_code)]
 

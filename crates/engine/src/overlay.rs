@@ -29,9 +29,9 @@ pub enum Fault {
     #[error("{0}")]
     NoFrame(MemoryError),
     /// A device's registers: mapped without caching, at a frame that the target's memory does not
-    /// have. The number is the frame's physical address.
+    /// have.
     #[error("a device is there, at physical {0:#x}")]
-    Device(u64),
+    Device(PhysAddr),
     /// The run has copied or allocated as many pages as it may.
     #[error("the overlay is full")]
     Full,
@@ -315,7 +315,7 @@ impl<'t> Overlay<'t> {
                 entry.copy = copy;
             } else {
                 entry.target = self.memory.page(frame).map_err(|error| match translation.uncached {
-                    true => Fault::Device(frame.0),
+                    true => Fault::Device(frame),
                     false => Fault::NoFrame(error),
                 })?;
                 if write {

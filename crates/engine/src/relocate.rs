@@ -38,7 +38,7 @@ pub struct Relocation<'p> {
 }
 
 impl<'p> Relocation<'p> {
-    /// Everything where training had it.
+    /// Everything is where training had it.
     #[cfg(test)]
     pub(crate) fn unmoved(placement: &'p Placement) -> Self {
         Self { placement, mode: PagingMode::Level4, root: 0, slides: vec![Some(0); placement.images.len()] }
@@ -91,7 +91,8 @@ impl<'p> Relocation<'p> {
         Err(best)
     }
 
-    /// The same for a companion file, whose first image is the program's.
+    /// The relocation of a companion file, whose first image is the program's: the kernel's own.
+    /// The others count as not in the target until [`Relocation::find_modules`].
     #[must_use]
     pub fn system<'s>(&self, system: &'s System) -> Relocation<'s> {
         let placement = system.placement();
@@ -102,9 +103,9 @@ impl<'p> Relocation<'p> {
         Relocation { placement, mode: self.mode, root: self.root, slides }
     }
 
-    /// Looks for a companion file's other images, all of them. To be executed their code must be
-    /// training's to the byte, what moves taken into account: one that calls another may have to
-    /// call it elsewhere. For a comparison a tenth may differ.
+    /// Looks for a companion file's images but the first. If `exact`, as for code that is to be
+    /// executed, an image is only where its code is training's to the byte, what moves taken into
+    /// account. For a comparison a tenth may differ.
     pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory, exact: bool) {
         for image in 1..self.placement.images.len() {
             let here = self.placement.images[image];
@@ -175,8 +176,8 @@ impl<'p> Relocation<'p> {
     /// none.
     ///
     /// # Errors
-    /// [`RunError::Constant`] when the image that it moves with, or the code that it stands in, is
-    /// not in the target.
+    /// [`RunError::Constant`] when the image that it moves with is not in the target, or the code
+    /// that it stands in cannot be read there or is not the program's.
     pub fn constant(
         &self,
         program: &Program,
@@ -221,7 +222,7 @@ impl<'p> Relocation<'p> {
     /// the training system, fewer where the file ends.
     #[must_use]
     pub fn trusted(&self, system: &System, start: u64, count: usize, memory: &dyn GuestMemory) -> Vec<u8> {
-        // Fields at the edges get their values only if all of them is there.
+        // A field gets its value only if all its bytes are there.
         const MARGIN: u64 = 8;
         let from = start.saturating_sub(MARGIN);
         let (mut bytes, wanted) =

@@ -28,7 +28,7 @@ impl Default for Limits {
 /// What neither the target's memory nor its registers tell.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Environment {
-    /// The target's time stamp counter at the pause, in ticks, if the capture or the user says.
+    /// The target's time stamp counter at the pause, in ticks, if it is known.
     pub tsc: Option<u64>,
 }
 

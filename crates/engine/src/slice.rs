@@ -1,4 +1,7 @@
-//! Runs a program: the slice.
+//! Runs a slice: executes a program's blocks, predecoded, over the target's memory.
+//!
+//! Calls and returns are the program's own, with a stack of frames here and not in the target's
+//! memory. Where control would leave what training saw, the run stops.
 
 use ir::Program;
 use ir::program::{Callee, Target, Terminator};
@@ -10,7 +13,7 @@ use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
 use crate::predecode::{Pool, Predecoded, Slots, TooLarge, slots};
 use crate::relocate::Relocation;
-use crate::run::{Run, RunError};
+use crate::run::{Environment, Run, RunError};
 use crate::spin::{Spin, called};
 use crate::start::{NoAnswer, outcome};
 
@@ -169,15 +172,24 @@ impl<'p> SliceProgram<'p> {
         Ok((outcome(answer)?, used))
     }
 
-    /// The values that the run's operations begin with.
-    fn slots(&self, run: &Run<'_>, relocation: &Relocation<'_>) -> Result<Slots, RunError> {
+    /// Makes registers, constants and memory what they are at the begin mark, with these inputs.
+    fn begin(
+        &self,
+        run: &Run<'_>,
+        relocation: &Relocation<'_>,
+        inputs: &Inputs,
+        overlay: &mut Overlay<'_>,
+    ) -> Result<(Slots, Environment), NoAnswer> {
         let mut slots = slots();
         self.pool.fill(&mut slots, 0);
         for (number, slot) in self.pool.moved() {
             slots[slot] = relocation.constant(self.program, number, run.memory)?;
         }
         run.registers(self.program, relocation, &mut slots)?;
-        Ok(slots)
+        let env = run.environment(self.program, relocation, overlay);
+        run.view(self.program, relocation, overlay)?;
+        prepare(self.program, inputs, overlay)?;
+        Ok((slots, env))
     }
 
     /// Runs to the end mark, whose address is the result.
@@ -189,10 +201,7 @@ impl<'p> SliceProgram<'p> {
         overlay: &mut Overlay<'_>,
         used: &mut u64,
     ) -> Result<u64, NoAnswer> {
-        let mut slots = self.slots(run, relocation)?;
-        let env = run.environment(self.program, relocation, overlay);
-        run.view(self.program, relocation, overlay)?;
-        prepare(self.program, inputs, overlay)?;
+        let (mut slots, env) = self.begin(run, relocation, inputs, overlay)?;
         let (mut frames, mut spin) = (Frames::default(), Spin::new());
         let mut at = self.functions[self.program.entry.0 as usize].entry;
         loop {

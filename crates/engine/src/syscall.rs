@@ -74,17 +74,22 @@ impl SystemCalls {
         }
     }
 
-    /// The system leaves to a process at `pc`. Whether that ends the trainer's own system call:
-    /// signals' handlers are at another place, another task at another depth of calls.
-    pub fn leave(&mut self, pc: u64) -> bool {
+    /// The system leaves to `pc`, which may be in the trainer's code. Whether the run may go on
+    /// there: in a process only where the trainer's own system call ends. A signal's handler is at
+    /// another place, another task at another depth of calls.
+    pub fn leave(&mut self, pc: u64, trainer: bool, slots: &mut Slots) -> bool {
+        if !trainer && slots[Reg::Cpl.index()] != 3 {
+            return true;
+        }
         let inside = self.inside.take();
-        inside.is_some_and(|inside| inside.back.is_none_or(|back| back == pc) && inside.own)
-    }
-
-    /// Gives the trainer back the registers that every system gives back. What the target's kernel
-    /// loaded are those of the process that was paused.
-    pub fn restore(&self, slots: &mut Slots) {
-        PROCESS_REGS.iter().zip(self.process).for_each(|(reg, value)| slots[reg.index()] = value);
+        if !inside.is_some_and(|inside| inside.back.is_none_or(|back| back == pc) && inside.own) {
+            return false;
+        }
+        if trainer {
+            // What the target's kernel loaded are those of the process that was paused.
+            PROCESS_REGS.iter().zip(self.process).for_each(|(reg, value)| slots[reg.index()] = value);
+        }
+        true
     }
 }
 
