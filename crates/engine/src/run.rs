@@ -57,7 +57,7 @@ pub enum RunError {
     /// The target's CPU state lacks a register that the run needs.
     #[error("the target's CPU state has no {0}; give a capture that holds it or a --cpu-file")]
     NoRegister(&'static str),
-    /// The target's control registers describe no paging mode that is supported.
+    /// The target's control registers do not tell its paging mode: which one is missing.
     #[error("the target's paging mode is not supported: {0}")]
     Paging(String),
     /// The target does not run the kernel the program was made from.
