@@ -124,7 +124,7 @@ impl<'p> Code<'p> {
     ///
     /// # Errors
     /// [`TooLarge`]: its constants have no slots.
-    #[inline]
+    #[inline(always)]
     pub fn find<W: Watch>(
         &mut self,
         kernel: &mut KernelCode<'_>,
@@ -138,20 +138,16 @@ impl<'p> Code<'p> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn block(&self, block: BlockId) -> &Block {
         &self.cache.blocks[block.0 as usize]
     }
 
-    #[inline]
-    pub fn ops(&self, block: &Block) -> &[Predecoded] {
-        &self.cache.ops[block.first as usize..block.last as usize]
-    }
-
-    /// The address of the instruction of the operation at this place in the block.
-    #[inline]
-    pub fn pc(&self, block: &Block, at: usize) -> u64 {
-        self.cache.pcs[block.first as usize + at]
+    /// The operations of a block, and the addresses of their instructions.
+    #[inline(always)]
+    pub fn ops(&self, block: &Block) -> (&[Predecoded], &[u64]) {
+        let range = block.first as usize..block.last as usize;
+        (&self.cache.ops[range.clone()], &self.cache.pcs[range])
     }
 
     /// The bytes of an instruction that was lifted for a watched run.
@@ -185,6 +181,7 @@ impl<'p> Code<'p> {
         lift::lift_process(self.process_mode, self.system_mode == Mode::Bits64, pc, bytes, &mut gate)
     }
 
+    #[cold]
     fn lift_block<W: Watch>(
         &mut self,
         kernel: &mut KernelCode<'_>,

@@ -151,11 +151,13 @@ impl<'p> WholeProgram<'p> {
             }
             pc = block.next;
             report.instructions += u64::from(block.insns);
-            for (at, op) in self.code.ops(block).iter().enumerate() {
+            if W::ON {
+                show.block();
+            }
+            let (ops, pcs) = self.code.ops(block);
+            for (op, &at) in ops.iter().zip(pcs) {
                 if W::ON {
-                    let insn = self.code.pc(block, at);
-                    let step = (insn, self.code.mode(insn), self.code.insn_bytes(insn));
-                    show.step(watch, at == 0, step, &slots);
+                    show.step(watch, at, self.code.mode(at), self.code.insn_bytes(at), &slots);
                 }
                 match op.kind {
                     Kind::BranchIf => {
@@ -187,30 +189,29 @@ impl<'p> WholeProgram<'p> {
                     Kind::SysExit | Kind::Ret => {
                         pc = slots[op.a as usize];
                         if !calls.leave(pc, self.code.is_process(pc), &mut slots) {
-                            let at = self.code.pc(block, at);
                             return Err(Stopped::Switched { at, to: pc }.into());
                         }
                         break;
                     }
                     Kind::Trap => {
-                        let (vector, insn) = (slots[op.a as usize] as u8, self.code.pc(block, at));
-                        if vector != INVALID_OPCODE || self.code.is_process(insn) {
-                            return Err(Stopped::Exception { at: insn, vector }.into());
+                        let vector = slots[op.a as usize] as u8;
+                        if vector != INVALID_OPCODE || self.code.is_process(at) {
+                            return Err(Stopped::Exception { at, vector }.into());
                         }
                         if report.assertions.len() < MOST_ASSERTIONS {
-                            report.assertions.push(insn);
+                            report.assertions.push(at);
                         }
                         pc = slots[op.b as usize];
                         break;
                     }
-                    Kind::Halt => return Err(Stopped::Blocked { at: self.code.pc(block, at) }.into()),
+                    Kind::Halt => return Err(Stopped::Blocked { at }.into()),
                     Kind::Unsupported => {
                         let name = lift::mnemonic_name(slots[op.a as usize]);
-                        return Err(Stopped::Unsupported { at: self.code.pc(block, at), name }.into());
+                        return Err(Stopped::Unsupported { at, name }.into());
                     }
                     _ => {
                         let address = slots[op.a as usize];
-                        execute(op, &mut slots, overlay, &env, self.code.pc(block, at))?;
+                        execute(op, &mut slots, overlay, &env, at)?;
                         if W::ON {
                             show.done(watch, op, address, &slots, overlay);
                         }

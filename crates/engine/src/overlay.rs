@@ -366,8 +366,9 @@ impl<'t> Overlay<'t> {
     /// A [`Fault`] naming the cause.
     #[inline]
     pub fn load(&mut self, address: VirtAddr, size: u64) -> Result<u64, Fault> {
-        let offset = address.offset() as usize;
-        if address.offset() + size > PAGE_SIZE {
+        // Not by `offset()`, which is a call of another crate in development builds.
+        let offset = (address.0 % PAGE_SIZE) as usize;
+        if offset + size as usize > PAGE_SIZE as usize {
             return self.load_bytes(address, size);
         }
         let entry = match self.entry(address, false) {
@@ -411,8 +412,8 @@ impl<'t> Overlay<'t> {
     /// A [`Fault`] naming the cause; nothing is written then.
     #[inline]
     pub fn store(&mut self, address: VirtAddr, size: u64, value: u64) -> Result<(), Fault> {
-        let offset = address.offset() as usize;
-        if address.offset() + size > PAGE_SIZE {
+        let offset = (address.0 % PAGE_SIZE) as usize;
+        if offset + size as usize > PAGE_SIZE as usize {
             return self.store_bytes(address, size, value);
         }
         let entry = self.entry(address, true)?;

@@ -13,28 +13,26 @@ use crate::watch::{Seen, Watch};
 pub(crate) struct Show {
     /// Whether nothing in the run determines the result of the instruction shown last.
     undetermined: bool,
-    /// Its address.
-    shown: u64,
+    /// Its address, if it is in the block that is executed.
+    shown: Option<u64>,
 }
 
 impl Show {
-    /// Shows the instruction at `pc`, whose code is `bytes`, before an operation of it; `first` is
-    /// whether the operation is the first of its block. Nothing happens if the instruction was
-    /// shown already.
-    pub fn step<W: Watch>(
-        &mut self,
-        watch: &mut W,
-        first: bool,
-        (pc, mode, bytes): (u64, Mode, &[u8]),
-        slots: &Slots,
-    ) {
-        if !first && self.shown == pc {
+    /// A block begins, perhaps the same one again.
+    pub fn block(&mut self) {
+        self.shown = None;
+    }
+
+    /// Shows the instruction at `pc`, whose code is `bytes`, before its first operation; before the
+    /// others nothing happens.
+    pub fn step<W: Watch>(&mut self, watch: &mut W, pc: u64, mode: Mode, bytes: &[u8], slots: &Slots) {
+        if self.shown == Some(pc) {
             return;
         }
         if std::mem::take(&mut self.undetermined) {
             watch.registers(&general_registers(slots));
         }
-        self.shown = pc;
+        self.shown = Some(pc);
         watch.insn(pc, mode, bytes);
     }
 

@@ -90,7 +90,7 @@ struct Frames {
 
 impl Frames {
     /// Block `at` calls a function, and control goes on at `then` when it returns.
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, at: u32, (func, function): (u32, &Function), rsp: u64, then: Go, slots: &Slots) {
         let first = self.saved.len();
         self.frames.push(Frame { then, rsp, func, saved: first as u32, calls: self.name });
@@ -100,7 +100,7 @@ impl Frames {
 
     /// Gives the registers back that the last call preserves. The result is where its caller goes
     /// on; `None` if there is no call.
-    #[inline]
+    #[inline(always)]
     fn pop(&mut self, functions: &[Function], slots: &mut Slots) -> Option<Go> {
         let frame = self.frames.pop()?;
         let values = &self.saved[frame.saved as usize..];
@@ -300,7 +300,7 @@ fn exit(term: &Terminator, pool: &mut Pool, go: impl Fn(Target) -> Go) -> Result
 }
 
 /// What a computed address leads to, among arms by the training system's addresses.
-#[inline]
+#[inline(always)]
 fn arm<'a, T>(arms: &'a [(u64, T)], value: u64, relocation: &Relocation<'_>) -> Result<&'a T, Go> {
     let trained = relocation.to_training(value);
     let found = arms.iter().find(|arm| Some(arm.0) == trained);

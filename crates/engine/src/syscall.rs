@@ -54,7 +54,7 @@ impl SystemCalls {
     }
 
     /// A call was made, which left the stack pointer at `stack`.
-    #[inline]
+    #[inline(always)]
     pub fn called(&mut self, stack: u64) {
         if let Some(inside) = &mut self.inside {
             if inside.open.len() == MAX_OPEN {
@@ -65,7 +65,7 @@ impl SystemCalls {
     }
 
     /// A return was made, which left the stack pointer at `stack`.
-    #[inline]
+    #[inline(always)]
     pub fn returned(&mut self, stack: u64) {
         if let Some(inside) = &mut self.inside {
             let call = inside.open.iter().rposition(|&call| call < stack && stack - call < POPPED);
