@@ -2,9 +2,9 @@
 //!
 //! A system may keep the running process's segments in the global table, or in a local one for each
 //! process. Those in the target belong to whoever runs there; code that loads the trainer's
-//! selectors, to return to it or to reach its memory, must find the trainer's bases. So a run writes
-//! them into its overlay, over the target's. Only bases matter to the lifter: limits
-//! and rights stay the target's. 64-bit trainers have no such segments.
+//! selectors, to return to it or to reach its memory, must find the trainer's bases. So a run
+//! writes them into its overlay, over the target's. Only bases matter to the lifter: limits and
+//! rights stay the target's. 64-bit trainers have no such segments.
 
 use ir::Program;
 use machine::descriptor::with_base;
