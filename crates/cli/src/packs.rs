@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use engine::{Outcome, Placed, Run, SliceProgram, Values, WholeProgram, parse_inputs};
+use engine::{Outcome, Relocation, Run, SliceProgram, Values, WholeProgram, parse_inputs};
 use ir::{Program, System};
 
 use crate::asked::{Asked, slice_or_whole};
@@ -150,7 +150,8 @@ pub fn choose(
             }
             Err(failure) => return Err(failure),
         };
-        match Placed::find(&program, &asked.run(&there)?).map(drop).map_err(|error| asked.failure(&error)) {
+        match Relocation::find(&program, &asked.run(&there)?).map(drop).map_err(|error| asked.failure(&error))
+        {
             Ok(()) => return Ok((Member::new(asked, program), there)),
             Err(failure) if failure.exit == Exit::OtherKernel => {
                 reasons.push(reason(&directory, target, &failure))

@@ -8,9 +8,9 @@
 mod case;
 
 use case::{Failure, build, case, file, listed, recording};
-use engine::{Environment, Fault, Limits, Outcome, Placed, Run, SliceProgram, Space, Stopped, WholeProgram};
+use engine::{Environment, Fault, Limits, Outcome, Relocation, Run, SliceProgram, Stopped, WholeProgram};
 use machine::memory::Mock;
-use machine::{PhysAddr, Reg};
+use machine::{PhysAddr, Reg, VirtAddr};
 use slicer::Policy;
 use virtuoso_cli::training::View;
 
@@ -137,14 +137,14 @@ fn garbage_in_the_target_ends_in_an_answer_or_an_outcome() -> Result<(), Failure
 fn the_overlay_takes_all_writes() -> Result<(), Failure> {
     let case = case(Policy::Assume, true)?;
     let run = case.run();
-    let placed = Placed::find(&case.built.program, &run)?;
-    let mut space = Space::new(&case.memory, &placed, &case.built.program, 1 << 10);
-    let stack = case.regs.get(Reg::Rsp).ok_or("rsp")?;
-    match space.load(stack, 8) {
+    let relocation = Relocation::find(&case.built.program, &run)?;
+    let mut overlay = run.overlay(&case.built.program, &relocation);
+    let stack = VirtAddr(case.regs.get(Reg::Rsp).ok_or("rsp")?);
+    match overlay.load(stack, 8) {
         Ok(before) => {
-            space.store(stack, 8, !before)?;
-            assert_eq!(space.load(stack, 8)?, !before);
-            let mut again = Space::new(&case.memory, &placed, &case.built.program, 1 << 10);
+            overlay.store(stack, 8, !before)?;
+            assert_eq!(overlay.load(stack, 8)?, !before);
+            let mut again = run.overlay(&case.built.program, &relocation);
             assert_eq!(again.load(stack, 8)?, before, "the target keeps its value");
         }
         // The slice never read that frame, so it is not in the case.

@@ -1,19 +1,19 @@
-//! Executes one operation that does not move control.
+//! Executes one predecoded operation that does not move control.
 
 use ir::{EvalError, Kind};
-use machine::Reg;
+use machine::{Reg, VirtAddr};
 
-use crate::compact::{Compact, Slots};
 use crate::outcome::Stopped;
-use crate::space::Space;
-use crate::start::Environment;
+use crate::overlay::Overlay;
+use crate::predecode::{Predecoded, Slots};
+use crate::run::Environment;
 
-/// Executes `op`; `at` names the instruction in outcomes.
+/// Executes `op`; `at` is the address that an outcome names.
 #[inline(always)]
 pub(crate) fn execute(
-    op: &Compact,
+    op: &Predecoded,
     slots: &mut Slots,
-    space: &mut Space<'_>,
+    overlay: &mut Overlay<'_>,
     env: &Environment,
     at: u64,
 ) -> Result<(), Stopped> {
@@ -21,47 +21,52 @@ pub(crate) fn execute(
     let b = slots[op.b as usize];
     let mask = op.width.mask();
     let value = match op.kind {
-        // The most frequent operations first; `ir::eval` defines them, and a test holds these to
-        // it.
+        // The most frequent operations first; `ir::eval` defines them, and the test below holds
+        // these to it.
         Kind::Mov => a & mask,
         Kind::Add => a.wrapping_add(b) & mask,
         Kind::Sub => a.wrapping_sub(b) & mask,
         Kind::And => a & b & mask,
-        Kind::Load => match space.load(a, op.width.bytes()) {
+        Kind::Load => match overlay.load(VirtAddr(a), op.width.bytes()) {
             Ok(value) => value,
             Err(fault) => return Err(Stopped::access(at, a, &fault)),
         },
-        Kind::Store => match space.store(a, op.width.bytes(), b) {
+        Kind::Store => match overlay.store(VirtAddr(a), op.width.bytes(), b) {
             Ok(()) => return Ok(()),
             Err(fault) => return Err(Stopped::access(at, a, &fault)),
         },
         _ => match ir::eval(op.kind, op.width, a, b, slots[op.c as usize]) {
             Ok(value) => value,
             Err(EvalError::Divide) => return Err(Stopped::Exception { at, vector: 0 }),
-            Err(EvalError::NotPure) => environment(op, a, b, slots, space, env, at)?,
+            Err(EvalError::NotPure) => environment(op, a, b, slots, overlay, env, at)?,
         },
     };
     slots[op.dst as usize] = value;
     Ok(())
 }
 
-/// What memory and arithmetic cannot answer.
+/// Executes the operations that ask the environment: the run's allocator, its clock, the state of
+/// the processor, devices.
 #[cold]
 fn environment(
-    op: &Compact,
+    op: &Predecoded,
     a: u64,
     b: u64,
     slots: &Slots,
-    space: &mut Space<'_>,
+    overlay: &mut Overlay<'_>,
     env: &Environment,
     at: u64,
 ) -> Result<u64, Stopped> {
     let device = |what: String| Err(Stopped::NeedsDevice { at, what });
     match op.kind {
         Kind::Tsc => Ok(env.tsc.unwrap_or(0)),
-        Kind::Alloc => Ok(space.allocate(a)),
-        Kind::Realloc => space.reallocate(a, b).map_err(|fault| Stopped::access(at, a, &fault)),
-        // Translations never outlive what they were made from.
+        Kind::Alloc => Ok(overlay.allocate(a).0),
+        Kind::Realloc => match overlay.reallocate(VirtAddr(a), b) {
+            Ok(new) => Ok(new.0),
+            Err(fault) => Err(Stopped::access(at, a, &fault)),
+        },
+        // Freed memory is not used again, and the overlay drops translations by itself when a page
+        // table changes.
         Kind::Free | Kind::TlbFlush => Ok(0),
         Kind::Rdmsr => match a {
             // SDM vol. 4 table 2-2.
@@ -74,8 +79,8 @@ fn environment(
             0x810..=0x817 => Ok(0),
             _ => device(format!("reads the model-specific register {a:#x}")),
         },
-        // The bases of segments, which a system sets when it goes over to another task: registers,
-        // set beside this.
+        // The bases of segments, which a system sets when it goes over to another task. The
+        // lifter's operations for this instruction set the registers as well.
         Kind::Wrmsr if matches!(a, 0xc000_0100..=0xc000_0102) => Ok(0),
         Kind::Wrmsr => device(format!("writes the model-specific register {a:#x}")),
         Kind::In => device(format!("reads the I/O port {a:#x}")),
@@ -88,5 +93,35 @@ fn environment(
         Kind::ReadDr | Kind::WriteDr => device("uses a debug register".to_string()),
         Kind::ReadKeys | Kind::WriteKeys => device("uses protection keys".to_string()),
         kind => device(format!("executes {}", kind.name())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ir::{Op, Var, Width};
+    use machine::PagingMode;
+    use machine::memory::Mock;
+
+    use super::*;
+    use crate::predecode::{Pool, slots};
+
+    #[test]
+    fn the_most_frequent_operations_do_what_eval_defines() {
+        let memory = Mock::new();
+        let mut overlay = Overlay::new(&memory, PagingMode::Off, 0, VirtAddr(0), 0);
+        let values = [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0x8000_0000, 1 << 63, u64::MAX, u64::MAX - 1];
+        for kind in [Kind::Mov, Kind::Add, Kind::Sub, Kind::And] {
+            for width in [Width::B1, Width::B8, Width::B16, Width::B32, Width::B64] {
+                for (a, b) in values.into_iter().flat_map(|a| values.map(|b| (a, b))) {
+                    let (mut pool, mut slots) = (Pool::default(), slots());
+                    let op = Op::new(kind, width, Var(0), &[a.into(), b.into()][..kind.arity()]);
+                    let op = pool.op(&op).unwrap();
+                    pool.fill(&mut slots, 0);
+                    execute(&op, &mut slots, &mut overlay, &Environment::default(), 0).unwrap();
+                    let expected = ir::eval(kind, width, a, b, 0).unwrap();
+                    assert_eq!(slots[0], expected, "{}.{} {a:#x}, {b:#x}", kind.name(), width as u8);
+                }
+            }
+        }
     }
 }

@@ -1,52 +1,11 @@
-//! Inputs and outputs: from text into the overlay, from the overlay into values.
+//! Inputs and outputs: from text to the bytes of the trainer's variables, and from those to values.
 
 use ir::program::{Count, Elem, Field, Program};
-use serde::Serialize;
+use machine::VirtAddr;
 
 use crate::outcome::Stopped;
-use crate::space::Space;
-
-/// A value of a field.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-#[serde(untagged)]
-pub enum Value {
-    /// An unsigned number.
-    Unsigned(u64),
-    /// A signed number.
-    Signed(i64),
-    /// A string; bytes that are not UTF-8 are replaced.
-    Text(String),
-    /// An array.
-    List(Vec<Value>),
-}
-
-/// Named values in the program's order.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Values(pub Vec<(String, Value)>);
-
-impl Values {
-    /// The value with this name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value)
-    }
-
-    /// A number by name, as a signed one.
-    #[must_use]
-    pub fn number(&self, name: &str) -> Option<i128> {
-        match self.get(name)? {
-            Value::Unsigned(value) => Some(i128::from(*value)),
-            Value::Signed(value) => Some(i128::from(*value)),
-            Value::Text(_) | Value::List(_) => None,
-        }
-    }
-}
-
-impl Serialize for Values {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
-    }
-}
+use crate::overlay::Overlay;
+use crate::value::{Value, Values};
 
 /// An input that cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -54,33 +13,34 @@ pub enum InputError {
     /// The program has no such input.
     #[error("there is no input named {name}; the program's inputs: {known}")]
     Unknown {
-        /// As given.
+        /// The name that was given.
         name: String,
-        /// What there is.
+        /// The names of the program's inputs, or `none`.
         known: String,
     },
     /// An input was not given.
     #[error("the input {name} is missing; give --input {name}=VALUE")]
     Missing {
-        /// Its name.
+        /// The input's name.
         name: String,
     },
     /// The text is no value of the input's type.
     #[error("{text:?} is no value for the input {name}: {why}")]
     Value {
-        /// The input.
+        /// The input's name.
         name: String,
-        /// As given.
+        /// The text that was given.
         text: String,
-        /// What is wrong.
+        /// What is wrong with it.
         why: String,
     },
 }
 
-/// Input bytes by field, in the program's order.
+/// The bytes of each input variable, in the program's order.
 pub type Inputs = Vec<(Field, Vec<u8>)>;
 
-/// Turns `name=text` pairs into bytes for a program's inputs.
+/// Turns pairs of name and text into bytes for a program's inputs. Where a name is given twice, the
+/// last counts.
 ///
 /// # Errors
 /// [`InputError`] for unknown, missing or unfitting inputs.
@@ -103,6 +63,8 @@ pub fn parse_inputs(program: &Program, given: &[(String, String)]) -> Result<Inp
         .collect()
 }
 
+/// The bytes that `text` stands for: a string with its NUL, a number in decimal or, after `0x`,
+/// hexadecimal digits, or an array's numbers with commas between them.
 fn encode(field: &Field, text: &str) -> Result<Vec<u8>, InputError> {
     let wrong = |why: String| InputError::Value { name: field.name.clone(), text: text.to_string(), why };
     let max = field.count.max();
@@ -141,10 +103,10 @@ fn encode(field: &Field, text: &str) -> Result<Vec<u8>, InputError> {
     Ok(bytes)
 }
 
-/// Writes the inputs and zeroes the outputs.
-pub(crate) fn prepare(program: &Program, inputs: &Inputs, space: &mut Space<'_>) -> Result<(), Stopped> {
+/// Zeroes the output variables, then writes the inputs: a variable may be both.
+pub(crate) fn prepare(program: &Program, inputs: &Inputs, overlay: &mut Overlay<'_>) -> Result<(), Stopped> {
     let mut store = |address: u64, byte: u8| {
-        let stored = space.store(address, 1, u64::from(byte));
+        let stored = overlay.store(VirtAddr(address), 1, u64::from(byte));
         stored.map_err(|fault| Stopped::access(program.begin_pc, address, &fault))
     };
     for field in &program.outputs {
@@ -160,11 +122,11 @@ pub(crate) fn prepare(program: &Program, inputs: &Inputs, space: &mut Space<'_>)
     Ok(())
 }
 
-/// Reads the outputs; `end` is where the run ended.
-pub(crate) fn collect(program: &Program, end: u64, space: &mut Space<'_>) -> Result<Values, Stopped> {
+/// Reads the outputs; `end`, the end mark's address, names the instruction if they cannot be read.
+pub(crate) fn collect(program: &Program, end: u64, overlay: &mut Overlay<'_>) -> Result<Values, Stopped> {
     let mut values = Values::default();
     let mut load = |address: u64, size: u64| {
-        space.load(address, size).map_err(|fault| Stopped::access(end, address, &fault))
+        overlay.load(VirtAddr(address), size).map_err(|fault| Stopped::access(end, address, &fault))
     };
     // Lengths first, for arrays name them.
     for field in program.outputs.iter().filter(|field| field.count == Count::One) {
@@ -184,9 +146,10 @@ pub(crate) fn collect(program: &Program, end: u64, space: &mut Space<'_>) -> Res
     Ok(values)
 }
 
-/// Reads 1 to 8 bytes at an address.
+/// Reads 1, 2, 4 or 8 bytes at an address.
 type Load<'l> = dyn FnMut(u64, u64) -> Result<u64, Stopped> + 'l;
 
+/// The number at an address, in the field's type.
 fn element(field: &Field, addr: u64, load: &mut Load<'_>) -> Result<Value, Stopped> {
     let size = field.elem.size();
     let raw = load(addr, size)?;
@@ -199,6 +162,7 @@ fn element(field: &Field, addr: u64, load: &mut Load<'_>) -> Result<Value, Stopp
     })
 }
 
+/// The string up to its NUL, or all that fits.
 fn text(field: &Field, load: &mut Load<'_>) -> Result<Value, Stopped> {
     let mut bytes = Vec::new();
     for at in 0..field.count.max() {
@@ -210,6 +174,7 @@ fn text(field: &Field, load: &mut Load<'_>) -> Result<Value, Stopped> {
     Ok(Value::Text(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
+/// The array's elements. Its length is an output that was read before, or an input.
 fn list(program: &Program, field: &Field, values: &Values, load: &mut Load<'_>) -> Result<Value, Stopped> {
     let count = match &field.count {
         Count::Field { name, max } => {

@@ -1,34 +1,44 @@
 //! Runs programs and machine code over a guest's memory, copy-on-write.
 //!
-//! Two ways share one memory, one set of operations and one kind of outcome: a *slice* runs a
-//! [`ir::Program`], a *whole run* lifts the trainer's and the kernel's trusted code as it is
-//! reached. Neither ever writes to the target or takes code from it. What happens to the guest's
-//! code is an [`Outcome`], not an error.
+//! There are two ways to run, which share the [`Overlay`] over the target's memory, the operations
+//! and the outcomes. A [`SliceProgram`] executes an [`ir::Program`]. A [`WholeProgram`] emulates
+//! machine code: it lifts the trainer's and the kernel's trusted code as it is reached. Neither
+//! writes to the target or takes code from it. What happens to the guest's code is an [`Outcome`];
+//! a [`RunError`] says that a run could not begin.
+//!
+//! [`Relocation`] finds in a target what training knew at other addresses, [`locate`] finds the
+//! state of processors in memory alone, and [`tampering`] compares code.
 
 #![forbid(unsafe_code)]
 
-mod compact;
+mod code;
+mod emulate;
 mod exec;
 mod fields;
 pub mod locate;
 mod outcome;
-pub mod place;
+mod overlay;
+mod predecode;
+mod relocate;
+mod run;
 mod segment;
+mod show;
 mod slice;
-mod space;
 mod spin;
 mod start;
 mod summary;
+mod syscall;
 pub mod tampering;
+mod value;
 mod watch;
-mod whole;
 
-pub use compact::TooLarge;
-pub use fields::{InputError, Inputs, Value, Values, parse_inputs};
-pub use outcome::{Outcome, Place, Stopped};
-pub use place::Placed;
+pub use emulate::{WholeProgram, WholeReport};
+pub use fields::{InputError, Inputs, parse_inputs};
+pub use outcome::{Outcome, Stopped};
+pub use overlay::{Fault, Overlay};
+pub use predecode::TooLarge;
+pub use relocate::Relocation;
+pub use run::{Environment, Limits, Run, RunError};
 pub use slice::SliceProgram;
-pub use space::{Fault, Space};
-pub use start::{Environment, Limits, Run, RunError};
+pub use value::{Value, Values};
 pub use watch::{Seen, Unwatched, Watch};
-pub use whole::{WholeProgram, WholeReport};

@@ -1,5 +1,5 @@
-//! Finds in memory alone what a target's processors would tell: page tables, interrupt table,
-//! per-CPU memory.
+//! Finds page tables, interrupt table and per-CPU memory in a target of which only memory was kept,
+//! and no processor's registers.
 //!
 //! Three searches over all of RAM, each by something that training knows and that no reboot
 //! changes. *Where the kernel is*: an interrupt table whose handlers all lie equally far from
@@ -17,17 +17,17 @@ use ir::Program;
 use ir::program::Anchor;
 use lift::Mode;
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
-use machine::{GuestMemory, Page, PhysAddr, Reg, RegFile, VirtAddr};
+use machine::{GuestMemory, PAGE_SIZE, Page, PhysAddr, Reg, RegFile, VirtAddr};
 use rustc_hash::FxHashSet;
 
-use crate::start::system_mode;
+use crate::run::system_mode;
 
-/// What the user knows.
+/// What need not be looked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hints {
-    /// The root of page tables that map the kernel.
+    /// CR3: the root of page tables that map the kernel.
     pub cr3: Option<u64>,
-    /// The kernel's GS base.
+    /// The kernel's GS base: the address of a processor's per-CPU memory.
     pub gs_base: Option<u64>,
 }
 
@@ -36,16 +36,16 @@ pub struct Hints {
 pub struct Located {
     /// The registers that follow from it, for each processor; by ascending GS base.
     pub cpus: Vec<RegFile>,
-    /// How many of the interrupt table's handlers are where training's would be, and of how many.
+    /// How many handlers in the interrupt table are training's at one slide, and of how many.
     pub gates: (usize, usize),
     /// How many roots of page tables have the same kernel half as the one taken, and of how many.
     pub roots: (usize, usize),
-    /// To how many of the places that anchors point to those of the least certain processor do, and
-    /// how many there are; `None` where the user named the GS base.
+    /// Of the places that the program's anchors point to, how many the least certain processor's
+    /// point to, and how many there are; `None` if the GS base was given.
     pub anchors: Option<(usize, usize)>,
 }
 
-/// Why nothing was found.
+/// Why no processor's state was found.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LocateError {
     /// The program is not of a 64-bit system.
@@ -78,14 +78,14 @@ pub enum LocateError {
     Processors,
 }
 
-/// Bytes of code that a page is recognised by.
+/// How many bytes of code a page is recognised by.
 const PROBE: usize = 16;
-/// Places in the code that are looked for.
+/// How many places in the code are looked for at most.
 const PROBES: usize = 8;
 /// Per-CPU memory is looked for by anchors that point so far at least, in bytes: a list within one
 /// object may point nearer.
 const FAR: u32 = 1024;
-/// Places that may be compared with all anchors: a target may hold any number of lures.
+/// How many places may be compared with all anchors: a target may hold any number of lures.
 const MOST_PLACES: usize = 1 << 18;
 /// Bits by which entries of tables for the same mapping may differ: accessed and dirty (SDM vol. 3
 /// section 4.8).
@@ -93,16 +93,19 @@ const NOTED: u64 = 0x60;
 
 /// A piece of the kernel's code that is the same in every boot.
 struct Probe {
-    addr: u64,
+    /// Its address in the training system.
+    addr: VirtAddr,
     bytes: [u8; PROBE],
-    /// Pages that hold it.
-    pages: FxHashSet<u64>,
+    /// Pages of the target that hold it where it is in its page.
+    pages: FxHashSet<PhysAddr>,
 }
 
-/// An interrupt table.
+/// An interrupt table in the target's memory.
 struct Table {
+    /// How far its handlers lie from training's, modulo 2^64.
     slide: u64,
     at: PhysAddr,
+    /// How many of its gates do.
     gates: usize,
 }
 
@@ -122,9 +125,9 @@ pub fn locate(program: &Program, memory: &dyn GuestMemory, hints: Hints) -> Resu
     let mut tables = Vec::new();
     each_page(memory, &mut |addr, page| {
         for probe in &mut probes {
-            let offset = probe.addr as usize & 4095;
+            let offset = probe.addr.offset() as usize;
             if page[offset..offset + PROBE] == probe.bytes {
-                probe.pages.insert(addr.0);
+                probe.pages.insert(addr);
             }
         }
         tables.extend(interrupt_tables(gates, addr, page));
@@ -142,9 +145,8 @@ pub fn locate(program: &Program, memory: &dyn GuestMemory, hints: Hints) -> Resu
         for mode in [PagingMode::Level5, PagingMode::Level4] {
             let maps = |root: u64| {
                 probes.iter().all(|probe| {
-                    let address = VirtAddr(probe.addr.wrapping_add(table.slide));
-                    let found = paging::translate(memory, mode, root, address);
-                    found.is_ok_and(|found| !found.user && probe.pages.contains(&found.paddr.page().0))
+                    let found = paging::translate(memory, mode, root, probe.addr.add(table.slide));
+                    found.is_ok_and(|found| !found.user && probe.pages.contains(&found.paddr.page()))
                 })
             };
             let Some((root, roots)) = root(memory, hints.cr3, maps)? else { continue };
@@ -169,9 +171,10 @@ pub fn locate(program: &Program, memory: &dyn GuestMemory, hints: Hints) -> Resu
     found.ok_or(LocateError::Tables)
 }
 
+/// Visits all pages that the target's memory has.
 fn each_page(memory: &dyn GuestMemory, visit: &mut dyn FnMut(PhysAddr, &Page)) {
     for range in memory.ranges() {
-        for addr in (range.start.0..range.end.0).step_by(4096) {
+        for addr in (range.start.0..range.end.0).step_by(PAGE_SIZE as usize) {
             if let Ok(page) = memory.page(PhysAddr(addr)) {
                 visit(PhysAddr(addr), page);
             }
@@ -179,17 +182,17 @@ fn each_page(memory: &dyn GuestMemory, visit: &mut dyn FnMut(PhysAddr, &Page)) {
     }
 }
 
-/// Pieces of the program's kernel code without anything that moves, one of a page, spread over all
-/// of it.
+/// Pieces of the program's kernel code without anything that moves, at most one in a page, spread
+/// over all of it.
 fn probes(program: &Program) -> Vec<Probe> {
     let placement = &program.placement;
     let mut found: Vec<Probe> = Vec::new();
     for range in program.code.iter().filter(|range| placement.image(range.addr) == Some(0)) {
         for (at, bytes) in range.bytes.chunks_exact(PROBE).enumerate() {
-            let addr = range.addr.wrapping_add((at * PROBE) as u64);
-            let within = addr & 4095 <= 4096 - PROBE as u64;
-            let fixed = placement.fields_in(addr, addr.saturating_add(PROBE as u64)).is_empty();
-            let new = found.last().is_none_or(|last| last.addr & !4095 != addr & !4095);
+            let addr = VirtAddr(range.addr).add((at * PROBE) as u64);
+            let within = addr.offset() + PROBE as u64 <= PAGE_SIZE;
+            let fixed = placement.fields_in(addr.0, addr.0.saturating_add(PROBE as u64)).is_empty();
+            let new = found.last().is_none_or(|last| last.addr.page() != addr.page());
             if let Some(bytes) = bytes.first_chunk().filter(|_| within && fixed && new) {
                 found.push(Probe { addr, bytes: *bytes, pages: FxHashSet::default() });
             }
@@ -206,14 +209,14 @@ fn interrupt_tables(gates: &[(u8, u64)], page_addr: PhysAddr, page: &Page) -> Ve
         machine::handler(page.get(start + usize::from(vector) * 16..)?.first_chunk()?, true)
     };
     let Some(&(first, training)) = gates.first() else { return Vec::new() };
-    let starts = (0..4096usize).step_by(16);
+    let starts = (0..page.len()).step_by(16);
     let tables = starts.filter_map(|start| {
         let slide = handler(start, first)?.wrapping_sub(training);
         let same = gates
             .iter()
             .filter(|gate| handler(start, gate.0).is_some_and(|it| it.wrapping_sub(gate.1) == slide))
             .count();
-        let enough = slide & 4095 == 0 && same * 4 >= gates.len() * 3;
+        let enough = slide % PAGE_SIZE == 0 && same * 4 >= gates.len() * 3;
         enough.then_some(Table { slide, at: page_addr.add(start as u64), gates: same })
     });
     tables.collect()
@@ -222,7 +225,8 @@ fn interrupt_tables(gates: &[(u8, u64)], page_addr: PhysAddr, page: &Page) -> Ve
 /// A root, how many agree with it on the kernel's half, and how many there are.
 type Root = (u64, (usize, usize));
 
-/// The root to take among the pages that map the kernel. At least two thirds must agree with it.
+/// The root to take, among the pages for which `maps` says that as roots they map the kernel: one
+/// with which at least two thirds of them agree. One that is `given` is not looked for.
 fn root(
     memory: &dyn GuestMemory,
     given: Option<u64>,
@@ -250,7 +254,7 @@ fn root(
     }
 }
 
-/// A linear address of a place in memory.
+/// A linear address, in the kernel's half, of a physical one.
 fn linear(memory: &dyn GuestMemory, mode: PagingMode, root: u64, at: PhysAddr) -> Option<u64> {
     let mut found = None;
     let half = VirtAddr(1 << (mode.linear_bits() - 1));
@@ -271,8 +275,8 @@ fn aims(anchors: &[Anchor]) -> usize {
     anchors.iter().map(|anchor| anchor.points).collect::<BTreeSet<_>>().len()
 }
 
-/// The bases of per-CPU memory, each with to how many of the places its anchors point: to most of
-/// them, and three at least.
+/// The bases of per-CPU memory, and of the places that anchors point to how many are pointed to
+/// there: most of them, and three at least.
 fn per_cpu(
     memory: &dyn GuestMemory,
     mode: PagingMode,
@@ -283,8 +287,9 @@ fn per_cpu(
     // any place has all such anchors: one that points far is needed.
     let far = |anchor: &&Anchor| anchor.offset.abs_diff(anchor.points) >= FAR;
     let seeds: Vec<Anchor> = anchors.iter().filter(far).copied().collect();
-    let by_distance = |anchor: &Anchor| u64::from(anchor.offset).wrapping_sub(anchor.points.into()) & 4095;
-    let mut wanted = vec![false; 4096];
+    let by_distance =
+        |anchor: &Anchor| u64::from(anchor.offset).wrapping_sub(anchor.points.into()) % PAGE_SIZE;
+    let mut wanted = vec![false; PAGE_SIZE as usize];
     seeds.iter().for_each(|seed| wanted[by_distance(seed) as usize] = true);
     let place = |base: u64, anchor: &Anchor| {
         let address = VirtAddr(base.wrapping_add(anchor.offset.into()));
@@ -299,7 +304,7 @@ fn per_cpu(
     each_page(memory, &mut |addr, page| {
         for (at, word) in page.chunks_exact(8).enumerate() {
             let (word, here) = (word.try_into().map_or(0, u64::from_le_bytes), addr.0 + at as u64 * 8);
-            let distance = here.wrapping_sub(word) & 4095;
+            let distance = here.wrapping_sub(word) % PAGE_SIZE;
             if word >> 63 == 0 || !wanted[distance as usize] {
                 continue;
             }
@@ -323,8 +328,8 @@ fn per_cpu(
     found
 }
 
-/// What follows for one processor. What training knows of the control registers holds, except for
-/// the depth of the page tables.
+/// The registers of the processor whose per-CPU memory is at `base`. Control registers are
+/// training's, except for the depth of the page tables; `interrupts` is the interrupt table.
 fn registers(program: &Program, mode: PagingMode, root: u64, interrupts: Option<u64>, base: u64) -> RegFile {
     const LA57: u64 = 1 << 12;
     let trained = |reg: Reg, otherwise: u64| {

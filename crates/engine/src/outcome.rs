@@ -2,16 +2,14 @@
 
 use serde::Serialize;
 
-use crate::space::Fault;
+use crate::overlay::Fault;
+use crate::value::Values;
 
-/// A place in the training system's code.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub struct Place {
-    /// Address of the instruction in the training system.
-    pub pc: u64,
-}
-
-/// Why a run stopped before it reached the end mark.
+/// Why a run stopped without an answer.
+///
+/// Addresses of code are the training system's, those of a whole run where it has code there. A
+/// slice names the first instruction of the block that it was in, and for what a branch, call or
+/// jump does that instruction itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, thiserror::Error)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Stopped {
@@ -20,25 +18,26 @@ pub enum Stopped {
     Unexplored {
         /// Address of the deciding instruction.
         at: u64,
-        /// Where it would go.
+        /// Where it would go; 0 for a return without a call.
         to: u64,
     },
-    /// The budget of operations is used up.
+    /// The fuel is used up.
     #[error("out of fuel: {used} operations executed, last at {at:#x}")]
     OutOfFuel {
-        /// Where it was.
+        /// The block that it was in, or of a whole run, that came next.
         at: u64,
-        /// Operations executed.
+        /// Fuel used: operations, and one more for each block.
         used: u64,
     },
-    /// An address is not mapped, or its table or frame is not in the target's memory.
+    /// An access that memory does not allow: the address is not mapped, its table or frame is not
+    /// in the target's memory, it is user memory of the target, or read-only.
     #[error("unmapped memory: {at:#x} accesses {address:#x}: {cause}")]
     Unmapped {
         /// The instruction.
         at: u64,
-        /// The linear address.
+        /// The linear address in the target.
         address: u64,
-        /// What is wrong there.
+        /// What is wrong with it, as a clause.
         cause: String,
     },
     /// Something only a device or the processor could answer.
@@ -46,11 +45,11 @@ pub enum Stopped {
     NeedsDevice {
         /// The instruction.
         at: u64,
-        /// What it wants.
+        /// What it does, as a verb and its objects.
         what: String,
     },
-    /// The code waits for something that never comes to a paused guest: it halts, or goes round
-    /// without changing anything.
+    /// The code waits for something that never comes to a paused guest: it halts, or is in a state
+    /// in which it was before.
     #[error("blocked: the code waits at {at:#x}")]
     Blocked {
         /// The instruction.
@@ -67,8 +66,8 @@ pub enum Stopped {
         /// Where it goes.
         to: u64,
     },
-    /// The end mark was reached where a whole run over the training system's own memory did not
-    /// reach it.
+    /// The end mark was reached, but a whole run over the training system's own memory did not
+    /// reach it: training had help that this run did not.
     #[error(
         "an answer without help at {at:#x}: over the training system's own memory the whole run stopped \
          ({why})"
@@ -90,31 +89,31 @@ pub enum Stopped {
     /// An instruction that the lifter does not model.
     #[error("unsupported instruction {name} at {at:#x}")]
     Unsupported {
-        /// Its address.
+        /// The instruction.
         at: u64,
-        /// Its name.
+        /// Its mnemonic.
         name: String,
     },
     /// Code outside the trusted copy of the training system.
     #[error("no trusted code at {to:#x}, reached from {at:#x}")]
     NoCode {
-        /// The instruction that went there.
+        /// The block that went there.
         at: u64,
-        /// The address.
+        /// Where it went.
         to: u64,
     },
-    /// Memory for the overlay or the call stack ran out.
+    /// The run copied or allocated all pages that it may, or made all calls.
     #[error("limit reached at {at:#x}: {what}")]
     Limit {
-        /// Where it was.
+        /// The instruction.
         at: u64,
-        /// Which limit.
+        /// Which limit, in words.
         what: String,
     },
 }
 
 impl Stopped {
-    /// The same with the addresses of code changed.
+    /// The same with all addresses of code changed.
     pub(crate) fn map_addresses(mut self, change: impl Fn(u64) -> u64) -> Self {
         match &mut self {
             Self::Unexplored { at, to } | Self::NoCode { at, to } | Self::Switched { at, to } => {
@@ -133,7 +132,7 @@ impl Stopped {
         self
     }
 
-    /// An access that failed: a limit where the overlay is full, else memory that is not there.
+    /// The instruction at `at` accessed `address` and met this fault.
     #[cold]
     pub(crate) fn access(at: u64, address: u64, fault: &Fault) -> Self {
         match fault {
@@ -150,7 +149,7 @@ impl Stopped {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Outcome {
     /// The end mark was reached: the outputs.
-    Answer(crate::fields::Values),
+    Answer(Values),
     /// It was not reached.
     Stopped(Stopped),
 }

@@ -2,17 +2,17 @@
 //!
 //! A system may keep the running process's segments in the global table, or in a local one for each
 //! process. Those in the target belong to whoever runs there; code that loads the trainer's
-//! selectors, to return to it or to reach its memory, is to find the trainer's bases. So a run's
-//! overlay has them where the target's bases are others. Only bases matter to the lifter: limits
-//! and rights stay the target's. 64-bit trainers have no such segments.
+//! selectors, to return to it or to reach its memory, must find the trainer's bases. So a run
+//! writes them into its overlay, over the target's. Only bases matter to the lifter: limits and
+//! rights stay the target's. 64-bit trainers have no such segments.
 
 use ir::Program;
 use machine::descriptor::with_base;
-use machine::{Reg, RegFile};
+use machine::{Reg, RegFile, VirtAddr};
 
-use crate::space::Space;
+use crate::overlay::Overlay;
 
-/// Selectors and what they stand for.
+/// Segment registers: the selector, and the base that it stands for.
 const SEGMENTS: [(Reg, Reg); 6] = [
     (Reg::Cs, Reg::CsBase),
     (Reg::Ss, Reg::SsBase),
@@ -25,7 +25,7 @@ const SEGMENTS: [(Reg, Reg); 6] = [
 /// Gives the descriptors that the trainer's selectors name its bases, in the overlay. Where the
 /// target's table is not known or has no such descriptor, nothing is changed: what code that loads
 /// the selector then finds is no worse.
-pub(crate) fn give(program: &Program, target: &RegFile, space: &mut Space<'_>) {
+pub(crate) fn give(program: &Program, target: &RegFile, overlay: &mut Overlay<'_>) {
     if program.bits == 64 {
         return;
     }
@@ -43,25 +43,23 @@ pub(crate) fn give(program: &Program, target: &RegFile, space: &mut Space<'_>) {
             if local { (Reg::LdtrBase, Reg::LdtrLimit) } else { (Reg::GdtrBase, Reg::GdtrLimit) };
         let inside = target.get(limit).is_none_or(|limit| selector & 0xfff8 | 7 <= limit);
         let Some(table) = target.get(table).filter(|_| inside) else { continue };
-        let at = table.wrapping_add(selector & 0xfff8);
-        if let Ok(old) = space.load(at, 8)
+        let at = VirtAddr(table.wrapping_add(selector & 0xfff8));
+        if let Ok(old) = overlay.load(at, 8)
             && with_base(old, base) != old
         {
             // It was just read: only a full overlay can refuse it, and the run's own first write
             // would end at that.
-            let _ = space.overwrite(at, &with_base(old, base).to_le_bytes());
+            let _ = overlay.overwrite(at, &with_base(old, base).to_le_bytes());
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use machine::PhysAddr;
     use machine::memory::Mock;
+    use machine::{PagingMode, PhysAddr};
 
     use super::*;
-    use crate::place::Placed;
-    use crate::start::{Environment, Limits, Run};
 
     /// Page tables of two levels in which the page at 0x5000 is mapped at its own address for the
     /// system to read, with a table in it.
@@ -80,14 +78,11 @@ mod tests {
         let program =
             Program { bits, registers, ..ir::text::parse_program("program \"test\"", Reg::NAMES).unwrap() };
         let mut regs = RegFile::new();
-        let system = [(Reg::Cr0, 0x8000_0001), (Reg::Cr3, 0x1000), (Reg::Cr4, 0), (Reg::Efer, 0)];
-        system.iter().chain(target).for_each(|&(reg, value)| regs.set(reg, value));
-        let run =
-            Run { memory: &memory, regs: &regs, env: Environment::default(), limits: Limits::default() };
-        let placed = Placed::find(&program, &run).unwrap();
-        let mut space = Space::new(&memory, &placed, &program, 16);
-        give(&program, &regs, &mut space);
-        [0x5018, 0x5020].map(|at| space.load(at, 8).unwrap())
+        target.iter().for_each(|&(reg, value)| regs.set(reg, value));
+        let mode = PagingMode::Bits32 { pse: false };
+        let mut overlay = Overlay::new(&memory, mode, 0x1000, VirtAddr(0), 16);
+        give(&program, &regs, &mut overlay);
+        [0x5018, 0x5020].map(|at| overlay.load(VirtAddr(at), 8).unwrap())
     }
 
     const CODE: u64 = 0x00cf_fa00_0000_ffff;

@@ -1,26 +1,34 @@
-//! Runs a program: the slice.
+//! Runs a slice: executes a program's blocks, predecoded, over the target's memory.
+//!
+//! Calls and returns are the program's own, with a stack of frames here and not in the target's
+//! memory. Where control would leave what training saw, the run stops.
 
 use ir::Program;
 use ir::program::{Callee, Target, Terminator};
 use machine::Reg;
 
-use crate::compact::{Compact, Pool, TooLarge, slots};
 use crate::exec::execute;
 use crate::fields::{Inputs, collect, prepare};
 use crate::outcome::{Outcome, Stopped};
-use crate::place::Placed;
-use crate::space::Space;
+use crate::overlay::Overlay;
+use crate::predecode::{Pool, Predecoded, Slots, TooLarge, slots};
+use crate::relocate::Relocation;
+use crate::run::{Environment, Run, RunError};
 use crate::spin::{Spin, called};
-use crate::start::{Run, RunError};
+use crate::start::{NoAnswer, outcome};
 
-/// Where control goes, with blocks of all functions numbered in one row.
+/// Where control goes; blocks of all functions are numbered in one row.
 #[derive(Clone, Copy, Debug)]
 enum Go {
+    /// To this block.
     Block(u32),
+    /// Back to where the frame says.
     Return,
+    /// To this address of the training system, where no training run went.
     Unexplored(u64),
 }
 
+/// How a block ends: [`Terminator`] with slots for operands.
 enum Exit {
     Goto(Go),
     Branch { cond: u16, taken: Go, otherwise: Go },
@@ -31,34 +39,79 @@ enum Exit {
 }
 
 struct Block {
+    /// Its operations: the first, and the one behind its last.
     first: u32,
     last: u32,
+    /// Addresses, in the training system, of its beginning and of the instruction that ends it.
     pc: u64,
     end_pc: u64,
     end: Exit,
 }
 
 struct Function {
+    /// The block it begins with.
     entry: u32,
+    /// Slots of the registers that a call gives back.
     preserved: Vec<u16>,
 }
 
 /// A program made ready to run any number of times.
 pub struct SliceProgram<'p> {
     program: &'p Program,
-    ops: Vec<Compact>,
+    ops: Vec<Predecoded>,
     blocks: Vec<Block>,
     functions: Vec<Function>,
     pool: Pool,
 }
 
+/// A call that has not returned.
 struct Frame {
+    /// Where the caller goes on.
     then: Go,
+    /// The stack pointer that the caller has again then.
     rsp: u64,
+    /// The function that was called.
     func: u32,
+    /// Where its preserved registers begin among those saved.
     saved: u32,
     /// The name of the calls before this one.
     calls: u64,
+}
+
+/// The calls that have not returned.
+#[derive(Default)]
+struct Frames {
+    frames: Vec<Frame>,
+    /// Preserved registers of all frames.
+    saved: Vec<u64>,
+    /// The name of these calls ([`called`]).
+    name: u64,
+}
+
+impl Frames {
+    /// Block `at` calls a function, and control goes on at `then` when it returns.
+    #[inline(always)]
+    fn push(&mut self, at: u32, (func, function): (u32, &Function), rsp: u64, then: Go, slots: &Slots) {
+        let first = self.saved.len();
+        self.frames.push(Frame { then, rsp, func, saved: first as u32, calls: self.name });
+        self.saved.extend(function.preserved.iter().map(|&slot| slots[slot as usize]));
+        self.name = called(self.name, at, self.saved[first..].iter().copied().chain([rsp]));
+    }
+
+    /// Gives the registers back that the last call preserves. The result is where its caller goes
+    /// on; `None` if there is no call.
+    #[inline(always)]
+    fn pop(&mut self, functions: &[Function], slots: &mut Slots) -> Option<Go> {
+        let frame = self.frames.pop()?;
+        let values = &self.saved[frame.saved as usize..];
+        for (&slot, &value) in functions[frame.func as usize].preserved.iter().zip(values) {
+            slots[slot as usize] = value;
+        }
+        self.saved.truncate(frame.saved as usize);
+        slots[Reg::Rsp.index()] = frame.rsp;
+        self.name = frame.calls;
+        Some(frame.then)
+    }
 }
 
 impl<'p> SliceProgram<'p> {
@@ -96,30 +149,7 @@ impl<'p> SliceProgram<'p> {
                     let op = ready.pool.op(op)?;
                     ready.ops.push(op);
                 }
-                let end = match &block.term {
-                    Terminator::Goto(target) => Exit::Goto(go(*target)),
-                    Terminator::Branch { cond, taken, otherwise } => Exit::Branch {
-                        cond: ready.pool.arg(*cond)?,
-                        taken: go(*taken),
-                        otherwise: go(*otherwise),
-                    },
-                    Terminator::Switch { value, arms } => Exit::Switch {
-                        value: ready.pool.arg(*value)?,
-                        arms: arms.iter().map(|arm| (arm.value, go(arm.target))).collect(),
-                    },
-                    Terminator::Call { callee: Callee::Direct(func), stack, then } => {
-                        Exit::Call { func: func.0, stack: Pool::var(*stack)?, then: go(*then) }
-                    }
-                    Terminator::Call { callee: Callee::Indirect { value, arms }, stack, then } => {
-                        Exit::CallIndirect {
-                            value: ready.pool.arg(*value)?,
-                            arms: arms.iter().map(|arm| (arm.value, arm.target.map(|func| func.0))).collect(),
-                            stack: Pool::var(*stack)?,
-                            then: go(*then),
-                        }
-                    }
-                    Terminator::End => Exit::Finish,
-                };
+                let end = exit(&block.term, &mut ready.pool, go)?;
                 let last = ready.ops.len() as u32;
                 ready.blocks.push(Block { first, last, pc: block.pc, end_pc: block.term_pc, end });
             }
@@ -127,62 +157,64 @@ impl<'p> SliceProgram<'p> {
         Ok(ready)
     }
 
-    /// Runs over a target; `inputs` as [`crate::parse_inputs`] makes them. Returns the outcome and
-    /// the operations executed.
+    /// Runs over a target; `inputs` as [`crate::parse_inputs`] makes them. The results are the
+    /// outcome and the fuel used: operations, and one more for each block.
     ///
     /// # Errors
     /// [`RunError`] when the run cannot begin.
     pub fn run(&self, run: &Run<'_>, inputs: &Inputs) -> Result<(Outcome, u64), RunError> {
-        let placed = Placed::find(self.program, run)?;
-        let mut space = Space::new(run.memory, &placed, self.program, run.limits.pages);
+        let relocation = Relocation::find(self.program, run)?;
+        let mut overlay = run.overlay(self.program, &relocation);
         let mut used = 0;
-        let outcome = match self.execute(run, &placed, inputs, &mut space, &mut used)? {
-            Ok(end) => collect(self.program, end, &mut space).map_or_else(Outcome::Stopped, Outcome::Answer),
-            Err(stopped) => Outcome::Stopped(stopped),
-        };
-        Ok((outcome, used))
+        let answer = self
+            .execute(run, &relocation, inputs, &mut overlay, &mut used)
+            .and_then(|end| Ok(collect(self.program, end, &mut overlay)?));
+        Ok((outcome(answer)?, used))
+    }
+
+    /// Makes registers, constants and memory what they are at the begin mark, with these inputs.
+    fn begin(
+        &self,
+        run: &Run<'_>,
+        relocation: &Relocation<'_>,
+        inputs: &Inputs,
+        overlay: &mut Overlay<'_>,
+    ) -> Result<(Slots, Environment), NoAnswer> {
+        let mut slots = slots();
+        self.pool.fill(&mut slots, 0);
+        for (number, slot) in self.pool.moved() {
+            slots[slot] = relocation.constant(self.program, number, run.memory)?;
+        }
+        run.registers(self.program, relocation, &mut slots)?;
+        let env = run.environment(self.program, relocation, overlay);
+        run.view(self.program, relocation, overlay)?;
+        prepare(self.program, inputs, overlay)?;
+        Ok((slots, env))
     }
 
     /// Runs to the end mark, whose address is the result.
     fn execute(
         &self,
         run: &Run<'_>,
-        placed: &Placed<'_>,
+        relocation: &Relocation<'_>,
         inputs: &Inputs,
-        space: &mut Space<'_>,
+        overlay: &mut Overlay<'_>,
         used: &mut u64,
-    ) -> Result<Result<u64, Stopped>, RunError> {
-        let mut slots = slots();
-        self.pool.fill(&mut slots, 0);
-        for (number, slot) in self.pool.moved() {
-            slots[slot] = placed.constant(self.program, number, run.memory)?;
-        }
-        run.registers(self.program, placed, &mut slots)?;
-        let env = run.environment(self.program, placed, space);
-        if let Err(stopped) = run.view(self.program, placed, space)? {
-            return Ok(Err(stopped));
-        }
-        if let Err(stopped) = prepare(self.program, inputs, space) {
-            return Ok(Err(stopped));
-        }
-        let mut frames: Vec<Frame> = Vec::new();
-        let (mut spin, mut calls) = (Spin::new(), 0u64);
-        let mut saved: Vec<u64> = Vec::new();
-        let rsp = Reg::Rsp.index();
+    ) -> Result<u64, NoAnswer> {
+        let (mut slots, env) = self.begin(run, relocation, inputs, overlay)?;
+        let (mut frames, mut spin) = (Frames::default(), Spin::new());
         let mut at = self.functions[self.program.entry.0 as usize].entry;
         loop {
             let block = &self.blocks[at as usize];
             for op in &self.ops[block.first as usize..block.last as usize] {
-                if let Err(stopped) = execute(op, &mut slots, space, &env, block.pc) {
-                    return Ok(Err(stopped));
-                }
+                execute(op, &mut slots, overlay, &env, block.pc)?;
             }
             *used += u64::from(block.last - block.first) + 1;
-            if spin.is_waiting(at.into(), calls, &slots, space) {
-                return Ok(Err(Stopped::Blocked { at: block.pc }));
+            if spin.is_waiting(at.into(), frames.name, &slots, overlay) {
+                return Err(Stopped::Blocked { at: block.pc }.into());
             }
             if *used > run.limits.fuel {
-                return Ok(Err(Stopped::OutOfFuel { at: block.pc, used: *used }));
+                return Err(Stopped::OutOfFuel { at: block.pc, used: *used }.into());
             }
             let mut call = None;
             let mut go = match &block.end {
@@ -194,66 +226,83 @@ impl<'p> SliceProgram<'p> {
                         *otherwise
                     }
                 }
-                Exit::Switch { value, arms } => {
-                    let value = slots[*value as usize];
-                    let trained = placed.training(value);
-                    arms.iter()
-                        .find(|arm| Some(arm.0) == trained)
-                        .map_or(Go::Unexplored(placed.reported(value)), |arm| arm.1)
-                }
+                Exit::Switch { value, arms } => match arm(arms, slots[*value as usize], relocation) {
+                    Ok(go) => *go,
+                    Err(unexplored) => unexplored,
+                },
                 Exit::Call { func, stack, then } => {
                     call = Some((*func, *stack));
                     *then
                 }
                 Exit::CallIndirect { value, arms, stack, then } => {
-                    let value = slots[*value as usize];
-                    let trained = placed.training(value);
-                    match arms.iter().find(|arm| Some(arm.0) == trained) {
-                        Some((_, func)) => {
+                    match arm(arms, slots[*value as usize], relocation) {
+                        Ok(func) => {
                             match func {
                                 Some(func) => call = Some((*func, *stack)),
                                 // The callee does nothing for the answer, but it gives the stack
                                 // pointer back like any other.
-                                None => slots[rsp] = slots[*stack as usize],
+                                None => slots[Reg::Rsp.index()] = slots[*stack as usize],
                             }
                             *then
                         }
-                        None => Go::Unexplored(placed.reported(value)),
+                        Err(unexplored) => unexplored,
                     }
                 }
-                Exit::Finish => return Ok(Ok(block.end_pc)),
+                Exit::Finish => return Ok(block.end_pc),
             };
             if let Some((func, stack)) = call {
-                if frames.len() >= run.limits.depth {
-                    return Ok(Err(Stopped::Limit { at: block.end_pc, what: "nested calls".to_string() }));
+                if frames.frames.len() >= run.limits.depth {
+                    let what = "nested calls".to_string();
+                    return Err(Stopped::Limit { at: block.end_pc, what }.into());
                 }
                 let function = &self.functions[func as usize];
-                let rsp = slots[stack as usize];
-                let first = saved.len();
-                frames.push(Frame { then: go, rsp, func, saved: first as u32, calls });
-                saved.extend(function.preserved.iter().map(|&slot| slots[slot as usize]));
-                calls = called(calls, at, saved[first..].iter().copied().chain([rsp]));
+                frames.push(at, (func, function), slots[stack as usize], go, &slots);
                 at = function.entry;
                 continue;
             }
             while let Go::Return = go {
-                let Some(frame) = frames.pop() else {
-                    return Ok(Err(Stopped::Unexplored { at: block.end_pc, to: 0 }));
+                let Some(then) = frames.pop(&self.functions, &mut slots) else {
+                    return Err(Stopped::Unexplored { at: block.end_pc, to: 0 }.into());
                 };
-                let values = &saved[frame.saved as usize..];
-                for (&slot, &value) in self.functions[frame.func as usize].preserved.iter().zip(values) {
-                    slots[slot as usize] = value;
-                }
-                saved.truncate(frame.saved as usize);
-                slots[rsp] = frame.rsp;
-                calls = frame.calls;
-                go = frame.then;
+                go = then;
             }
             match go {
                 Go::Block(next) => at = next,
-                Go::Unexplored(to) => return Ok(Err(Stopped::Unexplored { at: block.end_pc, to })),
+                Go::Unexplored(to) => return Err(Stopped::Unexplored { at: block.end_pc, to }.into()),
                 Go::Return => {}
             }
         }
     }
+}
+
+/// Predecodes a terminator; `go` numbers blocks.
+fn exit(term: &Terminator, pool: &mut Pool, go: impl Fn(Target) -> Go) -> Result<Exit, TooLarge> {
+    Ok(match term {
+        Terminator::Goto(target) => Exit::Goto(go(*target)),
+        Terminator::Branch { cond, taken, otherwise } => {
+            Exit::Branch { cond: pool.arg(*cond)?, taken: go(*taken), otherwise: go(*otherwise) }
+        }
+        Terminator::Switch { value, arms } => Exit::Switch {
+            value: pool.arg(*value)?,
+            arms: arms.iter().map(|arm| (arm.value, go(arm.target))).collect(),
+        },
+        Terminator::Call { callee: Callee::Direct(func), stack, then } => {
+            Exit::Call { func: func.0, stack: Pool::var(*stack)?, then: go(*then) }
+        }
+        Terminator::Call { callee: Callee::Indirect { value, arms }, stack, then } => Exit::CallIndirect {
+            value: pool.arg(*value)?,
+            arms: arms.iter().map(|arm| (arm.value, arm.target.map(|func| func.0))).collect(),
+            stack: Pool::var(*stack)?,
+            then: go(*then),
+        },
+        Terminator::End => Exit::Finish,
+    })
+}
+
+/// What a computed address leads to, among arms by the training system's addresses.
+#[inline(always)]
+fn arm<'a, T>(arms: &'a [(u64, T)], value: u64, relocation: &Relocation<'_>) -> Result<&'a T, Go> {
+    let trained = relocation.to_training(value);
+    let found = arms.iter().find(|arm| Some(arm.0) == trained);
+    found.map(|arm| &arm.1).ok_or_else(|| Go::Unexplored(relocation.reported(value)))
 }

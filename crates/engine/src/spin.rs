@@ -6,24 +6,27 @@
 //! ever longer intervals (Brent, "An Improved Monte Carlo Factorization Algorithm", 1980), so that
 //! a circle of any length is found at little cost.
 
-use crate::compact::Slots;
-use crate::space::Space;
+use crate::overlay::Overlay;
+use crate::predecode::{REGISTERS, Slots};
 
-/// Machine registers; temporaries live inside one instruction.
-const REGISTERS: usize = 256;
-
-/// The state remembered.
+/// A state that the run was in. Temporaries are no part of it: they live inside one instruction.
 pub(crate) struct Spin {
+    /// Where it was.
     place: u64,
+    /// The name of its call stack.
     calls: u64,
     registers: Box<[u64; REGISTERS]>,
+    /// [`Overlay::state`].
     memory: u64,
+    /// States looked at so far.
     seen: u64,
+    /// How many are looked at before another one is remembered.
     next: u64,
 }
 
-/// A name for a call stack with one more call, equal where the stacks are: made from the name
-/// without it, where it was made, and what it will restore.
+/// The name of a call stack with one more call: `calls` is the name without it, `at` the block that
+/// calls, `restores` what the return will give back. Equal stacks have equal names; others, but for
+/// chance (64 bits), have not.
 #[inline]
 pub(crate) fn called(calls: u64, at: u32, restores: impl Iterator<Item = u64>) -> u64 {
     let mut factor = 0x9e37_79b9_7f4a_7c15u64;
@@ -36,25 +39,26 @@ pub(crate) fn called(calls: u64, at: u32, restores: impl Iterator<Item = u64>) -
 }
 
 impl Spin {
+    /// Nothing is remembered yet.
     pub fn new() -> Self {
         Self { place: u64::MAX, calls: 0, registers: Box::new([0; REGISTERS]), memory: 0, seen: 0, next: 64 }
     }
 
-    /// Whether the run was here before in this very state. `place` is any name of the place,
-    /// `calls` of the call stack where it is not in memory.
+    /// Whether the run is in the state that is remembered. `place` is any number for the place in
+    /// the code; `calls` names the call stack, and is 0 where that is in the run's memory.
     #[inline]
-    pub fn is_waiting(&mut self, place: u64, calls: u64, slots: &Slots, space: &Space<'_>) -> bool {
+    pub fn is_waiting(&mut self, place: u64, calls: u64, slots: &Slots, overlay: &Overlay<'_>) -> bool {
         self.seen += 1;
         if self.seen >= self.next {
             self.next = self.seen * 2;
             (self.place, self.calls) = (place, calls);
-            self.memory = space.state();
+            self.memory = overlay.state();
             self.registers.copy_from_slice(&slots[..REGISTERS]);
             return false;
         }
         place == self.place
             && calls == self.calls
-            && self.memory == space.state()
+            && self.memory == overlay.state()
             && self.registers[..] == slots[..REGISTERS]
     }
 }

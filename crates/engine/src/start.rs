@@ -1,102 +1,21 @@
-//! What a run begins with: registers from training and target, limits, the environment's answers.
+//! What a run begins with: memory, registers from training and target, and the cells by which the
+//! kernel knows on which processor, and in which process, it runs.
 
 use ir::Program;
+use ir::program::PageContent;
 use lift::Mode;
-use machine::paging::PagingMode;
-use machine::{EFER_LMA, GuestMemory, Reg, RegFile};
+use machine::{Reg, VirtAddr};
 
-use crate::compact::{Slots, TooLarge};
-use crate::fields::InputError;
-use crate::outcome::Stopped;
-use crate::place::Placed;
+use crate::outcome::{Outcome, Stopped};
+use crate::overlay::Overlay;
+use crate::predecode::{Slots, TooLarge};
+use crate::relocate::Relocation;
+use crate::run::{Environment, Run, RunError, system_mode};
 use crate::segment;
+use crate::value::Values;
 
-/// The most that a run may use.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Operations.
-    pub fuel: u64,
-    /// Pages copied or allocated.
-    pub pages: usize,
-    /// Nested calls.
-    pub depth: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { fuel: 400_000_000, pages: 65_536, depth: 10_000 }
-    }
-}
-
-/// What only the world outside memory knows.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Environment {
-    /// The target's time stamp counter at the pause, where the capture has it.
-    pub tsc: Option<u64>,
-}
-
-/// A target as a run sees it.
-#[derive(Clone, Copy)]
-pub struct Run<'t> {
-    /// Its memory.
-    pub memory: &'t dyn GuestMemory,
-    /// The registers of the CPU whose view is taken.
-    pub regs: &'t RegFile,
-    /// Clocks and the like.
-    pub env: Environment,
-    /// Limits.
-    pub limits: Limits,
-}
-
-/// Why a run could not begin. What happens after it began is an [`crate::Outcome`].
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum RunError {
-    /// An input is missing, unknown or does not fit its type.
-    #[error(transparent)]
-    Input(#[from] InputError),
-    /// The program does not fit the engine.
-    #[error(transparent)]
-    TooLarge(#[from] TooLarge),
-    /// The target's CPU state lacks a register that the run needs.
-    #[error("the target's CPU state has no {0}; give a capture that holds it or a --cpu-file")]
-    NoRegister(&'static str),
-    /// The target's control registers describe no paging mode that is supported.
-    #[error("the target's paging mode is not supported: {0}")]
-    Paging(String),
-    /// The target does not run the kernel the program was made from.
-    #[error(
-        "the target runs another kernel: {differing} of {checked} code bytes the program was made from \
-         differ or are not there"
-    )]
-    OtherKernel {
-        /// Bytes that differ or cannot be read.
-        differing: u64,
-        /// Bytes compared.
-        checked: u64,
-    },
-    /// The target's kernel lies elsewhere, and the program does not know what moves.
-    #[error(
-        "the target's kernel lies {slide:#x} bytes from where training had it, and the program was trained \
-         under one base only"
-    )]
-    Elsewhere {
-        /// The distance, modulo 2^64.
-        slide: u64,
-    },
-    /// A constant in the kernel's code is not the one training knows.
-    #[error(
-        "the target's kernel has another constant in its instruction at {at:#x} (training's address) than \
-         training had, and none that training knows to differ"
-    )]
-    Constant {
-        /// Address of the instruction, or the constant itself where the module that it lies in is
-        /// not there.
-        at: u64,
-    },
-}
-
-/// Registers whose value at the start is the target's, where it is known: the system's, not the
-/// process's.
+/// Registers that hold the target's value when a run begins, if the target's is known: those that
+/// belong to the system and not to the process.
 const FROM_TARGET: &[Reg] = &[
     Reg::Cr0,
     Reg::Cr2,
@@ -114,56 +33,104 @@ const FROM_TARGET: &[Reg] = &[
     Reg::TrBase,
 ];
 
-/// The code size of a program's system: that of its processor in long mode, whatever the trainer's
-/// own.
-pub(crate) fn system_mode(program: &Program) -> Mode {
-    let efer = program.registers.iter().find(|(reg, _)| *reg == Reg::Efer as u16).map_or(0, |it| it.1);
-    if program.bits == 64 || efer & EFER_LMA != 0 { Mode::Bits64 } else { Mode::Bits32 }
+/// Why a run has no answer.
+pub(crate) enum NoAnswer {
+    /// It could not begin.
+    Error(RunError),
+    /// It stopped before the end mark.
+    Stopped(Stopped),
+}
+
+impl From<RunError> for NoAnswer {
+    fn from(error: RunError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<TooLarge> for NoAnswer {
+    fn from(error: TooLarge) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+impl From<Stopped> for NoAnswer {
+    fn from(stopped: Stopped) -> Self {
+        Self::Stopped(stopped)
+    }
+}
+
+impl NoAnswer {
+    /// The same with the addresses of code changed.
+    pub fn map_addresses(self, change: impl Fn(u64) -> u64) -> Self {
+        match self {
+            Self::Stopped(stopped) => Self::Stopped(stopped.map_addresses(change)),
+            Self::Error(_) => self,
+        }
+    }
+}
+
+/// How a run ended, if it could begin.
+pub(crate) fn outcome(answer: Result<Values, NoAnswer>) -> Result<Outcome, RunError> {
+    match answer {
+        Ok(values) => Ok(Outcome::Answer(values)),
+        Err(NoAnswer::Stopped(stopped)) => Ok(Outcome::Stopped(stopped)),
+        Err(NoAnswer::Error(error)) => Err(error),
+    }
 }
 
 impl<'t> Run<'t> {
-    /// The paging mode and the root of the target's page tables.
-    ///
-    /// # Errors
-    /// [`RunError::NoRegister`], [`RunError::Paging`].
-    pub fn paging(&self) -> Result<(PagingMode, u64), RunError> {
-        let root = self.regs.get(Reg::Cr3).ok_or(RunError::NoRegister("cr3"))?;
-        let mode = PagingMode::from_regs(self.regs).map_err(|error| RunError::Paging(error.to_string()))?;
-        Ok((mode, root))
+    /// The memory of a run of `program` before anything is written: the training process's pages
+    /// over the target's memory. `relocation` is where the program was found in the target.
+    #[must_use]
+    pub fn overlay(&self, program: &Program, relocation: &Relocation<'_>) -> Overlay<'t> {
+        let (mode, root) = (relocation.mode(), relocation.root());
+        let mut overlay = Overlay::new(self.memory, mode, root, VirtAddr(program.heap), self.limits.pages);
+        for page in &program.pages {
+            let addr = VirtAddr(page.addr);
+            match &page.content {
+                PageContent::Bytes(bytes) => overlay.add_page(addr, bytes),
+                PageContent::Zero => overlay.add_page(addr, &[]),
+                PageContent::Kernel(alias) => {
+                    overlay.add_alias(addr, VirtAddr(relocation.to_target(*alias)));
+                }
+            }
+        }
+        overlay
     }
 
-    /// The environment of a run: where the capture has no time stamp counter, one just past what
-    /// the kernel last stored.
+    /// The environment of a run. If the target's time stamp counter is not known, it is one more
+    /// than the largest value that the kernel last stored of it.
     pub(crate) fn environment(
         &self,
         program: &Program,
-        placed: &Placed<'_>,
-        space: &mut crate::Space<'_>,
+        relocation: &Relocation<'_>,
+        overlay: &mut Overlay<'_>,
     ) -> Environment {
-        let stored = program.clock.iter().filter_map(|&cell| space.load(placed.place(cell), 8).ok()).max();
+        let cells = program.clock.iter().map(|&cell| VirtAddr(relocation.to_target(cell)));
+        let stored = cells.filter_map(|cell| overlay.load(cell, 8).ok()).max();
         Environment { tsc: self.env.tsc.or(stored.map(|value| value.wrapping_add(1))) }
     }
 
-    /// Gives the program's view cells their values and its trainer's segments their bases, in the
-    /// overlay.
+    /// Gives the program's view cells their values, and the descriptors of its trainer's segments
+    /// the trainer's bases.
     ///
     /// # Errors
-    /// [`RunError::NoRegister`]; the inner one when a cell is not mapped.
+    /// [`RunError::NoRegister`]; [`Stopped`] when a cell cannot be written.
     pub(crate) fn view(
         &self,
         program: &Program,
-        placed: &Placed<'_>,
-        space: &mut crate::Space<'_>,
-    ) -> Result<Result<(), Stopped>, RunError> {
-        segment::give(program, self.regs, space);
+        relocation: &Relocation<'_>,
+        overlay: &mut Overlay<'_>,
+    ) -> Result<(), NoAnswer> {
+        segment::give(program, self.regs, overlay);
         for cell in &program.view {
             let base = if let Some(number) = cell.descriptor() {
                 let table = self.regs.get(Reg::GdtrBase).ok_or(RunError::NoRegister("gdtr_base"))?;
                 let address = table.wrapping_add(u64::from(number) * 8);
-                match space.load(address, 8) {
-                    Ok(descriptor) => machine::descriptor::base(descriptor),
-                    Err(fault) => return Ok(Err(Stopped::access(program.begin_pc, address, &fault))),
-                }
+                let descriptor = overlay.load(VirtAddr(address), 8);
+                machine::descriptor::base(
+                    descriptor.map_err(|fault| Stopped::access(program.begin_pc, address, &fault))?,
+                )
             } else if system_mode(program) == Mode::Bits64 && cell.base == Reg::GsBase as u16 {
                 self.kernel_gs_base()?
             } else {
@@ -174,24 +141,25 @@ impl<'t> Run<'t> {
             // Only 32-bit systems have segments for it. There the offset may be an address in the
             // kernel's image, and the sum wraps around.
             let mask = if cell.descriptor().is_some() { u64::from(u32::MAX) } else { u64::MAX };
-            let offset = placed.place(cell.offset.into());
-            let address = base.wrapping_add(offset) & mask;
-            if let Err(fault) = space.store(address, u64::from(cell.size), placed.place(cell.value)) {
-                return Ok(Err(Stopped::access(program.begin_pc, address, &fault)));
-            }
+            let address = base.wrapping_add(relocation.to_target(cell.offset.into())) & mask;
+            let value = relocation.to_target(cell.value);
+            overlay
+                .store(VirtAddr(address), u64::from(cell.size), value)
+                .map_err(|fault| Stopped::access(program.begin_pc, address, &fault))?;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
-    /// Fills the registers.
+    /// Fills the slots of the registers: training's values, what they point to relocated, and the
+    /// target's where the system owns the register.
     pub(crate) fn registers(
         &self,
         program: &Program,
-        placed: &Placed<'_>,
+        relocation: &Relocation<'_>,
         slots: &mut Slots,
     ) -> Result<(), RunError> {
         for &(reg, value) in &program.registers {
-            slots[reg as usize & 255] = placed.place(value);
+            slots[reg as usize & 255] = relocation.to_target(value);
         }
         for &reg in FROM_TARGET {
             if let Some(value) = self.regs.get(reg) {

@@ -1,7 +1,7 @@
 //! Compares the target's kernel code with the trusted copy of it.
 //!
 //! Answers never depend on the target's code; this report tells whether somebody changed it.
-//! Kernels change their own code too: a *switch* is a no-operation that became a jump to code
+//! Kernels change their own code too. A *switch* is a no-operation that became a jump to code
 //! nearby, or the reverse; a *trace point* is one that became a call, or the reverse; a direct call
 //! or jump may get another target. All of these lead to code of the trusted copy. What leads
 //! elsewhere, or is anything else, is *foreign*. Places that hold other code altogether (modules
@@ -14,17 +14,17 @@
 
 use ir::{Program, System};
 use machine::paging;
-use machine::{GuestMemory, Reg, VirtAddr};
+use machine::{GuestMemory, PAGE_SIZE, Page, Reg, VirtAddr};
 use serde::Serialize;
 
-use crate::place::Placed;
+use crate::relocate::Relocation;
 
-/// How far a switch may lead: within one function and its cold part.
+/// How far a switch may lead, in bytes: within one function and its cold part.
 const NEAR: u64 = 1 << 20;
 /// `CR4.PAE` and `EFER.NXE`: both are needed for the execute-disable bit (SDM vol. 3 section 4.6).
 const CR4_PAE: u64 = 1 << 5;
 const EFER_NXE: u64 = 1 << 11;
-/// Unequal bytes this close together are one difference.
+/// Unequal bytes at most this far apart are one difference.
 const GAP: usize = 8;
 
 /// What a difference looks like.
@@ -62,7 +62,7 @@ pub struct Difference {
 /// What a comparison found.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Tampering {
-    /// Pages compared.
+    /// Pages of 4 KiB that were compared.
     pub pages: usize,
     /// Those among them that may hold data: only the program's own instructions in them were
     /// compared.
@@ -71,7 +71,7 @@ pub struct Tampering {
     pub absent: usize,
     /// Pages where the target has other code altogether.
     pub other: usize,
-    /// The differences, by address.
+    /// The differences, ascending by address.
     pub differences: Vec<Difference>,
 }
 
@@ -85,20 +85,21 @@ impl Tampering {
 /// Neighbouring pages of the trusted copy and what the target has there.
 #[derive(Default)]
 struct Region {
-    pages: Vec<Page>,
+    pages: Vec<CodePage>,
 }
 
 /// A page of code.
-struct Page {
-    /// Training's.
-    address: u64,
+struct CodePage {
+    /// Its address in the training system.
+    address: VirtAddr,
+    /// The trusted copy, with what moves as this target should have it.
     trusted: Vec<u8>,
     /// What the target has; `None` if it is not there.
-    found: Option<[u8; 4096]>,
+    found: Option<Page>,
 }
 
-/// Whether the program's training system could tell code from data; a program that does not say is
-/// taken to be of one that could.
+/// Whether the program's training system used the execute-disable bit, which tells code from data;
+/// a program that does not say is taken to be of one that did.
 fn tells_code(program: &Program) -> bool {
     let has = |reg: Reg, bit: u64| {
         program
@@ -110,58 +111,63 @@ fn tells_code(program: &Program) -> bool {
     has(Reg::Cr4, CR4_PAE) && has(Reg::Efer, EFER_NXE)
 }
 
-/// Leaves a program's instructions as the only bytes of a page that may differ from what was found.
-fn only_instructions(program: &Program, address: u64, trusted: &mut [u8], found: &[u8; 4096]) {
-    let mut known = [false; 4096];
+/// Overwrites the trusted copy of the page at `address` with what was found, but for the program's
+/// instructions: only they can differ then.
+fn only_instructions(program: &Program, address: VirtAddr, trusted: &mut [u8], found: &Page) {
+    let mut known = [false; PAGE_SIZE as usize];
     for range in &program.code {
-        for at in range.addr..range.addr + range.bytes.len() as u64 {
-            if let Some(known) = at.checked_sub(address).and_then(|at| known.get_mut(at as usize)) {
+        for at in range.addr..range.addr.saturating_add(range.bytes.len() as u64) {
+            if let Some(known) = at.checked_sub(address.0).and_then(|at| known.get_mut(at as usize)) {
                 *known = true;
             }
         }
     }
-    for (at, byte) in trusted.iter_mut().enumerate().filter(|(at, _)| !known[*at & 4095]) {
-        *byte = found[at & 4095];
+    for (byte, (found, _)) in trusted.iter_mut().zip(found.iter().zip(known)).filter(|it| !it.1.1) {
+        *byte = *found;
     }
 }
 
-/// Compares all code of a training system with what a target has of it; `placed` says where,
-/// modules included. `program` was made in that system.
+/// Compares all code of a training system with what a target has of it. `program` was made in that
+/// system; `relocation` is the system's in the target, with its modules found.
 #[must_use]
 pub fn compare(
     program: &Program,
     system: &System,
     memory: &dyn GuestMemory,
-    placed: &Placed<'_>,
+    relocation: &Relocation<'_>,
 ) -> Tampering {
     let tells_code = tells_code(program);
     let mut report = Tampering::default();
     let mut region = Region::default();
-    for (address, trusted) in system.iter() {
-        if region.pages.last().is_some_and(|last| last.address + 4096 != address) {
-            report.region(system, placed, &std::mem::take(&mut region));
+    for (address, trusted) in system.iter().map(|(address, trusted)| (VirtAddr(address), trusted)) {
+        if region.pages.last().is_some_and(|last| last.address.add(PAGE_SIZE) != address) {
+            report.region(system, relocation, &std::mem::take(&mut region));
         }
-        let mut trusted =
-            if placed.moves() { placed.trusted(system, address, 4096, memory) } else { trusted.to_vec() };
-        let mapped = paging::translate(memory, placed.mode(), placed.root(), VirtAddr(placed.place(address)))
-            .ok()
-            .filter(|found| !found.user);
+        let mut trusted = if relocation.moves() {
+            relocation.trusted(system, address.0, PAGE_SIZE as usize, memory)
+        } else {
+            trusted.to_vec()
+        };
+        let there = VirtAddr(relocation.to_target(address.0));
+        let mapped = paging::translate(memory, relocation.mode(), relocation.root(), there);
+        let mapped = mapped.ok().filter(|found| !found.user);
         let found = mapped.and_then(|found| memory.page(found.paddr.page()).ok().copied());
         if let (false, Some(found)) = (tells_code || mapped.is_none_or(|found| !found.writable), &found) {
             only_instructions(program, address, &mut trusted, found);
             report.unclear += 1;
         }
-        region.pages.push(Page { address, trusted, found });
+        region.pages.push(CodePage { address, trusted, found });
     }
-    report.region(system, placed, &region);
+    report.region(system, relocation, &region);
     report
 }
 
 impl Tampering {
-    fn region(&mut self, system: &System, placed: &Placed<'_>, region: &Region) {
+    /// Adds what a region shows.
+    fn region(&mut self, system: &System, relocation: &Relocation<'_>, region: &Region) {
         self.absent += region.pages.iter().filter(|page| page.found.is_none()).count();
         let (mut equal, mut all) = (0usize, 0usize);
-        for Page { trusted, found, .. } in &region.pages {
+        for CodePage { trusted, found, .. } in &region.pages {
             for (a, b) in
                 trusted.iter().zip(found.iter().flatten()).filter(|(a, b)| is_code(**a) || is_code(**b))
             {
@@ -175,11 +181,11 @@ impl Tampering {
             return;
         }
         let (mut start, mut trusted, mut found) = (0, Vec::new(), Vec::new());
-        for Page { address, trusted: page, found: copy } in &region.pages {
+        for CodePage { address, trusted: page, found: copy } in &region.pages {
             let Some(copy) = copy else {
                 self.stretch(
                     system,
-                    placed,
+                    relocation,
                     start,
                     &std::mem::take(&mut trusted),
                     &std::mem::take(&mut found),
@@ -187,17 +193,24 @@ impl Tampering {
                 continue;
             };
             if trusted.is_empty() {
-                start = *address;
+                start = address.0;
             }
             self.pages += 1;
             trusted.extend_from_slice(page);
             found.extend_from_slice(copy);
         }
-        self.stretch(system, placed, start, &trusted, &found);
+        self.stretch(system, relocation, start, &trusted, &found);
     }
 
-    /// Finds the differences of a contiguous stretch.
-    fn stretch(&mut self, system: &System, placed: &Placed<'_>, start: u64, trusted: &[u8], found: &[u8]) {
+    /// Adds the differences of a contiguous stretch of code that begins at `start`.
+    fn stretch(
+        &mut self,
+        system: &System,
+        relocation: &Relocation<'_>,
+        start: u64,
+        trusted: &[u8],
+        found: &[u8],
+    ) {
         let mut at = 0;
         while let Some(first) = (at..trusted.len()).find(|&at| trusted[at] != found[at]) {
             let (mut last, mut next) = (first, first + 1);
@@ -211,10 +224,10 @@ impl Tampering {
             let form = patch(system, start, trusted, found, first, last);
             let (from, to, change, leads_to) = form.unwrap_or((first, last + 1, Change::Foreign, None));
             let address = start + from as u64;
-            let slide = placed.place(address).wrapping_sub(address);
+            let slide = relocation.to_target(address).wrapping_sub(address);
             let leads_to = leads_to
                 .or_else(|| target(&found[from..], address))
-                .map(|to| placed.reported(to.wrapping_add(slide)));
+                .map(|to| relocation.reported(to.wrapping_add(slide)));
             self.differences.push(Difference {
                 address,
                 change,
@@ -258,7 +271,7 @@ fn patch(
             else {
                 continue;
             };
-            let inside = |target: u64| system.page(target & !4095).is_some();
+            let inside = |target: u64| system.page(VirtAddr(target).page().0).is_some();
             let near = |target: u64| inside(target) && target.abs_diff(address) < NEAR;
             let change = match (old, new) {
                 (Form::Nothing, Form::Jump(to)) | (Form::Jump(to), Form::Nothing) if near(to) => {
@@ -285,12 +298,16 @@ fn patch(
 /// The instructions that kernels patch in place.
 #[derive(Clone, Copy)]
 enum Form {
+    /// A no-operation.
     Nothing,
+    /// A direct jump to this address.
     Jump(u64),
+    /// A direct call of this address.
     Call(u64),
 }
 
-/// The form of exactly these bytes (SDM vol. 2: NOP, JMP, CALL).
+/// The form of exactly these bytes at `address` (SDM vol. 2: NOP, JMP, CALL); `None` for any other
+/// instruction.
 fn form(bytes: &[u8], address: u64) -> Option<Form> {
     match bytes {
         [0x0f, 0x1f, 0x44, 0x00, 0x00] | [0x66, 0x90] => Some(Form::Nothing),
@@ -333,11 +350,13 @@ mod tests {
         let mut found = page;
         edit(&mut found);
         let mut report = Tampering::default();
-        let placed = Placed::unmoved(system.placement());
+        let relocation = Relocation::unmoved(system.placement());
         report.region(
             &system,
-            &placed,
-            &Region { pages: vec![Page { address: BASE, trusted: page.to_vec(), found: Some(found) }] },
+            &relocation,
+            &Region {
+                pages: vec![CodePage { address: VirtAddr(BASE), trusted: page.to_vec(), found: Some(found) }],
+            },
         );
         report.differences.iter().map(|it| (it.address - BASE, it.change)).collect()
     }
@@ -387,8 +406,8 @@ mod tests {
         program.registers.clear();
         assert!(tells_code(&program));
         let (mut first, mut second) = (vec![0x55; 4096], vec![0x55; 4096]);
-        only_instructions(&program, 0xc000_0000, &mut first, &[7; 4096]);
-        only_instructions(&program, 0xc000_1000, &mut second, &[7; 4096]);
+        only_instructions(&program, VirtAddr(0xc000_0000), &mut first, &[7; 4096]);
+        only_instructions(&program, VirtAddr(0xc000_1000), &mut second, &[7; 4096]);
         assert_eq!((first[4093], first[4094], second[1], second[2]), (7, 0x55, 0x55, 7));
     }
 
@@ -396,13 +415,15 @@ mod tests {
     fn other_code_is_not_compared() {
         let mut system = System::default();
         system.insert(BASE, &[0x55; 4096]);
-        let placed = Placed::unmoved(system.placement());
-        let page = |found| Region { pages: vec![Page { address: BASE, trusted: vec![0x55; 4096], found }] };
+        let relocation = Relocation::unmoved(system.placement());
+        let page = |found| Region {
+            pages: vec![CodePage { address: VirtAddr(BASE), trusted: vec![0x55; 4096], found }],
+        };
         let mut report = Tampering::default();
-        report.region(&system, &placed, &page(Some([0; 4096])));
+        report.region(&system, &relocation, &page(Some([0; 4096])));
         assert_eq!((report.pages, report.other, report.differences.len()), (0, 1, 0));
         let mut report = Tampering::default();
-        report.region(&system, &placed, &page(None));
+        report.region(&system, &relocation, &page(None));
         assert_eq!((report.absent, report.other), (1, 0));
     }
 }

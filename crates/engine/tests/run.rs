@@ -507,11 +507,14 @@ fn a_moving_constant_without_its_code_is_refused() {
     }
 }
 
-/// A heap at the end of the address space must not overflow.
+/// A heap at the end of the address space must not overflow, and its last page is to be had.
 #[test]
 fn a_heap_at_the_end_of_the_address_space() {
-    let text = format!("heap 0xfffffffffffffff8\n{}", block("t0 = alloc.64 0x20\nstore.64 0x5000, t0\nend"));
+    let heap = |start: u64, ops: &str| format!("heap {start:#x}\n{}", block(ops));
+    let text = heap(0xffff_ffff_ffff_fff8, "t0 = alloc.64 0x20\nstore.64 0x5000, t0\nend");
     assert_eq!(x(&text), 0, "no room gives 0");
+    let ops = "t0 = alloc.64 8\nstore.64 t0, 7\nt1 = load.64 t0\nstore.64 0x5000, t1\nend";
+    assert_eq!(x(&heap(0xffff_ffff_ffff_f000, ops)), 7);
 }
 
 /// A field at the end of the address space must not overflow.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::{Inputs, Outcome, Placed, Run, SliceProgram, Values};
+use engine::{Inputs, Outcome, Relocation, Run, SliceProgram, Values};
 use ir::{Program, System};
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
@@ -60,7 +60,7 @@ impl LearnArgs {
             let bytes = program.to_bytes().map_err(built::internal)?;
             return files::write(&self.output, &bytes);
         };
-        let slide = Placed::find(&program, &run).map_err(|error| self.asked.failure(&error))?.slide();
+        let slide = Relocation::find(&program, &run).map_err(|error| self.asked.failure(&error))?.slide();
         if slide != 0 {
             return Err(Failure::input(format!(
                 "{}: its kernel lies {slide:#x} bytes from training's, and a whole run there cannot be \

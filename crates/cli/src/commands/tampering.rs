@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use engine::Placed;
+use engine::Relocation;
 use engine::tampering::compare;
 
 use crate::asked::Asked;
@@ -57,11 +57,11 @@ impl TamperingArgs {
         let symbols = self.symbols.as_deref().map(Symbols::read).transpose()?;
         let mut target = self.asked.target(&program, context)?;
         let run = self.asked.run(&target)?;
-        let placed = Placed::find(&program, &run).map_err(|error| self.asked.failure(&error))?;
-        let mut placed = placed.system(&system);
+        let found = Relocation::find(&program, &run).map_err(|error| self.asked.failure(&error))?;
+        let mut relocation = found.system(&system);
         let found = context.progress.during("comparing code", || {
-            placed.find_modules(&system, run.memory, false);
-            compare(&program, &system, run.memory, &placed)
+            relocation.find_modules(&system, run.memory, false);
+            compare(&program, &system, run.memory, &relocation)
         });
         target.resume()?;
         if found.pages == 0 {

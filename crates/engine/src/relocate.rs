@@ -1,10 +1,10 @@
-//! Finds in a target what training knew at other addresses.
+//! Relocation: finds in a target what training knew at other addresses.
 //!
-//! The kernel's image is where the target's interrupt gates say, as far from training's place as
-//! the gates' handlers are. Modules are found by their code. Whether it is the kernel that the
-//! program was made from, its code decides, byte by byte, with what moves taken into account.
-//! Constants that the kernel patches into its own code in each boot are read from there; that is
-//! data, the instruction around it is training's.
+//! The kernel's image lies as far from training's place as the handlers in the target's interrupt
+//! gates do. Modules are found by their code. Whether the kernel is the one that the program was
+//! made from is decided by its code, byte by byte, with what moves taken into account. Constants
+//! that the kernel patches into its own code in each boot are read from there: they are data, and
+//! the instruction around them stays training's.
 
 use std::ops::ControlFlow;
 
@@ -12,30 +12,33 @@ use ir::place::{Field, Moved, Placement};
 use ir::program::CodeRange;
 use ir::{Arg, Class, Program, System};
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
-use machine::{GuestMemory, Reg, VirtAddr};
+use machine::{GuestMemory, PAGE_SIZE, Reg, VirtAddr};
 
-use crate::start::{Run, RunError, system_mode};
+use crate::run::{Run, RunError, system_mode};
 
-/// Vectors whose gates are compared: the processor's own exceptions.
-pub const VECTORS: u8 = 32;
-/// A table of page tables that belongs to the same process may lie beside that in CR3, where a
-/// kernel keeps its own mappings out of reach of processes: pairs of tables lie in pairs of pages.
+/// How many interrupt gates are compared: those of the processor's own exceptions.
+const VECTORS: u8 = 32;
+/// The bit in which a kernel that hides its mappings from processes changes CR3 on entry: the root
+/// of the full page tables lies in the page beside that of the process's.
 const BESIDE: u64 = 0x1000;
-/// Bytes by which a module is looked for before all of it is compared.
+/// How many bytes a module is looked for by, before all of it is compared.
 const PROBE: usize = 16;
 
-/// Where everything is in one target.
+/// Where a program's images, or a companion file's, are in one target.
 #[derive(Clone, Debug)]
-pub struct Placed<'p> {
+pub struct Relocation<'p> {
+    /// The images, and what of their code moves.
     placement: &'p Placement,
     mode: PagingMode,
+    /// CR3 of the page tables that map the kernel.
     root: u64,
-    /// For each image how far it lies from training's place; `None` if it is not in the target.
+    /// For each image its slide, the target's address minus training's modulo 2^64; `None` if the
+    /// image is not in the target.
     slides: Vec<Option<u64>>,
 }
 
-impl<'p> Placed<'p> {
-    /// Everything where training had it.
+impl<'p> Relocation<'p> {
+    /// Everything is where training had it.
     #[cfg(test)]
     pub(crate) fn unmoved(placement: &'p Placement) -> Self {
         Self { placement, mode: PagingMode::Level4, root: 0, slides: vec![Some(0); placement.images.len()] }
@@ -88,25 +91,27 @@ impl<'p> Placed<'p> {
         Err(best)
     }
 
-    /// The same for a companion file, whose first image is the program's.
+    /// The relocation of a companion file, whose first image is the program's: the kernel's own.
+    /// The others count as not in the target until [`Relocation::find_modules`].
     #[must_use]
-    pub fn system<'s>(&self, system: &'s System) -> Placed<'s> {
+    pub fn system<'s>(&self, system: &'s System) -> Relocation<'s> {
         let placement = system.placement();
         let mut slides = vec![None; placement.images.len()];
         if let (Some(first), Some(slide)) = (slides.first_mut(), self.slides.first()) {
             *first = *slide;
         }
-        Placed { placement, mode: self.mode, root: self.root, slides }
+        Relocation { placement, mode: self.mode, root: self.root, slides }
     }
 
-    /// Looks for a companion file's other images, all of them. To be executed their code must be
-    /// training's to the byte, what moves taken into account: one that calls another may have to
-    /// call it elsewhere. For a comparison a tenth may differ.
+    /// Looks for a companion file's images but the first. If `exact`, as for code that is to be
+    /// executed, an image is only where its code is training's to the byte, what moves taken into
+    /// account. For a comparison a tenth may differ.
     pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory, exact: bool) {
         for image in 1..self.placement.images.len() {
             let here = self.placement.images[image];
             let page = |addr: u64| system.page(addr).map(|bytes| CodeRange { addr, bytes: bytes.to_vec() });
-            let ranges: Vec<CodeRange> = (here.start..here.end).step_by(4096).filter_map(page).collect();
+            let ranges: Vec<CodeRange> =
+                (here.start..here.end).step_by(PAGE_SIZE as usize).filter_map(page).collect();
             self.slides[image] = self.module(memory, image, &ranges.iter().collect::<Vec<_>>(), exact);
         }
     }
@@ -117,28 +122,28 @@ impl<'p> Placed<'p> {
         self.mode
     }
 
-    /// The root of the page tables that map the kernel.
+    /// The root (CR3) of the page tables that map the kernel.
     #[must_use]
     pub const fn root(&self) -> u64 {
         self.root
     }
 
-    /// Whether code or constants may differ from training's.
+    /// Whether any bytes of the code are others in another boot.
     #[must_use]
     pub fn moves(&self) -> bool {
         !self.placement.fields.is_empty()
     }
 
-    /// How far the kernel's image lies from training's place.
+    /// The slide of the kernel's image: the target's address minus training's, modulo 2^64.
     #[must_use]
     pub fn slide(&self) -> u64 {
         self.slides.first().copied().flatten().unwrap_or(0)
     }
 
-    /// Where an address of the training system is in the target. What lies in no image does not
-    /// move.
+    /// Where an address of the training system is in the target. What lies in no image, or in one
+    /// that is not in the target, does not move.
     #[must_use]
-    pub fn place(&self, address: u64) -> u64 {
+    pub fn to_target(&self, address: u64) -> u64 {
         let slide = self.placement.image(address).and_then(|image| self.slides[image]);
         address.wrapping_add(slide.unwrap_or(0))
     }
@@ -146,7 +151,7 @@ impl<'p> Placed<'p> {
     /// The training system's address for one of the target; `None` if training has something else
     /// there.
     #[must_use]
-    pub fn training(&self, address: u64) -> Option<u64> {
+    pub fn to_training(&self, address: u64) -> Option<u64> {
         if self.slides.iter().all(|slide| *slide == Some(0)) {
             return Some(address);
         }
@@ -160,16 +165,19 @@ impl<'p> Placed<'p> {
         self.placement.image(address).is_none().then_some(address)
     }
 
-    /// The same for a report: where training has something else, the target's address.
+    /// The address by which a report names one of the target: the training system's, or if training
+    /// has something else there, the target's own.
     #[must_use]
     pub fn reported(&self, address: u64) -> u64 {
-        self.training(address).unwrap_or(address)
+        self.to_training(address).unwrap_or(address)
     }
 
-    /// What a constant is in this target.
+    /// The value in this target of the program's moving constant with this number; 0 if there is
+    /// none.
     ///
     /// # Errors
-    /// [`RunError::Constant`] when what it depends on is not there.
+    /// [`RunError::Constant`] when the image that it moves with is not in the target, or the code
+    /// that it stands in cannot be read there or is not the program's.
     pub fn constant(
         &self,
         program: &Program,
@@ -197,7 +205,7 @@ impl<'p> Placed<'p> {
                     value
                 });
                 let mode = system_mode(program);
-                let insn = lift::lift(mode, self.place(pc), &bytes).ok().filter(|_| !absent);
+                let insn = lift::lift(mode, self.to_target(pc), &bytes).ok().filter(|_| !absent);
                 match insn
                     .as_ref()
                     .and_then(|insn| insn.ops.get(usize::from(op)))
@@ -214,19 +222,19 @@ impl<'p> Placed<'p> {
     /// the training system, fewer where the file ends.
     #[must_use]
     pub fn trusted(&self, system: &System, start: u64, count: usize, memory: &dyn GuestMemory) -> Vec<u8> {
-        // Fields at the edges get their values only if all of them is there.
+        // A field gets its value only if all its bytes are there.
         const MARGIN: u64 = 8;
         let from = start.saturating_sub(MARGIN);
         let (mut bytes, wanted) =
             (Vec::with_capacity(count + 16), (start - from) as usize + count + MARGIN as usize);
         while bytes.len() < wanted {
-            let address = from.wrapping_add(bytes.len() as u64);
-            let offset = address as usize & 4095;
-            let here = (4096 - offset).min(wanted - bytes.len());
-            match system.page(address & !4095) {
+            let address = VirtAddr(from).add(bytes.len() as u64);
+            let offset = address.offset() as usize;
+            let here = (PAGE_SIZE as usize - offset).min(wanted - bytes.len());
+            match system.page(address.page().0) {
                 Some(page) => bytes.extend_from_slice(&page[offset..offset + here]),
-                None if address < start => {
-                    bytes.resize(bytes.len() + here.min((start - address) as usize), 0)
+                None if address.0 < start => {
+                    bytes.resize(bytes.len() + here.min((start - address.0) as usize), 0)
                 }
                 None => break,
             }
@@ -237,11 +245,12 @@ impl<'p> Placed<'p> {
         bytes
     }
 
-    /// Code of the training system as it is in this target.
+    /// Gives `bytes`, code of the training system at `start`, what moves as this target has it.
     pub fn code(&self, start: u64, bytes: &mut [u8], memory: &dyn GuestMemory) {
         self.apply(start, bytes, &mut |field| self.number(memory, field.addr, field.size));
     }
 
+    /// The same with `patched` for the values of patched fields.
     fn apply(&self, start: u64, bytes: &mut [u8], patched: &mut dyn FnMut(&Field) -> Option<u64>) {
         if self.placement.fields.is_empty() {
             return;
@@ -258,10 +267,10 @@ impl<'p> Placed<'p> {
 
     /// The target's bytes at addresses of the training system, which lie in one image or in none.
     fn bytes(&self, memory: &dyn GuestMemory, start: u64, count: usize) -> Vec<Option<u8>> {
-        paging::read_mapped(memory, self.mode, self.root, VirtAddr(self.place(start)), count)
+        paging::read_mapped(memory, self.mode, self.root, VirtAddr(self.to_target(start)), count)
     }
 
-    /// Bytes of these ranges that the target has otherwise, and all of them.
+    /// How many bytes of these ranges the target has not or otherwise, and how many there are.
     fn compare<'r>(
         &self,
         memory: &dyn GuestMemory,
@@ -278,8 +287,8 @@ impl<'p> Placed<'p> {
         (differing, checked)
     }
 
-    /// How far away the target has an image's code: where training had it, or else wherever it is
-    /// mapped.
+    /// The slide of an image whose code these ranges are: 0 if the code is where training had it,
+    /// else wherever it is mapped. If not `exact`, a tenth of its bytes may differ.
     fn module(
         &self,
         memory: &dyn GuestMemory,
@@ -305,7 +314,7 @@ impl<'p> Placed<'p> {
             let at = first.addr.wrapping_add(at as u64);
             !fields.iter().any(|field| (field.addr..field.addr + u64::from(field.size)).contains(&at))
         };
-        let offset = first.addr as usize & 4095;
+        let offset = VirtAddr(first.addr).offset() as usize;
         let mut slide = None;
         let half = VirtAddr(1 << (self.mode.linear_bits() - 1));
         let range = if self.mode.linear_bits() > 32 {
@@ -317,11 +326,12 @@ impl<'p> Placed<'p> {
             if mapping.user || !mapping.executable {
                 return ControlFlow::Continue(());
             }
-            for at in (0..mapping.size).step_by(4096) {
+            for at in (0..mapping.size).step_by(PAGE_SIZE as usize) {
                 let Ok(page) = memory.page(mapping.paddr.add(at)) else { continue };
-                let here = &page[offset..(offset + PROBE).min(4096)];
+                let here = &page[offset..(offset + PROBE).min(page.len())];
                 if here.iter().zip(&first.bytes).enumerate().all(|(at, (a, b))| a == b || !fixed(at)) {
-                    let candidate = mapping.vaddr.0.wrapping_add(at).wrapping_sub(first.addr & !4095);
+                    let candidate =
+                        mapping.vaddr.0.wrapping_add(at).wrapping_sub(VirtAddr(first.addr).page().0);
                     if fits(candidate) {
                         slide = Some(candidate);
                         return ControlFlow::Break(());
@@ -380,7 +390,8 @@ fn differ_in_a_constant(a: &lift::Insn, b: &lift::Insn) -> bool {
     same_form && !control(a) && a.ops != b.ops
 }
 
-/// How far the kernel's image may lie from training's place, the likeliest first.
+/// The slides that the kernel's image may have: those that interrupt gates have, by how many have
+/// it, and 0.
 fn slides(placement: &Placement, run: &Run<'_>, mode: PagingMode, root: u64) -> Vec<u64> {
     let mut votes: Vec<(u64, usize)> = Vec::new();
     if let Some(base) = run.regs.get(Reg::IdtrBase) {

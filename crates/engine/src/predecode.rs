@@ -1,27 +1,36 @@
-//! Operations in the form the inner loop executes.
+//! Predecoded operations: the form that the inner loop executes.
 //!
 //! Registers, temporaries and constants live in one array of values that a 16-bit number indexes,
-//! so that an operand needs no case distinction and no bounds check.
+//! so that an operand needs no case distinction and no bounds check. What a constant that moves is
+//! in a target is not known here: it gets a slot, which the run fills.
 
 use ir::{Arg, Kind, Op, Var, Width};
 use rustc_hash::FxHashMap;
 
-/// Values by number: registers, then temporaries, then constants.
-pub(crate) type Slots = Box<[u64; 65536]>;
+/// The values that operations work on, by slot: registers (0 to 255), temporaries, one slot for
+/// results that nobody wants, constants.
+pub(crate) type Slots = Box<[u64; SLOTS]>;
 
-/// Number of the first temporary; there are [`TEMPS`] of them.
-const FIRST_TEMP: u16 = 256;
+/// How many slots there are.
+const SLOTS: usize = 1 << 16;
+/// Slots of registers.
+pub(crate) const REGISTERS: usize = 256;
+/// Slot of the first temporary; there are [`TEMPS`] of them.
+const FIRST_TEMP: u16 = REGISTERS as u16;
 const TEMPS: u16 = 2048;
 /// Where results of operations without a destination go.
 const NOWHERE: u16 = FIRST_TEMP + TEMPS;
+/// Slot of the first constant.
 const FIRST_CONST: u16 = NOWHERE + 1;
 
-/// An operation on slots.
+/// An operation whose operands are slots.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Compact {
+pub(crate) struct Predecoded {
     pub kind: Kind,
     pub width: Width,
+    /// Slot of the result.
     pub dst: u16,
+    /// Slots of the operands. Those that the operation does not have are the slot of 0.
     pub a: u16,
     pub b: u16,
     pub c: u16,
@@ -32,21 +41,29 @@ pub(crate) struct Compact {
 #[error("the code has too many constants or temporaries")]
 pub struct TooLarge;
 
-/// Gives constants their slots.
+/// The constants of predecoded code, each in one slot.
 #[derive(Clone, Default)]
 pub(crate) struct Pool {
+    /// Slots of constants, by value.
     index: FxHashMap<u64, u16>,
+    /// Slots of moving constants, by their number in the program.
     moved: FxHashMap<u32, u16>,
-    pub values: Vec<u64>,
+    /// The constants in the order of their slots; 0 for moving ones.
+    values: Vec<u64>,
 }
 
-/// Fresh slots.
+/// Slots that all hold 0.
 pub(crate) fn slots() -> Slots {
-    let zeroed = vec![0u64; 65536].into_boxed_slice();
-    zeroed.try_into().unwrap_or_else(|_| Box::new([0; 65536]))
+    let zeroed = vec![0u64; SLOTS].into_boxed_slice();
+    zeroed.try_into().unwrap_or_else(|_| Box::new([0; SLOTS]))
 }
 
 impl Pool {
+    /// How many slots are taken.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
     /// The slot of a variable.
     pub fn var(var: Var) -> Result<u16, TooLarge> {
         if var == Var::NONE {
@@ -66,7 +83,7 @@ impl Pool {
                 if let Some(&slot) = self.index.get(&value) {
                     return Ok(slot);
                 }
-                let slot = self.place(value)?;
+                let slot = self.add(value)?;
                 self.index.insert(value, slot);
                 Ok(slot)
             }
@@ -74,28 +91,29 @@ impl Pool {
                 if let Some(&slot) = self.moved.get(&number) {
                     return Ok(slot);
                 }
-                let slot = self.place(0)?;
+                let slot = self.add(0)?;
                 self.moved.insert(number, slot);
                 Ok(slot)
             }
         }
     }
 
-    fn place(&mut self, value: u64) -> Result<u16, TooLarge> {
+    /// Takes the next slot.
+    fn add(&mut self, value: u64) -> Result<u16, TooLarge> {
         let slot = u16::try_from(FIRST_CONST as usize + self.values.len()).map_err(|_| TooLarge)?;
         self.values.push(value);
         Ok(slot)
     }
 
-    /// The moving constants that operands name, with their slots.
+    /// The moving constants that operands name: number in the program, and slot.
     pub fn moved(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.moved.iter().map(|(&number, &slot)| (number as usize, usize::from(slot)))
     }
 
-    /// An operation on slots.
-    pub fn op(&mut self, op: &Op) -> Result<Compact, TooLarge> {
+    /// Predecodes an operation.
+    pub fn op(&mut self, op: &Op) -> Result<Predecoded, TooLarge> {
         let [a, b, c] = op.args;
-        Ok(Compact {
+        Ok(Predecoded {
             kind: op.kind,
             width: op.width,
             dst: Self::var(op.dst)?,
@@ -105,7 +123,7 @@ impl Pool {
         })
     }
 
-    /// Writes the constants from number `from` on into their slots.
+    /// Writes the constants into their slots, but for the first `from`.
     pub fn fill(&self, slots: &mut Slots, from: usize) {
         for (at, &value) in self.values.iter().enumerate().skip(from) {
             slots[FIRST_CONST as usize + at] = value;

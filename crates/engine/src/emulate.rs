@@ -1,0 +1,223 @@
+//! Emulation: the whole run of the trainer's and the kernel's trusted machine code over the
+//! target's memory.
+//!
+//! The run begins behind the begin mark and ends at the end mark. The trainer's allocator functions
+//! are replaced. There is no device, no interrupt and no other CPU. An assertion of the kernel
+//! (`ud2`) is stepped over, as its handler does when it only warns, and reported.
+
+use ir::{Kind, Program, System};
+use machine::{Reg, RegFile};
+
+use crate::code::{Code, KernelCode};
+use crate::exec::execute;
+use crate::fields::{Inputs, collect, prepare};
+use crate::outcome::{Outcome, Stopped};
+use crate::overlay::Overlay;
+use crate::predecode::slots;
+use crate::relocate::Relocation;
+use crate::run::{Run, RunError};
+use crate::show::{Show, show_summary};
+use crate::spin::Spin;
+use crate::start::{NoAnswer, outcome};
+use crate::summary::summarise;
+use crate::syscall::SystemCalls;
+use crate::watch::{Unwatched, Watch};
+
+/// Assertions that are reported at most.
+const MOST_ASSERTIONS: usize = 64;
+/// The vector of the exception that `ud2` raises (SDM vol. 3 table 6-1).
+const INVALID_OPCODE: u8 = 6;
+
+/// A program made ready for whole runs. What one run lifts, later ones find.
+pub struct WholeProgram<'p> {
+    program: &'p Program,
+    system: &'p System,
+    code: Code<'p>,
+}
+
+/// What a whole run tells beside its outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WholeReport {
+    /// Machine instructions executed, replaced functions left out. A block that was left in its
+    /// middle counts in full.
+    pub instructions: u64,
+    /// Addresses, the training system's if it has them, where the kernel's own assertions fired and
+    /// were stepped over: the first 64.
+    pub assertions: Vec<u64>,
+}
+
+impl<'p> WholeProgram<'p> {
+    /// Prepares a program; `system` is the companion file of its training system.
+    #[must_use]
+    pub fn new(program: &'p Program, system: &'p System) -> Self {
+        Self { program, system, code: Code::new(program) }
+    }
+
+    /// Runs over a target.
+    ///
+    /// # Errors
+    /// [`RunError`] when the run cannot begin.
+    pub fn run(&mut self, run: &Run<'_>, inputs: &Inputs) -> Result<(Outcome, WholeReport), RunError> {
+        self.watched(run, inputs, &mut Unwatched)
+    }
+
+    /// The registers that a run over a target begins with.
+    ///
+    /// # Errors
+    /// [`RunError`] when the run cannot begin.
+    pub fn begin(&self, run: &Run<'_>) -> Result<RegFile, RunError> {
+        let mut slots = slots();
+        run.registers(self.program, &Relocation::find(self.program, run)?, &mut slots)?;
+        let mut regs = RegFile::new();
+        for &reg in Reg::ALL {
+            regs.set(reg, slots[reg.index()]);
+        }
+        Ok(regs)
+    }
+
+    /// Runs over a target and shows every step.
+    ///
+    /// # Errors
+    /// [`RunError`] when the run cannot begin.
+    pub fn watched<W: Watch>(
+        &mut self,
+        run: &Run<'_>,
+        inputs: &Inputs,
+        watch: &mut W,
+    ) -> Result<(Outcome, WholeReport), RunError> {
+        let relocation = Relocation::find(self.program, run)?;
+        let mut kernel = KernelCode::new(self.system, run.memory, &relocation);
+        self.code.begin(&kernel);
+        let mut overlay = run.overlay(self.program, &relocation);
+        let mut report = WholeReport::default();
+        let begun = prepare(self.program, inputs, &mut overlay)
+            .map_err(NoAnswer::from)
+            .and_then(|()| run.view(self.program, &relocation, &mut overlay));
+        let ended = begun.and_then(|()| {
+            let ended = self.execute(run, &relocation, &mut kernel, &mut overlay, &mut report, watch);
+            report.assertions.iter_mut().for_each(|at| *at = kernel.relocation.reported(*at));
+            ended.map_err(|ended| ended.map_addresses(|at| kernel.relocation.reported(at)))
+        });
+        let answer = ended.and_then(|end| match &self.program.provenance.unrepeated {
+            // Help that the trainer had in training, another task's or a device's, it has not got
+            // here.
+            Some(why) => Err(Stopped::Unrepeated { at: end, why: why.clone() }.into()),
+            None => Ok(collect(self.program, end, &mut overlay)?),
+        });
+        Ok((outcome(answer)?, report))
+    }
+
+    /// Runs to the end mark, whose address is the result.
+    fn execute<W: Watch>(
+        &mut self,
+        run: &Run<'_>,
+        relocation: &Relocation<'_>,
+        kernel: &mut KernelCode<'_>,
+        overlay: &mut Overlay<'_>,
+        report: &mut WholeReport,
+        watch: &mut W,
+    ) -> Result<u64, NoAnswer> {
+        let mut slots = slots();
+        self.code.fill(&mut slots);
+        run.registers(self.program, relocation, &mut slots)?;
+        let env = run.environment(self.program, relocation, overlay);
+        let (mut show, mut spin) = (Show::default(), Spin::new());
+        let mut calls = SystemCalls::new(&slots);
+        let (mut pc, mut from, mut used) = (self.program.begin_pc, self.program.begin_pc, 0u64);
+        loop {
+            let Some(block) = self.code.find::<W>(kernel, pc, &mut slots, overlay)? else {
+                return Err(Stopped::NoCode { at: from, to: pc }.into());
+            };
+            let block = self.code.block(block);
+            if block.end {
+                return Ok(pc);
+            }
+            used += u64::from(block.last - block.first) + 1;
+            if spin.is_waiting(pc, 0, &slots, overlay) {
+                return Err(Stopped::Blocked { at: pc }.into());
+            }
+            if used > run.limits.fuel {
+                return Err(Stopped::OutOfFuel { at: pc, used }.into());
+            }
+            from = pc;
+            if let Some(summary) = block.summary {
+                let (stack, mode) = (slots[Reg::Rsp.index()], self.code.process_mode());
+                pc = summarise(&summary, &mut slots, overlay, mode)
+                    .map_err(|fault| Stopped::access(from, stack, &fault))?;
+                if W::ON {
+                    show_summary(watch, (from, &summary), (stack, pc), &slots, overlay, mode);
+                }
+                continue;
+            }
+            pc = block.next;
+            report.instructions += u64::from(block.insns);
+            if W::ON {
+                show.block();
+            }
+            let (ops, pcs) = self.code.ops(block);
+            for (op, &at) in ops.iter().zip(pcs) {
+                if W::ON {
+                    show.step(watch, at, self.code.mode(at), self.code.insn_bytes(at), &slots);
+                }
+                match op.kind {
+                    Kind::BranchIf => {
+                        if slots[op.a as usize] != 0 {
+                            pc = slots[op.b as usize];
+                            break;
+                        }
+                    }
+                    Kind::Jump => {
+                        pc = slots[op.a as usize];
+                        break;
+                    }
+                    Kind::Call => {
+                        pc = slots[op.a as usize];
+                        calls.called(slots[Reg::Rsp.index()]);
+                        break;
+                    }
+                    Kind::Ret if !calls.inside() || slots[Reg::Cpl.index()] != 3 => {
+                        pc = slots[op.a as usize];
+                        calls.returned(slots[Reg::Rsp.index()]);
+                        break;
+                    }
+                    Kind::SysEnter => {
+                        pc = slots[op.a as usize];
+                        calls.enter(slots[op.b as usize], &slots);
+                        break;
+                    }
+                    // A far return to the process's privilege leaves the system too.
+                    Kind::SysExit | Kind::Ret => {
+                        pc = slots[op.a as usize];
+                        if !calls.leave(pc, self.code.is_process(pc), &mut slots) {
+                            return Err(Stopped::Switched { at, to: pc }.into());
+                        }
+                        break;
+                    }
+                    Kind::Trap => {
+                        let vector = slots[op.a as usize] as u8;
+                        if vector != INVALID_OPCODE || self.code.is_process(at) {
+                            return Err(Stopped::Exception { at, vector }.into());
+                        }
+                        if report.assertions.len() < MOST_ASSERTIONS {
+                            report.assertions.push(at);
+                        }
+                        pc = slots[op.b as usize];
+                        break;
+                    }
+                    Kind::Halt => return Err(Stopped::Blocked { at }.into()),
+                    Kind::Unsupported => {
+                        let name = lift::mnemonic_name(slots[op.a as usize]);
+                        return Err(Stopped::Unsupported { at, name }.into());
+                    }
+                    _ => {
+                        let address = slots[op.a as usize];
+                        execute(op, &mut slots, overlay, &env, at)?;
+                        if W::ON {
+                            show.done(watch, op, address, &slots, overlay);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

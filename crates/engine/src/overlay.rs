@@ -1,0 +1,450 @@
+//! The memory of a run: the target's, with the run's own changes laid over it.
+//!
+//! Pages that the training process used are copied from the program and lie at their addresses;
+//! allocations lie above them. Every other address is translated through the target's page tables
+//! and read from the target; the first write to a frame of the target copies it. Copies are keyed
+//! by frame, so that two mappings of one frame stay one. The target's own user memory is refused:
+//! it belongs to the process that was paused, not to the trainer.
+
+use std::ops::Range;
+
+use machine::memory::ZERO_PAGE;
+use machine::paging::{self, PagingMode};
+use machine::{GuestMemory, MemoryError, PAGE_SIZE, Page, PhysAddr, VirtAddr};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+/// Why an access failed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Fault {
+    /// The target's page tables do not map the address; the text says at which level.
+    #[error("{0}")]
+    Translate(String),
+    /// It is user memory of the target.
+    #[error("it is user memory of the paused process")]
+    User,
+    /// A store to a page that is mapped read-only.
+    #[error("it is mapped read-only")]
+    ReadOnly,
+    /// The target's memory does not have the frame.
+    #[error("{0}")]
+    NoFrame(MemoryError),
+    /// A device's registers: mapped without caching, at a frame that the target's memory does not
+    /// have.
+    #[error("a device is there, at physical {0:#x}")]
+    Device(PhysAddr),
+    /// The run has copied or allocated as many pages as it may.
+    #[error("the overlay is full")]
+    Full,
+}
+
+/// Entries of the TLB.
+const SLOTS: usize = 1024;
+/// [`Entry::copy`] of a page that is not copied.
+const NONE: u32 = u32::MAX;
+
+/// A translated page. The TLB is direct-mapped by page number.
+#[derive(Clone, Copy)]
+struct Entry<'t> {
+    /// Page number plus one; 0 when empty.
+    tag: u64,
+    /// The target's page; not looked at where there is a copy.
+    target: &'t Page,
+    /// Index of the copy, or [`NONE`].
+    copy: u32,
+    /// Whether stores may go to the copy without a look at the page tables.
+    writable: bool,
+}
+
+/// Where the made-up frames of the training process's pages begin: processors have at most 52 bits
+/// of physical address.
+const PROCESS_FRAMES: u64 = 1 << 52;
+
+/// The local APIC's in-service registers, where it lies unless a system moves it (SDM vol. 3
+/// sections 11.4.1 and 11.8.4).
+const IN_SERVICE: Range<u64> = 0xfee0_0100..0xfee0_0180;
+
+/// The target's frames with the run's copies in place of those it wrote: page tables are read
+/// through this, for a system may map memory while it answers.
+struct Frames<'s> {
+    memory: &'s dyn GuestMemory,
+    frames: &'s FxHashMap<PhysAddr, u32>,
+    copies: &'s [Box<Page>],
+}
+
+impl GuestMemory for Frames<'_> {
+    fn page(&self, addr: PhysAddr) -> Result<&Page, MemoryError> {
+        match self.frames.get(&addr.page()) {
+            Some(&copy) => Ok(&self.copies[copy as usize]),
+            None => self.memory.page(addr),
+        }
+    }
+
+    fn ranges(&self) -> Vec<Range<PhysAddr>> {
+        self.memory.ranges()
+    }
+}
+
+/// The memory of one run.
+pub struct Overlay<'t> {
+    memory: &'t dyn GuestMemory,
+    mode: PagingMode,
+    /// CR3 of the page tables that map the kernel.
+    root: u64,
+    /// Copied pages, pages of the training process, and allocated ones.
+    copies: Vec<Box<Page>>,
+    /// The training process's pages and the heap's: copy by address of the page.
+    user: FxHashMap<VirtAddr, u32>,
+    /// Pages that the kernel shows to processes: the kernel's own address of each.
+    aliases: FxHashMap<VirtAddr, VirtAddr>,
+    /// Copied frames of the target: copy by address of the frame.
+    frames: FxHashMap<PhysAddr, u32>,
+    /// Frames of kernel pages that [`Overlay::physical`] was asked for.
+    translated: FxHashMap<VirtAddr, PhysAddr>,
+    /// Frames of page tables that translations went through.
+    tables: FxHashSet<PhysAddr>,
+    tlb: Box<[Entry<'t>; SLOTS]>,
+    /// The next allocation's address.
+    heap: VirtAddr,
+    /// Bytes of each allocation, by address; also of those that were freed.
+    heap_sizes: FxHashMap<VirtAddr, u64>,
+    /// The most pages in `copies`.
+    limit: usize,
+    /// What [`Overlay::state`] returns.
+    state: u64,
+}
+
+/// The aligned 8-byte word at offset `at` of a page.
+fn word(page: &Page, at: usize) -> u64 {
+    page[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// The factor of the word at offset `at` of a copy in [`Overlay::state`], which is the sum of all
+/// words, each multiplied by its own factor.
+const fn key(copy: u32, at: usize) -> u64 {
+    let place = ((copy as u64) << 12 | at as u64) + 1;
+    place.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32).wrapping_mul(0xbf58_476d_1ce4_e5b9) | 1
+}
+
+impl<'t> Overlay<'t> {
+    /// The target's memory as page tables of this mode and root (CR3) map it. Allocations begin at
+    /// `heap`; at most `limit` pages are copied or allocated.
+    #[must_use]
+    pub fn new(
+        memory: &'t dyn GuestMemory,
+        mode: PagingMode,
+        root: u64,
+        heap: VirtAddr,
+        limit: usize,
+    ) -> Self {
+        let empty = Entry { tag: 0, target: &ZERO_PAGE, copy: NONE, writable: false };
+        Self {
+            memory,
+            mode,
+            root,
+            copies: Vec::new(),
+            user: FxHashMap::default(),
+            aliases: FxHashMap::default(),
+            frames: FxHashMap::default(),
+            translated: FxHashMap::default(),
+            tables: FxHashSet::default(),
+            tlb: Box::new([empty; SLOTS]),
+            heap,
+            heap_sizes: FxHashMap::default(),
+            limit,
+            state: 0,
+        }
+    }
+
+    /// Gives the training process a page; bytes that are not given are 0. It counts towards the
+    /// limit, and is there even if the limit is smaller.
+    pub(crate) fn add_page(&mut self, page: VirtAddr, bytes: &[u8]) {
+        let mut copy = Box::new([0; PAGE_SIZE as usize]);
+        let length = bytes.len().min(copy.len());
+        copy[..length].copy_from_slice(&bytes[..length]);
+        self.user.insert(page, self.copies.len() as u32);
+        self.copies.push(copy);
+    }
+
+    /// Shows the training process a page of the kernel's, read-only. `kernel` is its address in
+    /// the target's kernel.
+    pub(crate) fn add_alias(&mut self, page: VirtAddr, kernel: VirtAddr) {
+        self.aliases.insert(page, kernel);
+    }
+
+    /// A number for all that the run has written: the same after changes that were undone, and
+    /// another one, but for chance (64 bits), where anything differs.
+    #[must_use]
+    pub const fn state(&self) -> u64 {
+        self.state
+    }
+
+    /// Allocates `size` bytes of zeroed memory in the training process's address space. The result
+    /// is address 0 when there is no room.
+    pub fn allocate(&mut self, size: u64) -> VirtAddr {
+        let start = self.heap;
+        let pages = size.max(1).div_ceil(PAGE_SIZE);
+        if pages as usize > self.limit.saturating_sub(self.copies.len()) {
+            return VirtAddr(0);
+        }
+        // Small allocations share a page; 16 bytes is what malloc promises on x86-64.
+        let rounded = size.max(1).checked_next_multiple_of(16);
+        let Some(end) = rounded.and_then(|size| start.0.checked_add(size)) else {
+            return VirtAddr(0);
+        };
+        for page in (start.page().0..end).step_by(PAGE_SIZE as usize).map(VirtAddr) {
+            if !self.user.contains_key(&page) {
+                self.add_page(page, &[]);
+            }
+        }
+        self.heap = VirtAddr(end);
+        // Where the heap ends is a part of memory's state too.
+        self.state = self.state.wrapping_add(size.max(1).wrapping_mul(key(NONE, 0)));
+        self.heap_sizes.insert(start, size);
+        start
+    }
+
+    /// Copies an allocation into a new one of `size` bytes, whose address is the result: 0 when
+    /// there is no room. The old one stays.
+    ///
+    /// # Errors
+    /// A fault when the old memory cannot be read.
+    pub fn reallocate(&mut self, old: VirtAddr, size: u64) -> Result<VirtAddr, Fault> {
+        let new = self.allocate(size);
+        if new.0 == 0 || old.0 == 0 {
+            return Ok(new);
+        }
+        // The size of memory that was allocated before the begin mark is not known. Copying what
+        // lies behind it does no harm.
+        let known = self.heap_sizes.get(&old).copied();
+        for at in 0..known.unwrap_or(size).min(size) {
+            let byte = match self.load(old.add(at), 1) {
+                Ok(byte) => byte,
+                Err(_) if known.is_none() && at > 0 => break,
+                Err(fault) => return Err(fault),
+            };
+            self.store(new.add(at), 1, byte)?;
+        }
+        Ok(new)
+    }
+
+    /// Translates by the target's page tables, as the run may have changed them.
+    fn translate(&mut self, address: VirtAddr) -> Result<paging::Translation, Fault> {
+        let frames = Frames { memory: self.memory, frames: &self.frames, copies: &self.copies };
+        let (tables, mut new) = (&mut self.tables, false);
+        let translation = paging::translate_by(&frames, self.mode, self.root, address, &mut |entry| {
+            new |= tables.insert(entry.page());
+        });
+        if new {
+            // Stores to these frames have to be noticed from now on.
+            self.forget();
+        }
+        translation.map_err(|error| Fault::Translate(error.to_string()))
+    }
+
+    /// Drops all remembered translations.
+    fn forget(&mut self) {
+        self.translated.clear();
+        self.tlb.iter_mut().for_each(|entry| entry.tag = 0);
+    }
+
+    /// The guest-physical address of a mapped byte. Pages of the training process and allocations
+    /// have made-up ones, past any machine's memory.
+    ///
+    /// # Errors
+    /// [`Fault::Translate`].
+    pub fn physical(&mut self, address: VirtAddr) -> Result<PhysAddr, Fault> {
+        let (page, offset) = (address.page(), address.offset());
+        if let Some(&copy) = self.user.get(&page) {
+            return Ok(PhysAddr(PROCESS_FRAMES | u64::from(copy) << 12 | offset));
+        }
+        if let Some(&frame) = self.translated.get(&page) {
+            return Ok(frame.add(offset));
+        }
+        let kernel = self.aliases.get(&page).copied().unwrap_or(page);
+        let frame = self.translate(kernel)?.paddr.page();
+        self.translated.insert(page, frame);
+        Ok(frame.add(offset))
+    }
+
+    /// Changes the system's memory before a run begins, whatever the rights of its pages.
+    ///
+    /// # Errors
+    /// A [`Fault`]; the bytes before it are changed.
+    pub(crate) fn overwrite(&mut self, address: VirtAddr, bytes: &[u8]) -> Result<(), Fault> {
+        self.forget();
+        for (at, &byte) in bytes.iter().enumerate() {
+            let place = self.physical(address.add(at as u64))?;
+            let frame = place.page();
+            let copy = match self.frames.get(&frame) {
+                Some(&copy) => copy,
+                None if self.copies.len() >= self.limit => return Err(Fault::Full),
+                None => {
+                    let copy = self.copies.len() as u32;
+                    self.copies.push(Box::new(*self.memory.page(frame).map_err(Fault::NoFrame)?));
+                    self.frames.insert(frame, copy);
+                    copy
+                }
+            };
+            self.copies[copy as usize][place.offset() as usize] = byte;
+        }
+        Ok(())
+    }
+
+    /// Makes the TLB entry of a page, for a store also the copy of its frame.
+    #[cold]
+    fn fill(&mut self, page: VirtAddr, write: bool) -> Result<Entry<'t>, Fault> {
+        let number = page.0 / PAGE_SIZE;
+        let mut entry = Entry { tag: number + 1, target: &ZERO_PAGE, copy: NONE, writable: true };
+        let mut table = false;
+        if let Some(&copy) = self.user.get(&page) {
+            entry.copy = copy;
+        } else {
+            let alias = self.aliases.get(&page).copied();
+            let translation = self.translate(alias.unwrap_or(page))?;
+            if translation.user {
+                return Err(Fault::User);
+            }
+            let frame = translation.paddr.page();
+            table = self.tables.contains(&frame);
+            entry.writable = translation.writable && alias.is_none();
+            if write && !entry.writable {
+                return Err(Fault::ReadOnly);
+            }
+            let copied = self.frames.get(&frame).copied();
+            if let Some(copy) = copied {
+                entry.copy = copy;
+            } else {
+                entry.target = self.memory.page(frame).map_err(|error| match translation.uncached {
+                    true => Fault::Device(frame),
+                    false => Fault::NoFrame(error),
+                })?;
+                if write {
+                    entry.copy = self.copy_frame(frame, entry.target)?;
+                }
+            }
+        }
+        // Every store to a page table comes here: what was translated by it may not hold any more.
+        entry.writable &= !table;
+        if write && table {
+            self.forget();
+        } else {
+            self.tlb[number as usize % SLOTS] = entry;
+        }
+        Ok(entry)
+    }
+
+    /// Copies a frame of the target, which holds `content`.
+    fn copy_frame(&mut self, frame: PhysAddr, content: &'t Page) -> Result<u32, Fault> {
+        if self.copies.len() >= self.limit {
+            return Err(Fault::Full);
+        }
+        let copy = self.copies.len() as u32;
+        self.copies.push(Box::new(*content));
+        self.frames.insert(frame, copy);
+        // Other mappings of the frame must see the copy from now on.
+        for other in self.tlb.iter_mut() {
+            if other.copy == NONE && std::ptr::eq(other.target, content) {
+                other.tag = 0;
+            }
+        }
+        Ok(copy)
+    }
+
+    #[inline]
+    fn entry(&mut self, address: VirtAddr, write: bool) -> Result<Entry<'t>, Fault> {
+        let number = address.0 / PAGE_SIZE;
+        let entry = self.tlb[number as usize % SLOTS];
+        if entry.tag == number + 1 && !(write && (entry.copy == NONE || !entry.writable)) {
+            return Ok(entry);
+        }
+        self.fill(address.page(), write)
+    }
+
+    /// Reads 1, 2, 4 or 8 bytes, little endian.
+    ///
+    /// # Errors
+    /// A [`Fault`] naming the cause.
+    #[inline]
+    pub fn load(&mut self, address: VirtAddr, size: u64) -> Result<u64, Fault> {
+        // Not by `offset()`, which is a call of another crate in development builds.
+        let offset = (address.0 % PAGE_SIZE) as usize;
+        if offset + size as usize > PAGE_SIZE as usize {
+            return self.load_bytes(address, size);
+        }
+        let entry = match self.entry(address, false) {
+            Ok(entry) => entry,
+            Err(fault) => return self.no_interrupt(address, fault),
+        };
+        let page = if entry.copy == NONE { entry.target } else { &self.copies[entry.copy as usize] };
+        Ok(match size {
+            8 => u64::from_le_bytes(std::array::from_fn(|at| page[offset + at])),
+            4 => u64::from(u32::from_le_bytes(std::array::from_fn(|at| page[offset + at]))),
+            2 => u64::from(u16::from_le_bytes(std::array::from_fn(|at| page[offset + at]))),
+            _ => u64::from(page[offset]),
+        })
+    }
+
+    /// Answers for the one device whose state a run knows: the local APIC has no interrupt in
+    /// service, for the run begins in a process.
+    #[cold]
+    fn no_interrupt(&mut self, address: VirtAddr, fault: Fault) -> Result<u64, Fault> {
+        match self.physical(address) {
+            Ok(at) if matches!(fault, Fault::NoFrame(_) | Fault::Device(_)) && IN_SERVICE.contains(&at.0) => {
+                Ok(0)
+            }
+            _ => Err(fault),
+        }
+    }
+
+    /// Reads across a page boundary.
+    #[cold]
+    fn load_bytes(&mut self, address: VirtAddr, size: u64) -> Result<u64, Fault> {
+        let mut value = 0;
+        for at in 0..size {
+            value |= self.load(address.add(at), 1)? << (8 * at);
+        }
+        Ok(value)
+    }
+
+    /// Writes the low 1 to 8 bytes of `value`, little endian.
+    ///
+    /// # Errors
+    /// A [`Fault`] naming the cause; nothing is written then.
+    #[inline]
+    pub fn store(&mut self, address: VirtAddr, size: u64, value: u64) -> Result<(), Fault> {
+        let offset = (address.0 % PAGE_SIZE) as usize;
+        if offset + size as usize > PAGE_SIZE as usize {
+            return self.store_bytes(address, size, value);
+        }
+        let entry = self.entry(address, true)?;
+        let page = &mut self.copies[entry.copy as usize];
+        let (first, inside) = (offset & !7, offset & 7);
+        if inside + size as usize > 8 {
+            // Into the next word: in two parts.
+            let low = 8 - inside as u64;
+            self.store(address, low, value)?;
+            return self.store(address.add(low), size - low, value >> (8 * low));
+        }
+        let mask = (u64::MAX >> (64 - 8 * size)) << (8 * inside);
+        let before = word(page, first);
+        let after = before & !mask | value << (8 * inside) & mask;
+        if after != before {
+            page[first..first + 8].copy_from_slice(&after.to_le_bytes());
+            let change = after.wrapping_sub(before).wrapping_mul(key(entry.copy, first));
+            self.state = self.state.wrapping_add(change);
+        }
+        Ok(())
+    }
+
+    /// Writes across a page boundary.
+    #[cold]
+    fn store_bytes(&mut self, address: VirtAddr, size: u64, value: u64) -> Result<(), Fault> {
+        // Both pages must be writable before either is written.
+        self.entry(address, true)?;
+        self.entry(address.add(size - 1), true)?;
+        for at in 0..size {
+            self.store(address.add(at), 1, value >> (8 * at) & 0xff)?;
+        }
+        Ok(())
+    }
+}

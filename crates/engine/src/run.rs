@@ -1,0 +1,112 @@
+//! What a run is asked about, how much it may use, and why it may be unable to begin.
+
+use ir::Program;
+use lift::Mode;
+use machine::paging::PagingMode;
+use machine::{EFER_LMA, GuestMemory, Reg, RegFile};
+
+use crate::fields::InputError;
+use crate::predecode::TooLarge;
+
+/// The most that a run may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Operations, and one more for each block.
+    pub fuel: u64,
+    /// Pages of 4 KiB that are copied or allocated; the training process's own count too.
+    pub pages: usize,
+    /// Nested calls of a slice. Those of a whole run are on its stack in the overlay.
+    pub depth: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { fuel: 400_000_000, pages: 65_536, depth: 10_000 }
+    }
+}
+
+/// What neither the target's memory nor its registers tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Environment {
+    /// The target's time stamp counter at the pause, in ticks, if it is known.
+    pub tsc: Option<u64>,
+}
+
+/// A target as a run sees it.
+#[derive(Clone, Copy)]
+pub struct Run<'t> {
+    /// The target's memory.
+    pub memory: &'t dyn GuestMemory,
+    /// The registers of the CPU whose view is taken.
+    pub regs: &'t RegFile,
+    /// The answers of the world outside memory.
+    pub env: Environment,
+    /// The most that the run may use.
+    pub limits: Limits,
+}
+
+/// Why a run could not begin. What happens after it began is an outcome.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RunError {
+    /// An input is missing, unknown or does not fit its type.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The code has more constants or temporaries than the engine has slots for.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// The target's CPU state lacks a register that the run needs.
+    #[error("the target's CPU state has no {0}; give a capture that holds it or a --cpu-file")]
+    NoRegister(&'static str),
+    /// The target's control registers do not tell its paging mode: which one is missing.
+    #[error("the target's paging mode is not supported: {0}")]
+    Paging(String),
+    /// The target does not run the kernel the program was made from.
+    #[error(
+        "the target runs another kernel: {differing} of {checked} code bytes the program was made from \
+         differ or are not there"
+    )]
+    OtherKernel {
+        /// Bytes that differ or cannot be read.
+        differing: u64,
+        /// Bytes compared.
+        checked: u64,
+    },
+    /// The target's kernel lies elsewhere, and the program does not know what moves.
+    #[error(
+        "the target's kernel lies {slide:#x} bytes from where training had it, and the program was trained \
+         under one base only"
+    )]
+    Elsewhere {
+        /// The target's address minus training's, modulo 2^64.
+        slide: u64,
+    },
+    /// A constant in the kernel's code is not the one training knows.
+    #[error(
+        "the target's kernel has another constant in its instruction at {at:#x} (training's address) than \
+         training had, and none that training knows to differ"
+    )]
+    Constant {
+        /// Address of the instruction, or the constant itself where the module that it lies in is
+        /// not there.
+        at: u64,
+    },
+}
+
+impl Run<'_> {
+    /// The paging mode and the root of the target's page tables.
+    ///
+    /// # Errors
+    /// [`RunError::NoRegister`], [`RunError::Paging`].
+    pub fn paging(&self) -> Result<(PagingMode, u64), RunError> {
+        let root = self.regs.get(Reg::Cr3).ok_or(RunError::NoRegister("cr3"))?;
+        let mode = PagingMode::from_regs(self.regs).map_err(|error| RunError::Paging(error.to_string()))?;
+        Ok((mode, root))
+    }
+}
+
+/// The mode of a program's kernel: 64-bit code where its processor was in long mode, even if the
+/// trainer is a 32-bit program.
+pub(crate) fn system_mode(program: &Program) -> Mode {
+    let efer = program.registers.iter().find(|(reg, _)| *reg == Reg::Efer as u16).map_or(0, |it| it.1);
+    if program.bits == 64 || efer & EFER_LMA != 0 { Mode::Bits64 } else { Mode::Bits32 }
+}

@@ -1,0 +1,86 @@
+//! Images: the parts of the training system's code that move as a whole, the kernel's own and each
+//! module.
+
+use ir::place::Image;
+use machine::{Reg, VirtAddr};
+
+use super::mappings::Mappings;
+
+/// Vectors whose gates are kept: the processor's own exceptions.
+const VECTORS: u8 = 32;
+
+/// Code this near to the interrupt handlers belongs to their image.
+pub const NEAR: u64 = 64 << 20;
+
+/// Contiguous executable pages.
+pub struct Stretch {
+    /// Its first address.
+    pub start: VirtAddr,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
+impl Stretch {
+    /// As an image of its own.
+    #[must_use]
+    pub fn image(&self) -> Image {
+        let end = self.start.0.saturating_add(self.bytes.len() as u64);
+        Image { start: self.start.0, end, movable: false }
+    }
+
+    /// Bytes that the other boot has otherwise, this far away, and all; filling between functions says
+    /// nothing.
+    #[must_use]
+    pub fn difference(&self, other: &Mappings<'_>, slide: u64) -> (usize, usize) {
+        let theirs = other.read_mapped(self.start.add(slide), self.bytes.len());
+        let pairs = self.bytes.iter().zip(&theirs).filter(|(a, _)| !lift::is_padding(**a));
+        pairs.fold((0, 0), |(differing, all), (a, b)| (differing + usize::from(Some(*a) != *b), all + 1))
+    }
+}
+
+/// The executable pages of the kernel, joined.
+#[must_use]
+pub fn stretches(mappings: &Mappings<'_>) -> Vec<Stretch> {
+    let mut found: Vec<Stretch> = Vec::new();
+    for (addr, page) in mappings.code_pages() {
+        match found.last_mut() {
+            Some(last) if last.start.add(last.bytes.len() as u64) == addr => {
+                last.bytes.extend_from_slice(&page);
+            }
+            _ => found.push(Stretch { start: addr, bytes: page.to_vec() }),
+        }
+    }
+    found
+}
+
+/// The interrupt gates of a boot: vector and handler, ascending by vector.
+#[must_use]
+pub fn gates(mappings: &Mappings<'_>) -> Vec<(u8, u64)> {
+    let Mappings { memory, mode, kernel_root, begin_regs, .. } = mappings;
+    let base = begin_regs.get(Reg::IdtrBase);
+    base.map_or_else(Vec::new, |base| machine::gates(memory, *mode, *kernel_root, base, VECTORS))
+}
+
+/// The kernel's own image: the code around its interrupt handlers. Empty if there is none.
+#[must_use]
+pub fn kernel_image(gates: &[(u8, u64)], stretches: &[Stretch]) -> Image {
+    let count = |it: &&Stretch| gates.iter().filter(|gate| it.image().holds(gate.1)).count();
+    let Some(home) = stretches.iter().max_by_key(count).filter(|it| count(it) > 0) else {
+        return Image { start: 0, end: 0, movable: false };
+    };
+    let mut image = home.image();
+    for it in stretches.iter().map(Stretch::image) {
+        if it.start.abs_diff(home.start.0) < NEAR {
+            (image.start, image.end) = (image.start.min(it.start), image.end.max(it.end));
+        }
+    }
+    image
+}
+
+/// Whether a value can be an address that moves with an image: in it or near it. What is far from it
+/// and moved alike once (physical memory is mapped a second time, with some code in it) need not do so
+/// in the next boot.
+#[must_use]
+pub const fn names(image: &Image, value: u64) -> bool {
+    image.start.saturating_sub(NEAR) <= value && value < image.end.saturating_add(NEAR)
+}
