@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use engine::{Environment, Limits, Outcome, Run, SliceProgram, Values, WholeProgram, parse_inputs};
 use ir::Program;
 use ir::Summary;
-use machine::{Target, TargetOptions};
+use machine::{Target, TargetOptions, VirtAddr};
 use object::{Object, ObjectSymbol};
 use rustc_hash::FxHashMap;
 use serde_json::json;
@@ -103,12 +103,12 @@ fn record(tool: &Tool, program: &str, wanted: usize) -> Result<Vec<PathBuf>, Fai
     Ok(traces)
 }
 
-fn summaries(program: &str) -> Result<FxHashMap<u64, Summary>, Failure> {
+fn summaries(program: &str) -> Result<FxHashMap<VirtAddr, Summary>, Failure> {
     let elf = std::fs::read(layout::build().join("trainers").join(program))?;
     let elf = object::File::parse(elf.as_slice())?;
     Ok(elf
         .symbols()
-        .filter_map(|it| Some((it.address(), of_c(it.name().ok()?, Convention::SystemV64)?)))
+        .filter_map(|it| Some((VirtAddr(it.address()), of_c(it.name().ok()?, Convention::SystemV64)?)))
         .collect())
 }
 

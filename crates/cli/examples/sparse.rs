@@ -59,7 +59,7 @@ fn snapshot(trace: &Trace) -> Result<machine::memory::Mock, trace::TraceError> {
 fn needed(
     path: &Path,
     trace: &Trace,
-    summaries: &rustc_hash::FxHashMap<u64, Summary>,
+    summaries: &rustc_hash::FxHashMap<VirtAddr, Summary>,
 ) -> Result<BTreeSet<u64>, Box<dyn std::error::Error>> {
     let memory = Watched { inner: snapshot(trace)?, seen: Mutex::default() };
     let regs = trace.begin_regs();
@@ -112,7 +112,7 @@ fn copy(
     from: &Path,
     trace: &Trace,
     path: &Path,
-    summaries: &rustc_hash::FxHashMap<u64, Summary>,
+    summaries: &rustc_hash::FxHashMap<VirtAddr, Summary>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let mut writer = TraceWriter::create(path, trace.header().clone(), trace.begin_regs().clone())?;
     for insn in trace.insns() {
@@ -143,9 +143,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .filter_map(|symbol| Some((symbol.address(), symbol.name().ok()?)))
         .filter(|(_, name)| of_c(name, Convention::SystemV64).is_some())
         .collect();
-    let summaries: rustc_hash::FxHashMap<u64, Summary> = allocators
+    let summaries: rustc_hash::FxHashMap<VirtAddr, Summary> = allocators
         .iter()
-        .filter_map(|(addr, name)| Some((*addr, of_c(name, Convention::SystemV64)?)))
+        .filter_map(|(addr, name)| Some((VirtAddr(*addr), of_c(name, Convention::SystemV64)?)))
         .collect();
     copy(path, &trace, &small, &summaries)?;
     let recordings = [Recording::load(&name, Trace::open(&small)?)?];

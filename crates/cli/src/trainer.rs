@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use ir::Summary;
-use machine::Reg;
+use machine::{Reg, VirtAddr};
 use object::read::pe::{ImageNtHeaders, PeFile};
 use object::{File, Object, ObjectSection, ObjectSymbol, SymbolKind};
 use rustc_hash::FxHashMap;
@@ -23,7 +23,7 @@ const BEGIN_MARK: [u8; 7] = [0x0f, 0x1f, 0x80, 0x01, 0x00, 0x54, 0x56];
 /// What the trainer's executable tells of the process that was recorded.
 pub struct Trainer {
     /// Allocator functions by address in the training process.
-    pub summaries: FxHashMap<u64, Summary>,
+    pub summaries: FxHashMap<VirtAddr, Summary>,
     /// Why there may be allocators that are not among them.
     no_summaries: Option<&'static str>,
     /// The names of all its functions, by their addresses in the training process.
@@ -69,7 +69,7 @@ impl Trainer {
                 symbol.kind() == SymbolKind::Text && symbol.is_definition() && symbol.address() != 0
             })
             .filter_map(|symbol| {
-                Some((symbol.address().wrapping_add(bias), of_c(symbol.name().ok()?, convention)?))
+                Some((VirtAddr(symbol.address().wrapping_add(bias)), of_c(symbol.name().ok()?, convention)?))
             })
             .collect();
         let is_allocator = |symbol: object::Symbol<'_, '_>| {
@@ -98,10 +98,12 @@ impl Trainer {
         let word = if pe.is_64() { 8 } else { 4 };
         for Import { name, slot, stubs, direct } in imports(pe)? {
             let Some(summary) = of_windows(&name, pe.is_64()) else { continue };
-            self.summaries.extend(stubs.iter().map(|stub| (stub.wrapping_add(bias), summary)));
+            self.summaries.extend(stubs.iter().map(|stub| (VirtAddr(stub.wrapping_add(bias)), summary)));
             if direct {
-                match slicer::process_word(recording, slot.wrapping_add(bias), word) {
-                    Ok(Some(address)) if address != 0 => _ = self.summaries.insert(address, summary),
+                match slicer::process_word(recording, VirtAddr(slot.wrapping_add(bias)), word) {
+                    Ok(Some(address)) if address != 0 => {
+                        self.summaries.insert(VirtAddr(address), summary);
+                    }
                     _ => self.no_summaries = Some("its import table was not in memory; record it again"),
                 }
             }

@@ -14,8 +14,7 @@ use ir::{Program, System};
 use lift::Mode;
 use machine::{PhysAddr, Reg, VirtAddr};
 use rustc_hash::FxHashMap;
-use slicer::start::outputs_of_run;
-use slicer::{BuildOptions, Policy, Recording, Start};
+use slicer::{BuildOptions, Policy, Recording, Start, outputs_of_run};
 use trace::{Access, Header, InsnId, Recorded, Trace, TraceError, TraceWriter};
 
 /// Values for inputs: name and text.
@@ -90,15 +89,63 @@ pub struct Trained {
     pub view: View,
 }
 
+/// What is sliced: where programs begin, and what was executed from there.
+struct Sources<'s, 'r> {
+    starts: &'s [Start<'r>],
+    recordings: &'s [&'s Recording],
+    options: &'s BuildOptions,
+    view: View,
+    /// How a whole run over the training system's own memory ended, if not at the end mark.
+    unrepeated: Option<String>,
+}
+
 /// Builds a program from recordings of guests and of whole runs.
 ///
 /// # Errors
 /// [`Error`].
 pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, Error> {
+    with_sources(recordings, wishes, |sources| {
+        let Sources { starts, recordings, options, view, unrepeated } = sources;
+        let mut program = slicer::build(&starts[0], recordings, options)?;
+        program.provenance.base = wishes.base.map(|base| base.name.clone());
+        program.provenance.unrepeated = unrepeated;
+        if options.policy == Policy::Guard {
+            for start in starts {
+                faithful(&program, start)?;
+            }
+        }
+        Ok(Trained { program, system: starts[0].system().clone(), view })
+    })
+}
+
+/// Shows what a stage of building makes of recordings.
+///
+/// # Errors
+/// [`Error`].
+pub fn dump(
+    recordings: &[Recording],
+    wishes: &Wishes<'_>,
+    stage: slicer::Stage,
+    form: slicer::Form,
+) -> Result<String, Error> {
+    with_sources(recordings, wishes, |sources| {
+        Ok(slicer::dump(&sources.starts[0], sources.recordings, sources.options, stage, form)?)
+    })
+}
+
+/// Chooses the view and rehearses, then does something with what there is to slice; there is at least
+/// one start.
+fn with_sources<T>(
+    recordings: &[Recording],
+    wishes: &Wishes<'_>,
+    then: impl FnOnce(Sources<'_, '_>) -> Result<T, Error>,
+) -> Result<T, Error> {
     let (learned, recorded): (Vec<&Recording>, Vec<&Recording>) =
         recordings.iter().partition(|it| it.trace.header().whole_run);
     let starts: Vec<Start<'_>> = recorded.into_iter().map(Start::new).collect::<Result<_, _>>()?;
-    let start = starts.first().ok_or(Error::NoStart)?;
+    if starts.is_empty() {
+        return Err(Error::NoStart);
+    }
     if let Some(base) = wishes.base {
         for start in &starts {
             start.learn_moves(base)?;
@@ -118,7 +165,7 @@ pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, E
             let named: Vec<String> = texts.iter().map(|(name, text)| format!("{name}={text}")).collect();
             let inputs = named.join(" ");
             match rehearse(start, &options, texts)? {
-                Ok(it) => rehearsed.push(Recording { rehearsed: Some(inputs), ..it.recording }),
+                Ok(it) => rehearsed.push(it.recording.into_rehearsal(inputs)),
                 Err(why) => return Err(Error::Rehearsal { inputs, why }),
             }
         }
@@ -126,16 +173,9 @@ pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, E
     // In the idle view the recorded paths of the trainer's own process are never taken.
     let recorded: Vec<&Recording> =
         if view == View::Idle { Vec::new() } else { starts.iter().map(Start::recording).collect() };
-    let sources: Vec<&Recording> = recorded.into_iter().chain(&rehearsed).chain(learned).collect();
-    let mut program = slicer::build(start, &sources, &options)?;
-    program.provenance.base = wishes.base.map(|base| base.name.clone());
-    program.provenance.unrepeated = unrepeated;
-    if options.policy == Policy::Guard {
-        for start in &starts {
-            faithful(&program, start)?;
-        }
-    }
-    Ok(Trained { program, system: start.system().clone(), view })
+    let recordings: Vec<&Recording> = recorded.into_iter().chain(&rehearsed).chain(learned).collect();
+    let (starts, recordings) = (starts.as_slice(), recordings.as_slice());
+    then(Sources { starts, recordings, options: &options, view, unrepeated })
 }
 
 /// Asks slice and whole run what they answer about the memory that a recording began in: the same,
@@ -203,7 +243,7 @@ pub fn choose_view(
         if own.values != idle.values {
             return paused("the answer depends on who runs");
         }
-        rehearsed.push(Recording { rehearsed: Some(String::new()), ..idle.recording });
+        rehearsed.push(idle.recording.into_rehearsal(String::new()));
     }
     *options = as_idle;
     Ok((View::Idle, rehearsed))

@@ -13,8 +13,7 @@ mod hand;
 
 use engine::{Environment, Limits, Outcome, Run, SliceProgram, Value, WholeProgram, parse_inputs};
 use hand::{CODE, Failure, Guest, SLOTS};
-use ir::Summary;
-use machine::Reg;
+use machine::{Reg, VirtAddr};
 use slicer::{BuildOptions, Recording};
 use trace::Trace;
 use virtuoso_cli::allocators::of_windows;
@@ -27,9 +26,9 @@ fn recording(guest: &Guest) -> Result<Recording, Failure> {
 /// Builds from one recording in which `n` was 1, and asks with 20, by the slice and by the whole
 /// run: each output and whether the slice allocates by itself.
 fn ask(guest: &Guest, summaries: &[(u64, &str)]) -> Result<(Vec<(String, Value)>, bool), Failure> {
-    let known = |&(address, name): &(u64, &str)| Some((address, of_windows(name, guest.wide)?));
-    let summaries: Vec<(u64, Summary)> = summaries.iter().filter_map(known).collect();
-    let options = BuildOptions { summaries: summaries.into_iter().collect(), ..BuildOptions::default() };
+    let known = |&(address, name): &(u64, &str)| Some((VirtAddr(address), of_windows(name, guest.wide)?));
+    let summaries = summaries.iter().filter_map(known).collect();
+    let options = BuildOptions { summaries, ..BuildOptions::default() };
     let recordings = [recording(guest)?];
     let trained = train(&recordings, &Wishes { options, paused: true, ..Wishes::default() })?;
     let text = ir::text::print_program(&trained.program, Reg::NAMES);
@@ -80,9 +79,10 @@ fn marks_in_functions_of_their_own() -> Result<(), Failure> {
 fn words_of_the_process_are_read() -> Result<(), Failure> {
     for (name, wide, word) in [("microsoft64.txt", true, 8), ("stdcall.txt", false, 4)] {
         let recording = recording(&Guest::new(name, wide)?)?;
-        let slot = |n: u64| slicer::process_word(&recording, CODE + SLOTS as u64 + n * word as u64, word);
+        let slot =
+            |n: u64| slicer::process_word(&recording, VirtAddr(CODE + SLOTS as u64 + n * word as u64), word);
         assert_eq!((slot(0)?, slot(1)?, slot(2)?), (Some(0x1100), Some(0x1130), Some(0x1180)));
-        assert_eq!(slicer::process_word(&recording, 0x9_0000, word)?, None);
+        assert_eq!(slicer::process_word(&recording, VirtAddr(0x9_0000), word)?, None);
     }
     Ok(())
 }

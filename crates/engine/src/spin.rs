@@ -16,7 +16,7 @@ pub(crate) struct Spin {
     /// The name of its call stack.
     calls: u64,
     registers: Box<[u64; REGISTERS]>,
-    /// [`Overlay::state`].
+    /// What [`Overlay::state`] said of its memory.
     memory: u64,
     /// States looked at so far.
     seen: u64,

@@ -15,7 +15,7 @@ pub struct Seen {
     pub paddr: u64,
     /// Guest-physical address of the second page, where the access crosses into one.
     pub next_page: Option<u64>,
-    /// Bytes.
+    /// How many bytes were accessed.
     pub size: u8,
     /// What was read or written.
     pub value: u64,

@@ -1,40 +1,29 @@
 //! Builds a program from recordings of one training program: all stages in order.
+//!
+//! [`Merged`] is what recordings say together, before anything is sliced: [`Merged::new`] runs the
+//! stages up to the dependence graph. [`Merged::program`] slices it under a policy and writes the
+//! slice down. There is no state between stages but what they return.
 
-use ir::Summary;
-use ir::place::Moved;
-use ir::program::{CodeRange, PageContent, Program, Provenance, Source, UserPage, ViewCell};
-use ir::{Class, Kind, Var};
-use machine::Reg;
+use ir::program::{CodeRange, PageContent, Program, Provenance, Source, UserPage};
+use machine::{PhysAddr, Reg, VirtAddr};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::complete::complete;
-use crate::depend::{Begin, Depend};
-use crate::emit::Emit;
-use crate::frames::{Functions, Path};
-use crate::graph::{Graph, RSP};
-use crate::preprocess::{Kept, preprocess};
-use crate::preserve::Preserve;
-use crate::recording::{CodeTable, Recording};
-use crate::slice::{self, Policy, Slice};
-use crate::snapshot::AddressSpace;
-use crate::start::Start;
-use crate::walk::walk;
-use crate::{Error, clock};
-
-/// What the user decides about a program.
-#[derive(Clone, Debug, Default)]
-pub struct BuildOptions {
-    /// What to do about branches seen one way only.
-    pub policy: Policy,
-    /// Entry addresses of the trainer's allocator functions, from its own symbols.
-    pub summaries: FxHashMap<u64, Summary>,
-    /// Cells that runs give these values; see [`Start::view_cells`]. Empty: the view is the paused
-    /// processor's.
-    pub view: Vec<ViewCell>,
-}
-
-/// How often a slice is made anew with what its unseen sides lead to.
-const MAX_ROUNDS: usize = 8;
+use crate::context::callee_saved::CalleeSaved;
+use crate::context::walk::walk;
+use crate::context::{ContextPath, Contexts, Convention, Entries};
+use crate::dependence::Graph;
+use crate::dependence::graph::Body;
+use crate::dependence::recorder::{Begin, DependenceRecorder};
+use crate::emission::{Emission, RelocatedConstants};
+use crate::error::Error;
+use crate::filter::{Retained, filter};
+use crate::recording::{Recording, UserMemory};
+use crate::slicing::{Slice, slice};
+use crate::training::address_space::AddressSpace;
+use crate::training::clock;
+use crate::training::start::Start;
+use crate::vocabulary::code::Interned;
+use crate::vocabulary::{BuildOptions, CodeSource, CodeTable, ContextId, InsnId, OpId, Policy, Table};
 
 /// Builds a program that begins at `start`, from what the recordings executed.
 ///
@@ -42,7 +31,7 @@ const MAX_ROUNDS: usize = 8;
 /// [`Error`]; every variant says what to do.
 pub fn build(start: &Start<'_>, recordings: &[&Recording], options: &BuildOptions) -> Result<Program, Error> {
     let mut programs = build_each(start, recordings, options, &[options.policy])?;
-    programs.pop().ok_or_else(nothing_executed)
+    programs.pop().ok_or_else(Error::nothing_executed)
 }
 
 /// The same for several policies, in their order; what does not depend on the policy is done once.
@@ -55,183 +44,314 @@ pub fn build_each(
     options: &BuildOptions,
     policies: &[Policy],
 ) -> Result<Vec<Program>, Error> {
-    let (first, space) = (start.recording, &start.space);
-    if recordings.is_empty() {
-        return Err(Error::NothingToDo("no trace was given".into()));
-    }
-    for other in recordings {
-        alike(first, other)?;
-    }
-    let is_user = |page: u64| space.is_user(page);
-    let begin_pages = space.begin_pages();
-    let mut table = CodeTable::default();
-    let numbers: Vec<Vec<u32>> = recordings.iter().map(|recording| table.intern(recording)).collect();
-    let others: Vec<Option<Kept>> = recordings
-        .iter()
-        .map(|&recording| match std::ptr::eq(recording, first) {
+    let merged = Merged::new(start, recordings, options)?;
+    policies.iter().map(|&policy| merged.sliced(policy).program(options)).collect()
+}
+
+/// What recordings of one training program say together.
+pub struct Merged<'m> {
+    start: &'m Start<'m>,
+    inputs: Inputs<'m>,
+    /// Distinct instructions.
+    pub(crate) code: CodeTable,
+    /// By recording: its instructions among them.
+    interned: Vec<Interned>,
+    /// The contexts.
+    pub(crate) contexts: Contexts,
+    /// By recording: the contexts of its steps.
+    pub(crate) paths: Vec<ContextPath>,
+    /// What depends on what.
+    pub(crate) graph: Graph,
+    /// What the trainer's allocator functions are.
+    summaries: &'m FxHashMap<VirtAddr, ir::Summary>,
+}
+
+/// The recordings, each without its interruptions.
+pub(crate) struct Inputs<'m> {
+    recordings: Vec<&'m Recording>,
+    /// `None` for the recording that gives the start, which has its own.
+    retained: Vec<Option<Retained>>,
+    start: &'m Start<'m>,
+}
+
+impl<'m> Inputs<'m> {
+    fn new(start: &'m Start<'m>, recordings: &[&'m Recording]) -> Result<Self, Error> {
+        let first = start.recording();
+        if recordings.is_empty() {
+            return Err(Error::NothingToDo("no trace was given".into()));
+        }
+        for other in recordings {
+            alike(first, other)?;
+        }
+        let retained = recordings.iter().map(|&recording| match std::ptr::eq(recording, first) {
             true => Ok(None),
-            false => preprocess(recording, &begin_pages, &is_user).map(Some),
-        })
-        .collect::<Result<_, _>>()?;
-    let kept = others.iter().map(|kept| kept.as_ref().unwrap_or(&start.kept));
-    let pairs: Vec<(&Recording, &Kept)> = recordings.iter().copied().zip(kept).collect();
-    if pairs.iter().any(|(_, kept)| kept.steps.is_empty()) {
-        return Err(nothing_executed());
-    }
-
-    let mut functions = Functions::default();
-    functions.learn(&pairs);
-    let paths: Vec<Path> =
-        pairs.iter().map(|(recording, kept)| functions.path(recording, kept)).collect::<Result<_, _>>()?;
-
-    let mut preserve = Preserve::new(functions.keys.len());
-    for (&(recording, kept), path) in pairs.iter().zip(&paths) {
-        preserve.restart(recording.begin_regs().get_or_zero(Reg::Rsp));
-        walk(recording, kept, path, &functions, &options.summaries, &mut preserve)?;
-    }
-
-    let mut graph = Graph::default();
-    graph.narrow = !first.is_wide();
-    graph.functions.resize(functions.keys.len(), Default::default());
-    for (number, function) in graph.functions.iter_mut().enumerate() {
-        function.preserved = preserve.preserved[number].unwrap_or_default();
-        match preserve.moves[number].as_slice() {
-            [] | [0] => {}
-            &[moves] => {
-                function.moves = moves;
-                function.preserved.insert(RSP);
-            }
-            _ => return Err(Error::Stack { pc: functions.keys[number].entry }),
+            false => filter(recording, &start.space).map(Some),
+        });
+        let retained = retained.collect::<Result<_, _>>()?;
+        let inputs = Self { recordings: recordings.to_vec(), retained, start };
+        if inputs.iter().any(|(_, retained)| retained.steps.is_empty()) {
+            return Err(Error::nothing_executed());
         }
-    }
-    for ((&(recording, kept), path), numbers) in pairs.iter().zip(&paths).zip(&numbers) {
-        let begin = Begin::new(recording, start.recording())?;
-        let frames = own_frames(recording, start)?;
-        let mut depend = Depend::new(&mut graph, &table.code, numbers, &begin, &is_user, kept, frames);
-        walk(recording, kept, path, &functions, &options.summaries, &mut depend)?;
-        for output in recording.trace.header().outputs() {
-            if (0..output.size).any(|at| depend.read_first.contains(&(output.addr.0 + at))) {
-                return Err(Error::OutputRead { name: output.name.clone() });
-            }
-            let bytes: Vec<u64> =
-                (0..output.size).filter_map(|at| depend.user_byte(output.addr.0 + at)).collect();
-            if !depend.criterion(bytes.into_iter()) {
-                return Err(Error::Foreign { what: format!("the output {}", output.name) });
-            }
-        }
-        let end = depend.end();
-        graph.end = Some(end);
-    }
-    if graph.criteria.is_empty() {
-        return Err(Error::NothingToDo("nothing between the marks writes a declared output".into()));
+        Ok(inputs)
     }
 
-    let entry = paths[0].func[0];
-    let emit = |mut graph: Graph, mut table: CodeTable, policy| {
-        let slice = sliced(&mut graph, &mut table, &functions, space, policy);
-        not_its_own(&graph, &slice, &table)?;
-        let (constants, moved) = moving(start, &table, &graph, &slice);
-        let emit = Emit {
-            graph: &graph,
-            code: &table.code,
-            constants: &constants,
-            functions: &functions,
-            slice: &slice,
-            summaries: &options.summaries,
-        };
-        let emitted = emit.emit(entry);
-        let code = kernel_code(&graph, &table, &slice, space);
+    /// Each recording with its retained steps.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'m Recording, &Retained)> {
+        let retained = self.retained.iter().map(|it| it.as_ref().unwrap_or(&self.start.retained));
+        self.recordings.iter().copied().zip(retained)
+    }
+}
+
+impl<'m> Merged<'m> {
+    /// Runs the stages up to the dependence graph.
+    ///
+    /// # Errors
+    /// [`Error`]; every variant says what to do.
+    pub fn new(
+        start: &'m Start<'m>,
+        recordings: &[&'m Recording],
+        options: &'m BuildOptions,
+    ) -> Result<Self, Error> {
+        let inputs = Inputs::new(start, recordings)?;
+        let mut code = CodeTable::default();
+        let interned = recordings.iter().map(|it| Interned::add(&mut code, &it.code)).collect();
+        let pairs: Vec<(&Recording, &Retained)> = inputs.iter().collect();
+        let mut contexts = Contexts::new(Entries::learn(&pairs)?);
+        let paths = pairs.iter().map(|(recording, retained)| contexts.path(recording, retained));
+        let paths = paths.collect::<Result<Vec<ContextPath>, Error>>()?;
+        let graph = Graph::new(!start.recording().is_wide(), Table::new());
+        let summaries = &options.summaries;
+        let mut merged = Self { start, inputs, code, interned, contexts, paths, graph, summaries };
+        let conventions = merged.conventions()?;
+        merged.graph = merged.dependences(conventions)?;
+        Ok(merged)
+    }
+
+    /// The training system's code.
+    pub(crate) fn source(&self) -> &dyn CodeSource {
+        &self.start.space
+    }
+
+    /// Each recording with its retained steps and their contexts.
+    pub(crate) fn walks(&self) -> impl Iterator<Item = (&'m Recording, &Retained, &ContextPath)> {
+        self.inputs.iter().zip(&self.paths).map(|((recording, retained), path)| (recording, retained, path))
+    }
+
+    /// How contexts leave their callers' registers.
+    fn conventions(&self) -> Result<Table<ContextId, Convention>, Error> {
+        let mut found = CalleeSaved::new(self.contexts.len());
+        for (recording, retained, path) in self.walks() {
+            found.restart(recording.begin_regs().get_or_zero(Reg::Rsp));
+            walk(recording, retained, path, &self.contexts, self.summaries, &mut found)?;
+        }
+        found.finish(&self.contexts)
+    }
+
+    /// The dependence graph.
+    fn dependences(&self, conventions: Table<ContextId, Convention>) -> Result<Graph, Error> {
+        let mut graph = Graph::new(!self.start.recording().is_wide(), conventions);
+        let user: &dyn UserMemory = &self.start.space;
+        for ((recording, retained, path), insns) in self.walks().zip(&self.interned) {
+            let begin = Begin::new(recording, self.start.recording())?;
+            let frames = own_frames(recording, self.start)?;
+            let mut recorder =
+                DependenceRecorder::new(&mut graph, &self.code, insns, &begin, user, retained, frames);
+            walk(recording, retained, path, &self.contexts, self.summaries, &mut recorder)?;
+            recorder.finish(recording, &begin)?;
+        }
+        if graph.criteria.is_empty() {
+            return Err(Error::NothingToDo("nothing between the marks writes a declared output".into()));
+        }
+        Ok(graph)
+    }
+
+    /// The slice under a policy.
+    #[must_use]
+    pub fn sliced(&self, policy: Policy) -> Sliced<'_, 'm> {
+        let (mut graph, mut code) = (self.graph.clone(), self.code.clone());
+        let slice = slice(&mut graph, &mut code, &self.contexts, &self.start.space, policy);
+        Sliced { merged: self, policy, graph, code, slice }
+    }
+}
+
+/// A slice, with the graph and the instructions that it was completed by.
+pub struct Sliced<'s, 'm> {
+    merged: &'s Merged<'m>,
+    policy: Policy,
+    pub(crate) graph: Graph,
+    pub(crate) code: CodeTable,
+    pub(crate) slice: Slice,
+}
+
+impl Sliced<'_, '_> {
+    /// Writes the slice down.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] and [`Error::Device`] if it needs what a program cannot have,
+    /// [`Error::Malformed`] for a bug of ours.
+    pub fn program(&self, options: &BuildOptions) -> Result<Program, Error> {
+        self.is_own()?;
+        let (merged, start) = (self.merged, self.merged.start);
+        let constants = self.relocated_constants();
+        let code = self.kernel_code();
         let ranges: Vec<(u64, u64)> =
             code.iter().map(|range| (range.addr, range.addr + range.bytes.len() as u64)).collect();
         let begin = start.program(options);
+        let in_image = |addr| start.relocations().in_kernel(&start.space, addr);
+        let clock = clock::cells(&self.graph, &self.code, &shared_pages(&begin.pages), &in_image);
         let program = Program {
-            functions: emitted.functions,
+            functions: self.emission(&constants).emit(merged.paths[0].contexts.values()[0]),
             code,
-            placement: start.relocations().of_program(&ranges, moved),
-            clock: clock::cells(&graph, &table.code, &windows(&begin.pages), &|addr| {
-                start.relocations().in_kernel(space, addr)
-            }),
-            provenance: provenance(&pairs, &numbers, &paths, &graph, &slice, &table, policy),
+            placement: start.relocations().of_program(&ranges, constants.all),
+            clock: clock.into_iter().map(|addr| addr.0).collect(),
+            provenance: self.provenance(),
             ..begin
         };
         ir::verify::verify(&program)?;
         Ok(program)
-    };
-    let Some((&last, before)) = policies.split_last() else { return Ok(Vec::new()) };
-    let mut programs: Vec<Program> = before
-        .iter()
-        .map(|&policy| emit(graph.clone(), table.clone(), policy))
-        .collect::<Result<_, Error>>()?;
-    programs.push(emit(graph, table, last)?);
-    Ok(programs)
-}
+    }
 
-/// The slice under a policy; detours that it leads to are added to the graph.
-fn sliced(
-    graph: &mut Graph,
-    table: &mut CodeTable,
-    functions: &Functions,
-    space: &AddressSpace<'_>,
-    policy: Policy,
-) -> Slice {
-    let cfgs = (0..graph.functions.len()).map(|_| None).collect();
-    let mut slice = slice::slice(graph, &table.code, functions, space, policy, cfgs);
-    if policy == Policy::Guard {
-        // What is added may bring branches of its own into the slice.
-        for _ in 0..MAX_ROUNDS {
-            let changed = complete(graph, table, functions, space, &slice);
-            if changed.is_empty() {
-                break;
-            }
-            let mut cfgs = slice.cfgs;
-            changed.into_iter().for_each(|func| cfgs[func as usize] = None);
-            slice = slice::slice(graph, &table.code, functions, space, policy, cfgs);
+    fn emission<'e>(&'e self, constants: &'e RelocatedConstants) -> Emission<'e> {
+        Emission {
+            graph: &self.graph,
+            code: &self.code,
+            constants,
+            contexts: &self.merged.contexts,
+            slice: &self.slice,
+            summaries: self.merged.summaries,
         }
     }
-    slice
+
+    /// Refuses a slice that needs what others wrote, or a device of the trainer's.
+    fn is_own(&self) -> Result<(), Error> {
+        let first = |ops: &FxHashSet<OpId>| {
+            let op = ops.iter().copied().filter(|&op| self.slice.ops.contains(op)).min()?;
+            let code = self.graph.code(&self.code, self.graph.op_site[op]);
+            Some(code.map_or(VirtAddr(0), |code| code.pc()))
+        };
+        if let Some(pc) = first(&self.graph.devices) {
+            return Err(Error::Device { pc });
+        }
+        match first(&self.graph.foreign) {
+            Some(pc) => {
+                Err(Error::Foreign { what: format!("what the instruction at {pc:#x} reads for the answer") })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What sites of the slice execute; all allocator functions count as one.
+    fn bodies(&self) -> FxHashSet<Body> {
+        self.slice.sites.iter().map(|site| self.graph.sites[site].body).collect()
+    }
+
+    /// The instructions of the slice, ascending.
+    fn insns(&self) -> Vec<InsnId> {
+        let insns = self.bodies().into_iter().filter_map(|body| match body {
+            Body::Insn(insn) => Some(insn),
+            Body::Allocator => None,
+        });
+        let mut insns: Vec<InsnId> = insns.collect();
+        insns.sort_unstable();
+        insns
+    }
+
+    /// The constants of the slice's instructions that are others in another boot.
+    fn relocated_constants(&self) -> RelocatedConstants {
+        let (mut constants, mut numbers) = (RelocatedConstants::default(), FxHashMap::default());
+        for insn in self.insns() {
+            for it in self.merged.start.relocations().constants(self.code.get(insn)) {
+                let all = &mut constants.all;
+                let number = *numbers.entry(it.constant).or_insert_with(|| {
+                    all.push(it.constant);
+                    all.len() as u32 - 1
+                });
+                constants.operands.entry((insn, it.op)).or_default().push((it.arg, number));
+            }
+        }
+        constants
+    }
+
+    /// Kernel code that was executed, joined into ranges: what tells one kernel from another. All
+    /// of the slice's own, and more if that is little.
+    fn kernel_code(&self) -> Vec<CodeRange> {
+        let space = &self.merged.start.space;
+        let in_slice: FxHashSet<InsnId> = self.insns().into_iter().collect();
+        let kernel = self.code.iter().filter(|(_, code)| !space.is_user(code.pc().page()));
+        let mut insns: Vec<(bool, u64, &[u8])> = kernel
+            .map(|(insn, code)| (!in_slice.contains(&insn), code.insn.pc, code.bytes.as_slice()))
+            .collect();
+        insns.sort_unstable();
+        let mut bytes = 0;
+        insns.retain(|insn| {
+            bytes += insn.2.len();
+            !insn.0 || bytes <= ENOUGH_CODE
+        });
+        insns.sort_unstable_by_key(|insn| insn.1);
+        let mut ranges: Vec<CodeRange> = Vec::new();
+        for (_, addr, bytes) in insns {
+            match ranges.last_mut() {
+                Some(range) if range.addr + range.bytes.len() as u64 == addr => {
+                    range.bytes.extend_from_slice(bytes);
+                }
+                // Another version of the same instruction: self-patching code tells nothing.
+                Some(range) if addr < range.addr + range.bytes.len() as u64 => {}
+                _ => ranges.push(CodeRange { addr, bytes: bytes.to_vec() }),
+            }
+        }
+        ranges
+    }
+
+    /// Where the program comes from.
+    fn provenance(&self) -> Provenance {
+        let sources =
+            self.merged.walks().zip(&self.merged.interned).map(|((recording, retained, path), insns)| {
+                let in_slice = retained.steps.iter().filter(|&(at, &step)| {
+                    let insn = insns.of(recording.steps[step].insn);
+                    let site = self.graph.find(path.contexts[at], insn);
+                    site.is_some_and(|site| self.slice.sites.contains(site))
+                });
+                Source {
+                    trace: recording.name.clone(),
+                    rehearsed: recording.rehearsed.clone(),
+                    instructions: recording.steps.len() as u64,
+                    kept: retained.steps.len() as u64,
+                    in_slice: in_slice.count() as u64,
+                }
+            });
+        let sources = sources.collect();
+        Provenance {
+            sources,
+            static_instructions: self.code.len() as u64,
+            static_in_slice: self.bodies().len() as u64,
+            policy: self.policy.name().to_string(),
+            base: None,
+            unrepeated: None,
+        }
+    }
 }
+
+/// Bytes of kernel code that a program carries at least, where so much was executed, to recognise
+/// its kernel.
+const ENOUGH_CODE: usize = 4096;
 
 /// The pages that a recording's process had to itself at the begin mark, by frame. A whole run has
 /// no frames of the process.
-fn own_frames(recording: &Recording, start: &Start<'_>) -> Result<FxHashMap<u64, u64>, Error> {
-    let own = |space: &AddressSpace<'_>| {
-        let pages = space.user.iter().filter(|(page, _)| !space.shared.contains_key(page));
-        pages.map(|(&page, &frame)| (frame, page)).collect()
-    };
-    match recording.trace.header().whole_run {
-        true => Ok(FxHashMap::default()),
-        false if std::ptr::eq(recording, start.recording) => Ok(own(&start.space)),
-        false => AddressSpace::new(recording).map(|space| own(&space)),
+fn own_frames(recording: &Recording, start: &Start<'_>) -> Result<FxHashMap<PhysAddr, VirtAddr>, Error> {
+    if recording.is_whole_run() {
+        return Ok(FxHashMap::default());
     }
-}
-
-/// Refuses a slice that needs what others wrote, or a device of the trainer's.
-fn not_its_own(graph: &Graph, slice: &Slice, table: &CodeTable) -> Result<(), Error> {
-    let first = |ops: &FxHashSet<u32>| {
-        let op = ops.iter().copied().filter(|&op| slice.ops[op as usize]).min()?;
-        let site = graph.sites[graph.op_site[op as usize] as usize];
-        Some(table.code.get(site.code as usize).map_or(0, |code| code.insn.pc))
-    };
-    if let Some(pc) = first(&graph.devices) {
-        return Err(Error::Device { pc });
+    if std::ptr::eq(recording, start.recording()) {
+        return Ok(start.space.own_frames());
     }
-    match first(&graph.foreign) {
-        Some(pc) => {
-            Err(Error::Foreign { what: format!("what the instruction at {pc:#x} reads for the answer") })
-        }
-        None => Ok(()),
-    }
-}
-
-pub(crate) fn nothing_executed() -> Error {
-    Error::NothingToDo("a trace holds no instruction between begin and end mark".into())
+    AddressSpace::new(recording).map(|space| space.own_frames())
 }
 
 /// Recordings merge when they are of the same program, at the same place, with the same variables.
 fn alike(first: &Recording, other: &Recording) -> Result<(), Error> {
     let (a, b) = (first.trace.header(), other.trace.header());
     let at = |recording: &Recording, reg| recording.begin_regs().get(reg);
-    let start = |recording: &Recording| (!recording.steps.is_empty()).then(|| recording.pc(0));
+    let start = |recording: &Recording| recording.steps.ids().next().map(|step| recording.pc(step));
     let why = if a.program != b.program {
         format!("they record different programs ({} and {})", a.program, b.program)
     } else if a.variables != b.variables {
@@ -253,143 +373,11 @@ fn alike(first: &Recording, other: &Recording) -> Result<(), Error> {
     Err(Error::Unlike { first: first.name.clone(), other: other.name.clone(), why })
 }
 
-/// The process's windows onto kernel data: page to kernel address.
-fn windows(pages: &[UserPage]) -> FxHashMap<u64, u64> {
-    let window = |page: &UserPage| match page.content {
-        PageContent::Kernel(alias) => Some((page.addr, alias)),
-        _ => None,
-    };
-    pages.iter().filter_map(window).collect()
-}
-
-/// The constants of the slice's instructions that are others in another boot: by instruction,
-/// operation and operand, the number among all of them.
-pub(crate) type Constants = FxHashMap<(u32, usize), Vec<(usize, u32)>>;
-
-fn moving(start: &Start<'_>, table: &CodeTable, graph: &Graph, slice: &Slice) -> (Constants, Vec<Moved>) {
-    let mut codes: Vec<u32> = graph
-        .sites
-        .iter()
-        .enumerate()
-        .filter(|(site, _)| slice.sites[*site])
-        .map(|(_, site)| site.code)
-        .collect();
-    codes.sort_unstable();
-    codes.dedup();
-    let (mut constants, mut moved, mut numbers) = (Constants::default(), Vec::new(), FxHashMap::default());
-    for number in codes {
-        let Some(code) = table.code.get(number as usize) else { continue };
-        for (op, arg, constant) in start.relocations().constants(code) {
-            let known = *numbers.entry(constant).or_insert_with(|| {
-                moved.push(constant);
-                moved.len() as u32 - 1
-            });
-            constants.entry((number, op)).or_default().push((arg, known));
-        }
-    }
-    (constants, moved)
-}
-
-/// Bytes of kernel code that a program carries at least, where so much was executed, to recognise
-/// its kernel.
-const ENOUGH_CODE: usize = 4096;
-
-/// Kernel code that was executed, joined into ranges: what tells one kernel from another. All of
-/// the slice's own, and more if that is little.
-fn kernel_code(graph: &Graph, table: &CodeTable, slice: &Slice, space: &AddressSpace<'_>) -> Vec<CodeRange> {
-    let in_slice: FxHashSet<u32> = graph
-        .sites
-        .iter()
-        .enumerate()
-        .filter(|(site, _)| slice.sites[*site])
-        .map(|(_, site)| site.code)
-        .collect();
-    let mut insns: Vec<(bool, u64, &[u8])> = table
-        .code
-        .iter()
-        .enumerate()
-        .map(|(number, code)| (!in_slice.contains(&(number as u32)), code.insn.pc, code.bytes.as_slice()))
-        .filter(|(_, pc, _)| !space.is_user(pc & !4095))
-        .collect();
-    insns.sort_unstable();
-    let mut bytes = 0;
-    insns.retain(|insn| {
-        bytes += insn.2.len();
-        !insn.0 || bytes <= ENOUGH_CODE
+/// The pages of the process that the kernel shares with it: their kernel addresses.
+fn shared_pages(pages: &[UserPage]) -> FxHashMap<VirtAddr, VirtAddr> {
+    let shared = pages.iter().filter_map(|page| match page.content {
+        PageContent::Kernel(alias) => Some((VirtAddr(page.addr), VirtAddr(alias))),
+        PageContent::Bytes(_) | PageContent::Zero => None,
     });
-    insns.sort_unstable_by_key(|insn| insn.1);
-    let mut ranges: Vec<CodeRange> = Vec::new();
-    for (_, addr, bytes) in insns {
-        match ranges.last_mut() {
-            Some(range) if range.addr + range.bytes.len() as u64 == addr => {
-                range.bytes.extend_from_slice(bytes)
-            }
-            // Another version of the same instruction: self-patching code tells nothing.
-            Some(range) if addr < range.addr + range.bytes.len() as u64 => {}
-            _ => ranges.push(CodeRange { addr, bytes: bytes.to_vec() }),
-        }
-    }
-    ranges
-}
-
-fn provenance(
-    pairs: &[(&Recording, &Kept)],
-    numbers: &[Vec<u32>],
-    paths: &[Path],
-    graph: &Graph,
-    slice: &Slice,
-    table: &CodeTable,
-    policy: Policy,
-) -> Provenance {
-    let sources = pairs
-        .iter()
-        .zip(numbers)
-        .zip(paths)
-        .map(|((&(recording, kept), numbers), path)| {
-            let in_slice = kept.steps.iter().zip(&path.func).filter(|&(&step, &func)| {
-                let code = numbers[recording.steps[step as usize].code as usize];
-                graph.find(func, code).is_some_and(|site| slice.sites[site as usize])
-            });
-            Source {
-                trace: recording.name.clone(),
-                rehearsed: recording.rehearsed.clone(),
-                instructions: recording.steps.len() as u64,
-                kept: kept.steps.len() as u64,
-                in_slice: in_slice.count() as u64,
-            }
-        })
-        .collect();
-    let in_slice: FxHashSet<u32> = graph
-        .sites
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| slice.sites[*at])
-        .map(|(_, site)| site.code)
-        .collect();
-    Provenance {
-        sources,
-        static_instructions: table.code.len() as u64,
-        static_in_slice: in_slice.len() as u64,
-        policy: policy.name().to_string(),
-        base: None,
-        unrepeated: None,
-    }
-}
-
-/// Whether an operation passes a value on, perhaps masked, shifted or joined with others.
-#[must_use]
-pub(crate) fn passes_on(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Mov | Kind::Or | Kind::And | Kind::Shl | Kind::Shr | Kind::Insert | Kind::Extract | Kind::Sext
-    ) && kind.class() == Class::Pure
-}
-
-/// The variable an operand names.
-#[must_use]
-pub(crate) fn operand_var(arg: ir::Arg) -> Option<Var> {
-    match arg {
-        ir::Arg::Var(var) => Some(var),
-        ir::Arg::Const(_) | ir::Arg::Moved(_) => None,
-    }
+    shared.collect()
 }

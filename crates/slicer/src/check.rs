@@ -1,17 +1,20 @@
 //! Checks a trace against the lifter: every instruction is replayed, every store, next address and
 //! known register compared.
 
-use crate::interrupt::Interruptions;
+use machine::VirtAddr;
+
+use crate::filter::interruption::Interruptions;
 use crate::recording::Recording;
-use crate::replay::{Blind, Ended, Mismatch, Replay};
+use crate::recording::replay::{Blind, Ended, Mismatch, Replay};
+use crate::vocabulary::StepId;
 
 /// A disagreement between lifter and trace.
 #[derive(Clone, Debug)]
 pub struct Disagreement {
-    /// The step.
-    pub step: usize,
+    /// Where in the recording.
+    pub step: StepId,
     /// Address of its instruction.
-    pub pc: u64,
+    pub pc: VirtAddr,
     /// The instruction's bytes.
     pub bytes: Vec<u8>,
     /// What differs.
@@ -38,11 +41,11 @@ impl CheckReport {
         self.agreed == self.instructions && self.disagreements.is_empty()
     }
 
-    fn disagree(&mut self, recording: &Recording, step: usize, what: String) {
+    fn disagree(&mut self, recording: &Recording, step: StepId, what: String) {
         const KEEP: usize = 20;
         if self.disagreements.len() < KEEP {
             let code = recording.code_of(step);
-            self.disagreements.push(Disagreement { step, pc: code.insn.pc, bytes: code.bytes.clone(), what });
+            self.disagreements.push(Disagreement { step, pc: code.pc(), bytes: code.bytes.clone(), what });
         }
     }
 }
@@ -53,21 +56,16 @@ pub fn check(recording: &Recording) -> CheckReport {
     let mut report = CheckReport::default();
     let mut replay = Replay::new(recording);
     let mut interruptions = Interruptions::default();
-    let mut last: Option<(Ended, Vec<Mismatch>)> = None;
-    for step in 0..recording.steps.len() {
-        if let Some((ended, own)) = last.take() {
-            let diverted = interruptions.before(
-                step - 1,
-                recording.pc(step - 1),
-                &ended,
-                recording.pc(step),
-                &replay.regs,
-            );
+    let mut last: Option<(StepId, Ended, Vec<Mismatch>)> = None;
+    for step in recording.steps.ids() {
+        let pc = recording.pc(step);
+        if let Some((before, ended, own)) = last.take() {
+            let diverted = interruptions.before(before, recording.pc(before), &ended, pc, &replay.regs);
             if diverted {
                 report.interruptions += 1;
-                replay.interrupted(recording.pc(step));
+                replay.interrupted(pc);
             }
-            settle(&mut report, recording, step - 1, &own, diverted && !ended.complete);
+            settle(&mut report, recording, before, &own, diverted && !ended.complete);
         }
         let ended = replay.step(step, &mut Blind);
         report.instructions += 1;
@@ -79,10 +77,10 @@ pub fn check(recording: &Recording) -> CheckReport {
             report.disagree(recording, step, format!("before it: {it:x?}"));
         }
         interruptions.after(&ended, &replay.regs);
-        last = Some((ended, own));
+        last = Some((step, ended, own));
     }
-    if let Some((_, own)) = last {
-        settle(&mut report, recording, recording.steps.len() - 1, &own, false);
+    if let Some((step, _, own)) = last {
+        settle(&mut report, recording, step, &own, false);
     }
     for open in interruptions.open() {
         let what = format!("execution should go on at {:#x}, and never did", open.next);
@@ -93,7 +91,7 @@ pub fn check(recording: &Recording) -> CheckReport {
 }
 
 /// Counts a step; an attempt that a fault ended has accesses that were never made.
-fn settle(report: &mut CheckReport, recording: &Recording, step: usize, own: &[Mismatch], faulted: bool) {
+fn settle(report: &mut CheckReport, recording: &Recording, step: StepId, own: &[Mismatch], faulted: bool) {
     let missing =
         |it: &Mismatch| matches!(it, Mismatch::NoLoad { .. } | Mismatch::Store { recorded: None, .. });
     if own.is_empty() || (faulted && own.iter().all(missing)) {

@@ -1,183 +1,36 @@
 //! From traces to programs: cut what is not the program's own work, find dependences, slice, merge,
 //! write down.
 //!
-//! The stages are modules in this order: [`recording`] (a trace in memory, lifted), [`start`]
-//! (where programs begin), [`preprocess`] (interrupts, faults and task switches), [`frames`]
-//! (calls), [`preserve`] (registers given back), [`depend`] into [`graph`], [`mod@cfg`] and
-//! [`mod@slice`], `live` (what guards are needed for), `emit`. [`build()`] runs them; [`check()`]
-//! replays a trace against the lifter. How programs are run is no concern of this crate.
+//! The stages are folders in the order of docs/method.md: `recording` (a trace in memory, lifted,
+//! and replayed), `filter` (interruptions and task switches), `context` (calls, calling contexts
+//! and callee-saved registers), `dependence` (the static dependence graph), `analysis` (control
+//! flow, reaching definitions, liveness), `slicing`, `emission`; beside them `training` (what a
+//! program has to know of the training system), and below all of them `vocabulary` (ids, sets of
+//! registers, options). [`build()`] runs them; [`check()`] replays a trace against the lifter. How
+//! programs are run is no concern of this crate.
 
 #![forbid(unsafe_code)]
 
-mod anchors;
-pub mod build;
-pub mod cfg;
-pub mod check;
-mod clock;
-mod complete;
-pub mod depend;
-mod emit;
-mod fields;
-pub mod frames;
-pub mod graph;
-pub mod interrupt;
-mod live;
-mod mapping;
-pub mod preprocess;
-pub mod preserve;
-mod reaching;
-pub mod recording;
-mod relocate;
-pub mod replay;
-pub mod slice;
-mod snapshot;
-pub mod start;
-pub mod summary;
-pub mod switch;
-mod tails;
-mod view;
-pub mod walk;
+mod analysis;
+mod build;
+mod check;
+mod context;
+mod dependence;
+mod dump;
+mod emission;
+mod error;
+mod filter;
+mod recording;
+mod slicing;
+mod training;
+mod vocabulary;
 
-pub use build::{BuildOptions, build, build_each};
-pub use check::{CheckReport, check};
+pub use build::{build, build_each};
+pub use check::{CheckReport, Disagreement, check};
+pub use dump::{Form, Stage, dump};
+pub use error::Error;
 pub use recording::Recording;
-pub use slice::Policy;
-pub use snapshot::process_word;
-pub use start::Start;
-
-/// Why traces do not become a program.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The trace cannot be read.
-    #[error("the trace cannot be read: {0}")]
-    Trace(#[source] trace::TraceError),
-    /// Bytes of the trace are no instruction.
-    #[error(
-        "the trace holds bytes that are no instruction: {0}; record it again, and report this if it stays"
-    )]
-    Lift(#[source] lift::LiftError),
-    /// An instruction was executed in a mode that does not exist.
-    #[error("the trace holds an instruction of {0}-bit code")]
-    Mode(u8),
-    /// More than 2^32 steps, accesses or register records.
-    #[error("the trace is too long: mark less work between begin and end")]
-    TooLong,
-    /// An interruption did not return.
-    #[error(
-        "the code interrupted at {pc:#x} was never returned to before the end mark: a signal's handler \
-         executes the mark, or goes on elsewhere; set both marks outside of handlers, and record again"
-    )]
-    Interrupted {
-        /// Address of the interrupted instruction.
-        pc: u64,
-    },
-    /// An instruction was never finished.
-    #[error(
-        "the instruction at {pc:#x} did not finish, as far as QEMU shows: it accesses a device's memory, or \
-         raised an exception after which the system went on elsewhere; let the trainer ask the system \
-         instead of the device, and touch memory before the begin mark that the system writes for it"
-    )]
-    Unfinished {
-        /// Its address.
-        pc: u64,
-    },
-    /// Another process ran, and not until the system came back.
-    #[error(
-        "another process ran between the marks, at {pc:#x}, and how the system came back from it was not \
-         recognised; let the trainer wait for nothing between its marks, and record again"
-    )]
-    Switched {
-        /// An instruction of the other process, or of the system.
-        pc: u64,
-    },
-    /// Something that the answer needs was written by another task.
-    #[error(
-        "{what} was written between the marks by another thread, process or signal handler, whose work is \
-         not the trainer's own; do all of the work in the thread that set the marks"
-    )]
-    Foreign {
-        /// What.
-        what: String,
-    },
-    /// The trainer itself reads a device.
-    #[error(
-        "the answer needs what the instruction at {pc:#x} reads from a device, which no target can answer; \
-         let the trainer ask the system instead"
-    )]
-    Device {
-        /// The instruction.
-        pc: u64,
-    },
-    /// A step does not do what was recorded.
-    #[error(
-        "{name}: the instruction at {pc:#x} does not do what was recorded ({what}); `virtuoso trace check` \
-         says more, please report it"
-    )]
-    Replay {
-        /// The trace.
-        name: String,
-        /// The instruction.
-        pc: u64,
-        /// The difference.
-        what: String,
-    },
-    /// What an allocator function was called with is not known.
-    #[error(
-        "{name}: the arguments of the allocator function at {pc:#x} are not in the trace; build without --elf"
-    )]
-    Allocator {
-        /// The trace.
-        name: String,
-        /// The function.
-        pc: u64,
-    },
-    /// A function moves the stack pointer now so, now so.
-    #[error(
-        "the function at {pc:#x} leaves the stack pointer at different places; its calls cannot be sliced, \
-         use whole runs"
-    )]
-    Stack {
-        /// The function.
-        pc: u64,
-    },
-    /// Begin and end mark are in different frames.
-    #[error(
-        "the end mark is not in the function that set the begin mark, or another thread executed it (call \
-         depth {depth:+}); put both into one function"
-    )]
-    EndFrame {
-        /// How much deeper the end mark is.
-        depth: i64,
-    },
-    /// A run zeroes the outputs before it begins; this one's start value was used.
-    #[error(
-        "the output {name} has a value before the begin mark that the code between the marks reads; runs \
-         begin with zeroed outputs: set it after virtuoso_begin, or make it an input too"
-    )]
-    OutputRead {
-        /// The output.
-        name: String,
-    },
-    /// There is nothing to slice for.
-    #[error("{0}")]
-    NothingToDo(String),
-    /// Two recordings do not show what moves.
-    #[error("nothing can be learned of what moves: {0}")]
-    Bases(String),
-    /// The traces do not belong together.
-    #[error("{first} and {other} cannot be merged: {why}")]
-    Unlike {
-        /// The first trace.
-        first: String,
-        /// The other one.
-        other: String,
-        /// What differs.
-        why: String,
-    },
-    /// The training system's page tables cannot be used.
-    #[error("the start snapshot's page tables cannot be used: {0}")]
-    Paging(String),
-    /// The result breaks a rule of the program format: our bug.
-    #[error("internal error: the program is malformed ({0})")]
-    Malformed(#[from] ir::verify::VerifyError),
-}
+pub use recording::replay::{Blind, Ended, MemRef, Mismatch, Observer, Replay};
+pub use training::process_word::process_word;
+pub use training::start::{Start, outputs_of_run};
+pub use vocabulary::{BuildOptions, Id, Policy, StepId};

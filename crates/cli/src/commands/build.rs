@@ -1,18 +1,20 @@
 //! `virtuoso build`: from recordings to a program and its companion file.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use slicer::{BuildOptions, Policy, Recording};
+use slicer::{BuildOptions, Form, Policy, Recording, Stage};
 
 use crate::built::{self, Built};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::files;
 use crate::inputs::parse_rehearsal;
+use crate::output;
 use crate::symbols::Symbols;
 use crate::trainer::Trainer;
-use crate::training::{InputTexts, Trained, Wishes, train};
+use crate::training::{self, InputTexts, Trained, Wishes, train};
 
 /// Turn recordings of one training program into an introspection program
 ///
@@ -25,6 +27,7 @@ use crate::training::{InputTexts, Trained, Wishes, train};
   virtuoso build pslist.trace -o pslist.prog --elf trainers/pslist
   virtuoso build a.trace b.trace -o getpsfile.prog --elf trainers/getpsfile --symbols System.map
   virtuoso build pslist.trace -o pslist.prog --elf trainers/pslist --base kaslr/getpid.trace
+  virtuoso build getpid.trace --elf trainers/getpid --dump cfg --dot | dot -Tsvg >getpid.svg
   virtuoso build getpsfile.trace -o getpsfile.prog --elf trainers/getpsfile --rehearse pid=1 --rehearse \
   pid=2")]
 pub struct BuildArgs {
@@ -32,8 +35,8 @@ pub struct BuildArgs {
     #[arg(required = true, value_name = "TRACE")]
     traces: Vec<PathBuf>,
     /// The program file to write
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[arg(short, long, value_name = "FILE", required_unless_present = "dump")]
+    output: Option<PathBuf>,
     /// The trainer's executable, ELF or PE: its malloc, calloc, realloc and free, and what it
     /// imports of Windows' heap, become operations of the runtime
     #[arg(long, visible_alias = "exe", value_name = "FILE")]
@@ -56,8 +59,47 @@ pub struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     symbols: Option<PathBuf>,
     /// Print the summary as JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dump")]
     json: bool,
+    /// Print what this stage makes of the recordings instead, and write nothing
+    #[arg(long, value_enum, value_name = "STAGE", conflicts_with = "output")]
+    dump: Option<StageArg>,
+    /// Print the stage as a graph for Graphviz: contexts, graph, cfg or slice
+    #[arg(long, requires = "dump")]
+    dot: bool,
+}
+
+/// [`Stage`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum StageArg {
+    /// The steps that are left of each recording
+    Retained,
+    /// The functions in their calling contexts
+    Contexts,
+    /// Operations, what they depend on, and where control was seen to go
+    Graph,
+    /// Control-flow graphs with unseen code
+    Cfg,
+    /// Registers that the slice uses before each instruction
+    Liveness,
+    /// The graph again, with what belongs to the slice marked
+    Slice,
+    /// The program's functions
+    Program,
+}
+
+impl From<StageArg> for Stage {
+    fn from(stage: StageArg) -> Self {
+        match stage {
+            StageArg::Retained => Self::Retained,
+            StageArg::Contexts => Self::Contexts,
+            StageArg::Graph => Self::Graph,
+            StageArg::Cfg => Self::Cfg,
+            StageArg::Liveness => Self::Liveness,
+            StageArg::Slice => Self::Slice,
+            StageArg::Program => Self::Program,
+        }
+    }
 }
 
 /// The values of `--policy`, one for each [`Policy`].
@@ -94,7 +136,9 @@ impl BuildArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
         let inputs = self.traces.iter().chain(&self.elf).chain(&self.symbols).chain(&self.base);
-        files::not_an_input(&self.output, inputs.map(PathBuf::as_path))?;
+        if let Some(output) = &self.output {
+            files::not_an_input(output, inputs.map(PathBuf::as_path))?;
+        }
         let symbols = self.symbols.as_deref().map(Symbols::read).transpose()?;
         let mut recordings = Vec::new();
         for path in &self.traces {
@@ -109,6 +153,7 @@ impl BuildArgs {
         let paused = self.view == ViewArg::Paused;
         let base = self.base.as_deref().map(files::recording).transpose()?;
         let wishes = Wishes { options, paused, base: base.as_ref(), rehearse: self.rehearse.clone() };
+        let Some(output) = &self.output else { return self.print_stage(&recordings, &wishes, context) };
         let trained = context.progress.during("rehearsing and slicing", || train(&recordings, &wishes));
         let Trained { mut program, system, view } =
             trained.map_err(|error| built::failure(&self.traces, error))?;
@@ -116,10 +161,28 @@ impl BuildArgs {
             symbols.name_functions(&mut program);
         }
         let bytes = program.to_bytes().map_err(built::internal)?;
-        let companion = built::write(&self.output, &program, &system, &bytes, context)?;
+        let companion = built::write(output, &program, &system, &bytes, context)?;
         let built =
-            Built { file: &self.output, program: &program, bytes: bytes.len(), companion: &companion, view };
+            Built { file: output, program: &program, bytes: bytes.len(), companion: &companion, view };
         if self.json { built.print_json() } else { built.print() }
+    }
+
+    /// Prints a stage instead of building.
+    fn print_stage(
+        &self,
+        recordings: &[Recording],
+        wishes: &Wishes<'_>,
+        context: Context,
+    ) -> Result<(), Failure> {
+        let Some(stage) = self.dump else { return Ok(()) };
+        let form = if self.dot { Form::Dot } else { Form::Text };
+        let text = context
+            .progress
+            .during("rehearsing and slicing", || training::dump(recordings, wishes, stage.into(), form));
+        let text = text.map_err(|error| built::failure(&self.traces, error))?;
+        let mut out = output::stdout();
+        out.write_all(text.as_bytes())?;
+        Ok(out.flush()?)
     }
 
     fn trainer(&self, recordings: &[Recording], context: Context) -> Result<Option<Trainer>, Failure> {

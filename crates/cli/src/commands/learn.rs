@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use engine::{Inputs, Outcome, Relocation, Run, SliceProgram, Values};
 use ir::{Program, System};
+use machine::VirtAddr;
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 use slicer::{BuildOptions, Policy, Recording};
@@ -197,7 +198,7 @@ fn wishes<'r>(program: &Program, base: Option<&'r Recording>) -> Result<Wishes<'
     let from = &program.provenance;
     let policy = Policy::by_name(&from.policy)
         .ok_or_else(|| format!("it was built with the unknown policy {:?}", from.policy))?;
-    let summaries: FxHashMap<u64, ir::Summary> = program.summaries.iter().copied().collect();
+    let summaries = program.summaries.iter().map(|&(addr, summary)| (VirtAddr(addr), summary)).collect();
     let mut rehearse: Vec<InputTexts> = Vec::new();
     for inputs in
         from.sources.iter().filter_map(|source| source.rehearsed.as_deref()).filter(|it| !it.is_empty())

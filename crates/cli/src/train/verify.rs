@@ -9,7 +9,7 @@ use std::fmt;
 
 use engine::{Environment, Limits, Outcome, Run, Seen, SliceProgram, Watch, WholeProgram};
 use lift::Mode;
-use machine::Reg;
+use machine::{Reg, VirtAddr};
 use slicer::{Recording, Start};
 
 use crate::training::{Error, Trained};
@@ -57,7 +57,9 @@ pub fn ask(trained: &Trained, recording: &Recording) -> Result<Verdict, Error> {
     };
     let truth = start.written_outputs();
     for (field, variable) in program.outputs.iter().zip(recording.trace.header().outputs()) {
-        if within(&truth, variable.addr.0, variable.size) != within(&written.0, field.addr, variable.size) {
+        if within(&truth, variable.addr, variable.size)
+            != within(&written.0, VirtAddr(field.addr), variable.size)
+        {
             return Ok(Verdict::Wrong(format!(
                 "the whole run's {} is not what the guest found itself",
                 field.name
@@ -73,13 +75,14 @@ pub fn ask(trained: &Trained, recording: &Recording) -> Result<Verdict, Error> {
 }
 
 /// The bytes of one variable, by their offset in it; bytes that are not there are left out.
-fn within(bytes: &BTreeMap<u64, u8>, from: u64, size: u64) -> Vec<(u64, u8)> {
-    bytes.range(from..from.saturating_add(size)).map(|(&address, &byte)| (address - from, byte)).collect()
+fn within(bytes: &BTreeMap<VirtAddr, u8>, from: VirtAddr, size: u64) -> Vec<(u64, u8)> {
+    let range = from..VirtAddr(from.0.saturating_add(size));
+    bytes.range(range).map(|(address, &byte)| (address.0 - from.0, byte)).collect()
 }
 
 /// The bytes that a whole run wrote last, by address.
 #[derive(Default)]
-struct Written(BTreeMap<u64, u8>);
+struct Written(BTreeMap<VirtAddr, u8>);
 
 impl Watch for Written {
     const ON: bool = true;
@@ -90,7 +93,9 @@ impl Watch for Written {
         if seen.store {
             let bytes = seen.value.to_le_bytes();
             self.0.extend(
-                (0..u64::from(seen.size)).zip(bytes).map(|(at, byte)| (seen.vaddr.wrapping_add(at), byte)),
+                (0..u64::from(seen.size))
+                    .zip(bytes)
+                    .map(|(at, byte)| (VirtAddr(seen.vaddr.wrapping_add(at)), byte)),
             );
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use engine::{Environment, Limits, Outcome, Run, Value};
 use machine::memory::Mock;
-use machine::{PhysAddr, RegFile};
+use machine::{PhysAddr, RegFile, VirtAddr};
 use serde_json::Value as Json;
 use slicer::{BuildOptions, Policy, Recording};
 use trace::Trace;
@@ -45,7 +45,9 @@ pub fn options(policy: Policy) -> Result<BuildOptions, Failure> {
     let allocators = meta["allocators"].as_array().ok_or("allocators")?;
     let summaries = allocators
         .iter()
-        .filter_map(|it| Some((it["address"].as_u64()?, of_c(it["name"].as_str()?, Convention::SystemV64)?)))
+        .filter_map(|it| {
+            Some((VirtAddr(it["address"].as_u64()?), of_c(it["name"].as_str()?, Convention::SystemV64)?))
+        })
         .collect();
     Ok(BuildOptions { policy, summaries, view: Vec::new() })
 }

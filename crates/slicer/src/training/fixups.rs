@@ -1,10 +1,10 @@
 //! Fixups: fields of code that are other bytes in another boot, and how they change.
 //!
-//! A field is a whole operand of an instruction that both boots have in the same form. One that differs
-//! by the slide of an image, or by the difference of two images' slides, moves with them; any other
-//! constant that differs is one that the system patches into its own code. Where the boots have another
-//! instruction, the system has patched its code, and bytes that differ there by a slide do so by
-//! accident.
+//! A field is a whole operand of an instruction that both boots have in the same form. One that
+//! differs by the slide of an image, or by the difference of two images' slides, moves with them;
+//! any other constant that differs is one that the system patches into its own code. Where the
+//! boots have another instruction, the system has patched its code, and bytes that differ there by
+//! a slide do so by accident.
 
 use ir::Class;
 use ir::place::{Change, Field, Image};
@@ -67,8 +67,8 @@ impl Deltas {
     }
 }
 
-/// Finds the fields of a stretch of an image that the other boot has otherwise; `theirs` are its bytes
-/// there, where they are mapped.
+/// Finds the fields of a stretch of an image that the other boot has otherwise; `theirs` are its
+/// bytes there, where they are mapped.
 pub fn compare(
     stretch: &Stretch,
     theirs: &[Option<u8>],
@@ -90,7 +90,8 @@ pub fn compare(
         {
             place += len;
         }
-        let Some((len, from, whole)) = operand_at(mode, &mine[place..], &other[place..], first - place) else {
+        let Some((len, from, whole)) = operand_at(mode, &mine[place..], &other[place..], first - place)
+        else {
             continue;
         };
         let start = place + from;
@@ -108,8 +109,8 @@ pub fn compare(
     fields
 }
 
-/// The operand that holds a byte of the instruction at the beginning of both codes, if they have the
-/// same layout: the instruction's length, the operand's place in it and its size.
+/// The operand that holds a byte of the instruction at the beginning of both codes, if they have
+/// the same layout: the instruction's length, the operand's place in it and its size.
 fn operand_at(mode: lift::Mode, mine: &[u8], other: &[u8], byte: usize) -> Option<(usize, usize, u8)> {
     let ((len, operands), theirs) = (lift::layout(mode, mine)?, lift::layout(mode, other)?);
     let holds = |&&(from, size): &&(usize, u8)| (from..from + usize::from(size)).contains(&byte);

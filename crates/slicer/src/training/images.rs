@@ -28,8 +28,8 @@ impl Stretch {
         Image { start: self.start.0, end, movable: false }
     }
 
-    /// Bytes that the other boot has otherwise, this far away, and all; filling between functions says
-    /// nothing.
+    /// Bytes that the other boot has otherwise, this far away, and all; filling between functions
+    /// says nothing.
     #[must_use]
     pub fn difference(&self, other: &Mappings<'_>, slide: u64) -> (usize, usize) {
         let theirs = other.read_mapped(self.start.add(slide), self.bytes.len());
@@ -77,9 +77,9 @@ pub fn kernel_image(gates: &[(u8, u64)], stretches: &[Stretch]) -> Image {
     image
 }
 
-/// Whether a value can be an address that moves with an image: in it or near it. What is far from it
-/// and moved alike once (physical memory is mapped a second time, with some code in it) need not do so
-/// in the next boot.
+/// Whether a value can be an address that moves with an image: in it or near it. What is far from
+/// it and moved alike once (physical memory is mapped a second time, with some code in it) need not
+/// do so in the next boot.
 #[must_use]
 pub const fn names(image: &Image, value: u64) -> bool {
     image.start.saturating_sub(NEAR) <= value && value < image.end.saturating_add(NEAR)

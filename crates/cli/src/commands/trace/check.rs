@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use lift::Mode;
 use serde_json::json;
-use slicer::{CheckReport, Recording};
+use slicer::{CheckReport, Id, Recording, StepId};
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -58,7 +58,7 @@ fn percent(report: &CheckReport) -> String {
     }
 }
 
-fn disassembly(recording: &Recording, step: usize) -> String {
+fn disassembly(recording: &Recording, step: StepId) -> String {
     let code = recording.code_of(step);
     lift::disassemble(code.mode, code.insn.pc, &code.bytes)
 }
@@ -84,7 +84,7 @@ fn print(path: &Path, recording: &Recording, report: &CheckReport) -> Result<(),
             .disagreements
             .iter()
             .filter(|other| other.pc == it.pc)
-            .map(|other| other.step.to_string())
+            .map(|other| other.step.index().to_string())
             .collect();
         let code = recording.code_of(it.step);
         let bits = match code.mode {
@@ -113,7 +113,7 @@ fn print_json(path: &Path, recording: &Recording, report: &CheckReport) -> Resul
         .disagreements
         .iter()
         .map(|it| {
-            json!({"step": it.step, "pc": it.pc, "bytes": format::hex(&it.bytes),
+            json!({"step": it.step.index(), "pc": it.pc.0, "bytes": format::hex(&it.bytes),
                    "instruction": disassembly(recording, it.step), "what": it.what})
         })
         .collect();

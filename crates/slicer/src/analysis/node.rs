@@ -1,0 +1,15 @@
+//! Nodes of a context's control-flow graph.
+
+use super::unseen::Unseen;
+use crate::vocabulary::SiteId;
+
+/// A node of the graph.
+#[derive(Clone, Debug)]
+pub enum Node {
+    /// The function's end.
+    Exit,
+    /// An executed site.
+    Site(SiteId),
+    /// An instruction that was not executed in this context.
+    Unseen(Unseen),
+}

@@ -1,0 +1,88 @@
+//! Code that no recording executed, as far as an analysis needs it: what it may define, store and
+//! call.
+//!
+//! The start snapshot holds all of the kernel's code, so the side that a branch did not take can be
+//! disassembled. Functions that it calls are not looked into.
+
+use ir::{Arg, Kind};
+use machine::{Reg, VirtAddr};
+use rustc_hash::FxHashSet;
+
+use super::address_shape::{self, AddressShape};
+use crate::vocabulary::{CodeSource, RegisterSet, STACK_POINTER};
+
+/// What an unseen instruction does.
+#[derive(Clone, Default, Debug)]
+pub struct Unseen {
+    /// Registers that it (or the function it calls) may define.
+    pub defines: RegisterSet,
+    /// Shapes of its stores.
+    pub stores: Vec<AddressShape>,
+    /// The function it calls, where that is known.
+    pub calls: Option<VirtAddr>,
+}
+
+/// The most instructions of a called function that are looked at.
+const MAX_CALLEE: usize = 64;
+
+/// Registers a called function may change when nothing is known of it. Callees of unseen code are
+/// not looked into: what they define and the caller then uses must be a result, for a compiler
+/// keeps nothing else in registers that a call may change.
+fn call_results() -> RegisterSet {
+    [Reg::Rax, Reg::Rdx].into_iter().map(|reg| ir::Var(reg as u16)).collect()
+}
+
+impl Unseen {
+    /// What an instruction does.
+    #[must_use]
+    pub fn of(insn: &lift::Insn, source: &dyn CodeSource, mode: lift::Mode) -> Self {
+        let mut defines: RegisterSet = insn.ops.iter().filter_map(ir::Op::def).collect();
+        for op in insn.ops.iter().filter(|op| matches!(op.kind, Kind::Call | Kind::SysEnter)) {
+            defines = match op.args[0] {
+                Arg::Const(callee) => callee_defines(source, mode, VirtAddr(callee)),
+                Arg::Var(_) | Arg::Moved(_) => call_results(),
+            };
+        }
+        // Compiled code joins other code with the same stack pointer.
+        defines.remove(STACK_POINTER);
+        let calls = insn.ops.iter().find_map(|op| match (op.kind, op.args[0]) {
+            (Kind::Call, Arg::Const(callee)) => Some(VirtAddr(callee)),
+            _ => None,
+        });
+        // A call's own store is its return address.
+        let stores = if calls.is_some() { Vec::new() } else { address_shape::stores(&insn.ops).collect() };
+        Self { defines, stores, calls }
+    }
+}
+
+/// The results a called function may leave in registers: not those that it saves on entry and gives
+/// back, as assembly stubs around slow paths do with all of them.
+fn callee_defines(source: &dyn CodeSource, mode: lift::Mode, entry: VirtAddr) -> RegisterSet {
+    let (mut saved, mut restored) = (RegisterSet::default(), RegisterSet::default());
+    let (mut stack, mut seen) = (vec![entry], FxHashSet::default());
+    while let Some(pc) = stack.pop() {
+        if seen.len() >= MAX_CALLEE || !seen.insert(pc) {
+            continue;
+        }
+        let Some(insn) = source.insn(mode, pc) else { return call_results() };
+        let moves_stack = insn.ops.iter().any(|op| op.def() == Some(STACK_POINTER));
+        let loads = insn.ops.iter().any(|op| op.kind == Kind::Load);
+        for op in insn.ops.iter().filter(|_| moves_stack) {
+            match (op.kind, op.args[1]) {
+                (Kind::Store, Arg::Var(var)) if var.is_reg() => saved.insert(var),
+                _ => {}
+            }
+            if let Some(var) = op.def().filter(|var| var.is_reg() && loads) {
+                restored.insert(var);
+            }
+        }
+        let fallthrough = pc.add(u64::from(insn.len));
+        match lift::flow(&insn) {
+            lift::Flow::Jump(target) => stack.push(VirtAddr(target)),
+            lift::Flow::Branch { taken } => stack.extend([VirtAddr(taken), fallthrough]),
+            lift::Flow::Return | lift::Flow::IndirectJump | lift::Flow::Exit | lift::Flow::Stop => {}
+            _ => stack.push(fallthrough),
+        }
+    }
+    call_results().without(&saved.intersection(&restored))
+}

@@ -1,0 +1,119 @@
+//! What others write between the marks: other threads and processes, handlers, devices.
+//!
+//! Steps that were cut are not the program's own work. What they store over something that the
+//! recording stored, or into the process's memory, is *foreign*: a slice that needs it is refused.
+//! What an interruption changes in the system itself is the system's state, as in the target.
+
+use machine::{GuestMemory, PhysAddr, VirtAddr};
+use rustc_hash::{FxHashMap, FxHashSet};
+use trace::Access;
+
+use super::definer::PackedDefiner;
+use super::shadow_memory::ShadowMemory;
+use crate::filter::Retained;
+use crate::recording::UserMemory;
+use crate::recording::stored_memory::StoredMemory;
+
+/// A byte that others stored over one that was stored before.
+struct Overwritten {
+    /// What they left.
+    value: u8,
+    /// They did so as the process itself, or in memory that it has.
+    own: bool,
+}
+
+/// What others did since the last retained step.
+pub struct ForeignWrites {
+    overwritten: FxHashMap<PhysAddr, Overwritten>,
+    /// The process's own pages at the begin mark, by frame.
+    frames: FxHashMap<PhysAddr, VirtAddr>,
+    /// Pages of the process that somebody else filled.
+    filled: FxHashSet<VirtAddr>,
+    /// Other tasks ran before this step.
+    switched: bool,
+    /// This step loads what a device wrote.
+    unexplained: bool,
+}
+
+impl ForeignWrites {
+    /// In a recording whose process had these pages to itself at the begin mark, by frame.
+    #[must_use]
+    pub fn new(retained: &Retained, frames: FxHashMap<PhysAddr, VirtAddr>) -> Self {
+        let filled = retained.late_pages.iter().filter(|(_, page)| page.foreign).map(|(&addr, _)| addr);
+        Self {
+            overwritten: FxHashMap::default(),
+            frames,
+            filled: filled.collect(),
+            switched: false,
+            unexplained: false,
+        }
+    }
+
+    /// Whether somebody else filled this page of the process before it was first touched.
+    #[must_use]
+    pub fn is_filled(&self, page: VirtAddr) -> bool {
+        self.filled.contains(&page)
+    }
+
+    /// Other tasks ran in the call that the next step returns from.
+    pub const fn switched(&mut self) {
+        self.switched = true;
+    }
+
+    /// Whether they did; forgets it.
+    pub const fn take_switched(&mut self) -> bool {
+        std::mem::replace(&mut self.switched, false)
+    }
+
+    /// The next step loads what a device wrote, or no longer does.
+    pub const fn set_unexplained(&mut self, unexplained: bool) {
+        self.unexplained = unexplained;
+    }
+
+    /// Whether the running step loads what a device wrote.
+    #[must_use]
+    pub const fn is_unexplained(&self) -> bool {
+        self.unexplained
+    }
+
+    /// A step of somebody else passes; `here` when the processor uses the process's address space.
+    pub fn passes(
+        &mut self,
+        accesses: &[Access],
+        here: bool,
+        memory: &mut ShadowMemory,
+        user: &dyn UserMemory,
+    ) {
+        for access in accesses.iter().filter(|access| access.store && !access.io) {
+            let (page, frame) = (access.vaddr.page(), access.paddr.page());
+            // By another process in memory that both have, or by the system through an address of
+            // its own.
+            let known = self.frames.get(&frame).copied();
+            let shared = known.is_some_and(|page| memory.frame_or(page, frame) == frame);
+            let addressed = here && user.is_user(page);
+            if addressed {
+                memory.frame_or(page, frame);
+            }
+            let own = addressed || shared;
+            for n in 0..u64::from(access.size) {
+                let at = access.paddr.add(n);
+                if memory.writer(at) != PackedDefiner::INITIAL {
+                    let value = (access.value >> (8 * n)) as u8;
+                    self.overwritten.insert(at, Overwritten { value, own });
+                } else if own {
+                    memory.set(at, PackedDefiner::FOREIGN);
+                }
+            }
+        }
+    }
+
+    /// A retained step follows: what others left changed is theirs.
+    pub fn settle(&mut self, memory: &mut ShadowMemory, content: &StoredMemory<'_>) {
+        for (at, Overwritten { value, own }) in std::mem::take(&mut self.overwritten) {
+            let changed = content.page(at).is_ok_and(|page| page[at.offset() as usize] != value);
+            if changed && (own || self.switched) {
+                memory.set(at, PackedDefiner::FOREIGN);
+            }
+        }
+    }
+}

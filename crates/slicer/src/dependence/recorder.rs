@@ -1,0 +1,420 @@
+//! Builds the dependence graph in one forward walk over each recording.
+//!
+//! For each operation of each step, an edge goes to the last writers of what it uses. At a return
+//! the last writers of callee-saved registers become those before the call. Cost: for each operand
+//! one look-up and one insertion into a set of edges; four bytes for each byte of memory that the
+//! recording stored into.
+
+use ir::summary::{Action, Place};
+use ir::{Class, Kind, Op, Var};
+use lift::Mode;
+use machine::paging::PagingMode;
+use machine::{PhysAddr, Reg, RegFile, VirtAddr};
+use rustc_hash::{FxHashMap, FxHashSet};
+use trace::{Access, InsnId};
+
+use super::definer::{Definer, PackedDefiner};
+use super::flow_recorder::FlowRecorder;
+use super::foreign::ForeignWrites;
+use super::graph::{Body, End, Graph, Locals};
+use super::page_tables::PageTables;
+use super::shadow_memory::ShadowMemory;
+use super::variable_map::{RegisterDefiners, VariableMap};
+use crate::context::Transition;
+use crate::context::walk::{SummaryCall, Visitor};
+use crate::error::Error;
+use crate::filter::Retained;
+use crate::recording::replay::{Ended, MemRef};
+use crate::recording::snapshot::SnapshotMemory;
+use crate::recording::stored_memory::StoredMemory;
+use crate::recording::{Recording, UserMemory};
+use crate::vocabulary::allocator::summary_ops;
+use crate::vocabulary::code::Interned;
+use crate::vocabulary::{CodeTable, ContextId, Id, OpId, RESULT, RegisterValues, STACK_POINTER, SiteId};
+
+/// Bytes below the stack pointer that a leaf function may use (System V AMD64 ABI 3.2.2).
+const RED_ZONE: u64 = 128;
+
+/// The most bytes that a new allocation's shadow is cleared for.
+const MAX_ALLOCATION: u64 = 1 << 20;
+
+/// How many general registers there are.
+const GENERAL: usize = 16;
+
+type GeneralRegisters = [u64; GENERAL];
+
+/// The machine as a recording began.
+pub struct Begin<'r> {
+    memory: SnapshotMemory<'r>,
+    mode: PagingMode,
+    regs: &'r RegFile,
+}
+
+impl<'r> Begin<'r> {
+    /// Of a recording of a guest, or of a whole run over the memory of `training`.
+    ///
+    /// # Errors
+    /// [`Error::Paging`] when the registers do not tell how addresses are translated.
+    pub fn new(recording: &'r Recording, training: &'r Recording) -> Result<Self, Error> {
+        let regs = recording.begin_regs();
+        let mode = PagingMode::from_regs(regs).map_err(|error| Error::Paging(error.to_string()))?;
+        let holder = if recording.is_whole_run() { training } else { recording };
+        Ok(Self { memory: SnapshotMemory::new(&holder.trace), mode, regs })
+    }
+}
+
+/// A call that has not returned.
+struct Frame {
+    context: ContextId,
+    /// Definers before the call.
+    before: RegisterDefiners,
+    /// What the general registers held before it.
+    values: GeneralRegisters,
+    site: SiteId,
+    /// The operation that called.
+    call: Option<OpId>,
+    /// The caller's first word.
+    bottom: VirtAddr,
+}
+
+/// The visitor that adds one recording to a graph.
+pub struct DependenceRecorder<'g> {
+    graph: &'g mut Graph,
+    code: &'g CodeTable,
+    /// The recording's instructions in the code table.
+    insns: &'g Interned,
+    user: &'g dyn UserMemory,
+    variables: VariableMap,
+    memory: ShadowMemory,
+    /// What stores left in memory.
+    content: StoredMemory<'g>,
+    page_tables: PageTables,
+    foreign: ForeignWrites,
+    flow: FlowRecorder,
+    frames: Vec<Frame>,
+    /// The running site.
+    site: SiteId,
+    /// Definers before the running instruction, and what the general registers hold.
+    before: RegisterDefiners,
+    values: GeneralRegisters,
+    /// The branch inside the running instruction that its further operations depend on.
+    guard: Option<OpId>,
+    /// The first word of the running function's frame, and the stack pointer.
+    bottom: VirtAddr,
+    stack: VirtAddr,
+    /// The root of the page tables now: CR3's value.
+    root: u64,
+    /// Bytes of the process that were read as they were at the begin mark, and were not 0.
+    read_first: FxHashSet<VirtAddr>,
+}
+
+impl<'g> DependenceRecorder<'g> {
+    /// About to walk a recording whose process had these pages to itself, by frame.
+    pub fn new(
+        graph: &'g mut Graph,
+        code: &'g CodeTable,
+        insns: &'g Interned,
+        begin: &'g Begin<'g>,
+        user: &'g dyn UserMemory,
+        retained: &Retained,
+        frames: FxHashMap<PhysAddr, VirtAddr>,
+    ) -> Self {
+        let variables = VariableMap::new();
+        let stack = VirtAddr(begin.regs.get_or_zero(Reg::Rsp));
+        Self {
+            graph,
+            code,
+            insns,
+            user,
+            before: Box::new(*variables.registers()),
+            variables,
+            memory: ShadowMemory::default(),
+            content: StoredMemory::new(&begin.memory),
+            page_tables: PageTables::new(begin.mode),
+            foreign: ForeignWrites::new(retained, frames),
+            flow: FlowRecorder::default(),
+            frames: Vec::new(),
+            site: SiteId::new(0),
+            values: [0; GENERAL],
+            guard: None,
+            bottom: stack,
+            stack,
+            root: begin.regs.get_or_zero(Reg::Cr3),
+            read_first: FxHashSet::default(),
+        }
+    }
+
+    /// The recording is walked: takes the last writers of its outputs as criteria, and its end.
+    ///
+    /// # Errors
+    /// [`Error::OutputRead`] and [`Error::Foreign`] for outputs that a program cannot give,
+    /// [`Error::Trace`] for a damaged snapshot.
+    pub fn finish(self, recording: &Recording, begin: &Begin<'_>) -> Result<(), Error> {
+        for output in recording.trace.header().outputs() {
+            let bytes = || (0..output.size).map(|at| output.addr.add(at));
+            if bytes().any(|at| self.read_first.contains(&at)) {
+                return Err(Error::OutputRead { name: output.name.clone() });
+            }
+            for at in bytes().filter_map(|at| self.memory.user_byte(at)) {
+                match self.memory.writer(at).unpack() {
+                    Definer::Initial => {}
+                    Definer::Foreign => {
+                        return Err(Error::Foreign { what: format!("the output {}", output.name) });
+                    }
+                    Definer::Op(writer) => {
+                        self.graph.criteria.insert(writer);
+                    }
+                }
+            }
+        }
+        let (site, pc) = self.flow.position();
+        self.graph.end = Some(End { site: site.unwrap_or(self.site), pc });
+        begin.memory.intact()
+    }
+
+    fn use_variable(&mut self, op: OpId, var: Var) {
+        self.graph.depend(op, self.variables.definer(var));
+    }
+
+    /// A load of the bytes that an operand names.
+    fn use_memory(&mut self, op: OpId, mem: &MemRef, value: u64) {
+        let mut last = PackedDefiner::INITIAL;
+        for (n, at) in mem.bytes().enumerate() {
+            let writer = self.memory.writer(at);
+            if writer == PackedDefiner::INITIAL {
+                let address = mem.vaddr.add(n as u64);
+                if self.foreign.is_filled(address.page()) {
+                    self.graph.depend(op, PackedDefiner::FOREIGN);
+                }
+                if value >> (8 * n) & 0xff != 0 && self.user.is_user(address.page()) {
+                    self.read_first.insert(address);
+                }
+            } else if writer != last {
+                self.graph.depend(op, writer);
+            }
+            last = writer;
+        }
+    }
+
+    /// The process's last writers of a stretch of memory.
+    fn use_writers(&mut self, op: OpId, from: VirtAddr, count: u64) {
+        let mut last = PackedDefiner::INITIAL;
+        for n in 0..count {
+            let Some(at) = self.memory.user_byte(from.add(n)) else { continue };
+            let writer = self.memory.writer(at);
+            if writer != last {
+                self.graph.depend(op, writer);
+            }
+            last = writer;
+        }
+    }
+
+    /// Notes an access to the running function's own stack frame.
+    fn note_local(&mut self, op: OpId, vaddr: VirtAddr) {
+        let own = vaddr < self.bottom && vaddr.0 >= self.stack.0.wrapping_sub(RED_ZONE);
+        let now = match own {
+            true => Locals::At(vaddr.0.wrapping_sub(self.bottom.0).cast_signed()),
+            false => Locals::Varying,
+        };
+        let known = self.graph.locals.entry(op).or_insert(now);
+        if *known != now {
+            *known = Locals::Varying;
+        }
+    }
+
+    /// An operation accesses memory.
+    fn access(&mut self, number: OpId, op: &Op, value: u64, mem: &MemRef) {
+        let user = self.user.is_user(mem.vaddr.page());
+        if mem.io {
+            if op.kind == Kind::Load && user {
+                self.graph.devices.insert(number);
+            }
+            return;
+        }
+        if user {
+            self.memory.follow(mem);
+        } else {
+            let definers = self.page_tables.definers(self.root, mem.vaddr, &self.content, &self.memory);
+            definers.iter().for_each(|&definer| self.graph.depend(number, definer));
+        }
+        self.note_local(number, mem.vaddr);
+        if op.kind == Kind::Store {
+            for (n, at) in mem.bytes().enumerate() {
+                self.memory.set(at, PackedDefiner::op(number));
+                self.content.page_mut(at)[at.offset() as usize] = (value >> (8 * n)) as u8;
+            }
+            self.page_tables.stored(mem.paddr.page());
+        } else {
+            self.graph.addresses.insert(number, mem.vaddr);
+            if self.foreign.is_unexplained() {
+                self.graph.depend(number, PackedDefiner::FOREIGN);
+            }
+            self.use_memory(number, mem, value);
+        }
+    }
+
+    /// The running frame ends: what its function gives back is the caller's again. Returns what the
+    /// general registers held before it.
+    fn close_frame(&mut self) -> Option<GeneralRegisters> {
+        let frame = self.frames.pop()?;
+        self.bottom = frame.bottom;
+        let convention = self.graph.contexts[frame.context].convention;
+        for var in convention.callee_saved.iter() {
+            self.variables.set(var, frame.before[var]);
+        }
+        if let (true, Some(call)) = (convention.stack_delta != 0, frame.call) {
+            // A call of such a function moves the stack pointer, and has it from its caller.
+            self.graph.depend(call, frame.before[STACK_POINTER]);
+            self.variables.define(STACK_POINTER, call);
+        }
+        self.flow.returned_to(Some(frame.site));
+        Some(frame.values)
+    }
+
+    /// Frames are closed by a return; `switched` if other tasks ran meanwhile.
+    fn close_frames(&mut self, count: u32, switched: bool, regs: &RegisterValues) {
+        self.graph.flow[self.site].returns = true;
+        for left in (0..count).rev() {
+            let Some(values) = self.close_frame() else { return };
+            if let (true, Some(call)) = (left > 0, self.flow.waiting_call()) {
+                self.graph.flow[call].returns = true;
+            }
+            if switched {
+                // What the call leaves in a register comes from others, unless it gave the register
+                // back.
+                let general = (0..GENERAL as u16).map(Var).filter(|&var| var != STACK_POINTER);
+                for var in general.filter(|&var| values[var.0 as usize] != regs[var]) {
+                    self.variables.set(var, PackedDefiner::FOREIGN);
+                }
+            }
+        }
+    }
+
+    /// What the new memory of an allocation holds comes from the allocation: zeros, or what the old
+    /// one held.
+    fn clear_allocation(&mut self, call: &SummaryCall) {
+        let size = match call.summary.action {
+            Action::Calloc => call.args[0].saturating_mul(call.args[1]),
+            Action::Realloc => {
+                if let Definer::Op(definer) = self.variables.definer(RESULT).unpack() {
+                    self.use_writers(definer, VirtAddr(call.args[0]), call.args[1].min(MAX_ALLOCATION));
+                }
+                call.args[1]
+            }
+            Action::Malloc => call.args[0],
+            Action::Free | Action::Release => 0,
+        };
+        for n in 0..size.min(MAX_ALLOCATION) {
+            if let Some(at) = self.memory.user_byte(VirtAddr(call.result).add(n)) {
+                self.memory.set(at, PackedDefiner::INITIAL);
+            }
+        }
+    }
+}
+
+impl Visitor for DependenceRecorder<'_> {
+    fn begin(&mut self, context: ContextId, insn: InsnId, _: Mode) {
+        let insn = self.insns.of(insn);
+        let ops = self.code.get(insn).insn.ops.len();
+        self.site = self.graph.site(context, Body::Insn(insn), ops);
+        self.flow.enter_site(self.graph, self.site);
+        *self.before = *self.variables.registers();
+        self.guard = None;
+        self.foreign.settle(&mut self.memory, &self.content);
+    }
+
+    fn op(&mut self, index: usize, op: &Op, value: u64, mem: Option<MemRef>) {
+        let number = self.graph.sites[self.site].op(index);
+        self.graph.executed[number] = true;
+        if index == 0 {
+            // Another iteration of a string instruction.
+            self.guard = None;
+        }
+        for var in op.uses() {
+            self.use_variable(number, var);
+        }
+        if let Some(guard) = self.guard {
+            self.graph.edge(number, guard);
+        }
+        if let Some(mem) = &mem {
+            self.access(number, op, value, mem);
+        }
+        if let Some(var) = op.def() {
+            self.variables.define(var, number);
+        }
+        if op.kind == Kind::BranchIf {
+            self.guard = Some(number);
+        }
+    }
+
+    fn end(&mut self, transition: Transition, ended: &Ended, regs: &RegisterValues) {
+        self.stack = VirtAddr(regs[Reg::Rsp]);
+        self.root = regs[Reg::Cr3];
+        let site = self.graph.sites[self.site];
+        let (mut control, mut repeats) = (None, false);
+        if let Some(code) = self.graph.code(self.code, self.site) {
+            let last = code.insn.ops.iter().rposition(|op| op.class() == Class::Control);
+            control = last.map(|at| site.op(at));
+            repeats = code.repeats_itself();
+        }
+        self.flow.leave_site(self.graph, self.site, ended.next, repeats);
+        self.foreign.set_unexplained(false);
+        let switched = self.foreign.take_switched();
+        match transition {
+            Transition::Stay => {}
+            Transition::Call(context) => {
+                let (before, values, bottom) = (self.before.clone(), self.values, self.bottom);
+                self.frames.push(Frame { context, before, values, site: self.site, call: control, bottom });
+                self.bottom = self.stack;
+                self.flow.call(self.graph, self.site, context, control);
+            }
+            Transition::Tail(context) => self.flow.tail_call(self.graph, self.site, context, control),
+            Transition::Return(count) => self.close_frames(count, switched, regs),
+        }
+        self.values = std::array::from_fn(|at| regs[Var(at as u16)]);
+    }
+
+    fn passes(&mut self, accesses: &[Access], here: bool) {
+        self.foreign.passes(accesses, here, &mut self.memory, self.user);
+    }
+
+    fn switched(&mut self) {
+        self.foreign.switched();
+    }
+
+    fn unexplained(&mut self) {
+        self.foreign.set_unexplained(true);
+    }
+
+    fn summary(&mut self, context: ContextId, call: &SummaryCall) {
+        if self.frames.is_empty() {
+            return;
+        }
+        let ops = summary_ops(&call.summary, self.graph.narrow);
+        let site = self.graph.allocator_site(context, &ops);
+        self.graph.flow[site].returns = true;
+        self.graph.mark_executed(site);
+        let fails = call.summary.fails.map(|(place, _)| place);
+        let mut loaded = call.summary.args().iter().copied().chain(fails).filter_map(|place| match place {
+            Place::Stack(distance) => Some(call.stack.add(distance.into())),
+            Place::Register(_) => None,
+        });
+        self.variables.clear_temps();
+        for (index, op) in ops.iter().enumerate() {
+            let number = self.graph.sites[site].op(index);
+            for var in op.uses() {
+                self.use_variable(number, var);
+            }
+            if op.kind == Kind::Load
+                && let Some(from) = loaded.next()
+            {
+                self.use_writers(number, from, op.width.bytes());
+            }
+            if let Some(var) = op.def() {
+                self.variables.define(var, number);
+            }
+        }
+        self.close_frame();
+        self.clear_allocation(call);
+    }
+}

@@ -1,0 +1,137 @@
+//! Shows what a stage makes of recordings, as text or as a graph for Graphviz.
+//!
+//! For whoever works on the slicer, or wants to know why a program holds what it holds. The text is
+//! that of the file tests (`tests/files`), so that a piece of a dump can become a test. Sites are
+//! named by their context and address (`c3:0x401000`), operations by their site and index
+//! (`c3:0x401000.2`). Nothing is computed here that the stages do not compute.
+
+pub mod cfg;
+pub mod contexts;
+pub mod dot;
+pub mod graph;
+pub mod liveness;
+pub mod names;
+
+use std::fmt::Write as _;
+
+use ir::program::Program;
+use machine::Reg;
+
+use crate::analysis::cfg::{Cfg, Program as Analysed};
+use crate::build::{Merged, Sliced};
+use crate::error::Error;
+use crate::recording::Recording;
+use crate::training::start::Start;
+use crate::vocabulary::{BuildOptions, Policy};
+use names::Names;
+
+/// What can be shown, in the order of the stages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// The steps that are left of each recording, and what was cut.
+    Retained,
+    /// The functions in their calling contexts.
+    Contexts,
+    /// Sites, their operations, what they depend on and where control was seen to go.
+    Graph,
+    /// Control-flow graphs with unseen code, post-dominators and control dependence.
+    Cfg,
+    /// Registers that the slice uses, before each site.
+    Liveness,
+    /// The graph again, with what belongs to the slice marked, and completed.
+    Slice,
+    /// The program's functions.
+    Program,
+}
+
+/// How it is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// Lines of text.
+    Text,
+    /// The language of Graphviz; stages that are no graphs are refused.
+    Dot,
+}
+
+/// What a stage makes of recordings.
+///
+/// # Errors
+/// [`Error`] of the stages up to it, [`Error::NoGraph`].
+pub fn dump(
+    start: &Start<'_>,
+    recordings: &[&Recording],
+    options: &BuildOptions,
+    stage: Stage,
+    form: Form,
+) -> Result<String, Error> {
+    let merged = Merged::new(start, recordings, options)?;
+    let names = Names { graph: &merged.graph, code: &merged.code };
+    match (stage, form) {
+        (Stage::Retained, Form::Text) => Ok(retained(&merged)),
+        (Stage::Contexts, Form::Text) => Ok(contexts::text(&merged.contexts, &names)),
+        (Stage::Contexts, Form::Dot) => Ok(dot::contexts(&merged.contexts)),
+        (Stage::Graph, Form::Text) => Ok(graph::text(&names, &merged.contexts, None)),
+        (Stage::Graph, Form::Dot) => Ok(dot::dependences(&names, None)),
+        (Stage::Retained | Stage::Liveness | Stage::Program, Form::Dot) => Err(Error::NoGraph),
+        (stage, form) => of_slice(&merged, &merged.sliced(options.policy), options, stage, form),
+    }
+}
+
+/// Stages that a slice was made for.
+fn of_slice(
+    merged: &Merged<'_>,
+    sliced: &Sliced<'_, '_>,
+    options: &BuildOptions,
+    stage: Stage,
+    form: Form,
+) -> Result<String, Error> {
+    let names = Names { graph: &sliced.graph, code: &sliced.code };
+    let contexts = &merged.contexts;
+    Ok(match (stage, form) {
+        (Stage::Cfg, _) => {
+            let source = (options.policy != Policy::Assume).then_some(merged.source());
+            let analysed = Analysed { graph: &sliced.graph, code: &sliced.code, contexts, source };
+            let mut text = String::new();
+            for context in sliced.slice.contexts.iter() {
+                let cfg = Cfg::build(&analysed, context);
+                match form {
+                    Form::Text => text += &cfg::text(&names, context, &cfg),
+                    Form::Dot => text += &dot::cfg(&names, context, &cfg),
+                }
+            }
+            text
+        }
+        (Stage::Liveness, _) => liveness::text(&names, &sliced.slice),
+        (Stage::Slice, Form::Dot) => dot::dependences(&names, Some(&sliced.slice)),
+        (Stage::Program, _) => program(&sliced.program(options)?),
+        _ => graph::text(&names, contexts, Some(&sliced.slice)),
+    })
+}
+
+/// The functions of a program in the text form of `virtuoso explain --text`.
+fn program(program: &Program) -> String {
+    let functions = program.functions.iter().enumerate();
+    let texts = functions
+        .map(|(at, function)| ir::text::print_function(ir::program::FuncId(at as u32), function, Reg::NAMES));
+    texts.collect::<Vec<String>>().join("\n")
+}
+
+/// How many steps of each recording are left, and each stretch of them by its addresses.
+fn retained(merged: &Merged<'_>) -> String {
+    let mut text = String::new();
+    for (recording, retained, path) in merged.walks() {
+        let (left, all) = (retained.steps.len(), recording.steps.len());
+        let _ = writeln!(text, "recording {}: {left} of {all} steps", recording.name);
+        let mut next = None;
+        for (at, &step) in retained.steps.iter() {
+            if next.is_some_and(|next| next != step) {
+                let _ = writeln!(text, "  cut up to {step}");
+            }
+            next = Some(step.next());
+            let (pc, context) = (recording.pc(step), path.contexts[at]);
+            let _ =
+                writeln!(text, "  {step} {context}:{pc:#x} {}", contexts::transition(path.transitions[at]));
+        }
+    }
+    text
+}

@@ -1,0 +1,40 @@
+//! What emission reads.
+
+use ir::place::Moved;
+use ir::program::FuncId;
+use machine::VirtAddr;
+use rustc_hash::FxHashMap;
+
+use crate::context::Contexts;
+use crate::dependence::Graph;
+use crate::slicing::Slice;
+use crate::vocabulary::{CodeTable, ContextId, InsnId};
+
+/// Constants of the slice's instructions that are others in another boot.
+#[derive(Default)]
+pub struct RelocatedConstants {
+    /// All of them, each once.
+    pub all: Vec<Moved>,
+    /// Operands by instruction and index of the operation: index of the operand, and of its
+    /// constant among all.
+    pub operands: FxHashMap<(InsnId, usize), Vec<(usize, u32)>>,
+}
+
+/// What emission reads.
+pub struct Emission<'e> {
+    /// The dependence graph.
+    pub graph: &'e Graph,
+    /// The code table.
+    pub code: &'e CodeTable,
+    /// Its constants that are others in another boot.
+    pub constants: &'e RelocatedConstants,
+    /// The contexts.
+    pub contexts: &'e Contexts,
+    /// The slice.
+    pub slice: &'e Slice,
+    /// The trainer's allocator functions by entry address.
+    pub summaries: &'e FxHashMap<VirtAddr, ir::Summary>,
+}
+
+/// The function of the program that each context of the slice becomes.
+pub type FunctionIds = FxHashMap<ContextId, FuncId>;

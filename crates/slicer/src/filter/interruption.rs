@@ -1,0 +1,129 @@
+//! Recognises interrupts and faults in a replay, without knowledge of the system.
+//!
+//! One begins where an instruction follows that the one before does not lead to, and ends with a
+//! return from a handler to the interrupted code with the same stack pointer.
+
+use ir::Kind;
+use machine::paging::address_space;
+use machine::{Reg, VirtAddr};
+
+use crate::recording::replay::Ended;
+use crate::vocabulary::{RegisterValues, StepId};
+
+/// An interruption that has not returned yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Open {
+    /// Where the interrupted code goes on.
+    pub next: VirtAddr,
+    /// The instruction that was executing or had just ended.
+    pub pc: VirtAddr,
+    /// The step of that instruction.
+    pub step: StepId,
+    /// The stack pointer of the interrupted code.
+    stack: u64,
+    /// The address space, where a process was interrupted.
+    space: u64,
+    /// The instruction had ended.
+    pub complete: bool,
+}
+
+/// The address space of a process that runs, 0 in the system: there every stack is in all of them.
+fn process_space(regs: &RegisterValues) -> u64 {
+    if regs[Reg::Cpl] == 3 { address_space(regs[Reg::Cr3]) } else { 0 }
+}
+
+/// An interruption that returned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Closed {
+    /// No other one is open.
+    pub outermost: bool,
+    /// The interrupted instruction did not finish and is executed again.
+    pub fault: bool,
+}
+
+/// The interruptions open at a point of a replay.
+#[derive(Default, Debug)]
+pub struct Interruptions {
+    open: Vec<Open>,
+}
+
+impl Interruptions {
+    /// Before the instruction at `pc`, given how step `step` at `last_pc` ended with these
+    /// registers. Returns whether an interruption begins.
+    pub fn before(
+        &mut self,
+        step: StepId,
+        last_pc: VirtAddr,
+        last: &Ended,
+        pc: VirtAddr,
+        regs: &RegisterValues,
+    ) -> bool {
+        if last.leads_to(pc) {
+            return false;
+        }
+        let next = if last.complete { last.next } else { last_pc };
+        let (stack, space) = (regs[Reg::Rsp], process_space(regs));
+        self.open.push(Open { next, pc: last_pc, step, stack, space, complete: last.complete });
+        true
+    }
+
+    /// After an instruction that ended with these registers.
+    pub fn after(&mut self, ended: &Ended, regs: &RegisterValues) -> Option<Closed> {
+        if ended.control != Some(Kind::SysExit) {
+            return None;
+        }
+        let (stack, space) = (regs[Reg::Rsp], process_space(regs));
+        let at = self.open.iter().rposition(|open| {
+            open.stack == stack && open.space == space && (ended.next == open.next || ended.next == open.pc)
+        })?;
+        let open = self.open[at];
+        self.open.truncate(at);
+        Some(Closed { outermost: at == 0, fault: !open.complete || ended.next != open.next })
+    }
+
+    /// A task is back that had so many open when it went away; the others are other tasks'.
+    pub fn back(&mut self, open: usize) {
+        self.open.truncate(open);
+    }
+
+    /// Whether no interruption is open.
+    #[must_use]
+    pub fn none(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Those still open, outermost first.
+    #[must_use]
+    pub fn open(&self) -> &[Open] {
+        &self.open
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vocabulary::Id;
+
+    const fn ended(control: Option<Kind>, next: u64, complete: bool) -> Ended {
+        Ended { control, next: VirtAddr(next), complete, slot: VirtAddr(0) }
+    }
+
+    fn process(rsp: u64, cr3: u64) -> RegisterValues {
+        let mut regs = RegisterValues::all(0);
+        regs[Reg::Rsp] = rsp;
+        regs[Reg::Cpl] = 3;
+        regs[Reg::Cr3] = cr3;
+        regs
+    }
+
+    #[test]
+    fn an_interruption_ends_in_the_address_space_it_began_in() {
+        let mut it = Interruptions::default();
+        let mine = process(0x7000, 0x1000_0000);
+        assert!(it.before(StepId::new(0), VirtAddr(10), &ended(None, 11, true), VirtAddr(0x9000), &mine));
+        let back = ended(Some(Kind::SysExit), 11, true);
+        assert_eq!(it.after(&back, &process(0x7000, 0x2000_0000)), None, "a child goes on at the same place");
+        assert_eq!(it.after(&back, &mine), Some(Closed { outermost: true, fault: false }));
+        assert!(it.none());
+    }
+}

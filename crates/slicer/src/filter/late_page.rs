@@ -1,0 +1,141 @@
+//! Pages of the process that appear after the begin mark: demand paging, copy on write.
+//!
+//! A program begins with the process's pages. Those that a recording's process gained on the way
+//! are given to it with the content they had when they were first touched; to know it, all stores
+//! of the recording are followed in physical memory.
+
+use machine::paging::{self, PagingMode};
+use machine::{PAGE_SIZE, Page, PhysAddr, Reg, VirtAddr};
+use rustc_hash::{FxHashMap, FxHashSet};
+use trace::Access;
+
+use crate::recording::snapshot::SnapshotMemory;
+use crate::recording::stored_memory::StoredMemory;
+use crate::recording::{Recording, UserMemory};
+use crate::vocabulary::{Id, StepId};
+
+/// A user page that appeared after the begin mark.
+pub struct LatePage {
+    /// Its frame when first touched.
+    pub frame: PhysAddr,
+    /// What it held then.
+    pub content: Box<Page>,
+    /// Whether the process ever wrote to it.
+    pub written: bool,
+    /// The system filled it before the process touched it, and not to answer that very access: on
+    /// behalf of somebody else, or of a device.
+    pub foreign: bool,
+    /// When it was first touched.
+    step: StepId,
+}
+
+/// The pages found so far, and physical memory as the recording's stores leave it.
+pub(super) struct LatePages<'r> {
+    recording: &'r Recording,
+    user: &'r dyn UserMemory,
+    memory: StoredMemory<'r>,
+    found: FxHashMap<VirtAddr, LatePage>,
+    /// The last step that stored something other than zeros into a frame, but through an address of
+    /// the process.
+    filled: FxHashMap<PhysAddr, StepId>,
+    /// Steps that load what no recorded store left there.
+    unexplained: FxHashSet<StepId>,
+    /// When the system began to answer the access that the process makes now: the step at which the
+    /// interruption before this step began, if one just ended, else this step.
+    fault: StepId,
+    /// No interruption was open at the step before.
+    outside_before: bool,
+}
+
+impl<'r> LatePages<'r> {
+    pub fn new(recording: &'r Recording, snapshot: &'r SnapshotMemory<'r>, user: &'r dyn UserMemory) -> Self {
+        Self {
+            recording,
+            user,
+            memory: StoredMemory::new(snapshot),
+            found: FxHashMap::default(),
+            filled: FxHashMap::default(),
+            unexplained: FxHashSet::default(),
+            fault: StepId::new(0),
+            outside_before: true,
+        }
+    }
+
+    /// A step begins: `ready` if no interruption was open before it, `outside` if none is now.
+    pub fn step(&mut self, step: StepId, ready: bool, outside: bool) {
+        // Not so for the first step after an interruption: what that did may have been for it.
+        if ready && (self.outside_before || !outside) {
+            self.fault = step;
+        }
+        self.outside_before = outside;
+        let pc = self.recording.pc(step);
+        // Nothing is recorded of how code is fetched: the page tables tell where it lies.
+        if outside
+            && self.is_late(pc.page())
+            && !self.found.contains_key(&pc.page())
+            && let Some(found) = self.translate(pc)
+        {
+            self.touch(pc.page(), found.page(), step);
+        }
+        for access in self.recording.accesses_of(step).iter().filter(|access| !access.io) {
+            self.access(access, step, outside);
+        }
+    }
+
+    fn access(&mut self, access: &Access, step: StepId, outside: bool) {
+        let (page, frame) = (access.vaddr.page(), access.paddr.page());
+        let user = self.user.is_user(page);
+        if outside && self.is_late(page) {
+            if !self.found.contains_key(&page) {
+                self.touch(page, frame, step);
+            }
+            if let Some(late) = self.found.get_mut(&page) {
+                late.written |= access.store;
+            }
+        }
+        let (start, bytes) = (access.paddr.offset() as usize, access.value.to_le_bytes());
+        let end = (start + access.size as usize).min(PAGE_SIZE as usize);
+        let value = &bytes[..end - start];
+        if access.store {
+            if access.value != 0 && !user {
+                self.filled.insert(frame, step);
+            }
+            self.memory.page_mut(frame)[start..end].copy_from_slice(value);
+        } else if outside && user && !self.recording.is_whole_run() {
+            // A whole run's recording has no memory to compare with.
+            if self.memory.page_mut(frame)[start..end] != *value {
+                self.unexplained.insert(step);
+            }
+        }
+    }
+
+    fn is_late(&self, page: VirtAddr) -> bool {
+        !self.user.is_mapped_at_begin(page) && self.user.is_user(page)
+    }
+
+    /// A page of the process as it is when first touched by this step.
+    fn touch(&mut self, page: VirtAddr, frame: PhysAddr, step: StepId) {
+        let content = Box::new(*self.memory.page_mut(frame));
+        let filled = self.filled.get(&frame).is_some_and(|&filled| filled < self.fault);
+        let foreign = filled && content.iter().any(|&byte| byte != 0);
+        self.found.insert(page, LatePage { frame, content, written: false, foreign, step });
+    }
+
+    /// Where the process has an address by now.
+    fn translate(&self, address: VirtAddr) -> Option<PhysAddr> {
+        let regs = self.recording.begin_regs();
+        let mode = PagingMode::from_regs(regs).ok()?;
+        let found = paging::translate(&self.memory, mode, regs.get(Reg::Cr3)?, address).ok()?;
+        Some(found.paddr)
+    }
+
+    /// What came after a call at this step was another process's: it has other pages there.
+    pub fn cut(&mut self, call: StepId) {
+        self.found.retain(|_, page| page.step <= call);
+    }
+
+    /// The pages, by address, and the steps that load what a device wrote.
+    pub fn finish(self) -> (FxHashMap<VirtAddr, LatePage>, FxHashSet<StepId>) {
+        (self.found, self.unexplained)
+    }
+}

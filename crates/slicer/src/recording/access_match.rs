@@ -1,0 +1,133 @@
+//! Finds for each memory operand of an instruction the recorded access that it made.
+//!
+//! QEMU records what its translated code accessed, not operands: several operands of one
+//! instruction may lie in one access, and one operand may have been made in pieces. Accesses are
+//! consumed in order, each once.
+
+use machine::{PAGE_SIZE, PhysAddr, VirtAddr};
+use trace::Access;
+
+/// A memory operand as the recording saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct MemRef {
+    /// Linear address.
+    pub vaddr: VirtAddr,
+    /// Physical address of the first byte.
+    pub paddr: PhysAddr,
+    /// The frame of the bytes on the next page, where the operand crosses into one.
+    second_frame: PhysAddr,
+    /// How many bytes it has.
+    pub size: u8,
+    /// Whether it went to a device.
+    pub io: bool,
+}
+
+impl MemRef {
+    fn new(access: &Access, offset: u64, vaddr: VirtAddr, size: u64) -> Self {
+        // The second page's frame is missing where nothing else touched it; the next frame is then
+        // assumed, which is right for memory the kernel maps linearly.
+        let second_frame = access.next_page.unwrap_or(access.paddr.page().add(PAGE_SIZE));
+        MemRef { vaddr, paddr: access.paddr.add(offset), second_frame, size: size as u8, io: access.io }
+    }
+
+    /// Physical address of its n-th byte.
+    #[must_use]
+    pub fn byte(&self, n: u64) -> PhysAddr {
+        let left = PAGE_SIZE - self.vaddr.offset();
+        if n < left { self.paddr.add(n) } else { self.second_frame.add(n - left) }
+    }
+
+    /// Physical addresses of all its bytes.
+    pub fn bytes(&self) -> impl Iterator<Item = PhysAddr> + '_ {
+        (0..u64::from(self.size)).map(|n| self.byte(n))
+    }
+}
+
+/// Which accesses of a step are taken.
+#[derive(Default)]
+pub(super) struct Matcher {
+    used: Vec<bool>,
+    /// Those before it are all taken.
+    cursor: usize,
+}
+
+impl Matcher {
+    /// A step with so many accesses begins.
+    pub fn restart(&mut self, accesses: usize) {
+        self.cursor = 0;
+        self.used.clear();
+        self.used.resize(accesses, false);
+    }
+
+    /// Whether some access was not taken yet.
+    pub fn has_left(&self) -> bool {
+        self.used.iter().any(|used| !used)
+    }
+
+    /// The accesses that were not taken.
+    pub fn left<'a>(&'a self, accesses: &'a [Access]) -> impl Iterator<Item = &'a Access> {
+        accesses.iter().zip(&self.used).filter(|(_, used)| !**used).map(|(access, _)| access)
+    }
+
+    /// Takes the access that covers `size` bytes at `vaddr`: where it went, and its value.
+    pub fn find(
+        &mut self,
+        accesses: &[Access],
+        store: bool,
+        vaddr: VirtAddr,
+        size: u64,
+    ) -> Option<(MemRef, u64)> {
+        while self.cursor < accesses.len() && self.used[self.cursor] {
+            self.cursor += 1;
+        }
+        let mask = if size == 8 { u64::MAX } else { (1 << (8 * size)) - 1 };
+        for at in self.cursor..accesses.len() {
+            let access = &accesses[at];
+            if self.used[at] || access.store != store {
+                continue;
+            }
+            let offset = vaddr.0.wrapping_sub(access.vaddr.0);
+            let length = u64::from(access.size);
+            if offset < length && offset + size <= length {
+                if offset + size == length {
+                    self.used[at] = true;
+                }
+                let value = (access.value >> (8 * offset)) as u64 & mask;
+                return Some((MemRef::new(access, offset, vaddr, size), value));
+            }
+            if offset == 0 && length < size {
+                return self.gather(accesses, at, vaddr, size);
+            }
+        }
+        None
+    }
+
+    /// Puts an operand together from several smaller accesses in a row.
+    fn gather(
+        &mut self,
+        accesses: &[Access],
+        first: usize,
+        vaddr: VirtAddr,
+        size: u64,
+    ) -> Option<(MemRef, u64)> {
+        let store = accesses[first].store;
+        let (mut value, mut have, mut at) = (0u64, 0u64, first);
+        let mut mem = MemRef::new(&accesses[first], 0, vaddr, size);
+        while have < size {
+            let access = accesses.get(at)?;
+            if access.store == store && !self.used[at] {
+                if access.vaddr != vaddr.add(have) || have + u64::from(access.size) > size {
+                    return None;
+                }
+                value |= (access.value as u64) << (8 * have);
+                if access.vaddr.page() != vaddr.page() {
+                    mem.second_frame = access.paddr.page();
+                }
+                have += u64::from(access.size);
+                self.used[at] = true;
+            }
+            at += 1;
+        }
+        Some((mem, value))
+    }
+}

@@ -1,0 +1,66 @@
+//! A recording's start snapshot as guest memory.
+
+use std::ops::Range;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use machine::{GuestMemory, MemoryError, PAGE_SIZE, Page, PhysAddr};
+use rustc_hash::FxHashMap;
+use trace::{Trace, TraceError};
+
+use crate::error::Error;
+
+/// A start snapshot as guest memory; pages are decompressed when first read.
+///
+/// A page whose compressed bytes are damaged reads as absent; [`SnapshotMemory::intact`] says
+/// afterwards whether there was one.
+pub struct SnapshotMemory<'t> {
+    snapshot: &'t trace::Snapshot,
+    ranges: Vec<Range<PhysAddr>>,
+    pages: FxHashMap<PhysAddr, OnceLock<Option<Box<Page>>>>,
+    damage: Mutex<Option<TraceError>>,
+}
+
+impl<'t> SnapshotMemory<'t> {
+    /// The snapshot of a trace.
+    #[must_use]
+    pub fn new(trace: &'t Trace) -> Self {
+        let ram = &trace.header().ram_ranges;
+        let ranges: Vec<Range<PhysAddr>> =
+            ram.iter().map(|range| range.start..range.start.add(range.size)).collect();
+        let addresses =
+            ranges.iter().flat_map(|range| (range.start.0..range.end.0).step_by(PAGE_SIZE as usize));
+        let pages = addresses.map(|addr| (PhysAddr(addr), OnceLock::new())).collect();
+        Self { snapshot: trace.snapshot(), ranges, pages, damage: Mutex::new(None) }
+    }
+
+    /// Whether every page that was read could be.
+    ///
+    /// # Errors
+    /// [`Error::Trace`] with the first that could not; it is reported once.
+    pub fn intact(&self) -> Result<(), Error> {
+        let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner).take();
+        damage.map_or(Ok(()), |error| Err(Error::Trace(error)))
+    }
+
+    fn load(&self, page: PhysAddr) -> Option<Box<Page>> {
+        match self.snapshot.page(page) {
+            Ok(bytes) => bytes.map(Box::new),
+            Err(error) => {
+                self.damage.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                None
+            }
+        }
+    }
+}
+
+impl GuestMemory for SnapshotMemory<'_> {
+    fn page(&self, addr: PhysAddr) -> Result<&Page, MemoryError> {
+        let page = addr.page();
+        let cell = self.pages.get(&page).ok_or(MemoryError::Hole(addr))?;
+        cell.get_or_init(|| self.load(page)).as_deref().ok_or(MemoryError::Absent(addr))
+    }
+
+    fn ranges(&self) -> Vec<Range<PhysAddr>> {
+        self.ranges.clone()
+    }
+}

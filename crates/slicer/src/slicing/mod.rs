@@ -1,0 +1,52 @@
+//! The closed backward slice, and what its unseen sides lead to.
+//!
+//! [`search`] finds the slice by a search over the dependence graph, [`guards`] the one-sided
+//! branches that it must watch, [`completion`] the paths that nobody executed and that are as good
+//! as executed ones. They take turns until nothing new joins. How a slice is written down is for
+//! emission.
+
+pub mod completion;
+pub mod guards;
+pub mod search;
+pub mod slice;
+
+pub use slice::Slice;
+
+use crate::analysis::cfg::Program;
+use crate::context::Contexts;
+use crate::dependence::Graph;
+use crate::vocabulary::{CodeSource, CodeTable, Policy, Table};
+
+/// How often a slice is made anew with what its unseen sides lead to. What is left after that stays
+/// unexplored, which a run reports.
+const MAX_ROUNDS: usize = 8;
+
+/// The slice under a policy. Paths that it is completed by are added to graph and code table.
+#[must_use]
+pub fn slice(
+    graph: &mut Graph,
+    code: &mut CodeTable,
+    contexts: &Contexts,
+    source: &dyn CodeSource,
+    policy: Policy,
+) -> Slice {
+    let cfgs = graph.contexts.ids().map(|_| None).collect();
+    let unseen = (policy != Policy::Assume).then_some(source);
+    let mut slice = search::search(&Program { graph, code, contexts, source: unseen }, policy, cfgs);
+    if policy != Policy::Guard {
+        return slice;
+    }
+    // What is added may bring branches of its own into the slice.
+    for _ in 0..MAX_ROUNDS {
+        let changed = completion::complete(graph, code, contexts, source, &slice);
+        if changed.is_empty() {
+            break;
+        }
+        let mut cfgs: Table<_, _> = slice.cfgs;
+        for context in changed {
+            cfgs[context] = None;
+        }
+        slice = search::search(&Program { graph, code, contexts, source: unseen }, policy, cfgs);
+    }
+    slice
+}

@@ -1,0 +1,146 @@
+//! The closed backward slice: a search over the dependence graph.
+//!
+//! An operation in the slice brings in what it uses (as recordings saw it, and on every path:
+//! [`reaching`](crate::analysis::reaching)), the branches it is control dependent on in its
+//! context, and the calls and tail jumps that enter the context:
+//!
+//! ```text
+//! slice = least set with: criteria, the end's site,
+//!         definers(o), controls(site(o)), call_sites(context(o))   for each o in it
+//!         guards of it, under Policy::Guard
+//! ```
+//!
+//! The set only grows and is bounded by the operations, so the search ends; without guards its cost
+//! is linear in the edges.
+
+use ir::{Arg, Class, Kind};
+
+use super::guards::Guards;
+use super::slice::Slice;
+use crate::analysis::cfg::{Cfg, Program};
+use crate::analysis::reaching::Reaching;
+use crate::dependence::graph::Adjacency;
+use crate::vocabulary::{ContextId, IdSet, OpId, Policy, SiteId, Table};
+
+struct Search<'s> {
+    program: &'s Program<'s>,
+    policy: Policy,
+    adjacency: Adjacency,
+    reaching: Reaching<'s>,
+    slice: Slice,
+    work: Vec<OpId>,
+}
+
+/// Slices the graph backward from its criteria and its end mark. `cfgs` are graphs of contexts that
+/// are known already.
+#[must_use]
+pub fn search(program: &Program<'_>, policy: Policy, cfgs: Table<ContextId, Option<Cfg>>) -> Slice {
+    let graph = program.graph;
+    let mut search = Search {
+        program,
+        policy,
+        adjacency: graph.adjacency(),
+        reaching: Reaching::new(graph, program.code),
+        slice: Slice {
+            ops: IdSet::new(graph.op_site.len()),
+            sites: IdSet::new(graph.sites.len()),
+            contexts: IdSet::new(graph.contexts.len()),
+            cfgs,
+        },
+        work: Vec::new(),
+    };
+    let criteria = graph.criteria.iter().chain(&graph.unexecuted_stores);
+    criteria.for_each(|&op| search.add(op));
+    if let Some(end) = graph.end {
+        search.enter_site(end.site);
+    }
+    let mut guards = (policy == Policy::Guard).then(|| Guards::new(program));
+    loop {
+        search.run();
+        let sites = guards.as_mut().map_or_else(Vec::new, |guards| guards.sites(program, &search.slice));
+        let mut any = false;
+        for site in sites {
+            any |= search.add_decisions(site);
+        }
+        if !any {
+            return search.slice;
+        }
+    }
+}
+
+impl Search<'_> {
+    fn add(&mut self, op: OpId) {
+        if self.slice.ops.insert(op) {
+            self.work.push(op);
+        }
+    }
+
+    /// Follows everything that was added.
+    fn run(&mut self) {
+        let mut found = Vec::new();
+        loop {
+            while let Some(op) = self.work.pop() {
+                found.extend_from_slice(self.adjacency.of(op));
+                if self.policy != Policy::Assume {
+                    self.reaching.uses(op, &mut found);
+                }
+                found.drain(..).for_each(|op| self.add(op));
+                self.enter_site(self.program.graph.op_site[op]);
+            }
+            if !self.reaching.follow(&mut found) {
+                return;
+            }
+            found.drain(..).for_each(|op| self.add(op));
+        }
+    }
+
+    /// A site joins: its controlling branches and the ways into its context.
+    fn enter_site(&mut self, site: SiteId) {
+        if !self.slice.sites.insert(site) {
+            return;
+        }
+        let context = self.program.graph.sites[site].context;
+        self.enter_context(context);
+        let cfg = self.slice.cfgs[context].as_ref();
+        let controls = cfg.and_then(|cfg| cfg.controls.get(&site).cloned());
+        for branch in controls.unwrap_or_default() {
+            self.add_decisions(branch);
+        }
+    }
+
+    fn enter_context(&mut self, context: ContextId) {
+        if !self.slice.contexts.insert(context) {
+            return;
+        }
+        let program = self.program;
+        self.slice.cfgs[context].get_or_insert_with(|| Cfg::build(program, context));
+        for &op in &program.graph.contexts[context].call_sites {
+            self.add(op);
+        }
+        if self.policy == Policy::Whole {
+            for &site in &program.graph.contexts[context].sites {
+                self.add_decisions(site);
+            }
+        }
+    }
+
+    /// Adds the operations by which a site decides where to go. Returns whether there were new
+    /// ones.
+    fn add_decisions(&mut self, site: SiteId) -> bool {
+        let info = self.program.graph.sites[site];
+        let Some(code) = self.program.graph.code(self.program.code, site) else { return false };
+        let mut added = false;
+        for (at, op) in code.insn.ops.iter().enumerate() {
+            let decides = match op.kind {
+                Kind::BranchIf => true,
+                Kind::Call => false,
+                _ => op.class() == Class::Control && matches!(op.args[0], Arg::Var(_)),
+            };
+            if decides && !self.slice.ops.contains(info.op(at)) {
+                self.add(info.op(at));
+                added = true;
+            }
+        }
+        added
+    }
+}

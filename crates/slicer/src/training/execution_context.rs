@@ -1,0 +1,195 @@
+//! The execution context: by which per-CPU cells code finds out in whose context it runs, and what
+//! they hold on an idle processor.
+//!
+//! All of them are cells of per-CPU memory that the recorded code read before it wrote them. There
+//! are two kinds. *Pointers*: cells that hold the same address in the kernel's image at every halt
+//! of an idle processor, and another one in the recording (the running task, its stack). *Nesting
+//! counters*: many different instructions add a constant to them and take it off again, so that
+//! they end as they began (how often preemption is off); code that runs for a process begins with
+//! them as the recording did. A program that overrides them runs as an idle processor does. Nothing
+//! about an operating system is typed in.
+
+use ir::program::ViewCell;
+use machine::{Reg, VirtAddr};
+use rustc_hash::{FxHashMap, FxHashSet};
+use trace::{Access, InsnId};
+
+use crate::filter::Retained;
+use crate::recording::Recording;
+use crate::recording::replay::{Blind, Replay};
+
+/// How far above a segment base per-CPU memory is looked for.
+const REACH: u64 = 256 << 10;
+/// Different instructions that must change a cell before it counts as a nesting counter.
+const MIN_SITES: usize = 12;
+/// Bytes of a nesting counter.
+const COUNTER_SIZE: u8 = 4;
+
+/// A cell that is changed in place.
+struct Counter {
+    first: u64,
+    last: u64,
+    /// The instructions that changed it.
+    insns: FxHashSet<InsnId>,
+}
+
+/// Where per-CPU memory lies while the kernel works.
+struct Area {
+    /// As [`ViewCell::base`].
+    base: u16,
+    start: VirtAddr,
+}
+
+/// Per-CPU areas by the segment base that the idle processor's cells are found by.
+///
+/// In 64-bit systems the kernel's base waits at the begin mark to be swapped in. Others load a
+/// segment on the way into the kernel: it is the one by which the recorded code first reads one of
+/// the idle processor's cells.
+fn areas(recording: &Recording) -> Vec<(Reg, Area)> {
+    let idle = &recording.trace.header().idle;
+    let mut regs: Vec<Reg> = idle.iter().map(|cell| cell.base).collect();
+    regs.dedup();
+    if recording.is_long() {
+        let start =
+            |reg| recording.begin_regs().get(if reg == Reg::GsBase { Reg::KernelGsBase } else { reg });
+        return regs
+            .into_iter()
+            .filter_map(|reg| Some((reg, Area { base: reg as u16, start: VirtAddr(start(reg)?) })))
+            .collect();
+    }
+    let mut found: Vec<(Reg, Area)> = Vec::new();
+    let mut replay = Replay::new(recording);
+    for step in recording.steps.ids() {
+        if found.len() == regs.len() {
+            break;
+        }
+        replay.step(step, &mut Blind);
+        if replay.regs[Reg::Cs] & 3 != 0 {
+            continue;
+        }
+        for &reg in &regs {
+            let selector = replay.regs[if reg == Reg::FsBase { Reg::Fs } else { Reg::Gs }];
+            let start = VirtAddr(replay.regs[reg]);
+            let named = |address: VirtAddr| {
+                let offset = address.0.wrapping_sub(start.0) as u32;
+                idle.binary_search_by_key(&(reg, offset), |cell| (cell.base, cell.offset)).is_ok()
+            };
+            // A null selector or one of a local table is not the kernel's.
+            let global = selector & 4 == 0 && selector >> 3 != 0;
+            if global
+                && !found.iter().any(|it| it.0 == reg)
+                && recording.accesses_of(step).iter().any(|it| !it.store && named(it.vaddr))
+            {
+                let base = ViewCell::DESCRIPTOR | (selector as u16 >> 3);
+                found.push((reg, Area { base, start }));
+            }
+        }
+    }
+    found.sort_by_key(|it| it.1.base);
+    found
+}
+
+/// What is looked for in a recording's accesses.
+struct Search {
+    /// Bytes of a word of the system.
+    width: u8,
+    /// Addresses wrap at this mask.
+    mask: u64,
+    /// Where per-CPU memory begins, and how many bytes of it are looked at.
+    first: VirtAddr,
+    reach: u64,
+    /// The idle processor's pointers by address.
+    pointers: FxHashMap<VirtAddr, ViewCell>,
+    /// Addresses that were accessed.
+    seen: FxHashSet<VirtAddr>,
+    /// Cells by address; `None` for what is no counter.
+    counters: FxHashMap<VirtAddr, Option<Counter>>,
+    found: Vec<ViewCell>,
+}
+
+impl Search {
+    /// An access to per-CPU memory; `before` is the one before it in its instruction.
+    fn access(&mut self, insn: InsnId, before: Option<&Access>, access: &Access) {
+        let address = access.vaddr;
+        let new = self.seen.insert(address);
+        if new
+            && !access.store
+            && access.size == self.width
+            && let Some(cell) = self.pointers.get(&address)
+            && cell.value != access.value as u64
+        {
+            self.found.push(*cell);
+        }
+        let counts = access.size == COUNTER_SIZE;
+        let in_place = access.store && counts && before.is_some_and(|it| it.vaddr == address);
+        if counts && new && !access.store {
+            let value = access.value as u64;
+            let counter = Counter { first: value, last: value, insns: FxHashSet::default() };
+            self.counters.insert(address, Some(counter));
+        } else if in_place && let Some(Some(counter)) = self.counters.get_mut(&address) {
+            counter.last = access.value as u64;
+            counter.insns.insert(insn);
+        } else if access.store || !counts {
+            self.counters.insert(address, None);
+        }
+    }
+}
+
+/// The cells of a recording, by base and offset. `in_kernel` tells addresses in the kernel's image.
+#[must_use]
+pub fn cells(
+    recording: &Recording,
+    retained: &Retained,
+    in_kernel: &dyn Fn(VirtAddr) -> bool,
+) -> Vec<ViewCell> {
+    let idle = &recording.trace.header().idle;
+    let long = recording.is_long();
+    let (width, mask) = if long { (8, u64::MAX) } else { (4, u64::from(u32::MAX)) };
+    let areas = areas(recording);
+    let mut pointers: FxHashMap<VirtAddr, ViewCell> = FxHashMap::default();
+    // Another boot has what was allocated elsewhere.
+    for cell in idle.iter().filter(|cell| in_kernel(VirtAddr(cell.value))) {
+        if let Some((_, area)) = areas.iter().find(|it| it.0 == cell.base) {
+            let found = ViewCell { base: area.base, offset: cell.offset, size: width, value: cell.value };
+            pointers.insert(VirtAddr(area.start.add(cell.offset.into()).0 & mask), found);
+        }
+    }
+    let Some((reg, area)) = areas.first() else { return Vec::new() };
+    // Where the base is only a number to add, the area is where its cells are.
+    let offsets = || idle.iter().filter(|cell| cell.base == *reg).map(|cell| cell.offset & !0xfff);
+    let (from, reach) = match (offsets().min(), offsets().max()) {
+        (Some(from), Some(to)) if !long => (u64::from(from), u64::from(to - from) + 0x1000),
+        _ => (0, REACH),
+    };
+    let mut search = Search {
+        width,
+        mask,
+        first: VirtAddr(area.start.add(from).0 & mask),
+        reach,
+        pointers,
+        seen: FxHashSet::default(),
+        counters: FxHashMap::default(),
+        found: Vec::new(),
+    };
+    for &step in retained.steps.values() {
+        let accesses = recording.accesses_of(step);
+        for (at, access) in accesses.iter().enumerate() {
+            if access.vaddr.0.wrapping_sub(search.first.0) & search.mask < search.reach {
+                let before = at.checked_sub(1).map(|at| &accesses[at]);
+                search.access(recording.steps[step].insn, before, access);
+            }
+        }
+    }
+    let mut found = search.found;
+    for (address, counter) in search.counters {
+        if let Some(counter) = counter
+            && counter.first == counter.last
+            && counter.insns.len() >= MIN_SITES
+        {
+            let offset = address.0.wrapping_sub(area.start.0) as u32;
+            found.push(ViewCell { base: area.base, offset, size: COUNTER_SIZE, value: counter.first });
+        }
+    }
+    found.sort_unstable();
+    found
+}

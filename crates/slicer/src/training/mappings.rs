@@ -1,0 +1,177 @@
+//! The training system's page tables at the begin mark, and what they map.
+//!
+//! With page-table isolation a process's own tables lack the kernel, so there are two roots: the
+//! process's and the kernel's.
+
+use std::ops::ControlFlow;
+
+use machine::paging::{self, DEFAULT_WALK_LIMIT, Mapping, PagingMode};
+use machine::{GuestMemory, PAGE_SIZE, Page, PhysAddr, Reg, RegFile, VirtAddr};
+
+use crate::error::Error;
+use crate::recording::Recording;
+use crate::recording::snapshot::SnapshotMemory;
+
+/// A larger executable mapping is no code but all memory.
+pub const MAX_CODE_MAPPING: u64 = 64 << 20;
+
+/// How far from its code a kernel's image may reach.
+const IMAGE_REACH: u64 = 1 << 30;
+
+/// A mapping for the supervisor.
+pub struct SupervisorMapping {
+    /// Its first physical address.
+    pub frame: PhysAddr,
+    /// How many bytes it has.
+    pub size: u64,
+    /// Its first linear address.
+    pub vaddr: VirtAddr,
+}
+
+/// Page tables and memory at the begin mark.
+pub struct Mappings<'t> {
+    /// Physical memory.
+    pub memory: SnapshotMemory<'t>,
+    /// The registers at the begin mark.
+    pub begin_regs: &'t RegFile,
+    /// How addresses are translated.
+    pub mode: PagingMode,
+    /// The page tables of the process: CR3 while it runs.
+    pub user_root: u64,
+    /// The page tables that map the kernel: CR3 while it does.
+    pub kernel_root: u64,
+    /// What is mapped for the supervisor only.
+    pub supervisor: Vec<SupervisorMapping>,
+    /// The highest bit of the process's addresses.
+    user_half: u64,
+    /// An address in the kernel's code; the last address of all if no recorded step was there.
+    kernel_code: VirtAddr,
+}
+
+impl<'t> Mappings<'t> {
+    /// Reads the page tables of a recording's start snapshot.
+    ///
+    /// # Errors
+    /// [`Error::Paging`] when the registers do not tell how addresses are translated.
+    pub fn new(recording: &'t Recording) -> Result<Self, Error> {
+        let memory = SnapshotMemory::new(&recording.trace);
+        let begin_regs = recording.begin_regs();
+        let mode = PagingMode::from_regs(begin_regs).map_err(|error| Error::Paging(error.to_string()))?;
+        let user_root = begin_regs.get_or_zero(Reg::Cr3);
+        let begin = recording.steps.ids().next().map_or(VirtAddr(0), |step| recording.pc(step));
+        let mut pcs = recording.steps.ids().map(|step| recording.pc(step));
+        let entry = pcs.find(|&pc| half(mode, pc) != half(mode, begin));
+        // The process's own tables may lack the kernel: then its other tables are loaded at the
+        // entry.
+        let maps = |root: u64| {
+            entry.is_none_or(|pc| paging::translate(&memory, mode, root, pc).is_ok_and(|found| !found.user))
+        };
+        let roots = recording.all_regs().iter().filter(|(reg, _)| *reg == Reg::Cr3).map(|&(_, root)| root);
+        let kernel_root = std::iter::once(user_root).chain(roots).find(|&root| maps(root));
+        let mut mappings = Self {
+            memory,
+            begin_regs,
+            mode,
+            user_root,
+            kernel_root: kernel_root.unwrap_or(user_root),
+            supervisor: Vec::new(),
+            user_half: half(mode, begin),
+            kernel_code: entry.unwrap_or(VirtAddr(u64::MAX)),
+        };
+        let mut supervisor = Vec::new();
+        mappings.walk(mappings.kernel_root, &mut |mapping| {
+            if !mapping.user {
+                let (frame, size, vaddr) = (mapping.paddr, mapping.size, mapping.vaddr);
+                supervisor.push(SupervisorMapping { frame, size, vaddr });
+            }
+        });
+        mappings.supervisor = supervisor;
+        Ok(mappings)
+    }
+
+    /// Visits everything that the page tables at a root map.
+    pub fn walk(&self, root: u64, visit: &mut dyn FnMut(&Mapping)) {
+        let all = VirtAddr(0)..=VirtAddr(u64::MAX);
+        paging::walk(&self.memory, self.mode, root, all, DEFAULT_WALK_LIMIT, &mut |mapping| {
+            visit(mapping);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// Visits what the kernel may execute.
+    pub fn walk_code(&self, visit: &mut dyn FnMut(&Mapping)) {
+        self.walk(self.kernel_root, &mut |mapping| {
+            if !mapping.user && mapping.executable && mapping.size <= MAX_CODE_MAPPING {
+                visit(mapping);
+            }
+        });
+    }
+
+    /// The pages that are executable for the supervisor and not all zero, ascending.
+    #[must_use]
+    pub fn code_pages(&self) -> Vec<(VirtAddr, Page)> {
+        let mut pages = Vec::new();
+        self.walk_code(&mut |mapping| {
+            for at in (0..mapping.size).step_by(PAGE_SIZE as usize) {
+                if let Ok(page) = self.memory.page(mapping.paddr.add(at))
+                    && *page != [0; PAGE_SIZE as usize]
+                {
+                    pages.push((mapping.vaddr.add(at), *page));
+                }
+            }
+        });
+        pages
+    }
+
+    /// Whether an address is in the half of the address space in which the process's code lies.
+    #[must_use]
+    pub fn is_in_user_half(&self, address: VirtAddr) -> bool {
+        half(self.mode, address) == self.user_half
+    }
+
+    /// The kernel's lowest page in the upper half, if the process is in the lower one; 0 if there
+    /// is none.
+    #[must_use]
+    pub fn system_start(&self) -> VirtAddr {
+        if self.user_half == 1 {
+            return VirtAddr(0);
+        }
+        let upper = self.supervisor.iter().map(|it| it.vaddr).filter(|&at| half(self.mode, at) == 1);
+        upper.min().unwrap_or(VirtAddr(0))
+    }
+
+    /// The mode of the kernel's code.
+    #[must_use]
+    pub fn lift_mode(&self) -> lift::Mode {
+        if linear_bits(self.mode) == 64 { lift::Mode::Bits64 } else { lift::Mode::Bits32 }
+    }
+
+    /// Bytes at a linear address of the kernel, each where it is mapped.
+    #[must_use]
+    pub fn read_mapped(&self, address: VirtAddr, count: usize) -> Vec<Option<u8>> {
+        paging::read_mapped(&self.memory, self.mode, self.kernel_root, address, count)
+    }
+
+    /// How far an address is from the kernel's code, in bytes.
+    #[must_use]
+    pub const fn distance_to_code(&self, address: VirtAddr) -> u64 {
+        address.0.abs_diff(self.kernel_code.0)
+    }
+
+    /// Whether an address lies where the kernel's image may be. In 32-bit systems much else is
+    /// there.
+    #[must_use]
+    pub const fn is_near_code(&self, address: VirtAddr) -> bool {
+        self.distance_to_code(address) < IMAGE_REACH
+    }
+}
+
+/// The highest bit of a linear address.
+fn half(mode: PagingMode, address: VirtAddr) -> u64 {
+    address.0 >> (linear_bits(mode) - 1) & 1
+}
+
+/// Bits of a linear address.
+fn linear_bits(mode: PagingMode) -> u32 {
+    if mode.linear_bits() > 32 { 64 } else { 32 }
+}

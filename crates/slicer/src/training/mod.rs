@@ -1,0 +1,21 @@
+//! The training system: its memory and code at the begin mark, and what a program has to know of it
+//! beyond the slice.
+//!
+//! [`start`] is where programs begin. [`mappings`] and [`address_space`] are the system's memory at
+//! the begin mark, [`shared_page`] what of it processes see, [`process_pages`] what a program holds
+//! of the process. [`relocation`] learns what moves from boot to boot, [`clock`] where the kernel
+//! keeps the last time stamp, [`execution_context`] by which cells code finds out in whose context
+//! it runs, and [`signature`] by which words per-CPU memory is recognised. None of them slices.
+
+pub mod address_space;
+pub mod clock;
+pub mod execution_context;
+pub mod fixups;
+pub mod images;
+pub mod mappings;
+pub mod process_pages;
+pub mod process_word;
+pub mod relocation;
+pub mod shared_page;
+pub mod signature;
+pub mod start;

@@ -1,0 +1,312 @@
+//! What is another in another boot: images and their slides, fixups, relocated constants.
+//!
+//! Learned by comparing the code of two boots, byte by byte ([`fixups`](super::fixups)) and, for
+//! the instructions of a slice, constant by constant. Nothing is known of relocation tables, nor of
+//! where a system puts what. With one boot only there are images, but nothing is known to move.
+
+use std::collections::BTreeMap;
+
+use ir::place::{Change, Field, Image, Moved, Placement};
+use ir::program::Anchor;
+use ir::{Arg, Class};
+use machine::VirtAddr;
+use rustc_hash::FxHashMap;
+
+use super::address_space::AddressSpace;
+use super::fixups::{Deltas, compare};
+use super::images::{NEAR, Stretch, gates, kernel_image, names, stretches};
+use super::mappings::Mappings;
+use super::signature::signature;
+use crate::error::Error;
+use crate::vocabulary::Code;
+
+/// What an image's code may have otherwise in the other boot and still be the same: half of it, for
+/// every address in a small module differs.
+const SAME: usize = 2;
+
+/// What was learned of the training system's code.
+pub struct Relocations {
+    /// For companion file and programs; without constants.
+    pub placement: Placement,
+    /// By what per-CPU memory is recognised.
+    pub signature: Vec<Anchor>,
+    /// For each image how far away the other boot has it.
+    slides: Vec<Option<u64>>,
+    /// The other boot's code, by this boot's address.
+    other: BTreeMap<VirtAddr, Vec<u8>>,
+}
+
+/// An operand of an instruction that is another constant in another boot.
+pub struct RelocatedOperand {
+    /// Index of the operation in its instruction.
+    pub op: usize,
+    /// Index of the operand.
+    pub arg: usize,
+    /// What the constant is.
+    pub constant: Moved,
+}
+
+impl Relocations {
+    /// What one boot tells.
+    #[must_use]
+    pub fn single(mappings: &Mappings<'_>) -> Self {
+        let gates = gates(mappings);
+        let stretches = stretches(mappings);
+        let kernel = kernel_image(&gates, &stretches);
+        let modules = stretches.iter().map(Stretch::image).filter(|it| !kernel.holds(it.start));
+        let known = kernel.start < kernel.end;
+        let images = if known { std::iter::once(kernel).chain(modules).collect() } else { Vec::new() };
+        let placement = Placement { images, gates, ..Placement::default() };
+        Self { placement, signature: signature(mappings), slides: Vec::new(), other: BTreeMap::new() }
+    }
+
+    /// What two boots tell.
+    ///
+    /// # Errors
+    /// [`Error::Bases`] when they are not two bases of one kernel.
+    pub fn learn(mappings: &Mappings<'_>, other: &Mappings<'_>) -> Result<Self, Error> {
+        let mut this = Self::single(mappings);
+        let slide = machine::slides(&this.placement.gates, &gates(other)).first().copied();
+        let slide = slide.ok_or(Error::Bases("no interrupt gate of both leads anywhere".into()))?;
+        if slide == 0 {
+            return Err(Error::Bases(
+                "both have the kernel at the same address; boot the other one anew, with randomisation"
+                    .into(),
+            ));
+        }
+        let mine = stretches(mappings);
+        this.find_images(&mine, other, slide)?;
+        this.find_fixups(&mine, other, mappings.lift_mode());
+        // Which of two images that moved alike a constant belongs to, nobody can tell.
+        for (image, slide) in this.placement.images.iter_mut().zip(&this.slides) {
+            image.movable =
+                slide.is_some() && this.slides.iter().filter(|other| *other == slide).count() == 1;
+        }
+        let theirs = signature(other);
+        this.signature.retain(|anchor| theirs.binary_search(anchor).is_ok());
+        this.widen();
+        Ok(this)
+    }
+
+    /// Finds how far away the other boot has each image; `slide` is that of its interrupt handlers.
+    fn find_images(&mut self, mine: &[Stretch], other: &Mappings<'_>, slide: u64) -> Result<(), Error> {
+        let theirs = stretches(other);
+        for (at, image) in self.placement.images.iter().enumerate() {
+            let parts: Vec<&Stretch> = mine.iter().filter(|it| image.holds(it.start.0)).collect();
+            let mut candidates = vec![slide];
+            // The kernel is where its handlers are.
+            if at > 0 {
+                candidates.extend(theirs.iter().map(|it| it.start.0.wrapping_sub(image.start)));
+            }
+            let found = likest(&parts, other, &candidates);
+            self.slides.push(found);
+        }
+        if self.slides.first().copied().flatten() != Some(slide) {
+            return Err(Error::Bases("their kernels have different code".into()));
+        }
+        Ok(())
+    }
+
+    /// Compares the code of all images that were found in the other boot.
+    fn find_fixups(&mut self, mine: &[Stretch], other: &Mappings<'_>, mode: lift::Mode) {
+        let deltas = Deltas::new(&self.placement.images, &self.slides);
+        let fields = &mut self.placement.fields;
+        for stretch in mine {
+            let start = stretch.start;
+            let Some(image) = self.placement.images.iter().position(|image| image.holds(start.0)) else {
+                continue;
+            };
+            let Some(slide) = self.slides[image] else { continue };
+            let theirs = other.read_mapped(start.add(slide), stretch.bytes.len());
+            fields.extend(compare(stretch, &theirs, image, &deltas, mode));
+            self.other.insert(start, theirs.into_iter().map(Option::unwrap_or_default).collect());
+        }
+        fields.sort_unstable_by_key(|field| field.addr);
+        fields.dedup_by_key(|field| field.addr);
+    }
+
+    /// Whether an address lies in the kernel's image, data and all, so that it means the same in
+    /// every boot.
+    #[must_use]
+    pub fn in_kernel(&self, space: &AddressSpace<'_>, addr: VirtAddr) -> bool {
+        match self.placement.images.first() {
+            // Two boots told how far it reaches.
+            Some(kernel) if kernel.movable => kernel.holds(addr.0),
+            _ if space.mappings.mode.linear_bits() > 32 => space.mappings.is_near_code(addr),
+            _ => space.is_named(addr),
+        }
+    }
+
+    /// Widens the kernel's image from its code to all that its code names and that moves with it:
+    /// its data.
+    fn widen(&mut self) {
+        let Some(&kernel) = self.placement.images.first() else { return };
+        let (mut start, mut end) = (kernel.start, kernel.end);
+        for field in &self.placement.fields {
+            let names = Change::Moves { plus: Some(0), minus: None };
+            if field.change != names || !kernel.holds(field.addr) {
+                continue;
+            }
+            let Some(address) = self.named_by(field, &kernel) else { continue };
+            // What is far away, or belongs to a module, is something else that happens to move
+            // alike.
+            let others =
+                self.placement.images[1..].iter().any(|image| address <= image.end && image.start <= address);
+            if !others && address.abs_diff(kernel.start) < NEAR {
+                start = start.min(VirtAddr(address).page().0);
+                end = end.max((address | (machine::PAGE_SIZE - 1)).saturating_add(1));
+            }
+        }
+        self.placement.images[0] = Image { start, end, ..kernel };
+    }
+
+    /// The address that a field of the kernel's code names, in this boot.
+    fn named_by(&self, field: &Field, kernel: &Image) -> Option<u64> {
+        let (&from, code) = self.other.range(..=VirtAddr(field.addr)).next_back()?;
+        let bytes = code.get((field.addr - from.0) as usize..)?.get(..usize::from(field.size))?;
+        let mut value = [0; 8];
+        value[..bytes.len()].copy_from_slice(bytes);
+        let value = u64::from_le_bytes(value);
+        // A 32-bit field of 64-bit code is sign-extended.
+        let extended = field.size == 4 && kernel.start >> 32 != 0;
+        let value = if extended { value as u32 as i32 as i64 as u64 } else { value };
+        Some(value.wrapping_sub(self.slides[0].unwrap_or(0)))
+    }
+
+    /// Which constants of an instruction are others in another boot.
+    #[must_use]
+    pub fn constants(&self, code: &Code) -> Vec<RelocatedOperand> {
+        let pc = code.pc();
+        let Some(slide) = self.placement.image(pc.0).and_then(|image| *self.slides.get(image)?) else {
+            return Vec::new();
+        };
+        let other = self.other_insn(code, slide);
+        let mut found = Vec::new();
+        for (op, it) in code.insn.ops.iter().enumerate().filter(|(_, it)| it.class() != Class::Control) {
+            for (arg, operand) in it.args().iter().enumerate() {
+                let Arg::Const(value) = *operand else { continue };
+                let theirs = other.as_ref().map(|other| other.ops[op].args[arg]);
+                let Some(delta) = self.delta(value, theirs).filter(|&delta| delta != 0) else { continue };
+                let constant = match self.image_of(value, delta) {
+                    Some(image) => Moved::Address { value, image: image as u16 },
+                    None => {
+                        let len = code.bytes.len() as u8;
+                        Moved::Patched { value, pc: pc.0, len, op: op as u16, arg: arg as u8 }
+                    }
+                };
+                found.push(RelocatedOperand { op, arg, constant });
+            }
+        }
+        found
+    }
+
+    /// The same instruction in the other boot, if it is one there too.
+    fn other_insn(&self, code: &Code, slide: u64) -> Option<lift::Insn> {
+        let (start, bytes) = self.other.range(..=code.pc()).next_back()?;
+        let at = (code.pc().0 - start.0) as usize;
+        let theirs = bytes.get(at..at + code.bytes.len())?;
+        let other = lift::lift(code.mode, code.pc().add(slide).0, theirs).ok()?;
+        lift::same_form(&other, &code.insn).then_some(other)
+    }
+
+    /// By how much the other boot's constant (`theirs`, if it has the same instruction) differs.
+    fn delta(&self, value: u64, theirs: Option<Arg>) -> Option<u64> {
+        match theirs {
+            Some(Arg::Const(theirs)) => Some(theirs.wrapping_sub(value)),
+            // The other boot has patched other code here: what lies in an image moves with it.
+            _ => self.placement.image(value).and_then(|image| *self.slides.get(image)?),
+        }
+    }
+
+    /// The image that a constant moves with that differs by `delta`.
+    fn image_of(&self, value: u64, delta: u64) -> Option<usize> {
+        let mask = if value >> 32 == 0 { 0xffff_ffff } else { u64::MAX };
+        let moves = |image: usize| {
+            self.slides.get(image).copied().flatten().is_some_and(|it| it & mask == delta & mask)
+        };
+        let holder = self.placement.image(value).filter(|&image| moves(image));
+        let named = |&image: &usize| moves(image) && names(&self.placement.images[image], value);
+        holder.or_else(|| (0..self.slides.len()).find(named))
+    }
+
+    /// What a program needs of all this: its own code's fixups, and the images that it names.
+    /// `ranges` are its code, `constants` those that its operands name by number.
+    #[must_use]
+    pub fn of_program(&self, ranges: &[(u64, u64)], constants: Vec<Moved>) -> Placement {
+        let in_range = |&(start, end): &(u64, u64)| self.placement.fields_in(start, end).iter().copied();
+        let mut fields: Vec<Field> = ranges.iter().flat_map(in_range).collect();
+        fields.sort_unstable_by_key(|field| field.addr);
+        fields.dedup();
+        let numbers = self.number_images(ranges, &fields, &constants);
+        let number = |image: Option<u16>| image.and_then(|image| numbers.get(&image).copied());
+        for field in &mut fields {
+            if let Change::Moves { plus, minus } = &mut field.change {
+                (*plus, *minus) = (number(*plus), number(*minus));
+            }
+        }
+        let moved = constants.into_iter().map(|constant| match constant {
+            Moved::Address { value, image } => {
+                Moved::Address { value, image: number(Some(image)).unwrap_or(0) }
+            }
+            patched @ Moved::Patched { .. } => patched,
+        });
+        let images = self.placement.images.iter().enumerate();
+        let images = images.filter(|(at, _)| numbers.contains_key(&(*at as u16))).map(|(_, image)| *image);
+        Placement {
+            images: images.collect(),
+            gates: self.placement.gates.clone(),
+            moved: moved.collect(),
+            fields,
+        }
+    }
+
+    /// The images that a program names, the kernel's first, and their numbers there.
+    fn number_images(
+        &self,
+        ranges: &[(u64, u64)],
+        fields: &[Field],
+        constants: &[Moved],
+    ) -> FxHashMap<u16, u16> {
+        let mut used = vec![false; self.placement.images.len()];
+        if let Some(kernel) = used.first_mut() {
+            *kernel = true;
+        }
+        let mut mark = |image: Option<u16>| {
+            if let Some(used) = image.and_then(|image| used.get_mut(usize::from(image))) {
+                *used = true;
+            }
+        };
+        ranges.iter().for_each(|range| mark(self.placement.image(range.0).map(|image| image as u16)));
+        for field in fields {
+            if let Change::Moves { plus, minus } = field.change {
+                mark(plus);
+                mark(minus);
+            }
+        }
+        for constant in constants {
+            if let Moved::Address { image, .. } = constant {
+                mark(Some(*image));
+            }
+        }
+        let used = used.iter().enumerate().filter(|(_, used)| **used);
+        used.enumerate().map(|(number, (image, _))| (image as u16, number as u16)).collect()
+    }
+}
+
+/// The candidate by which the other boot's code is likest these parts of an image; `None` if none
+/// is like enough.
+fn likest(parts: &[&Stretch], other: &Mappings<'_>, candidates: &[u64]) -> Option<u64> {
+    let (mut best, mut tried) = (None, Vec::new());
+    for &candidate in candidates {
+        if tried.contains(&candidate) {
+            continue;
+        }
+        tried.push(candidate);
+        let differences = parts.iter().map(|part| part.difference(other, candidate));
+        let (differing, all) = differences.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+        if all > 0 && differing * SAME <= all && best.is_none_or(|(least, _)| differing < least) {
+            best = Some((differing, candidate));
+        }
+    }
+    best.map(|(_, candidate)| candidate)
+}

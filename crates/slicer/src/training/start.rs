@@ -1,0 +1,209 @@
+//! Where programs begin: the training system and process at a recording's begin mark.
+//!
+//! A whole run needs no more than this, a slice takes its registers and pages from it.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use ir::program::{Count, Elem, Field, FuncId, Program, Provenance, ViewCell};
+use ir::{Summary, System};
+use machine::{GuestMemory, Reg, RegFile, VirtAddr};
+use trace::{Length, VarType, Variable};
+
+use super::address_space::AddressSpace;
+use super::execution_context;
+use super::process_pages::{heap, process_pages};
+use super::relocation::Relocations;
+use crate::error::Error;
+use crate::filter::{Retained, filter};
+use crate::recording::Recording;
+use crate::recording::replay::{Blind, Replay};
+use crate::vocabulary::{BuildOptions, Id, StepId};
+
+/// A recording's begin mark.
+pub struct Start<'r> {
+    recording: &'r Recording,
+    /// The process's address space at the begin mark.
+    pub(crate) space: AddressSpace<'r>,
+    /// The recording without its interruptions.
+    pub(crate) retained: Retained,
+    system: OnceCell<System>,
+    relocations: OnceCell<Relocations>,
+}
+
+impl<'r> Start<'r> {
+    /// Reads a recording's start snapshot and cuts its interruptions.
+    ///
+    /// # Errors
+    /// [`Error`] when the snapshot's page tables cannot be used, or nothing was recorded.
+    pub fn new(recording: &'r Recording) -> Result<Self, Error> {
+        let space = AddressSpace::new(recording)?;
+        let retained = filter(recording, &space)?;
+        if retained.steps.is_empty() {
+            return Err(Error::nothing_executed());
+        }
+        Ok(Self { recording, space, retained, system: OnceCell::new(), relocations: OnceCell::new() })
+    }
+
+    /// Learns what moves from a recording of the same kernel at another address, whatever it
+    /// recorded. To be called before anything is built.
+    ///
+    /// # Errors
+    /// [`Error::Bases`] when nothing can be learned from it.
+    pub fn learn_moves(&self, other: &Recording) -> Result<(), Error> {
+        let learned = Relocations::learn(&self.space.mappings, &AddressSpace::new(other)?.mappings)?;
+        self.relocations.set(learned).map_err(|_| Error::Bases("the program was begun without it".into()))
+    }
+
+    /// What is another in another boot.
+    pub(crate) fn relocations(&self) -> &Relocations {
+        self.relocations.get_or_init(|| Relocations::single(&self.space.mappings))
+    }
+
+    /// The recording.
+    #[must_use]
+    pub const fn recording(&self) -> &'r Recording {
+        self.recording
+    }
+
+    /// The training system's memory at the begin mark.
+    #[must_use]
+    pub fn memory(&self) -> &dyn GuestMemory {
+        &self.space.mappings.memory
+    }
+
+    /// Its registers.
+    #[must_use]
+    pub fn registers(&self) -> &RegFile {
+        self.recording.begin_regs()
+    }
+
+    /// The training system's trusted code.
+    pub fn system(&self) -> &System {
+        self.system.get_or_init(|| {
+            let mut system = self.space.system();
+            system.set_placement(self.relocations().placement.clone());
+            system
+        })
+    }
+
+    /// The program without a slice: all that a whole run needs.
+    #[must_use]
+    pub fn program(&self, options: &BuildOptions) -> Program {
+        let header = self.recording.trace.header();
+        let pages = process_pages(self.recording, &self.space, &self.retained);
+        let mut summaries: Vec<(u64, Summary)> =
+            options.summaries.iter().map(|(addr, &summary)| (addr.0, summary)).collect();
+        summaries.sort_unstable_by_key(|summary| summary.0);
+        let first = self.retained.steps.values()[0];
+        Program {
+            name: header.program.clone(),
+            bits: if header.mode_bits == 64 { 64 } else { 32 },
+            entry: FuncId(0),
+            functions: Vec::new(),
+            inputs: header.inputs().map(field).collect(),
+            outputs: header.outputs().map(field).collect(),
+            registers: self.registers().known().map(|(reg, value)| (reg as u16, value)).collect(),
+            begin_pc: self.recording.pc(first).0,
+            heap: heap(&pages, self.recording.pc(StepId::new(0))),
+            summaries,
+            code: Vec::new(),
+            system: self.system().hash(),
+            clock: Vec::new(),
+            view: options.view.clone(),
+            anchors: self.relocations().signature.clone(),
+            placement: self.relocations().of_program(&[], Vec::new()),
+            pages,
+            provenance: Provenance::default(),
+        }
+    }
+
+    /// The bytes of declared outputs that the recorded code wrote, by address: what it last wrote
+    /// there.
+    #[must_use]
+    pub fn written_outputs(&self) -> BTreeMap<VirtAddr, u8> {
+        written_outputs(self.recording, self.retained.steps.values().iter().copied())
+    }
+
+    /// The declared inputs, with the bytes that the recorded code began with.
+    #[must_use]
+    pub fn inputs(&self) -> Vec<(Field, Vec<u8>)> {
+        let bytes = |input: &Variable| self.space.read(input.addr, input.size as usize);
+        self.recording.trace.header().inputs().map(|input| (field(input), bytes(input))).collect()
+    }
+
+    /// What the recorded code read from the time stamp counter first, if it did.
+    #[must_use]
+    pub fn time_stamp(&self) -> Option<u64> {
+        let recording = self.recording;
+        let reads = |step: StepId| recording.code_of(step).insn.ops.iter().any(|op| op.kind == ir::Kind::Tsc);
+        let at = self.retained.steps.values().iter().copied().find(|&step| reads(step))?;
+        recording.steps.get(at.next())?;
+        let mut replay = Replay::new(recording);
+        for step in recording.steps.ids().take_while(|&step| step <= at) {
+            replay.step(step, &mut Blind);
+        }
+        replay.adopt(at.next());
+        let half = |reg: Reg| replay.regs[reg] & 0xffff_ffff;
+        Some(half(Reg::Rdx) << 32 | half(Reg::Rax))
+    }
+
+    /// The cells by which the recorded code found out in which context it ran, with what they hold
+    /// in an idle one: see [`execution_context`]. Empty if the recorder did not see the processor
+    /// idle, or the code read no such cell.
+    #[must_use]
+    pub fn view_cells(&self) -> Vec<ViewCell> {
+        let in_kernel = |addr| self.relocations().in_kernel(&self.space, addr);
+        execution_context::cells(self.recording, &self.retained, &in_kernel)
+    }
+}
+
+fn field(variable: &Variable) -> Field {
+    let scalar = |scalar: trace::Scalar| {
+        let size = scalar.size() as u8;
+        if scalar.is_signed() { Elem::Signed(size) } else { Elem::Unsigned(size) }
+    };
+    let (elem, count) = match &variable.ty {
+        VarType::Scalar(it) => (scalar(*it), Count::One),
+        VarType::CStr { capacity } => (Elem::Char, Count::Fixed(u64::from(*capacity))),
+        VarType::Array { element, capacity, length } => {
+            let max = u64::from(*capacity);
+            let count = match length {
+                Length::Fixed => Count::Fixed(max),
+                Length::Field(name) => Count::Field { name: name.clone(), max },
+            };
+            (scalar(*element), count)
+        }
+    };
+    Field { name: variable.name.clone(), elem, count, addr: variable.addr.0 }
+}
+
+/// The bytes of declared outputs that some steps of a recording wrote.
+fn written_outputs(recording: &Recording, steps: impl IntoIterator<Item = StepId>) -> BTreeMap<VirtAddr, u8> {
+    let outputs: Vec<Range<VirtAddr>> = recording
+        .trace
+        .header()
+        .outputs()
+        .map(|output| output.addr..VirtAddr(output.addr.0 + output.size))
+        .collect();
+    let mut written = BTreeMap::new();
+    for step in steps {
+        for access in recording.accesses_of(step).iter().filter(|access| access.store) {
+            for (at, byte) in (0..u64::from(access.size)).zip(access.value.to_le_bytes()) {
+                let address = access.vaddr.add(at);
+                if outputs.iter().any(|output| output.contains(&address)) {
+                    written.insert(address, byte);
+                }
+            }
+        }
+    }
+    written
+}
+
+/// The bytes of declared outputs that a whole run's recording wrote, by address: what it last wrote
+/// there.
+#[must_use]
+pub fn outputs_of_run(recording: &Recording) -> BTreeMap<VirtAddr, u8> {
+    written_outputs(recording, recording.steps.ids())
+}

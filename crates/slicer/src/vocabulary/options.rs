@@ -1,0 +1,49 @@
+//! What the user decides about a program.
+
+use ir::Summary;
+use ir::program::ViewCell;
+use machine::VirtAddr;
+use rustc_hash::FxHashMap;
+
+/// What to do about branches that training saw going one way only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Policy {
+    /// They go the same way always, as in 2011. Fast and sometimes silently wrong.
+    Assume,
+    /// Those that can matter become guards.
+    #[default]
+    Guard,
+    /// Every one in a function of the slice becomes a guard.
+    Whole,
+}
+
+impl Policy {
+    /// The policy with this name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        [Policy::Assume, Policy::Guard, Policy::Whole].into_iter().find(|policy| policy.name() == name)
+    }
+
+    /// The name in program files and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Policy::Assume => "assume",
+            Policy::Guard => "guard",
+            Policy::Whole => "whole",
+        }
+    }
+}
+
+/// What the user decides about a program.
+#[derive(Clone, Debug, Default)]
+pub struct BuildOptions {
+    /// What to do about branches seen one way only.
+    pub policy: Policy,
+    /// The trainer's allocator functions by entry address, from its own symbols.
+    pub summaries: FxHashMap<VirtAddr, Summary>,
+    /// Cells of per-CPU memory that runs give these values; see
+    /// [`Start::view_cells`](crate::Start::view_cells). Empty: the program runs in the paused
+    /// processor's context.
+    pub view: Vec<ViewCell>,
+}
