@@ -133,8 +133,8 @@ pub fn dump(
     })
 }
 
-/// Chooses the view and rehearses, then does something with what there is to slice; there is at least
-/// one start.
+/// Chooses the view and rehearses, then does something with what there is to slice; there is at
+/// least one start.
 fn with_sources<T>(
     recordings: &[Recording],
     wishes: &Wishes<'_>,

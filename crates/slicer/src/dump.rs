@@ -14,7 +14,7 @@ pub mod names;
 
 use std::fmt::Write as _;
 
-use ir::program::Program;
+use ir::program::Function;
 use machine::Reg;
 
 use crate::analysis::cfg::{Cfg, Program as Analysed};
@@ -103,14 +103,15 @@ fn of_slice(
         }
         (Stage::Liveness, _) => liveness::text(&names, &sliced.slice),
         (Stage::Slice, Form::Dot) => dot::dependences(&names, Some(&sliced.slice)),
-        (Stage::Program, _) => program(&sliced.program(options)?),
+        (Stage::Program, _) => functions(&sliced.program(options)?.functions),
         _ => graph::text(&names, contexts, Some(&sliced.slice)),
     })
 }
 
-/// The functions of a program in the text form of `virtuoso explain --text`.
-fn program(program: &Program) -> String {
-    let functions = program.functions.iter().enumerate();
+/// Functions in the text form of `virtuoso explain --text`.
+#[must_use]
+pub fn functions(functions: &[Function]) -> String {
+    let functions = functions.iter().enumerate();
     let texts = functions
         .map(|(at, function)| ir::text::print_function(ir::program::FuncId(at as u32), function, Reg::NAMES));
     texts.collect::<Vec<String>>().join("\n")

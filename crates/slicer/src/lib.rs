@@ -19,6 +19,8 @@ mod dependence;
 mod dump;
 mod emission;
 mod error;
+#[cfg(test)]
+mod filetests;
 mod filter;
 mod recording;
 mod slicing;

@@ -26,6 +26,11 @@ pub struct Entries {
 }
 
 impl Entries {
+    /// Entries and pseudo calls at these addresses.
+    #[cfg(test)]
+    pub fn known(entries: Vec<VirtAddr>, pseudo_calls: Vec<VirtAddr>) -> Self {
+        Self { entries: entries.into_iter().collect(), pseudo_calls: pseudo_calls.into_iter().collect() }
+    }
     /// Learns them from all recordings of a program.
     ///
     /// Termination: pseudo calls only grow, and where they do not entries are as before; rounds are
