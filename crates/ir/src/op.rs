@@ -19,18 +19,21 @@ impl Var {
 
     /// The n-th temporary.
     #[must_use]
+    #[inline]
     pub const fn temp(n: u16) -> Var {
         Var(Self::FIRST_TEMP + n)
     }
 
     /// Whether it is a machine register.
     #[must_use]
+    #[inline]
     pub const fn is_reg(self) -> bool {
         self.0 < Self::FIRST_TEMP
     }
 
     /// Whether it is a temporary.
     #[must_use]
+    #[inline]
     pub const fn is_temp(self) -> bool {
         self.0 >= Self::FIRST_TEMP && self.0 != u16::MAX
     }
@@ -79,24 +82,28 @@ pub enum Width {
 impl Width {
     /// How many bits it has.
     #[must_use]
+    #[inline]
     pub const fn bits(self) -> u32 {
         self as u32
     }
 
     /// Bytes a memory access of this width touches (1 for [`Width::B1`], which memory never uses).
     #[must_use]
+    #[inline]
     pub const fn bytes(self) -> u64 {
         if (self as u64) < 8 { 1 } else { self as u64 / 8 }
     }
 
     /// All ones in this width.
     #[must_use]
+    #[inline]
     pub const fn mask(self) -> u64 {
         u64::MAX >> (64 - self as u32)
     }
 
     /// The sign bit of this width.
     #[must_use]
+    #[inline]
     pub const fn sign_bit(self) -> u64 {
         1 << (self as u32 - 1)
     }
@@ -151,12 +158,14 @@ macro_rules! kinds {
 
             /// Its class.
             #[must_use]
+            #[inline]
             pub const fn class(self) -> Class {
                 match self { $(Kind::$name => Class::$class,)* }
             }
 
             /// How many operands it takes.
             #[must_use]
+            #[inline]
             pub const fn arity(self) -> usize {
                 match self { $(Kind::$name => $arity,)* }
             }
@@ -394,18 +403,21 @@ impl Op {
 
     /// Its operands, without the unused places.
     #[must_use]
+    #[inline]
     pub fn args(&self) -> &[Arg] {
         &self.args[..self.kind.arity()]
     }
 
     /// What it defines in registers and temporaries, if anything.
     #[must_use]
+    #[inline]
     pub fn def(&self) -> Option<Var> {
         (self.dst != Var::NONE).then_some(self.dst)
     }
 
     /// The registers and temporaries it uses. Memory bytes that a load uses depend on its address
     /// at run time.
+    #[inline]
     pub fn uses(&self) -> impl Iterator<Item = Var> + '_ {
         self.args().iter().filter_map(|arg| match arg {
             Arg::Var(var) => Some(*var),
@@ -415,6 +427,7 @@ impl Op {
 
     /// Its class.
     #[must_use]
+    #[inline]
     pub const fn class(&self) -> Class {
         self.kind.class()
     }

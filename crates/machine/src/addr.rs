@@ -18,18 +18,21 @@ macro_rules! address {
         impl $name {
             /// The address of the page it lies in.
             #[must_use]
+            #[inline]
             pub const fn page(self) -> Self {
                 Self(self.0 & !(PAGE_SIZE - 1))
             }
 
             /// Offset inside its page, below [`PAGE_SIZE`].
             #[must_use]
+            #[inline]
             pub const fn offset(self) -> u64 {
                 self.0 & (PAGE_SIZE - 1)
             }
 
             /// The address `n` bytes further, wrapping at 2^64.
             #[must_use]
+            #[inline]
             pub const fn add(self, n: u64) -> Self {
                 Self(self.0.wrapping_add(n))
             }

@@ -90,6 +90,7 @@ impl Reg {
 
     /// Its number.
     #[must_use]
+    #[inline]
     pub const fn index(self) -> usize {
         self as usize
     }

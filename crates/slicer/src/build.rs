@@ -44,24 +44,34 @@ pub fn build_each(
     options: &BuildOptions,
     policies: &[Policy],
 ) -> Result<Vec<Program>, Error> {
-    let merged = Merged::new(start, recordings, options)?;
-    policies.iter().map(|&policy| merged.sliced(policy).program(options)).collect()
+    let (merged, dependences) = Merged::new(start, recordings, options)?;
+    let Some((&last, before)) = policies.split_last() else { return Ok(Vec::new()) };
+    let program = |policy, dependences| merged.sliced(policy, dependences).program(options);
+    let mut programs: Vec<Program> =
+        before.iter().map(|&policy| program(policy, dependences.clone())).collect::<Result<_, _>>()?;
+    programs.push(program(last, dependences)?);
+    Ok(programs)
 }
 
-/// What recordings of one training program say together.
+/// The dependence graph and the instructions that it is about. Slicing adds to both.
+#[derive(Clone)]
+pub struct Dependences {
+    /// Distinct instructions.
+    pub(crate) code: CodeTable,
+    /// What depends on what.
+    pub(crate) graph: Graph,
+}
+
+/// What recordings of one training program say together, before anything depends on anything.
 pub struct Merged<'m> {
     start: &'m Start<'m>,
     inputs: Inputs<'m>,
-    /// Distinct instructions.
-    pub(crate) code: CodeTable,
-    /// By recording: its instructions among them.
+    /// By recording: its instructions in the common table.
     interned: Vec<Interned>,
     /// The contexts.
     pub(crate) contexts: Contexts,
     /// By recording: the contexts of its steps.
     pub(crate) paths: Vec<ContextPath>,
-    /// What depends on what.
-    pub(crate) graph: Graph,
     /// What the trainer's allocator functions are.
     summaries: &'m FxHashMap<VirtAddr, ir::Summary>,
 }
@@ -111,7 +121,7 @@ impl<'m> Merged<'m> {
         start: &'m Start<'m>,
         recordings: &[&'m Recording],
         options: &'m BuildOptions,
-    ) -> Result<Self, Error> {
+    ) -> Result<(Self, Dependences), Error> {
         let inputs = Inputs::new(start, recordings)?;
         let mut code = CodeTable::default();
         let interned = recordings.iter().map(|it| Interned::add(&mut code, &it.code)).collect();
@@ -119,12 +129,9 @@ impl<'m> Merged<'m> {
         let mut contexts = Contexts::new(Entries::learn(&pairs)?);
         let paths = pairs.iter().map(|(recording, retained)| contexts.path(recording, retained));
         let paths = paths.collect::<Result<Vec<ContextPath>, Error>>()?;
-        let graph = Graph::new(!start.recording().is_wide(), Table::new());
-        let summaries = &options.summaries;
-        let mut merged = Self { start, inputs, code, interned, contexts, paths, graph, summaries };
-        let conventions = merged.conventions()?;
-        merged.graph = merged.dependences(conventions)?;
-        Ok(merged)
+        let merged = Self { start, inputs, interned, contexts, paths, summaries: &options.summaries };
+        let graph = merged.dependences(&code, merged.conventions()?)?;
+        Ok((merged, Dependences { code, graph }))
     }
 
     /// The training system's code.
@@ -148,14 +155,18 @@ impl<'m> Merged<'m> {
     }
 
     /// The dependence graph.
-    fn dependences(&self, conventions: Table<ContextId, Convention>) -> Result<Graph, Error> {
+    fn dependences(
+        &self,
+        code: &CodeTable,
+        conventions: Table<ContextId, Convention>,
+    ) -> Result<Graph, Error> {
         let mut graph = Graph::new(!self.start.recording().is_wide(), conventions);
         let user: &dyn UserMemory = &self.start.space;
         for ((recording, retained, path), insns) in self.walks().zip(&self.interned) {
             let begin = Begin::new(recording, self.start.recording())?;
             let frames = own_frames(recording, self.start)?;
             let mut recorder =
-                DependenceRecorder::new(&mut graph, &self.code, insns, &begin, user, retained, frames);
+                DependenceRecorder::new(&mut graph, code, insns, &begin, user, retained, frames);
             walk(recording, retained, path, &self.contexts, self.summaries, &mut recorder)?;
             recorder.finish(recording, &begin)?;
         }
@@ -167,8 +178,8 @@ impl<'m> Merged<'m> {
 
     /// The slice under a policy.
     #[must_use]
-    pub fn sliced(&self, policy: Policy) -> Sliced<'_, 'm> {
-        let (mut graph, mut code) = (self.graph.clone(), self.code.clone());
+    pub fn sliced(&self, policy: Policy, dependences: Dependences) -> Sliced<'_, 'm> {
+        let Dependences { mut code, mut graph } = dependences;
         let slice = slice(&mut graph, &mut code, &self.contexts, &self.start.space, policy);
         Sliced { merged: self, policy, graph, code, slice }
     }

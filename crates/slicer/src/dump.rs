@@ -64,8 +64,8 @@ pub fn dump(
     stage: Stage,
     form: Form,
 ) -> Result<String, Error> {
-    let merged = Merged::new(start, recordings, options)?;
-    let names = Names { graph: &merged.graph, code: &merged.code };
+    let (merged, dependences) = Merged::new(start, recordings, options)?;
+    let names = Names { graph: &dependences.graph, code: &dependences.code };
     match (stage, form) {
         (Stage::Retained, Form::Text) => Ok(retained(&merged)),
         (Stage::Contexts, Form::Text) => Ok(contexts::text(&merged.contexts, &names)),
@@ -73,7 +73,10 @@ pub fn dump(
         (Stage::Graph, Form::Text) => Ok(graph::text(&names, &merged.contexts, None)),
         (Stage::Graph, Form::Dot) => Ok(dot::dependences(&names, None)),
         (Stage::Retained | Stage::Liveness | Stage::Program, Form::Dot) => Err(Error::NoGraph),
-        (stage, form) => of_slice(&merged, &merged.sliced(options.policy), options, stage, form),
+        (stage, form) => {
+            let sliced = merged.sliced(options.policy, dependences);
+            of_slice(&merged, &sliced, options, stage, form)
+        }
     }
 }
 

@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use machine::{GuestMemory, MemoryError, PAGE_SIZE, Page, PhysAddr};
-use rustc_hash::FxHashMap;
 use trace::{Trace, TraceError};
 
 use crate::error::Error;
@@ -16,7 +15,8 @@ use crate::error::Error;
 pub struct SnapshotMemory<'t> {
     snapshot: &'t trace::Snapshot,
     ranges: Vec<Range<PhysAddr>>,
-    pages: FxHashMap<PhysAddr, OnceLock<Option<Box<Page>>>>,
+    /// By range: its pages in order, as far as they were read.
+    pages: Vec<Vec<OnceLock<Option<Box<Page>>>>>,
     damage: Mutex<Option<TraceError>>,
 }
 
@@ -27,9 +27,8 @@ impl<'t> SnapshotMemory<'t> {
         let ram = &trace.header().ram_ranges;
         let ranges: Vec<Range<PhysAddr>> =
             ram.iter().map(|range| range.start..range.start.add(range.size)).collect();
-        let addresses =
-            ranges.iter().flat_map(|range| (range.start.0..range.end.0).step_by(PAGE_SIZE as usize));
-        let pages = addresses.map(|addr| (PhysAddr(addr), OnceLock::new())).collect();
+        let count = |range: &Range<PhysAddr>| (range.end.0 - range.start.0).div_ceil(PAGE_SIZE);
+        let pages = ranges.iter().map(|range| (0..count(range)).map(|_| OnceLock::new()).collect()).collect();
         Self { snapshot: trace.snapshot(), ranges, pages, damage: Mutex::new(None) }
     }
 
@@ -56,7 +55,10 @@ impl<'t> SnapshotMemory<'t> {
 impl GuestMemory for SnapshotMemory<'_> {
     fn page(&self, addr: PhysAddr) -> Result<&Page, MemoryError> {
         let page = addr.page();
-        let cell = self.pages.get(&page).ok_or(MemoryError::Hole(addr))?;
+        let range = self.ranges.iter().position(|range| range.contains(&page));
+        let range = range.ok_or(MemoryError::Hole(addr))?;
+        let at = (page.0 - self.ranges[range].start.0) / PAGE_SIZE;
+        let cell = self.pages[range].get(at as usize).ok_or(MemoryError::Hole(addr))?;
         cell.get_or_init(|| self.load(page)).as_deref().ok_or(MemoryError::Absent(addr))
     }
 

@@ -98,14 +98,13 @@ impl<'t> AddressSpace<'t> {
     pub fn read(&self, address: VirtAddr, count: usize) -> Vec<u8> {
         let Mappings { memory, mode, user_root, kernel_root, .. } = &self.mappings;
         let mut bytes = Vec::with_capacity(count);
-        for at in 0..count as u64 {
-            let address = address.add(at);
+        while bytes.len() < count {
+            let address = address.add(bytes.len() as u64);
             let found = paging::translate(memory, *mode, *user_root, address)
                 .or_else(|_| paging::translate(memory, *mode, *kernel_root, address));
-            match found.ok().and_then(|found| memory.read_u8(found.paddr).ok()) {
-                Some(byte) => bytes.push(byte),
-                None => break,
-            }
+            let Some(page) = found.ok().and_then(|found| memory.page(found.paddr).ok()) else { break };
+            let rest = &page[address.offset() as usize..];
+            bytes.extend_from_slice(&rest[..rest.len().min(count - bytes.len())]);
         }
         bytes
     }
