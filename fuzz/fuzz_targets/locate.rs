@@ -3,8 +3,8 @@
 #![no_main]
 
 use engine::locate::{Hints, locate};
-use ir::place::Image;
-use ir::program::{Anchor, CodeRange};
+use ir::program::{CodeRange, SignatureWord};
+use ir::relocation::Image;
 use machine::memory::Mock;
 use machine::{PhysAddr, Reg};
 
@@ -51,10 +51,10 @@ fn guest(data: &[u8]) -> Mock {
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let mut program = ir::text::parse_program(TEXT, Reg::NAMES).expect("it is a program");
-    program.placement.images.push(Image { start: KERNEL, end: KERNEL + 0x1000, movable: true });
-    program.placement.gates = (0..4).map(|vector| (vector, KERNEL + 0x100 + u64::from(vector))).collect();
+    program.relocations.images.push(Image { start: KERNEL, end: KERNEL + 0x1000, movable: true });
+    program.relocations.gates = (0..4).map(|vector| (vector, KERNEL + 0x100 + u64::from(vector))).collect();
     program.code.push(CodeRange { addr: KERNEL, bytes: CODE.to_vec() });
-    program.anchors = [0, 8, 0x100].map(|offset| Anchor { offset, points: 0 }).to_vec();
+    program.signature = [0, 8, 0x100].map(|offset| SignatureWord { offset, points: 0 }).to_vec();
     let memory = guest(data);
     let found = locate(&program, &memory, Hints::default());
     let again = locate(&program, &memory, Hints::default());

@@ -24,7 +24,7 @@ use testkit::layout;
 use testkit::pipeline::{Question, Tool, questions};
 use testkit::truth::Truth;
 use virtuoso_cli::allocators::{Convention, of_c};
-use virtuoso_cli::training::{View, choose_view, rehearse_each};
+use virtuoso_cli::training::{ExecutionContext, choose_execution_context, rehearse_each};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -176,10 +176,13 @@ fn main() -> Result<(), Failure> {
     let starts: Vec<Start<'_>> = recordings.iter().map(Start::new).collect::<Result<_, _>>()?;
     let mut options = BuildOptions { summaries: summaries(program)?, ..BuildOptions::default() };
     let own = rehearse_each(&starts, &options)?;
-    let (view, rehearsed) = choose_view(&starts, &own, &mut options)?;
-    eprintln!("{} recordings, {view:?}", recordings.len());
-    let sliced: Vec<&Recording> =
-        if view == View::Idle { rehearsed.iter().collect() } else { recordings.iter().collect() };
+    let (execution_context, rehearsed) = choose_execution_context(&starts, &own, &mut options)?;
+    eprintln!("{} recordings, {execution_context:?}", recordings.len());
+    let sliced: Vec<&Recording> = if execution_context == ExecutionContext::Idle {
+        rehearsed.iter().collect()
+    } else {
+        recordings.iter().collect()
+    };
     let cases = cases(program)?;
 
     // A whole run does not depend on the recordings: once for each question.

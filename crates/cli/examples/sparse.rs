@@ -88,8 +88,8 @@ fn needed(
     // What rehearsals touch.
     let recording = Recording::load("rehearsed", Trace::open(path)?)?;
     let start = Start::new(&recording)?;
-    for view in [Vec::new(), start.view_cells()] {
-        let options = BuildOptions { policy: Policy::Guard, summaries: summaries.clone(), view };
+    for overrides in [Vec::new(), start.per_cpu_overrides()] {
+        let options = BuildOptions { policy: Policy::Guard, summaries: summaries.clone(), overrides };
         let memory = Watched { inner: start.memory(), seen: Mutex::default() };
         let run = Run {
             memory: &memory,
@@ -154,10 +154,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let memory = Watched { inner: &*target.mem, seen: Mutex::default() };
     let run =
         Run { memory: &memory, regs: &cpu.regs, env: Environment::default(), limits: Limits::default() };
-    // Under each policy and view a run touches other frames; in the idle view there must be an
-    // answer.
+    // Under each policy and execution context a run touches other frames; in the idle context there
+    // must be an answer.
     for (policy, paused) in [(Policy::Assume, true), (Policy::Guard, true), (Policy::Guard, false)] {
-        let options = BuildOptions { policy, summaries: Clone::clone(&summaries), view: Vec::new() };
+        let options = BuildOptions { policy, summaries: Clone::clone(&summaries), overrides: Vec::new() };
         let trained = train(&recordings, &Wishes { options, paused, base: None, rehearse: Vec::new() })?;
         let (outcome, _) = SliceProgram::new(&trained.program)?.run(&run, &Vec::new())?;
         if let (Outcome::Stopped(stopped), false) = (outcome, paused) {

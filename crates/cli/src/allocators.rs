@@ -4,7 +4,7 @@
 //! arguments are.
 
 use ir::Var;
-use ir::summary::{Action, Place, Summary};
+use ir::summary::{Action, ArgumentLocation, Summary};
 use machine::Reg;
 
 /// A calling convention, as far as arguments are concerned that are integers or pointers.
@@ -23,23 +23,23 @@ pub enum Convention {
 impl Convention {
     /// Where the argument `n` is, counted from 0. In 64-bit code `n` is at most 3: the first four
     /// arguments are in registers, those after them are not known here.
-    fn place(self, n: usize) -> Place {
-        let register = |of: [Reg; 4]| Place::Register(Var(of[n] as u16));
+    fn location(self, n: usize) -> ArgumentLocation {
+        let register = |of: [Reg; 4]| ArgumentLocation::Register(Var(of[n] as u16));
         match self {
             Convention::SystemV64 => register([Reg::Rdi, Reg::Rsi, Reg::Rdx, Reg::Rcx]),
             Convention::Microsoft64 => register([Reg::Rcx, Reg::Rdx, Reg::R8, Reg::R9]),
-            Convention::Cdecl | Convention::Stdcall => Place::Stack(4 * (n as u16 + 1)),
+            Convention::Cdecl | Convention::Stdcall => ArgumentLocation::Stack(4 * (n as u16 + 1)),
         }
     }
 
     /// A function of `count` arguments whose action has those numbered `args`.
     fn function(self, action: Action, count: u16, args: &[usize]) -> Summary {
-        let mut places = [Summary::NO_ARG; 2];
-        for (place, &n) in places.iter_mut().zip(args) {
-            *place = self.place(n);
+        let mut locations = [Summary::NO_ARG; 2];
+        for (location, &n) in locations.iter_mut().zip(args) {
+            *location = self.location(n);
         }
         let pops = if self == Convention::Stdcall { 4 * count } else { 0 };
-        Summary { action, args: places, pops, fails: None }
+        Summary { action, args: locations, pops, fails: None }
     }
 }
 
@@ -70,7 +70,7 @@ pub fn of_windows(name: &str, wide: bool) -> Option<Summary> {
         "HeapAlloc" | "RtlAllocateHeap" => system.function(Action::Malloc, 3, &[2]),
         "HeapFree" | "RtlFreeHeap" => system.function(Action::Release, 3, &[2]),
         "HeapReAlloc" | "RtlReAllocateHeap" => {
-            let fails = Some((system.place(1), IN_PLACE));
+            let fails = Some((system.location(1), IN_PLACE));
             Summary { fails, ..system.function(Action::Realloc, 4, &[2, 3]) }
         }
         _ => return of_c(name, c),
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn arguments_are_where_the_conventions_say() {
-        let register = |reg: Reg| Place::Register(Var(reg as u16));
+        let register = |reg: Reg| ArgumentLocation::Register(Var(reg as u16));
         let none = Summary::NO_ARG;
         let of = |summary: Option<Summary>| summary.map(|it| (it.action, it.args, it.pops, it.fails));
         let unix = of_c("calloc", Convention::SystemV64);
@@ -92,21 +92,28 @@ mod tests {
             of(of_windows("malloc", true)),
             Some((Action::Malloc, [register(Reg::Rcx), none], 0, None))
         );
-        assert_eq!(of(of_windows("free", false)), Some((Action::Free, [Place::Stack(4), none], 0, None)));
+        assert_eq!(
+            of(of_windows("free", false)),
+            Some((Action::Free, [ArgumentLocation::Stack(4), none], 0, None))
+        );
         assert_eq!(
             of(of_windows("HeapAlloc", true)),
             Some((Action::Malloc, [register(Reg::R8), none], 0, None))
         );
         assert_eq!(
             of(of_windows("HeapAlloc", false)),
-            Some((Action::Malloc, [Place::Stack(12), none], 12, None))
+            Some((Action::Malloc, [ArgumentLocation::Stack(12), none], 12, None))
         );
-        let grown =
-            Some((Action::Realloc, [Place::Stack(12), Place::Stack(16)], 16, Some((Place::Stack(8), 0x10))));
+        let grown = Some((
+            Action::Realloc,
+            [ArgumentLocation::Stack(12), ArgumentLocation::Stack(16)],
+            16,
+            Some((ArgumentLocation::Stack(8), 0x10)),
+        ));
         assert_eq!(of(of_windows("RtlReAllocateHeap", false)), grown);
         assert_eq!(
             of(of_windows("HeapFree", false)),
-            Some((Action::Release, [Place::Stack(12), none], 12, None))
+            Some((Action::Release, [ArgumentLocation::Stack(12), none], 12, None))
         );
         assert_eq!(of_windows("HeapSize", true), None);
     }

@@ -57,7 +57,7 @@ impl Asked {
     /// The same question with those of the inputs that the program has.
     #[must_use]
     pub fn with_inputs(mut self, program: &Program, inputs: &[(String, String)]) -> Self {
-        let known = |name: &String| program.inputs.iter().any(|field| field.name == *name);
+        let known = |name: &String| program.inputs.iter().any(|variable| variable.name == *name);
         self.inputs = inputs.iter().filter(|(name, _)| known(name)).cloned().collect();
         self
     }

@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::statistics::{Counts, companion_name, source_line, sources_json};
-use crate::training::{self, View};
+use crate::training::{self, ExecutionContext};
 use crate::{files, format, output};
 
 /// Writes the companion file where it is not there yet, then the program, which needs it.
@@ -73,8 +73,8 @@ pub struct Built<'b> {
     pub bytes: usize,
     /// The path of the companion file, which the program names by hash.
     pub companion: &'b Path,
-    /// Whose view the program takes, and why.
-    pub view: View,
+    /// In whose context the program runs, and why.
+    pub execution_context: ExecutionContext,
 }
 
 impl Built<'_> {
@@ -109,9 +109,11 @@ impl Built<'_> {
             counts.unexplored,
             from.policy
         )?;
-        match self.view {
-            View::Idle => writeln!(out, "  view of an idle processor ({} cells)", program.view.len())?,
-            View::Paused(why) => writeln!(out, "  view of the paused processor: {why}")?,
+        match self.execution_context {
+            ExecutionContext::Idle => {
+                writeln!(out, "  view of an idle processor ({} cells)", program.overrides.len())?
+            }
+            ExecutionContext::Paused(why) => writeln!(out, "  view of the paused processor: {why}")?,
         }
         if let Some(why) = &from.unrepeated {
             writeln!(
@@ -126,9 +128,9 @@ impl Built<'_> {
     /// Prints the same as one JSON object.
     pub fn print_json(&self) -> Result<(), Failure> {
         let (program, from) = (self.program, &self.program.provenance);
-        let (view, reason) = match self.view {
-            View::Idle => ("idle", None),
-            View::Paused(why) => ("paused", Some(why)),
+        let (view, reason) = match self.execution_context {
+            ExecutionContext::Idle => ("idle", None),
+            ExecutionContext::Paused(why) => ("paused", Some(why)),
         };
         output::json(&json!({
             "program": program.name,
@@ -141,7 +143,7 @@ impl Built<'_> {
             "unrepeated": from.unrepeated,
             "sources": sources_json(program),
             "instructions": from.sources.iter().map(|it| it.instructions).sum::<u64>(),
-            "kept": from.sources.iter().map(|it| it.kept).sum::<u64>(),
+            "kept": from.sources.iter().map(|it| it.retained).sum::<u64>(),
             "in_slice": from.sources.iter().map(|it| it.in_slice).sum::<u64>(),
             "static_instructions": from.static_instructions,
             "static_in_slice": from.static_in_slice,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use engine::Value;
 use engine::locate::Located;
-use ir::program::{Callee, Count, Elem, Field, FuncId, Function, Target, Terminator};
+use ir::program::{Callee, Count, Elem, FuncId, Function, Target, Terminator, Variable};
 use ir::text::{print_op, print_terminator};
 use ir::{Arg, Kind, Op, Var};
 use machine::Reg;
@@ -33,7 +33,7 @@ pub fn value(value: &Value, indent: usize) -> String {
 #[must_use]
 pub fn located(found: &Located) -> String {
     let (count, (gates, all_gates), (roots, all_roots)) = (found.cpus.len(), found.gates, found.roots);
-    let base = match found.anchors {
+    let base = match found.signature {
         Some((least, all)) => format!("per-CPU memory by at least {least} of {all} places"),
         None => "per-CPU memory as given".to_string(),
     };
@@ -99,18 +99,18 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// An input or output as its marker declares it.
 #[must_use]
-pub fn field(field: &Field) -> String {
-    let elem = match field.elem {
+pub fn variable(variable: &Variable) -> String {
+    let elem = match variable.elem {
         Elem::Unsigned(bytes) => format!("u{}", 8 * u32::from(bytes)),
         Elem::Signed(bytes) => format!("i{}", 8 * u32::from(bytes)),
         Elem::Char => "cstr".to_string(),
     };
-    let count = match &field.count {
+    let count = match &variable.count {
         Count::One => String::new(),
         Count::Fixed(count) => format!("[{count}]"),
-        Count::Field { name, max } => format!("[{name}<={max}]"),
+        Count::Variable { name, max } => format!("[{name}<={max}]"),
     };
-    plain(&format!("{}:{elem}{count}", field.name)).into_owned()
+    plain(&format!("{}:{elem}{count}", variable.name)).into_owned()
 }
 
 /// A register's name; `?` where there is no such register.
@@ -210,7 +210,8 @@ mod tests {
 
     #[test]
     fn ends_name_functions_and_guards() {
-        let function = Function { pc: 0, name: "idr_find".into(), preserved: Vec::new(), blocks: Vec::new() };
+        let function =
+            Function { pc: 0, name: "idr_find".into(), callee_saved: Vec::new(), blocks: Vec::new() };
         let call =
             Terminator::Call { callee: Callee::Direct(FuncId(0)), stack: Var(4), then: Target::Return };
         assert!(terminator(&call, std::slice::from_ref(&function)).ends_with("; idr_find"));

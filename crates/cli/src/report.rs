@@ -191,7 +191,7 @@ impl<'r> Report<'r> {
             "pause_milliseconds": self.pause.map(milliseconds),
             "processors_found": self.located.as_ref().map(|found| json!({
                 "processors": found.cpus.len(), "gates": found.gates, "page_tables": found.roots,
-                    "anchors": found.anchors,
+                    "anchors": found.signature,
             })),
             "assertions": self.assertions,
             "slice_outcome": outcome(self.slice.as_ref()),

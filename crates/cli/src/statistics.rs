@@ -87,7 +87,7 @@ impl Pages {
 pub fn sources_json(program: &Program) -> Vec<Value> {
     let source = |it: &Source| {
         json!({"trace": it.trace, "rehearsed": it.rehearsed,
-        "instructions": it.instructions, "kept": it.kept, "in_slice": it.in_slice})
+        "instructions": it.instructions, "kept": it.retained, "in_slice": it.in_slice})
     };
     program.provenance.sources.iter().map(source).collect()
 }
@@ -104,7 +104,7 @@ pub fn source_line(source: &Source) -> String {
             Some(inputs) => format!(" (rehearsed with {})", format::plain(inputs)),
         },
         source.instructions,
-        source.kept,
+        source.retained,
         source.in_slice
     )
 }

@@ -1,4 +1,5 @@
-//! From recordings to a program: whose view it takes, what is sliced, and whole runs as recordings.
+//! From recordings to a program: in whose context it runs, what is sliced, and whole runs as
+//! recordings.
 //!
 //! A whole run executes the same code as the guest did, so what it executes is sliced like what
 //! QEMU recorded. That is used twice. A *rehearsal* runs a trainer over the memory it was recorded
@@ -9,7 +10,7 @@
 use engine::{
     Environment, Limits, Outcome, Run, Seen, SliceProgram, Values, Watch, WholeProgram, parse_inputs,
 };
-use ir::program::{Field, ViewCell};
+use ir::program::{PerCpuOverride, Variable};
 use ir::{Program, System};
 use lift::Mode;
 use machine::{PhysAddr, Reg, VirtAddr};
@@ -56,21 +57,21 @@ pub enum Error {
     NoStart,
 }
 
-/// The processor whose view a program takes.
+/// The processor in whose context a program runs: `view` to the user.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum View {
-    /// The view of an idle processor, whatever the paused one does.
+pub enum ExecutionContext {
+    /// That of an idle processor, whatever the paused one does.
     Idle,
-    /// The view of the paused processor; why it is not an idle one's.
+    /// That of the paused processor; why it is not an idle one's.
     Paused(&'static str),
 }
 
 /// What is wanted of a program.
 #[derive(Clone, Default)]
 pub struct Wishes<'r> {
-    /// The policy, the allocators, and the cells of the view, which `train` sets.
+    /// The policy, the allocators, and the overrides, which `train` sets.
     pub options: BuildOptions,
-    /// Whether the paused processor's view is taken in any case.
+    /// Whether the program runs in the paused processor's context in any case.
     pub paused: bool,
     /// A recording of the same kernel at another address, to learn from what moves; without one it
     /// is looked for among the recordings.
@@ -85,8 +86,8 @@ pub struct Trained {
     pub program: Program,
     /// The training system's code, for the companion file.
     pub system: System,
-    /// Whose view the program takes, and why.
-    pub view: View,
+    /// In whose context the program runs, and why.
+    pub execution_context: ExecutionContext,
 }
 
 /// What is sliced: where programs begin, and what was executed from there.
@@ -94,7 +95,7 @@ struct Sources<'s, 'r> {
     starts: &'s [Start<'r>],
     recordings: &'s [&'s Recording],
     options: &'s BuildOptions,
-    view: View,
+    execution_context: ExecutionContext,
     /// How a whole run over the training system's own memory ended, if not at the end mark.
     unrepeated: Option<String>,
 }
@@ -105,7 +106,7 @@ struct Sources<'s, 'r> {
 /// [`Error`].
 pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, Error> {
     with_sources(recordings, wishes, |sources| {
-        let Sources { starts, recordings, options, view, unrepeated } = sources;
+        let Sources { starts, recordings, options, execution_context, unrepeated } = sources;
         let mut program = slicer::build(&starts[0], recordings, options)?;
         program.provenance.base = wishes.base.map(|base| base.name.clone());
         program.provenance.unrepeated = unrepeated;
@@ -114,7 +115,7 @@ pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, E
                 faithful(&program, start)?;
             }
         }
-        Ok(Trained { program, system: starts[0].system().clone(), view })
+        Ok(Trained { program, system: starts[0].system().clone(), execution_context })
     })
 }
 
@@ -133,8 +134,8 @@ pub fn dump(
     })
 }
 
-/// Chooses the view and rehearses, then does something with what there is to slice; there is at
-/// least one start.
+/// Chooses the execution context and rehearses, then does something with what there is to slice;
+/// there is at least one start.
 fn with_sources<T>(
     recordings: &[Recording],
     wishes: &Wishes<'_>,
@@ -155,10 +156,10 @@ fn with_sources<T>(
     let own = rehearse_each(&starts, &options)?;
     // Such a trainer had help: another task's, or a device's.
     let unrepeated = own.iter().find_map(|it| it.as_ref().err()).cloned();
-    let (view, mut rehearsed) = if wishes.paused {
-        (View::Paused("as asked for"), Vec::new())
+    let (execution_context, mut rehearsed) = if wishes.paused {
+        (ExecutionContext::Paused("as asked for"), Vec::new())
     } else {
-        choose_view(&starts, &own, &mut options)?
+        choose_execution_context(&starts, &own, &mut options)?
     };
     for texts in &wishes.rehearse {
         for start in &starts {
@@ -170,12 +171,15 @@ fn with_sources<T>(
             }
         }
     }
-    // In the idle view the recorded paths of the trainer's own process are never taken.
-    let recorded: Vec<&Recording> =
-        if view == View::Idle { Vec::new() } else { starts.iter().map(Start::recording).collect() };
+    // In the idle context the recorded paths of the trainer's own process are never taken.
+    let recorded: Vec<&Recording> = if execution_context == ExecutionContext::Idle {
+        Vec::new()
+    } else {
+        starts.iter().map(Start::recording).collect()
+    };
     let recordings: Vec<&Recording> = recorded.into_iter().chain(&rehearsed).chain(learned).collect();
     let (starts, recordings) = (starts.as_slice(), recordings.as_slice());
-    then(Sources { starts, recordings, options: &options, view, unrepeated })
+    then(Sources { starts, recordings, options: &options, execution_context, unrepeated })
 }
 
 /// Asks slice and whole run what they answer about the memory that a recording began in: the same,
@@ -207,21 +211,21 @@ pub fn rehearse_each(
 
 /// Runs every recording whole, over the memory it began in, as an idle processor. Where that gives
 /// the same outputs as `own`, what [`rehearse_each`] gave, the answer does not depend on who runs,
-/// and the program takes the idle view: the cells are set in the options, and the rehearsals are
-/// what to slice.
+/// and the program runs in the idle context: the overrides are set in the options, and the
+/// rehearsals are what to slice.
 ///
 /// # Errors
 /// [`Error`] when a whole run cannot be recorded.
-pub fn choose_view(
+pub fn choose_execution_context(
     starts: &[Start<'_>],
     own: &[Result<Rehearsal, String>],
     options: &mut BuildOptions,
-) -> Result<(View, Vec<Recording>), Error> {
-    let paused = |why| Ok((View::Paused(why), Vec::new()));
+) -> Result<(ExecutionContext, Vec<Recording>), Error> {
+    let paused = |why| Ok((ExecutionContext::Paused(why), Vec::new()));
     if starts.iter().any(|start| start.recording().trace.header().idle.is_empty()) {
         return paused("the recorder saw the processor idle too rarely");
     }
-    let mut cells: Vec<ViewCell> = starts.iter().flat_map(Start::view_cells).collect();
+    let mut cells: Vec<PerCpuOverride> = starts.iter().flat_map(Start::per_cpu_overrides).collect();
     cells.sort_unstable();
     cells.dedup();
     if cells.is_empty() {
@@ -230,7 +234,7 @@ pub fn choose_view(
     if cells.windows(2).any(|pair| (pair[0].base, pair[0].offset) == (pair[1].base, pair[1].offset)) {
         return paused("an idle processor looks different in each recording");
     }
-    let as_idle = BuildOptions { view: cells, ..options.clone() };
+    let as_idle = BuildOptions { overrides: cells, ..options.clone() };
     let mut rehearsed = Vec::new();
     for (start, own) in starts.iter().zip(own) {
         let Ok(own) = own else { return paused("the trainer's own rehearsal stopped") };
@@ -246,7 +250,7 @@ pub fn choose_view(
         rehearsed.push(idle.recording.into_rehearsal(String::new()));
     }
     *options = as_idle;
-    Ok((View::Idle, rehearsed))
+    Ok((ExecutionContext::Idle, rehearsed))
 }
 
 /// A whole run over the training system's own memory.
@@ -272,7 +276,7 @@ fn rehearse(
     let inputs = if texts.is_empty() {
         Vec::new()
     } else {
-        program.inputs.retain(|field| texts.iter().any(|(name, _)| *name == field.name));
+        program.inputs.retain(|variable| texts.iter().any(|(name, _)| *name == variable.name));
         parse_inputs(&program, texts)?
     };
     let header = start.recording().trace.header();
@@ -295,7 +299,7 @@ pub fn record_whole(
     program: &Program,
     system: &System,
     run: &Run<'_>,
-    inputs: &[(Field, Vec<u8>)],
+    inputs: &[(Variable, Vec<u8>)],
 ) -> Result<(Outcome, Vec<u8>), Error> {
     let header = Header {
         producer: concat!("virtuoso ", env!("CARGO_PKG_VERSION")).to_owned(),

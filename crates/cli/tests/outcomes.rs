@@ -287,9 +287,9 @@ fn moved_target(folder: &Folder, code: &[u8], movable: bool) -> Ended {
     let idt = format!(r#""rip": 0, "idt": {{"base": "{:#x}", "limit": "0xfff"}}"#, KERNEL + 0x4000);
     folder.file("large.raw.cpu.json", cpu.replace(r#""rip": 0"#, &idt));
     let mut program = text("end");
-    program.placement.images =
-        vec![ir::place::Image { start: KERNEL + 0x8000, end: KERNEL + 0x8800, movable }];
-    program.placement.gates = vec![(14, KERNEL + 0x8100)];
+    program.relocations.images =
+        vec![ir::relocation::Image { start: KERNEL + 0x8000, end: KERNEL + 0x8800, movable }];
+    program.relocations.gates = vec![(14, KERNEL + 0x8100)];
     program.code.push(ir::program::CodeRange { addr: KERNEL + 0x8200, bytes: trained });
     folder.file("p.prog", program.to_bytes().expect("it encodes"));
     folder.virtuoso(&["run", "p.prog", "large.raw"])

@@ -12,7 +12,7 @@ use engine::{Environment, Fault, Limits, Outcome, Relocation, Run, SliceProgram,
 use machine::memory::Mock;
 use machine::{PhysAddr, Reg, VirtAddr};
 use slicer::Policy;
-use virtuoso_cli::training::View;
+use virtuoso_cli::training::ExecutionContext;
 
 #[test]
 fn every_instruction_replays() -> Result<(), Failure> {
@@ -33,8 +33,12 @@ fn a_slice_of_one_recording_lists_another_guests_processes() -> Result<(), Failu
 #[test]
 fn the_idle_view_needs_no_untrained_path() -> Result<(), Failure> {
     let case = case(Policy::Guard, false)?;
-    assert_eq!(case.built.view, View::Idle);
-    assert_eq!(case.built.program.view.len(), 3, "the running task, its stack, how often preemption is off");
+    assert_eq!(case.built.execution_context, ExecutionContext::Idle);
+    assert_eq!(
+        case.built.program.overrides.len(),
+        3,
+        "the running task, its stack, how often preemption is off"
+    );
     let (outcome, _) = SliceProgram::new(&case.built.program)?.run(&case.run(), &Vec::new())?;
     assert_eq!(listed(&outcome), case.pids, "{outcome:?}");
     let sources = &case.built.program.provenance.sources;

@@ -4,8 +4,8 @@
 //! the training system, never from the target. Operations whose results are overwritten before
 //! anything reads them are left out, unless the run is watched.
 
-use ir::place::Change;
 use ir::program::PageContent;
+use ir::relocation::FixupKind;
 use ir::{Class, Kind, Op, Program, Summary, System, Var, Width};
 use lift::{Insn, Mode};
 use machine::{GuestMemory, Reg, VirtAddr};
@@ -93,7 +93,7 @@ impl<'p> Code<'p> {
     /// Drops what was lifted for another target and does not hold in this one: its addresses, and
     /// the constants that a kernel writes into its own code.
     pub fn begin(&mut self, kernel: &KernelCode<'_>) {
-        let varies = kernel.system.placement().fields.iter().any(|field| field.change == Change::Patched);
+        let varies = kernel.system.relocations().fixups.iter().any(|fixup| fixup.kind == FixupKind::Patched);
         let slide = kernel.relocation.slide();
         if self.cache.slide != slide || varies || self.cache.modules {
             self.cache = Cache { slide, ..Cache::default() };
@@ -270,7 +270,7 @@ impl<'s> KernelCode<'s> {
 
     /// Code bytes at an address of the target: up to 15, fewer at the end of what is known.
     fn fetch(&mut self, pc: u64) -> Vec<u8> {
-        let first = self.system.placement().images.first();
+        let first = self.system.relocations().images.first();
         let in_kernel = |address: u64| first.is_some_and(|image| image.holds(address));
         let mut from = self.relocation.to_training(pc);
         if !from.is_some_and(in_kernel) && !self.modules {

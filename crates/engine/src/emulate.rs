@@ -10,7 +10,6 @@ use machine::{Reg, RegFile};
 
 use crate::code::{Code, KernelCode};
 use crate::exec::execute;
-use crate::fields::{Inputs, collect, prepare};
 use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
 use crate::predecode::slots;
@@ -21,6 +20,7 @@ use crate::spin::Spin;
 use crate::start::{NoAnswer, outcome};
 use crate::summary::summarise;
 use crate::syscall::SystemCalls;
+use crate::variables::{Inputs, collect, prepare};
 use crate::watch::{Unwatched, Watch};
 
 /// Assertions that are reported at most.
@@ -92,7 +92,7 @@ impl<'p> WholeProgram<'p> {
         let mut report = WholeReport::default();
         let begun = prepare(self.program, inputs, &mut overlay)
             .map_err(NoAnswer::from)
-            .and_then(|()| run.view(self.program, &relocation, &mut overlay));
+            .and_then(|()| run.override_per_cpu(self.program, &relocation, &mut overlay));
         let ended = begun.and_then(|()| {
             let ended = self.execute(run, &relocation, &mut kernel, &mut overlay, &mut report, watch);
             report.assertions.iter_mut().for_each(|at| *at = kernel.relocation.reported(*at));

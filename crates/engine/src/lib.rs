@@ -14,7 +14,6 @@
 mod code;
 mod emulate;
 mod exec;
-mod fields;
 pub mod locate;
 mod outcome;
 mod overlay;
@@ -30,10 +29,10 @@ mod summary;
 mod syscall;
 pub mod tampering;
 mod value;
+mod variables;
 mod watch;
 
 pub use emulate::{WholeProgram, WholeReport};
-pub use fields::{InputError, Inputs, parse_inputs};
 pub use outcome::{Outcome, Stopped};
 pub use overlay::{Fault, Overlay};
 pub use predecode::TooLarge;
@@ -41,4 +40,5 @@ pub use relocate::Relocation;
 pub use run::{Environment, Limits, Run, RunError};
 pub use slice::SliceProgram;
 pub use value::{Value, Values};
+pub use variables::{InputError, Inputs, parse_inputs};
 pub use watch::{Seen, Unwatched, Watch};

@@ -6,15 +6,16 @@
 //! training's. *Page tables*: pages that, read as the top table, map the program's kernel code to
 //! pages that hold it. Of several (each process has its own) most must agree on the kernel's half;
 //! any of those will do, for only that half is used. *Processors*: places where the words lie by
-//! which per-CPU memory is recognised ([`ir::program::Anchor`]), most of them. What a processor
-//! executed at the pause is not found: its registers are not in memory. Nothing about an operating
-//! system is typed in; 32-bit targets are left out, as are those whose kernel has no GS base.
+//! which per-CPU memory is recognised ([`ir::program::SignatureWord`]), most of them. What a
+//! processor executed at the pause is not found: its registers are not in memory. Nothing about an
+//! operating system is typed in; 32-bit targets are left out, as are those whose kernel has no GS
+//! base.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use ir::Program;
-use ir::program::Anchor;
+use ir::program::SignatureWord;
 use lift::Mode;
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
 use machine::{GuestMemory, PAGE_SIZE, Page, PhysAddr, Reg, RegFile, VirtAddr};
@@ -40,9 +41,9 @@ pub struct Located {
     pub gates: (usize, usize),
     /// How many roots of page tables have the same kernel half as the one taken, and of how many.
     pub roots: (usize, usize),
-    /// Of the places that the program's anchors point to, how many the least certain processor's
+    /// Of the places that the program's signature points to, how many the least certain processor's
     /// point to, and how many there are; `None` if the GS base was given.
-    pub anchors: Option<(usize, usize)>,
+    pub signature: Option<(usize, usize)>,
 }
 
 /// Why no processor's state was found.
@@ -82,10 +83,10 @@ pub enum LocateError {
 const PROBE: usize = 16;
 /// How many places in the code are looked for at most.
 const PROBES: usize = 8;
-/// Per-CPU memory is looked for by anchors that point so far at least, in bytes: a list within one
+/// Per-CPU memory is looked for by words that point so far at least, in bytes: a list within one
 /// object may point nearer.
 const FAR: u32 = 1024;
-/// How many places may be compared with all anchors: a target may hold any number of lures.
+/// How many places may be compared with the whole signature: a target may hold any number of lures.
 const MOST_PLACES: usize = 1 << 18;
 /// Bits by which entries of tables for the same mapping may differ: accessed and dirty (SDM vol. 3
 /// section 4.8).
@@ -117,7 +118,7 @@ pub fn locate(program: &Program, memory: &dyn GuestMemory, hints: Hints) -> Resu
     if system_mode(program) != Mode::Bits64 {
         return Err(LocateError::Bits);
     }
-    let gates = &program.placement.gates;
+    let gates = &program.relocations.gates;
     let mut probes = probes(program);
     if probes.is_empty() || gates.len() < 4 {
         return Err(LocateError::Nothing);
@@ -155,16 +156,16 @@ pub fn locate(program: &Program, memory: &dyn GuestMemory, hints: Hints) -> Resu
                 return Err(LocateError::Ambiguous(first, root));
             }
             let linear = linear(memory, mode, root, table.at);
-            let (bases, anchors) = match hints.gs_base {
+            let (bases, signature) = match hints.gs_base {
                 Some(base) => (vec![base], None),
                 None => {
-                    let bases = per_cpu(memory, mode, root, &program.anchors);
+                    let bases = per_cpu(memory, mode, root, &program.signature);
                     let least = bases.values().min().copied().ok_or(LocateError::Processors)?;
-                    (bases.into_keys().collect(), Some((least, aims(&program.anchors))))
+                    (bases.into_keys().collect(), Some((least, aims(&program.signature))))
                 }
             };
             let cpus = bases.into_iter().map(|base| registers(program, mode, root, linear, base)).collect();
-            found = Some(Located { cpus, gates: (table.gates, gates.len()), roots, anchors });
+            found = Some(Located { cpus, gates: (table.gates, gates.len()), roots, signature });
             break;
         }
     }
@@ -185,13 +186,13 @@ fn each_page(memory: &dyn GuestMemory, visit: &mut dyn FnMut(PhysAddr, &Page)) {
 /// Pieces of the program's kernel code without anything that moves, at most one in a page, spread
 /// over all of it.
 fn probes(program: &Program) -> Vec<Probe> {
-    let placement = &program.placement;
+    let relocations = &program.relocations;
     let mut found: Vec<Probe> = Vec::new();
-    for range in program.code.iter().filter(|range| placement.image(range.addr) == Some(0)) {
+    for range in program.code.iter().filter(|range| relocations.image(range.addr) == Some(0)) {
         for (at, bytes) in range.bytes.chunks_exact(PROBE).enumerate() {
             let addr = VirtAddr(range.addr).add((at * PROBE) as u64);
             let within = addr.offset() + PROBE as u64 <= PAGE_SIZE;
-            let fixed = placement.fields_in(addr.0, addr.0.saturating_add(PROBE as u64)).is_empty();
+            let fixed = relocations.fixups_in(addr.0, addr.0.saturating_add(PROBE as u64)).is_empty();
             let new = found.last().is_none_or(|last| last.addr.page() != addr.page());
             if let Some(bytes) = bytes.first_chunk().filter(|_| within && fixed && new) {
                 found.push(Probe { addr, bytes: *bytes, pages: FxHashSet::default() });
@@ -269,37 +270,36 @@ fn linear(memory: &dyn GuestMemory, mode: PagingMode, root: u64, at: PhysAddr) -
     found
 }
 
-/// How many different places anchors point to. What old stacks in per-CPU memory hold points to
-/// few, many times, and is not there the next time.
-fn aims(anchors: &[Anchor]) -> usize {
-    anchors.iter().map(|anchor| anchor.points).collect::<BTreeSet<_>>().len()
+/// How many different places the words of a signature point to. What old stacks in per-CPU memory
+/// hold points to few, many times, and is not there the next time.
+fn aims(signature: &[SignatureWord]) -> usize {
+    signature.iter().map(|it| it.points).collect::<BTreeSet<_>>().len()
 }
 
-/// The bases of per-CPU memory, and of the places that anchors point to how many are pointed to
+/// The bases of per-CPU memory, and of the places that the words point to how many are pointed to
 /// there: most of them, and three at least.
 fn per_cpu(
     memory: &dyn GuestMemory,
     mode: PagingMode,
     root: u64,
-    anchors: &[Anchor],
+    signature: &[SignatureWord],
 ) -> BTreeMap<u64, usize> {
     // A list that is empty points to itself, and there are tables of thousands of those, in which
-    // any place has all such anchors: one that points far is needed.
-    let far = |anchor: &&Anchor| anchor.offset.abs_diff(anchor.points) >= FAR;
-    let seeds: Vec<Anchor> = anchors.iter().filter(far).copied().collect();
-    let by_distance =
-        |anchor: &Anchor| u64::from(anchor.offset).wrapping_sub(anchor.points.into()) % PAGE_SIZE;
+    // any place has all such words: one that points far is needed.
+    let far = |it: &&SignatureWord| it.offset.abs_diff(it.points) >= FAR;
+    let seeds: Vec<SignatureWord> = signature.iter().filter(far).copied().collect();
+    let by_distance = |it: &SignatureWord| u64::from(it.offset).wrapping_sub(it.points.into()) % PAGE_SIZE;
     let mut wanted = vec![false; PAGE_SIZE as usize];
     seeds.iter().for_each(|seed| wanted[by_distance(seed) as usize] = true);
-    let place = |base: u64, anchor: &Anchor| {
-        let address = VirtAddr(base.wrapping_add(anchor.offset.into()));
+    let place = |base: u64, it: &SignatureWord| {
+        let address = VirtAddr(base.wrapping_add(it.offset.into()));
         paging::translate(memory, mode, root, address).ok().map(|found| found.paddr)
     };
-    let has = |base: u64, anchor: &Anchor| {
-        let word = place(base, anchor).and_then(|place| memory.read_u64(place).ok());
-        word == Some(base.wrapping_add(anchor.points.into()))
+    let has = |base: u64, it: &SignatureWord| {
+        let word = place(base, it).and_then(|place| memory.read_u64(place).ok());
+        word == Some(base.wrapping_add(it.points.into()))
     };
-    let aims = aims(anchors);
+    let aims = aims(signature);
     let (mut found, mut seen) = (BTreeMap::new(), FxHashSet::default());
     each_page(memory, &mut |addr, page| {
         for (at, word) in page.chunks_exact(8).enumerate() {
@@ -317,7 +317,7 @@ fn per_cpu(
                     continue;
                 }
                 seen.insert(base);
-                let there = anchors.iter().filter(|anchor| has(base, anchor)).map(|anchor| anchor.points);
+                let there = signature.iter().filter(|it| has(base, it)).map(|it| it.points);
                 let count = there.collect::<BTreeSet<_>>().len();
                 if count >= 3 && count * 2 > aims {
                     found.insert(base, count);

@@ -46,9 +46,9 @@ pub struct TooLarge;
 pub(crate) struct Pool {
     /// Slots of constants, by value.
     index: FxHashMap<u64, u16>,
-    /// Slots of moving constants, by their number in the program.
-    moved: FxHashMap<u32, u16>,
-    /// The constants in the order of their slots; 0 for moving ones.
+    /// Slots of relocated constants, by their number in the program.
+    relocated: FxHashMap<u32, u16>,
+    /// The constants in the order of their slots; 0 for relocated ones.
     values: Vec<u64>,
 }
 
@@ -87,12 +87,12 @@ impl Pool {
                 self.index.insert(value, slot);
                 Ok(slot)
             }
-            Arg::Moved(number) => {
-                if let Some(&slot) = self.moved.get(&number) {
+            Arg::Relocated(number) => {
+                if let Some(&slot) = self.relocated.get(&number) {
                     return Ok(slot);
                 }
                 let slot = self.add(0)?;
-                self.moved.insert(number, slot);
+                self.relocated.insert(number, slot);
                 Ok(slot)
             }
         }
@@ -105,9 +105,9 @@ impl Pool {
         Ok(slot)
     }
 
-    /// The moving constants that operands name: number in the program, and slot.
-    pub fn moved(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        self.moved.iter().map(|(&number, &slot)| (number as usize, usize::from(slot)))
+    /// The relocated constants that operands name: number in the program, and slot.
+    pub fn relocated(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.relocated.iter().map(|(&number, &slot)| (number as usize, usize::from(slot)))
     }
 
     /// Predecodes an operation.

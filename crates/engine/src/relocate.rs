@@ -8,8 +8,8 @@
 
 use std::ops::ControlFlow;
 
-use ir::place::{Field, Moved, Placement};
 use ir::program::CodeRange;
+use ir::relocation::{Fixup, RelocatedConstant, RelocationTable};
 use ir::{Arg, Class, Program, System};
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
 use machine::{GuestMemory, PAGE_SIZE, Reg, VirtAddr};
@@ -28,7 +28,7 @@ const PROBE: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Relocation<'p> {
     /// The images, and what of their code moves.
-    placement: &'p Placement,
+    table: &'p RelocationTable,
     mode: PagingMode,
     /// CR3 of the page tables that map the kernel.
     root: u64,
@@ -40,8 +40,8 @@ pub struct Relocation<'p> {
 impl<'p> Relocation<'p> {
     /// Everything is where training had it.
     #[cfg(test)]
-    pub(crate) fn unmoved(placement: &'p Placement) -> Self {
-        Self { placement, mode: PagingMode::Level4, root: 0, slides: vec![Some(0); placement.images.len()] }
+    pub(crate) fn unmoved(table: &'p RelocationTable) -> Self {
+        Self { table, mode: PagingMode::Level4, root: 0, slides: vec![Some(0); table.images.len()] }
     }
 
     /// Finds a program's images, and the page tables that map the kernel.
@@ -51,16 +51,15 @@ impl<'p> Relocation<'p> {
     /// training saw one base only.
     pub fn find(program: &'p Program, run: &Run<'_>) -> Result<Self, RunError> {
         let (mode, cr3) = run.paging()?;
-        let placement = &program.placement;
+        let table = &program.relocations;
         let mut best = RunError::OtherKernel { differing: u64::MAX, checked: u64::MAX };
         for root in [cr3, cr3 ^ BESIDE] {
-            for slide in slides(placement, run, mode, root) {
-                let mut found =
-                    Self { placement, mode, root, slides: vec![Some(slide); placement.images.len()] };
-                if placement.images.is_empty() {
+            for slide in slides(table, run, mode, root) {
+                let mut found = Self { table, mode, root, slides: vec![Some(slide); table.images.len()] };
+                if table.images.is_empty() {
                     found.slides.push(Some(slide));
                 }
-                let code = |range: &&CodeRange| placement.image(range.addr).is_none_or(|image| image == 0);
+                let code = |range: &&CodeRange| table.image(range.addr).is_none_or(|image| image == 0);
                 let (differing, checked) = found.compare(run.memory, program.code.iter().filter(code));
                 if differing * 10 > checked {
                     if let RunError::OtherKernel { differing: least, .. } = best
@@ -70,15 +69,12 @@ impl<'p> Relocation<'p> {
                     }
                     continue;
                 }
-                if slide != 0 && !placement.movable() {
+                if slide != 0 && !table.movable() {
                     return Err(RunError::Elsewhere { slide });
                 }
-                for image in 1..placement.images.len() {
-                    let ranges: Vec<&CodeRange> = program
-                        .code
-                        .iter()
-                        .filter(|range| placement.image(range.addr) == Some(image))
-                        .collect();
+                for image in 1..table.images.len() {
+                    let ranges: Vec<&CodeRange> =
+                        program.code.iter().filter(|range| table.image(range.addr) == Some(image)).collect();
                     found.slides[image] = None;
                     found.slides[image] = found.module(run.memory, image, &ranges, true);
                 }
@@ -95,20 +91,20 @@ impl<'p> Relocation<'p> {
     /// The others count as not in the target until [`Relocation::find_modules`].
     #[must_use]
     pub fn system<'s>(&self, system: &'s System) -> Relocation<'s> {
-        let placement = system.placement();
-        let mut slides = vec![None; placement.images.len()];
+        let table = system.relocations();
+        let mut slides = vec![None; table.images.len()];
         if let (Some(first), Some(slide)) = (slides.first_mut(), self.slides.first()) {
             *first = *slide;
         }
-        Relocation { placement, mode: self.mode, root: self.root, slides }
+        Relocation { table, mode: self.mode, root: self.root, slides }
     }
 
     /// Looks for a companion file's images but the first. If `exact`, as for code that is to be
     /// executed, an image is only where its code is training's to the byte, what moves taken into
     /// account. For a comparison a tenth may differ.
     pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory, exact: bool) {
-        for image in 1..self.placement.images.len() {
-            let here = self.placement.images[image];
+        for image in 1..self.table.images.len() {
+            let here = self.table.images[image];
             let page = |addr: u64| system.page(addr).map(|bytes| CodeRange { addr, bytes: bytes.to_vec() });
             let ranges: Vec<CodeRange> =
                 (here.start..here.end).step_by(PAGE_SIZE as usize).filter_map(page).collect();
@@ -131,7 +127,7 @@ impl<'p> Relocation<'p> {
     /// Whether any bytes of the code are others in another boot.
     #[must_use]
     pub fn moves(&self) -> bool {
-        !self.placement.fields.is_empty()
+        !self.table.fixups.is_empty()
     }
 
     /// The slide of the kernel's image: the target's address minus training's, modulo 2^64.
@@ -144,7 +140,7 @@ impl<'p> Relocation<'p> {
     /// that is not in the target, does not move.
     #[must_use]
     pub fn to_target(&self, address: u64) -> u64 {
-        let slide = self.placement.image(address).and_then(|image| self.slides[image]);
+        let slide = self.table.image(address).and_then(|image| self.slides[image]);
         address.wrapping_add(slide.unwrap_or(0))
     }
 
@@ -155,14 +151,14 @@ impl<'p> Relocation<'p> {
         if self.slides.iter().all(|slide| *slide == Some(0)) {
             return Some(address);
         }
-        for (image, slide) in self.placement.images.iter().zip(&self.slides) {
+        for (image, slide) in self.table.images.iter().zip(&self.slides) {
             if let Some(slide) = slide
                 && image.holds(address.wrapping_sub(*slide))
             {
                 return Some(address.wrapping_sub(*slide));
             }
         }
-        self.placement.image(address).is_none().then_some(address)
+        self.table.image(address).is_none().then_some(address)
     }
 
     /// The address by which a report names one of the target: the training system's, or if training
@@ -172,7 +168,7 @@ impl<'p> Relocation<'p> {
         self.to_training(address).unwrap_or(address)
     }
 
-    /// The value in this target of the program's moving constant with this number; 0 if there is
+    /// The value in this target of the program's relocated constant with this number; 0 if there is
     /// none.
     ///
     /// # Errors
@@ -185,22 +181,22 @@ impl<'p> Relocation<'p> {
         memory: &dyn GuestMemory,
     ) -> Result<u64, RunError> {
         let missing = |at| RunError::Constant { at };
-        match self.placement.moved.get(number) {
+        match self.table.constants.get(number) {
             None => Ok(0),
-            Some(&Moved::Address { value, image }) => {
+            Some(&RelocatedConstant::Address { value, image }) => {
                 let slide =
                     self.slides.get(usize::from(image)).copied().flatten().ok_or_else(|| missing(value))?;
                 Ok(value.wrapping_add(slide))
             }
-            Some(&Moved::Patched { pc, len, op, arg, .. }) => {
+            Some(&RelocatedConstant::Patched { pc, len, op, arg, .. }) => {
                 let code = program.code.iter().find_map(|range| {
                     let from = pc.checked_sub(range.addr)? as usize;
                     range.bytes.get(from..)?.get(..usize::from(len))
                 });
                 let mut bytes = code.ok_or_else(|| missing(pc))?.to_vec();
                 let mut absent = false;
-                self.apply(pc, &mut bytes, &mut |field| {
-                    let value = self.number(memory, field.addr, field.size);
+                self.apply(pc, &mut bytes, &mut |fixup| {
+                    let value = self.number(memory, fixup.addr, fixup.size);
                     absent |= value.is_none();
                     value
                 });
@@ -222,7 +218,7 @@ impl<'p> Relocation<'p> {
     /// the training system, fewer where the file ends.
     #[must_use]
     pub fn trusted(&self, system: &System, start: u64, count: usize, memory: &dyn GuestMemory) -> Vec<u8> {
-        // A field gets its value only if all its bytes are there.
+        // A fixup gets its value only if all its bytes are there.
         const MARGIN: u64 = 8;
         let from = start.saturating_sub(MARGIN);
         let (mut bytes, wanted) =
@@ -247,16 +243,16 @@ impl<'p> Relocation<'p> {
 
     /// Gives `bytes`, code of the training system at `start`, what moves as this target has it.
     pub fn code(&self, start: u64, bytes: &mut [u8], memory: &dyn GuestMemory) {
-        self.apply(start, bytes, &mut |field| self.number(memory, field.addr, field.size));
+        self.apply(start, bytes, &mut |fixup| self.number(memory, fixup.addr, fixup.size));
     }
 
-    /// The same with `patched` for the values of patched fields.
-    fn apply(&self, start: u64, bytes: &mut [u8], patched: &mut dyn FnMut(&Field) -> Option<u64>) {
-        if self.placement.fields.is_empty() {
+    /// The same with `patched` for the values of patched fixups.
+    fn apply(&self, start: u64, bytes: &mut [u8], patched: &mut dyn FnMut(&Fixup) -> Option<u64>) {
+        if self.table.fixups.is_empty() {
             return;
         }
         let slides: Vec<u64> = self.slides.iter().map(|slide| slide.unwrap_or(0)).collect();
-        self.placement.apply(start, bytes, &slides, patched);
+        self.table.apply(start, bytes, &slides, patched);
     }
 
     /// The target's little-endian number at an address of the training system.
@@ -306,13 +302,13 @@ impl<'p> Relocation<'p> {
         if fits(0) {
             return Some(0);
         }
-        if !self.placement.images[image].movable {
+        if !self.table.images[image].movable {
             return None;
         }
-        let fields = self.placement.fields_in(first.addr, first.addr.saturating_add(PROBE as u64));
+        let fixups = self.table.fixups_in(first.addr, first.addr.saturating_add(PROBE as u64));
         let fixed = |at: usize| {
             let at = first.addr.wrapping_add(at as u64);
-            !fields.iter().any(|field| (field.addr..field.addr + u64::from(field.size)).contains(&at))
+            !fixups.iter().any(|fixup| (fixup.addr..fixup.addr + u64::from(fixup.size)).contains(&at))
         };
         let offset = VirtAddr(first.addr).offset() as usize;
         let mut slide = None;
@@ -381,7 +377,7 @@ fn differ_in_a_constant(a: &lift::Insn, b: &lift::Insn) -> bool {
         && a.ops.iter().zip(&b.ops).all(|(a, b)| {
             let form = |arg: &Arg| match arg {
                 Arg::Var(var) => Some(*var),
-                Arg::Const(_) | Arg::Moved(_) => None,
+                Arg::Const(_) | Arg::Relocated(_) => None,
             };
             (a.kind, a.width, a.dst) == (b.kind, b.width, b.dst)
                 && a.args.iter().map(form).eq(b.args.iter().map(form))
@@ -392,12 +388,12 @@ fn differ_in_a_constant(a: &lift::Insn, b: &lift::Insn) -> bool {
 
 /// The slides that the kernel's image may have: those that interrupt gates have, by how many have
 /// it, and 0.
-fn slides(placement: &Placement, run: &Run<'_>, mode: PagingMode, root: u64) -> Vec<u64> {
+fn slides(table: &RelocationTable, run: &Run<'_>, mode: PagingMode, root: u64) -> Vec<u64> {
     let mut votes: Vec<(u64, usize)> = Vec::new();
     if let Some(base) = run.regs.get(Reg::IdtrBase) {
         for (vector, handler) in machine::gates(run.memory, mode, root, base, VECTORS) {
-            if let Ok(at) = placement.gates.binary_search_by_key(&vector, |gate| gate.0) {
-                let slide = handler.wrapping_sub(placement.gates[at].1);
+            if let Ok(at) = table.gates.binary_search_by_key(&vector, |gate| gate.0) {
+                let slide = handler.wrapping_sub(table.gates[at].1);
                 match votes.iter_mut().find(|vote| vote.0 == slide) {
                     Some(vote) => vote.1 += 1,
                     None => votes.push((slide, 1)),

@@ -5,8 +5,8 @@ use lift::Mode;
 use machine::paging::PagingMode;
 use machine::{EFER_LMA, GuestMemory, Reg, RegFile};
 
-use crate::fields::InputError;
 use crate::predecode::TooLarge;
+use crate::variables::InputError;
 
 /// The most that a run may use.
 #[derive(Clone, Copy, Debug)]

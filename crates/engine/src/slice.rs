@@ -8,7 +8,6 @@ use ir::program::{Callee, Target, Terminator};
 use machine::Reg;
 
 use crate::exec::execute;
-use crate::fields::{Inputs, collect, prepare};
 use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
 use crate::predecode::{Pool, Predecoded, Slots, TooLarge, slots};
@@ -16,6 +15,7 @@ use crate::relocate::Relocation;
 use crate::run::{Environment, Run, RunError};
 use crate::spin::{Spin, called};
 use crate::start::{NoAnswer, outcome};
+use crate::variables::{Inputs, collect, prepare};
 
 /// Where control goes; blocks of all functions are numbered in one row.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,7 @@ struct Function {
     /// The block it begins with.
     entry: u32,
     /// Slots of the registers that a call gives back.
-    preserved: Vec<u16>,
+    callee_saved: Vec<u16>,
 }
 
 /// A program made ready to run any number of times.
@@ -72,7 +72,7 @@ struct Frame {
     rsp: u64,
     /// The function that was called.
     func: u32,
-    /// Where its preserved registers begin among those saved.
+    /// Where its callee-saved registers begin among those saved.
     saved: u32,
     /// The name of the calls before this one.
     calls: u64,
@@ -82,7 +82,7 @@ struct Frame {
 #[derive(Default)]
 struct Frames {
     frames: Vec<Frame>,
-    /// Preserved registers of all frames.
+    /// Callee-saved registers of all frames.
     saved: Vec<u64>,
     /// The name of these calls ([`called`]).
     name: u64,
@@ -94,7 +94,7 @@ impl Frames {
     fn push(&mut self, at: u32, (func, function): (u32, &Function), rsp: u64, then: Go, slots: &Slots) {
         let first = self.saved.len();
         self.frames.push(Frame { then, rsp, func, saved: first as u32, calls: self.name });
-        self.saved.extend(function.preserved.iter().map(|&slot| slots[slot as usize]));
+        self.saved.extend(function.callee_saved.iter().map(|&slot| slots[slot as usize]));
         self.name = called(self.name, at, self.saved[first..].iter().copied().chain([rsp]));
     }
 
@@ -104,7 +104,7 @@ impl Frames {
     fn pop(&mut self, functions: &[Function], slots: &mut Slots) -> Option<Go> {
         let frame = self.frames.pop()?;
         let values = &self.saved[frame.saved as usize..];
-        for (&slot, &value) in functions[frame.func as usize].preserved.iter().zip(values) {
+        for (&slot, &value) in functions[frame.func as usize].callee_saved.iter().zip(values) {
             slots[slot as usize] = value;
         }
         self.saved.truncate(frame.saved as usize);
@@ -141,8 +141,9 @@ impl<'p> SliceProgram<'p> {
                 Target::Return => Go::Return,
                 Target::Unexplored(pc) => Go::Unexplored(pc),
             };
-            let preserved = function.preserved.iter().map(|&var| Pool::var(var)).collect::<Result<_, _>>()?;
-            ready.functions.push(Function { entry: base, preserved });
+            let callee_saved =
+                function.callee_saved.iter().map(|&var| Pool::var(var)).collect::<Result<_, _>>()?;
+            ready.functions.push(Function { entry: base, callee_saved });
             for block in &function.blocks {
                 let first = ready.ops.len() as u32;
                 for op in &block.ops {
@@ -182,12 +183,12 @@ impl<'p> SliceProgram<'p> {
     ) -> Result<(Slots, Environment), NoAnswer> {
         let mut slots = slots();
         self.pool.fill(&mut slots, 0);
-        for (number, slot) in self.pool.moved() {
+        for (number, slot) in self.pool.relocated() {
             slots[slot] = relocation.constant(self.program, number, run.memory)?;
         }
         run.registers(self.program, relocation, &mut slots)?;
         let env = run.environment(self.program, relocation, overlay);
-        run.view(self.program, relocation, overlay)?;
+        run.override_per_cpu(self.program, relocation, overlay)?;
         prepare(self.program, inputs, overlay)?;
         Ok((slots, env))
     }

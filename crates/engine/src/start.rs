@@ -111,19 +111,19 @@ impl<'t> Run<'t> {
         Environment { tsc: self.env.tsc.or(stored.map(|value| value.wrapping_add(1))) }
     }
 
-    /// Gives the program's view cells their values, and the descriptors of its trainer's segments
-    /// the trainer's bases.
+    /// Gives the cells of the program's per-CPU overrides their values, and the descriptors of its
+    /// trainer's segments the trainer's bases.
     ///
     /// # Errors
     /// [`RunError::NoRegister`]; [`Stopped`] when a cell cannot be written.
-    pub(crate) fn view(
+    pub(crate) fn override_per_cpu(
         &self,
         program: &Program,
         relocation: &Relocation<'_>,
         overlay: &mut Overlay<'_>,
     ) -> Result<(), NoAnswer> {
         segment::give(program, self.regs, overlay);
-        for cell in &program.view {
+        for cell in &program.overrides {
             let base = if let Some(number) = cell.descriptor() {
                 let table = self.regs.get(Reg::GdtrBase).ok_or(RunError::NoRegister("gdtr_base"))?;
                 let address = table.wrapping_add(u64::from(number) * 8);

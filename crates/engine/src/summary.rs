@@ -1,6 +1,6 @@
 //! Allocator functions of the training process, replaced by the runtime's.
 
-use ir::summary::{Action, Place, Summary};
+use ir::summary::{Action, ArgumentLocation, Summary};
 use lift::Mode;
 use machine::{Reg, VirtAddr};
 
@@ -19,11 +19,11 @@ pub(crate) fn summarise(
     let rsp = slots[Reg::Rsp.index()];
     let back = overlay.load(VirtAddr(rsp), word)?;
     let mut args = [0; 2];
-    for (arg, &place) in args.iter_mut().zip(summary.args()) {
-        *arg = argument(place, slots, overlay, word)?;
+    for (arg, &location) in args.iter_mut().zip(summary.args()) {
+        *arg = argument(location, slots, overlay, word)?;
     }
     let refused = match summary.fails {
-        Some((place, bits)) => argument(place, slots, overlay, word)? & u64::from(bits) != 0,
+        Some((location, bits)) => argument(location, slots, overlay, word)? & u64::from(bits) != 0,
         None => false,
     };
     let result = match summary.action {
@@ -40,9 +40,16 @@ pub(crate) fn summarise(
 
 /// An argument of a function that has just been called; words of the trainer's stack have `word`
 /// bytes.
-fn argument(place: Place, slots: &Slots, overlay: &mut Overlay<'_>, word: u64) -> Result<u64, Fault> {
-    match place {
-        Place::Register(var) => Ok(slots[var.0 as usize]),
-        Place::Stack(distance) => overlay.load(VirtAddr(slots[Reg::Rsp.index()]).add(distance.into()), word),
+fn argument(
+    location: ArgumentLocation,
+    slots: &Slots,
+    overlay: &mut Overlay<'_>,
+    word: u64,
+) -> Result<u64, Fault> {
+    match location {
+        ArgumentLocation::Register(var) => Ok(slots[var.0 as usize]),
+        ArgumentLocation::Stack(distance) => {
+            overlay.load(VirtAddr(slots[Reg::Rsp.index()]).add(distance.into()), word)
+        }
     }
 }

@@ -350,7 +350,7 @@ mod tests {
         let mut found = page;
         edit(&mut found);
         let mut report = Tampering::default();
-        let relocation = Relocation::unmoved(system.placement());
+        let relocation = Relocation::unmoved(system.relocations());
         report.region(
             &system,
             &relocation,
@@ -415,7 +415,7 @@ mod tests {
     fn other_code_is_not_compared() {
         let mut system = System::default();
         system.insert(BASE, &[0x55; 4096]);
-        let relocation = Relocation::unmoved(system.placement());
+        let relocation = Relocation::unmoved(system.relocations());
         let page = |found| Region {
             pages: vec![CodePage { address: VirtAddr(BASE), trusted: vec![0x55; 4096], found }],
         };

@@ -12,7 +12,7 @@ pub enum Value {
     Signed(i64),
     /// A string, without the NUL that ends it; bytes that are not UTF-8 are replaced by U+FFFD.
     Text(String),
-    /// The elements of an array, as many as its length field says.
+    /// The elements of an array, as many as the variable with its length says.
     List(Vec<Value>),
 }
 

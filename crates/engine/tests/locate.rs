@@ -2,7 +2,7 @@
 //! of page tables or five.
 
 use ir::Program;
-use ir::program::{Anchor, CodeRange};
+use ir::program::{CodeRange, SignatureWord};
 use ir::text::parse_program;
 use machine::memory::Mock;
 use machine::{PhysAddr, Reg};
@@ -19,15 +19,19 @@ fn program() -> Program {
     let text = "program \"test\"\noutput \"x\" u64 @0x5000\npage 0x5000 zero\nfunction f0 0x100 \
         \"main\" {\nb0 @0x100 - 0x1ff:\n  return\n}\n";
     let mut program = parse_program(text, Reg::NAMES).unwrap_or_else(|error| panic!("{error}"));
-    program.placement.images.push(ir::place::Image { start: TRAINED, end: TRAINED + 0x1000, movable: true });
-    program.placement.gates = (0..8).map(|vector| (vector, TRAINED + 0x10 * u64::from(vector))).collect();
+    program.relocations.images.push(ir::relocation::Image {
+        start: TRAINED,
+        end: TRAINED + 0x1000,
+        movable: true,
+    });
+    program.relocations.gates = (0..8).map(|vector| (vector, TRAINED + 0x10 * u64::from(vector))).collect();
     program.code.push(CodeRange { addr: TRAINED + 0x100, bytes: CODE.to_vec() });
-    program.anchors = anchors(&[(0x10, 0x10), (0x18, 0x800), (0x400, 0), (0x408, 0x810)]);
+    program.signature = words(&[(0x10, 0x10), (0x18, 0x800), (0x400, 0), (0x408, 0x810)]);
     program
 }
 
-fn anchors(pairs: &[(u32, u32)]) -> Vec<Anchor> {
-    pairs.iter().map(|&(offset, points)| Anchor { offset, points }).collect()
+fn words(pairs: &[(u32, u32)]) -> Vec<SignatureWord> {
+    pairs.iter().map(|&(offset, points)| SignatureWord { offset, points }).collect()
 }
 
 /// Tables at 0x1000 (the root), 0x2000, 0x3000, 0x4000; with five levels the root is at 0x7000. A
@@ -62,8 +66,8 @@ fn guest(five: bool, processors: usize) -> Mock {
         memory.write_u64(PhysAddr(0x2_1008 + 16 * vector), handler >> 32);
     }
     for (base, frame) in BASES.into_iter().zip([0x2_2000, 0x2_3000]).take(processors) {
-        for anchor in program().anchors {
-            memory.write_u64(PhysAddr(frame + u64::from(anchor.offset)), base + u64::from(anchor.points));
+        for word in program().signature {
+            memory.write_u64(PhysAddr(frame + u64::from(word.offset)), base + u64::from(word.points));
         }
     }
     memory
@@ -79,7 +83,7 @@ fn every_processor_is_found_and_a_root_that_most_agree_with() {
         let found = found(&guest(false, processors)).unwrap();
         let bases: Vec<_> = found.cpus.iter().filter_map(|regs| regs.get(Reg::GsBase)).collect();
         assert_eq!(bases, BASES[..processors]);
-        assert_eq!((found.gates, found.roots, found.anchors), ((8, 8), (2, 3), Some((4, 4))));
+        assert_eq!((found.gates, found.roots, found.signature), ((8, 8), (2, 3), Some((4, 4))));
         let regs = &found.cpus[0];
         assert_eq!(regs.get(Reg::Cr3), Some(0x1000));
         assert_eq!(regs.get(Reg::IdtrBase), Some(TRAINED + 0x4000));
@@ -92,23 +96,23 @@ fn what_only_one_processor_has_does_not_hide_the_other() {
     // Nine words of the first point far, to something that the second does not have.
     let mut program = program();
     let far: Vec<(u32, u32)> = (0..9).map(|at| (0x500 + 8 * at, 0xf00)).collect();
-    program.anchors.extend(anchors(&far));
-    program.anchors.extend(anchors(&(0..12).map(|at| (0x600 + 8 * at, 0x600 + 8 * at)).collect::<Vec<_>>()));
+    program.signature.extend(words(&far));
+    program.signature.extend(words(&(0..12).map(|at| (0x600 + 8 * at, 0x600 + 8 * at)).collect::<Vec<_>>()));
     let mut memory = guest(false, 2);
-    for (at, anchor) in program.anchors.iter().enumerate().skip(4) {
-        let second = if at < 13 { 0 } else { BASES[1] + u64::from(anchor.points) };
-        memory.write_u64(PhysAddr(0x2_2000 + u64::from(anchor.offset)), BASES[0] + u64::from(anchor.points));
-        memory.write_u64(PhysAddr(0x2_3000 + u64::from(anchor.offset)), second);
+    for (at, word) in program.signature.iter().enumerate().skip(4) {
+        let second = if at < 13 { 0 } else { BASES[1] + u64::from(word.points) };
+        memory.write_u64(PhysAddr(0x2_2000 + u64::from(word.offset)), BASES[0] + u64::from(word.points));
+        memory.write_u64(PhysAddr(0x2_3000 + u64::from(word.offset)), second);
     }
     let found = locate(&program, &memory, Hints::default()).unwrap();
-    assert_eq!((found.cpus.len(), found.anchors), (2, Some((16, 17))));
+    assert_eq!((found.cpus.len(), found.signature), (2, Some((16, 17))));
 }
 
 #[test]
 fn five_levels_are_not_taken_for_four() {
     // The table below the root would do as the root of four levels.
     let mut program = program();
-    program.placement.images[0].start = TRAINED;
+    program.relocations.images[0].start = TRAINED;
     let found = locate(&program, &guest(true, 1), Hints::default()).unwrap();
     assert_eq!(found.cpus[0].get(Reg::Cr3), Some(0x7000));
     assert_eq!(machine::PagingMode::from_regs(&found.cpus[0]), Ok(machine::PagingMode::Level5));
@@ -120,7 +124,7 @@ fn what_is_given_is_not_looked_for_and_must_fit() {
     let hints = |cr3, gs_base| Hints { cr3: Some(cr3), gs_base: Some(gs_base) };
     let found = locate(&program(), &memory, hints(0x5000, BASES[0])).unwrap();
     assert_eq!(found.cpus[0].get(Reg::Cr3), Some(0x5000));
-    assert_eq!(found.anchors, None);
+    assert_eq!(found.signature, None);
     assert_eq!(locate(&program(), &memory, hints(0x3000, BASES[0])).unwrap_err(), LocateError::Tables);
 }
 
@@ -133,7 +137,7 @@ fn nothing_is_guessed() {
     let mut memory = guest(false, 1);
     (0..8).step_by(2).for_each(|vector| memory.write_u64(PhysAddr(0x2_1000 + 16 * vector), 0));
     assert_eq!(found(&memory).unwrap_err(), LocateError::Gates);
-    // Half of the anchors are not enough.
+    // Half of the words are not enough.
     let mut memory = guest(false, 1);
     memory.write_u64(PhysAddr(0x2_2010), 0);
     memory.write_u64(PhysAddr(0x2_2018), 0);
@@ -177,12 +181,12 @@ fn what_an_earlier_boot_left_is_not_taken_for_the_guest() {
 #[test]
 fn memory_full_of_lures_ends() {
     let mut memory = guest(false, 1);
-    // Every word of these pages points to itself, as empty lists do, so that most anchors are there
+    // Every word of these pages points to itself, as empty lists do, so that most words are there
     // at each place.
     let mut program = program();
-    program.anchors.extend(anchors(&(0..12).map(|at| (0x600 + 8 * at, 0x600 + 8 * at)).collect::<Vec<_>>()));
-    for anchor in &program.anchors[4..] {
-        memory.write_u64(PhysAddr(0x2_2000 + u64::from(anchor.offset)), BASES[0] + u64::from(anchor.points));
+    program.signature.extend(words(&(0..12).map(|at| (0x600 + 8 * at, 0x600 + 8 * at)).collect::<Vec<_>>()));
+    for word in &program.signature[4..] {
+        memory.write_u64(PhysAddr(0x2_2000 + u64::from(word.offset)), BASES[0] + u64::from(word.points));
     }
     for page in 0..64u64 {
         let frame = 0x10_0000 + page * 0x1000;

@@ -517,7 +517,7 @@ fn a_heap_at_the_end_of_the_address_space() {
     assert_eq!(x(&heap(0xffff_ffff_ffff_f000, ops)), 7);
 }
 
-/// A field at the end of the address space must not overflow.
+/// An output at the end of the address space must not overflow.
 #[test]
 fn a_field_at_the_end_of_the_address_space() {
     let text =

@@ -46,9 +46,10 @@ pub enum Arg {
     Var(Var),
     /// A constant.
     Const(u64),
-    /// A constant that is another one in another boot: its number in [`crate::Placement::moved`].
+    /// A constant that is another one in another boot: its number in
+    /// [`crate::RelocationTable::constants`].
     /// Only programs have such operands.
-    Moved(u32),
+    Relocated(u32),
 }
 
 impl From<Var> for Arg {
@@ -421,7 +422,7 @@ impl Op {
     pub fn uses(&self) -> impl Iterator<Item = Var> + '_ {
         self.args().iter().filter_map(|arg| match arg {
             Arg::Var(var) => Some(*var),
-            Arg::Const(_) | Arg::Moved(_) => None,
+            Arg::Const(_) | Arg::Relocated(_) => None,
         })
     }
 

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::op::{Arg, Op, Var};
-use crate::place::Placement;
+use crate::relocation::RelocationTable;
 use crate::summary::Summary;
 
 /// A function of a program.
@@ -111,7 +111,7 @@ pub struct Function {
     /// Its name where a symbol was at hand; may be empty.
     pub name: String,
     /// Registers that every training run found unchanged after it: a call gives them back.
-    pub preserved: Vec<Var>,
+    pub callee_saved: Vec<Var>,
     /// Its blocks; the first is the entry.
     pub blocks: Vec<Block>,
 }
@@ -138,16 +138,16 @@ impl Elem {
     }
 }
 
-/// How many elements a field has.
+/// How many elements a variable has.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Count {
     /// One value, not an array.
     One,
     /// Always this many.
     Fixed(u64),
-    /// As many as another field says, at most `max`.
-    Field {
-        /// The other field's name.
+    /// As many as another variable says, at most `max`.
+    Variable {
+        /// The other variable's name.
         name: String,
         /// The capacity of the buffer in elements.
         max: u64,
@@ -161,14 +161,14 @@ impl Count {
         match self {
             Count::One => 1,
             Count::Fixed(n) => *n,
-            Count::Field { max, .. } => *max,
+            Count::Variable { max, .. } => *max,
         }
     }
 }
 
 /// A named input or output of the training program.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub struct Field {
+pub struct Variable {
     /// Its name.
     pub name: String,
     /// Its element type.
@@ -203,9 +203,9 @@ pub enum PageContent {
 /// A cell of per-CPU memory by which code finds out in which context it runs, and what it holds in
 /// an idle one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct ViewCell {
+pub struct PerCpuOverride {
     /// The segment base it is found by, the kernel's own: a register's number, or in 32-bit systems
-    /// [`ViewCell::DESCRIPTOR`] and the number of a segment in the global descriptor table.
+    /// [`PerCpuOverride::DESCRIPTOR`] and the number of a segment in the global descriptor table.
     pub base: u16,
     /// Its distance from there in bytes.
     pub offset: u32,
@@ -215,9 +215,9 @@ pub struct ViewCell {
     pub value: u64,
 }
 
-impl ViewCell {
-    /// The bit in [`ViewCell::base`] that says it is a descriptor's. A table has at most 8,192
-    /// descriptors.
+impl PerCpuOverride {
+    /// The bit in [`PerCpuOverride::base`] that says it is a descriptor's. A table has at most
+    /// 8,192 descriptors.
     pub const DESCRIPTOR: u16 = 0x8000;
 
     /// The descriptor's number, if the base is one's.
@@ -227,10 +227,10 @@ impl ViewCell {
     }
 }
 
-/// A word of per-CPU memory that holds an address in that same memory: by a few of them it is
-/// recognised in a target whose registers nobody kept.
+/// A word of per-CPU memory that holds an address in that same memory: by a few of them, its
+/// signature, it is recognised in a target whose registers nobody kept.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct Anchor {
+pub struct SignatureWord {
     /// The word's distance from the kernel's own segment base in bytes.
     pub offset: u32,
     /// What it holds, as a distance from there.
@@ -257,7 +257,7 @@ pub struct Source {
     /// Instructions traced.
     pub instructions: u64,
     /// Instructions left after interrupts, faults and allocators were cut.
-    pub kept: u64,
+    pub retained: u64,
     /// Of those, how many belong to the slice.
     pub in_slice: u64,
 }
@@ -292,9 +292,9 @@ pub struct Program {
     /// Its functions.
     pub functions: Vec<Function>,
     /// Inputs, written before a run.
-    pub inputs: Vec<Field>,
+    pub inputs: Vec<Variable>,
     /// Outputs, zeroed before a run and read after it.
-    pub outputs: Vec<Field>,
+    pub outputs: Vec<Variable>,
     /// Registers at the begin mark, by register number.
     pub registers: Vec<(u16, u64)>,
     /// Address of the instruction after the begin mark, where a whole run begins.
@@ -308,7 +308,7 @@ pub struct Program {
     /// Kernel code the slice was made from: tells whether a target runs the same kernel.
     pub code: Vec<CodeRange>,
     /// What of it all is another in another boot.
-    pub placement: Placement,
+    pub relocations: RelocationTable,
     /// Hash of the training system's companion file, which whole runs need.
     pub system: [u8; 32],
     /// Addresses, in the training system, of cells that hold the time stamp counter as the kernel
@@ -316,11 +316,11 @@ pub struct Program {
     /// has no counter a run takes the largest of them plus one.
     pub clock: Vec<u64>,
     /// Cells of per-CPU memory that are given these values before a run, by base and offset: the
-    /// program's view is then that of an idle processor, whatever the paused one executes. Empty:
-    /// it is the paused processor's.
-    pub view: Vec<ViewCell>,
+    /// program then runs in the context of an idle processor, whatever the paused one executes.
+    /// Empty: in that of the paused one.
+    pub overrides: Vec<PerCpuOverride>,
     /// Words by which per-CPU memory is found, by offset.
-    pub anchors: Vec<Anchor>,
+    pub signature: Vec<SignatureWord>,
     /// Where it comes from.
     pub provenance: Provenance,
 }

@@ -52,7 +52,7 @@ impl Action {
 
 /// Where a function finds an argument when it begins.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub enum Place {
+pub enum ArgumentLocation {
     /// In this register.
     Register(Var),
     /// So many bytes above the stack pointer, as a word of the process.
@@ -66,21 +66,21 @@ pub struct Summary {
     /// What it does.
     pub action: Action,
     /// Where its arguments are; those past the action's arity are [`Summary::NO_ARG`].
-    pub args: [Place; 2],
+    pub args: [ArgumentLocation; 2],
     /// Bytes of arguments that it takes off the stack when it returns.
     pub pops: u16,
     /// An argument, and bits of it with any of which its result is 0: what they ask for is not
     /// possible.
-    pub fails: Option<(Place, u32)>,
+    pub fails: Option<(ArgumentLocation, u32)>,
 }
 
 impl Summary {
     /// No argument: there, the return address lies.
-    pub const NO_ARG: Place = Place::Stack(0);
+    pub const NO_ARG: ArgumentLocation = ArgumentLocation::Stack(0);
 
-    /// The places of its arguments.
+    /// The locations of its arguments.
     #[must_use]
-    pub fn args(&self) -> &[Place] {
+    pub fn args(&self) -> &[ArgumentLocation] {
         &self.args[..self.action.arity()]
     }
 }

@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::file::{self, FileError};
-use crate::place::Placement;
+use crate::relocation::RelocationTable;
 use crate::verify;
 
 /// The trusted code of a training system.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct System {
     pages: BTreeMap<u64, Vec<u8>>,
-    placement: Placement,
+    relocations: RelocationTable,
 }
 
 const MAGIC: &[u8; 8] = b"VIRTSYS\0";
@@ -31,13 +31,13 @@ impl System {
 
     /// What of the code is another in another boot. It names no constants.
     #[must_use]
-    pub const fn placement(&self) -> &Placement {
-        &self.placement
+    pub const fn relocations(&self) -> &RelocationTable {
+        &self.relocations
     }
 
-    /// Sets [`System::placement`].
-    pub fn set_placement(&mut self, placement: Placement) {
-        self.placement = placement;
+    /// Sets [`System::relocations`].
+    pub fn set_relocations(&mut self, relocations: RelocationTable) {
+        self.relocations = relocations;
     }
 
     /// The page at a page-aligned address.
@@ -63,7 +63,7 @@ impl System {
         self.pages.is_empty()
     }
 
-    /// SHA-256 over addresses, bytes and placement: what programs name it by.
+    /// SHA-256 over addresses, bytes and relocations: what programs name it by.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         use sha2::Digest;
@@ -72,7 +72,7 @@ impl System {
             hasher.update(addr.to_le_bytes());
             hasher.update(bytes);
         }
-        hash_placement(&self.placement, &mut hasher);
+        hash_relocations(&self.relocations, &mut hasher);
         hasher.finalize().into()
     }
 
@@ -90,7 +90,7 @@ impl System {
     /// [`FileError`] for anything but a whole, undamaged companion file.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FileError> {
         let system: Self = file::decode(MAGIC, "companion file", bytes, MAX_BYTES)?;
-        if let Some(why) = verify::broken_placement(&system.placement) {
+        if let Some(why) = verify::broken_relocations(&system.relocations) {
             return Err(FileError::Damaged { what: "companion file", why: why.into() });
         }
         if system.pages.iter().any(|(addr, page)| addr % 4096 != 0 || page.len() != 4096) {
@@ -103,27 +103,27 @@ impl System {
     }
 }
 
-fn hash_placement(placement: &Placement, hasher: &mut sha2::Sha256) {
-    use crate::place::Change;
+fn hash_relocations(relocations: &RelocationTable, hasher: &mut sha2::Sha256) {
+    use crate::relocation::FixupKind;
     use sha2::Digest;
-    for image in &placement.images {
+    for image in &relocations.images {
         hasher.update(image.start.to_le_bytes());
         hasher.update(image.end.to_le_bytes());
         hasher.update([u8::from(image.movable)]);
     }
-    for (vector, handler) in &placement.gates {
+    for (vector, handler) in &relocations.gates {
         hasher.update([*vector]);
         hasher.update(handler.to_le_bytes());
     }
-    for field in &placement.fields {
-        let images = match field.change {
-            Change::Moves { plus, minus } => {
+    for fixup in &relocations.fixups {
+        let images = match fixup.kind {
+            FixupKind::Moves { plus, minus } => {
                 [plus, minus].map(|image| image.map_or(0, |image| u32::from(image) + 1))
             }
-            Change::Patched => [u32::MAX; 2],
+            FixupKind::Patched => [u32::MAX; 2],
         };
-        hasher.update(field.addr.to_le_bytes());
-        hasher.update([field.size]);
+        hasher.update(fixup.addr.to_le_bytes());
+        hasher.update([fixup.size]);
         images.iter().for_each(|image| hasher.update(image.to_le_bytes()));
     }
 }

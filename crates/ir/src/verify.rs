@@ -10,25 +10,25 @@
 //!   bits, narrowed ones at least 8.
 //! * Arms of computed jumps and calls ascend by address without repetition.
 //! * Pages are page-aligned, at most 4096 bytes and given once; addresses of summaries, clock cells
-//!   and view cells ascend.
-//! * Images are not empty and do not overlap, gates and code fields ascend, what moves names images
-//!   that exist, operands moved constants that do.
+//!   and per-CPU overrides ascend.
+//! * Images are not empty and do not overlap, gates and fixups ascend, what moves names images
+//!   that exist, operands relocated constants that do.
 //! * Arguments of summaries are in registers, or on the stack above the return address; unused
-//!   places hold nothing.
-//! * A field's elements have 1, 2, 4 or 8 bytes, its buffer at most [`MAX_FIELD`] bytes, all
-//!   buffers together [`MAX_FIELDS`].
+//!   locations hold nothing.
+//! * A variable's elements have 1, 2, 4 or 8 bytes, its buffer at most [`MAX_VARIABLE`] bytes, all
+//!   buffers together [`MAX_VARIABLES`].
 
 use crate::op::{Arg, Class, Kind, Op, Var, Width};
-use crate::place::{Change, Moved, Placement};
-use crate::program::{Callee, Elem, Function, PageContent, Program, Target, Terminator, ViewCell};
-use crate::summary::{Place, Summary};
+use crate::program::{Callee, Elem, Function, PageContent, PerCpuOverride, Program, Target, Terminator};
+use crate::relocation::{FixupKind, RelocatedConstant, RelocationTable};
+use crate::summary::{ArgumentLocation, Summary};
 
 /// Temporaries of one instruction, and a few for the program's own use.
 pub const MAX_TEMPS: u16 = 2048;
-/// Bytes of the largest field.
-pub const MAX_FIELD: u64 = 16 << 20;
-/// Bytes of all fields together: a run writes and reads them outside its budget of operations.
-pub const MAX_FIELDS: u64 = 64 << 20;
+/// Bytes of the largest variable.
+pub const MAX_VARIABLE: u64 = 16 << 20;
+/// Bytes of all variables together: a run writes and reads them outside its budget of operations.
+pub const MAX_VARIABLES: u64 = 64 << 20;
 
 /// A rule a program breaks.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -58,15 +58,19 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
         verify_function(program, number, function)?;
     }
     let registers = program.registers.iter().map(|(reg, _)| *reg);
-    let bases = program.view.iter().filter(|cell| cell.descriptor().is_none()).map(|cell| cell.base);
+    let bases = program.overrides.iter().filter(|cell| cell.descriptor().is_none()).map(|cell| cell.base);
     if registers.chain(bases).any(|reg| reg >= Var::FIRST_TEMP) {
         return Err(whole("a start value belongs to no register"));
     }
-    if program.view.iter().filter_map(ViewCell::descriptor).any(|number| number >= 8192 || program.bits != 32)
+    if program
+        .overrides
+        .iter()
+        .filter_map(PerCpuOverride::descriptor)
+        .any(|number| number >= 8192 || program.bits != 32)
     {
         return Err(whole("a view cell belongs to an impossible descriptor"));
     }
-    if program.view.iter().any(|cell| !matches!(cell.size, 4 | 8)) {
+    if program.overrides.iter().any(|cell| !matches!(cell.size, 4 | 8)) {
         return Err(whole("a view cell has an impossible size"));
     }
     for page in &program.pages {
@@ -78,26 +82,26 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
     if !ascends(program.pages.iter().map(|page| page.addr))
         || !ascends(program.clock.iter().copied())
         || !ascends(program.summaries.iter().map(|summary| summary.0))
-        || !ascends(program.view.iter().map(|cell| u64::from(cell.base) << 32 | u64::from(cell.offset)))
-        || !ascends(program.anchors.iter().map(|anchor| anchor.offset.into()))
+        || !ascends(program.overrides.iter().map(|cell| u64::from(cell.base) << 32 | u64::from(cell.offset)))
+        || !ascends(program.signature.iter().map(|word| word.offset.into()))
     {
         return Err(whole("pages, summaries, clock cells, view cells or anchors do not ascend"));
     }
     if !program.summaries.iter().all(|(_, summary)| callable(summary)) {
         return Err(whole("a summary's argument is in no register and not on the stack"));
     }
-    if let Some(rule) = broken_placement(&program.placement) {
+    if let Some(rule) = broken_relocations(&program.relocations) {
         return Err(whole(rule));
     }
     let mut together = 0u64;
-    for field in program.inputs.iter().chain(&program.outputs) {
-        let size = field.elem.size();
-        let sized = matches!(field.elem, Elem::Char) || matches!(size, 1 | 2 | 4 | 8);
-        if !sized || field.count.max().checked_mul(size).is_none_or(|bytes| bytes > MAX_FIELD) {
+    for variable in program.inputs.iter().chain(&program.outputs) {
+        let size = variable.elem.size();
+        let sized = matches!(variable.elem, Elem::Char) || matches!(size, 1 | 2 | 4 | 8);
+        if !sized || variable.count.max().checked_mul(size).is_none_or(|bytes| bytes > MAX_VARIABLE) {
             return Err(whole("a field has an impossible size"));
         }
-        together += field.count.max() * size;
-        if together > MAX_FIELDS {
+        together += variable.count.max() * size;
+        if together > MAX_VARIABLES {
             return Err(whole("the fields together are too large"));
         }
     }
@@ -106,41 +110,42 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
 
 /// Whether a summary's arguments are where arguments can be.
 fn callable(summary: &Summary) -> bool {
-    let is_place = |place: &Place| match place {
-        Place::Register(var) => var.is_reg(),
-        Place::Stack(_) => *place != Summary::NO_ARG,
+    let is_possible = |location: &ArgumentLocation| match location {
+        ArgumentLocation::Register(var) => var.is_reg(),
+        ArgumentLocation::Stack(_) => *location != Summary::NO_ARG,
     };
     let (args, unused) = summary.args.split_at(summary.action.arity());
-    let fails = summary.fails.iter().map(|(place, _)| place);
-    args.iter().chain(fails).all(is_place) && unused.iter().all(|place| *place == Summary::NO_ARG)
+    let fails = summary.fails.iter().map(|(location, _)| location);
+    args.iter().chain(fails).all(is_possible) && unused.iter().all(|location| *location == Summary::NO_ARG)
 }
 
-/// The rule that a placement breaks, if any.
+/// The rule that a relocation table breaks, if any.
 #[must_use]
-pub fn broken_placement(placement: &Placement) -> Option<&'static str> {
-    let image = |image: u16| usize::from(image) < placement.images.len();
-    let mut images: Vec<(u64, u64)> = placement.images.iter().map(|image| (image.start, image.end)).collect();
+pub fn broken_relocations(relocations: &RelocationTable) -> Option<&'static str> {
+    let image = |image: u16| usize::from(image) < relocations.images.len();
+    let mut images: Vec<(u64, u64)> =
+        relocations.images.iter().map(|image| (image.start, image.end)).collect();
     images.sort_unstable();
     if images.iter().any(|(start, end)| start >= end) || images.windows(2).any(|pair| pair[0].1 > pair[1].0) {
         return Some("an image is empty or overlaps another");
     }
-    if !ascends(placement.gates.iter().map(|gate| u64::from(gate.0)))
-        || !ascends(placement.fields.iter().map(|field| field.addr))
+    if !ascends(relocations.gates.iter().map(|gate| u64::from(gate.0)))
+        || !ascends(relocations.fixups.iter().map(|fixup| fixup.addr))
     {
         return Some("gates or code fields do not ascend");
     }
-    let moves = placement.moved.iter().all(|moved| match moved {
-        Moved::Address { image: it, .. } => image(*it),
-        Moved::Patched { len, arg, .. } => *len <= 15 && *arg < 3,
+    let moves = relocations.constants.iter().all(|constant| match constant {
+        RelocatedConstant::Address { image: it, .. } => image(*it),
+        RelocatedConstant::Patched { len, arg, .. } => *len <= 15 && *arg < 3,
     });
-    let fields = placement.fields.iter().all(|field| {
-        let known = match field.change {
-            Change::Moves { plus, minus } => plus.is_none_or(image) && minus.is_none_or(image),
-            Change::Patched => true,
+    let fixups = relocations.fixups.iter().all(|fixup| {
+        let known = match fixup.kind {
+            FixupKind::Moves { plus, minus } => plus.is_none_or(image) && minus.is_none_or(image),
+            FixupKind::Patched => true,
         };
-        known && (1..=8).contains(&field.size) && field.addr.checked_add(8).is_some()
+        known && (1..=8).contains(&fixup.size) && fixup.addr.checked_add(8).is_some()
     });
-    (!moves || !fields).then_some("a moving constant or field names no image, or has an impossible size")
+    (!moves || !fixups).then_some("a moving constant or field names no image, or has an impossible size")
 }
 
 fn ascends(mut values: impl Iterator<Item = u64>) -> bool {
@@ -158,7 +163,7 @@ fn verify_function(program: &Program, number: usize, function: &Function) -> Res
     if function.blocks.is_empty() {
         return fail(0, "the function has no block");
     }
-    if function.preserved.iter().any(|var| !var.is_reg()) {
+    if function.callee_saved.iter().any(|var| !var.is_reg()) {
         return fail(0, "a preserved variable is no register");
     }
     for (at, block) in function.blocks.iter().enumerate() {
@@ -217,7 +222,7 @@ fn verify_function(program: &Program, number: usize, function: &Function) -> Res
 const NO_CONSTANT: &str = "an operand names a moving constant that does not exist";
 
 fn names_constant(program: &Program, arg: &Arg) -> bool {
-    !matches!(arg, Arg::Moved(number) if *number as usize >= program.placement.moved.len())
+    !matches!(arg, Arg::Relocated(number) if *number as usize >= program.relocations.constants.len())
 }
 
 fn var(var: Var) -> bool {
@@ -227,7 +232,7 @@ fn var(var: Var) -> bool {
 fn arg(arg: &Arg) -> bool {
     match arg {
         Arg::Var(it) => var(*it),
-        Arg::Const(_) | Arg::Moved(_) => true,
+        Arg::Const(_) | Arg::Relocated(_) => true,
     }
 }
 

@@ -237,7 +237,7 @@ fn fold(kind: Kind, width: Width, args: &[Arg]) -> Option<Arg> {
     for (value, arg) in values.iter_mut().zip(args) {
         match arg {
             Arg::Const(constant) => *value = *constant,
-            Arg::Var(_) | Arg::Moved(_) => {
+            Arg::Var(_) | Arg::Relocated(_) => {
                 let neutral =
                     matches!(kind, Kind::Add | Kind::Sub) && width == Width::B64 && args[1] == Arg::Const(0);
                 return neutral.then_some(args[0]);

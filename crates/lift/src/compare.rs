@@ -13,7 +13,7 @@ use crate::Insn;
 pub fn same_form(a: &Insn, b: &Insn) -> bool {
     let form = |arg: &Arg| match arg {
         Arg::Var(var) => Some(*var),
-        Arg::Const(_) | Arg::Moved(_) => None,
+        Arg::Const(_) | Arg::Relocated(_) => None,
     };
     a.len == b.len
         && a.ops.len() == b.ops.len()

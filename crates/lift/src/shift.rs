@@ -64,7 +64,7 @@ fn assign(b: &mut Builder, count: Arg, new: &NewFlags) {
     }
     for (flag, value) in values {
         match count {
-            Arg::Const(_) | Arg::Moved(_) => b.set_flag(flag, value),
+            Arg::Const(_) | Arg::Relocated(_) => b.set_flag(flag, value),
             Arg::Var(_) => b.flag(flag, Kind::Select, Width::B1, &[count, value, arg(flag)]),
         }
     }

@@ -42,7 +42,7 @@ fn check_op(op: &Op) -> Result<(), String> {
     }
     let constant = |n: usize| match op.args[n] {
         Arg::Const(value) => Some(value),
-        Arg::Var(_) | Arg::Moved(_) => None,
+        Arg::Var(_) | Arg::Relocated(_) => None,
     };
     let fits = match op.kind {
         Kind::Load | Kind::Store | Kind::In | Kind::Out => op.width >= Width::B8,

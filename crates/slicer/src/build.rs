@@ -213,7 +213,7 @@ impl Sliced<'_, '_> {
         let program = Program {
             functions: self.emission(&constants).emit(merged.paths[0].contexts.values()[0]),
             code,
-            placement: start.relocations().of_program(&ranges, constants.all),
+            relocations: start.relocations().of_program(&ranges, constants.all),
             clock: clock.into_iter().map(|addr| addr.0).collect(),
             provenance: self.provenance(),
             ..begin
@@ -326,7 +326,7 @@ impl Sliced<'_, '_> {
                     trace: recording.name.clone(),
                     rehearsed: recording.rehearsed.clone(),
                     instructions: recording.steps.len() as u64,
-                    kept: retained.steps.len() as u64,
+                    retained: retained.steps.len() as u64,
                     in_slice: in_slice.count() as u64,
                 }
             });

@@ -155,15 +155,20 @@ impl BuildArgs {
         let wishes = Wishes { options, paused, base: base.as_ref(), rehearse: self.rehearse.clone() };
         let Some(output) = &self.output else { return self.print_stage(&recordings, &wishes, context) };
         let trained = context.progress.during("rehearsing and slicing", || train(&recordings, &wishes));
-        let Trained { mut program, system, view } =
+        let Trained { mut program, system, execution_context } =
             trained.map_err(|error| built::failure(&self.traces, error))?;
         for symbols in symbols.iter().chain(trainer.as_ref().map(|trainer| &trainer.symbols)) {
             symbols.name_functions(&mut program);
         }
         let bytes = program.to_bytes().map_err(built::internal)?;
         let companion = built::write(output, &program, &system, &bytes, context)?;
-        let built =
-            Built { file: output, program: &program, bytes: bytes.len(), companion: &companion, view };
+        let built = Built {
+            file: output,
+            program: &program,
+            bytes: bytes.len(),
+            companion: &companion,
+            execution_context,
+        };
         if self.json { built.print_json() } else { built.print() }
     }
 

@@ -132,7 +132,8 @@ impl CrossviewArgs {
             Some(Value::Text(words)) => Ok(words.split_whitespace().map(str::to_string).collect()),
             Some(value) => Ok(BTreeSet::from([text(value)])),
             None => {
-                let known: Vec<&str> = program.outputs.iter().map(|field| field.name.as_str()).collect();
+                let known: Vec<&str> =
+                    program.outputs.iter().map(|variable| variable.name.as_str()).collect();
                 Err(Failure::file(
                     &view.program,
                     format!("it has no output {}; its outputs: {}", view.output, known.join(", ")),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use ir::Program;
-use ir::program::{Field, Function};
+use ir::program::{Function, Variable};
 use serde_json::{Value as Json, json};
 
 use crate::failure::Failure;
@@ -95,12 +95,12 @@ impl ExplainArgs {
         let listed = self.full || self.function.is_some();
         let functions: Vec<Json> =
             chosen.iter().map(|&number| function_json(program, number, listed)).collect();
-        let fields = |fields: &[Field]| fields.iter().map(format::field).collect::<Vec<_>>();
+        let variables = |variables: &[Variable]| variables.iter().map(format::variable).collect::<Vec<_>>();
         json!({
             "program": program.name,
             "bits": program.bits,
-            "inputs": fields(&program.inputs),
-            "outputs": fields(&program.outputs),
+            "inputs": variables(&program.inputs),
+            "outputs": variables(&program.outputs),
             "policy": from.policy,
             "sources": sources_json(program),
             "static_instructions": from.static_instructions,
@@ -108,8 +108,8 @@ impl ExplainArgs {
             "companion": companion_name(&program.system),
             "pages": Pages::of(program),
             "clock": program.clock,
-            "view": if program.view.is_empty() { "paused" } else { "idle" },
-            "view_cells": program.view,
+            "view": if program.overrides.is_empty() { "paused" } else { "idle" },
+            "view_cells": program.overrides,
             "counts": Counts::total(program),
             "functions": functions,
         })
@@ -118,12 +118,12 @@ impl ExplainArgs {
 
 fn function_json(program: &Program, number: usize, listed: bool) -> Json {
     let function = &program.functions[number];
-    let preserved: Vec<&str> = function.preserved.iter().map(|&var| format::register(var)).collect();
+    let callee_saved: Vec<&str> = function.callee_saved.iter().map(|&var| format::register(var)).collect();
     let mut object = json!({
         "number": number,
         "address": function.pc,
         "name": function.name,
-        "preserved": preserved,
+        "preserved": callee_saved,
         "counts": Counts::of(function),
     });
     if listed {
@@ -142,9 +142,9 @@ fn function_json(program: &Program, number: usize, listed: bool) -> Json {
 fn print_header(out: &mut impl Write, program: &Program) -> Result<(), Failure> {
     let (from, counts, pages) = (&program.provenance, Counts::total(program), Pages::of(program));
     writeln!(out, "program {} ({}-bit)", format::plain(&program.name), program.bits)?;
-    for (label, fields) in [("input", &program.inputs), ("output", &program.outputs)] {
-        for field in fields {
-            writeln!(out, "  {label:<10} {} at {:#x}", format::field(field), field.addr)?;
+    for (label, variables) in [("input", &program.inputs), ("output", &program.outputs)] {
+        for variable in variables {
+            writeln!(out, "  {label:<10} {} at {:#x}", format::variable(variable), variable.addr)?;
         }
     }
     for it in &from.sources {
@@ -178,7 +178,7 @@ fn print_header(out: &mut impl Write, program: &Program) -> Result<(), Failure> 
     for (addr, summary) in &program.summaries {
         writeln!(out, "  allocator  {} at {addr:#x}", summary.action.name())?;
     }
-    for cell in &program.view {
+    for cell in &program.overrides {
         let base = match cell.descriptor() {
             Some(number) => format!("segment {:#x}", number << 3),
             None => machine::Reg::from_index(cell.base.into()).map_or("?", machine::Reg::name).to_owned(),
@@ -227,9 +227,10 @@ fn print_function(out: &mut impl Write, program: &Program, number: usize) -> Res
     let name =
         if function.name.is_empty() { String::new() } else { format!(" {}", format::plain(&function.name)) };
     writeln!(out, "\nfunction f{number} {:#x}{name}{entry}", function.pc)?;
-    if !function.preserved.is_empty() {
-        let preserved: Vec<&str> = function.preserved.iter().map(|&var| format::register(var)).collect();
-        writeln!(out, "  gives back {}", preserved.join(" "))?;
+    if !function.callee_saved.is_empty() {
+        let callee_saved: Vec<&str> =
+            function.callee_saved.iter().map(|&var| format::register(var)).collect();
+        writeln!(out, "  gives back {}", callee_saved.join(" "))?;
     }
     for (at, block) in function.blocks.iter().enumerate() {
         writeln!(out, "  b{at} at {:#x}", block.pc)?;

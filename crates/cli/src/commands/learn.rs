@@ -77,7 +77,8 @@ impl LearnArgs {
         let trace =
             Trace::from_bytes(bytes.as_slice()).map_err(|error| files::trace_failure(&learned, &error))?;
         recordings.push(Recording::load(&files::name(&learned), trace).map_err(built::internal)?);
-        let Trained { program: new, system, view } = self.merged(&program, &recordings, context)?;
+        let Trained { program: new, system, execution_context } =
+            self.merged(&program, &recordings, context)?;
         let slice = SliceProgram::new(&new).map_err(|error| self.asked.failure(&error.into()))?;
         let (outcome, _) = slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?;
         judge(&outcome, &values)?;
@@ -85,8 +86,13 @@ impl LearnArgs {
         files::write(&learned, &bytes)?;
         let encoded = new.to_bytes().map_err(built::internal)?;
         let companion = built::write(&self.output, &new, &system, &encoded, context)?;
-        let built =
-            Built { file: &self.output, program: &new, bytes: encoded.len(), companion: &companion, view };
+        let built = Built {
+            file: &self.output,
+            program: &new,
+            bytes: encoded.len(),
+            companion: &companion,
+            execution_context,
+        };
         if self.json { built.print_json() } else { built.print() }
     }
 
@@ -212,8 +218,8 @@ fn wishes<'r>(program: &Program, base: Option<&'r Recording>) -> Result<Wishes<'
             rehearse.push(texts);
         }
     }
-    let options = BuildOptions { policy, summaries, view: Vec::new() };
-    Ok(Wishes { options, paused: program.view.is_empty(), base, rehearse })
+    let options = BuildOptions { policy, summaries, overrides: Vec::new() };
+    Ok(Wishes { options, paused: program.overrides.is_empty(), base, rehearse })
 }
 
 /// Gives functions of the new program the names that symbols gave them in the old one.

@@ -167,7 +167,12 @@ fn rows(member: &Member, run: &Run<'_>, table: &Table) -> Result<Vec<(u64, Optio
     let Some(Value::List(items)) = values.get(list) else { return Err(no_output(member, list)) };
     let numbers =
         items.iter().map(number).collect::<Option<Vec<u64>>>().ok_or_else(|| no_output(member, list))?;
-    let room = member.program.outputs.iter().find(|field| field.name == list).map(|field| field.count.max());
+    let room = member
+        .program
+        .outputs
+        .iter()
+        .find(|variable| variable.name == list)
+        .map(|variable| variable.count.max());
     if room.is_some_and(|room| numbers.len() as u64 >= room) {
         let text = format!(
             "its list {list} is full with {} entries, there may be more; build it with a longer one",

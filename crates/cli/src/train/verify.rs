@@ -56,13 +56,13 @@ pub fn ask(trained: &Trained, recording: &Recording) -> Result<Verdict, Error> {
         Outcome::Stopped(why) => return Ok(Verdict::Wrong(format!("the whole run stopped: {why}"))),
     };
     let truth = start.written_outputs();
-    for (field, variable) in program.outputs.iter().zip(recording.trace.header().outputs()) {
-        if within(&truth, variable.addr, variable.size)
-            != within(&written.0, VirtAddr(field.addr), variable.size)
+    for (variable, recorded) in program.outputs.iter().zip(recording.trace.header().outputs()) {
+        if within(&truth, recorded.addr, recorded.size)
+            != within(&written.0, VirtAddr(variable.addr), recorded.size)
         {
             return Ok(Verdict::Wrong(format!(
                 "the whole run's {} is not what the guest found itself",
-                field.name
+                variable.name
             )));
         }
     }

@@ -49,10 +49,10 @@ pub fn options(policy: Policy) -> Result<BuildOptions, Failure> {
             Some((VirtAddr(it["address"].as_u64()?), of_c(it["name"].as_str()?, Convention::SystemV64)?))
         })
         .collect();
-    Ok(BuildOptions { policy, summaries, view: Vec::new() })
+    Ok(BuildOptions { policy, summaries, overrides: Vec::new() })
 }
 
-/// Builds in the view of the paused processor, or in that of an idle one.
+/// Builds for the context of the paused processor, or for that of an idle one.
 pub fn build(policy: Policy, paused: bool) -> Result<Trained, Failure> {
     Ok(train(
         &[recording()?],

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use ir::program::{
-    Block, BlockId, Count, Elem, Field, FuncId, Function, PageContent, Program, Provenance, Target,
-    Terminator, UserPage,
+    Block, BlockId, Count, Elem, FuncId, Function, PageContent, Program, Provenance, Target, Terminator,
+    UserPage, Variable,
 };
 use ir::{Kind, Op, System, Var, Width};
 use machine::{PhysAddr, Reg, RegFile, VirtAddr};
-use trace::{Access, Direction, Header, RamRange, TraceWriter, Variable};
+use trace::{Access, Direction, Header, RamRange, TraceWriter};
 
 /// A fresh folder, removed when dropped.
 pub struct Folder(PathBuf);
@@ -127,8 +127,8 @@ pub enum Slice {
 
 /// A 32-bit program of input `n:u32` and output `next:u32`, which is `n + 1`.
 pub fn program(slice: &Slice) -> Program {
-    let field =
-        |name: &str, addr| Field { name: name.into(), elem: Elem::Unsigned(4), count: Count::One, addr };
+    let variable =
+        |name: &str, addr| Variable { name: name.into(), elem: Elem::Unsigned(4), count: Count::One, addr };
     let (value, sum) = (Var::temp(0), Var::temp(1));
     let added = if matches!(slice, Slice::Wrong) { 2u64 } else { 1 };
     let ops = vec![
@@ -152,11 +152,11 @@ pub fn program(slice: &Slice) -> Program {
         functions: vec![Function {
             pc: CODE,
             name: "start".into(),
-            preserved: Vec::new(),
+            callee_saved: Vec::new(),
             blocks: vec![first, last],
         }],
-        inputs: vec![field("n", INPUT)],
-        outputs: vec![field("next", OUTPUT)],
+        inputs: vec![variable("n", INPUT)],
+        outputs: vec![variable("next", OUTPUT)],
         registers: Vec::new(),
         begin_pc: CODE,
         pages: vec![
@@ -168,9 +168,9 @@ pub fn program(slice: &Slice) -> Program {
         code: Vec::new(),
         system: System::default().hash(),
         clock: Vec::new(),
-        view: Vec::new(),
-        anchors: Vec::new(),
-        placement: ir::Placement::default(),
+        overrides: Vec::new(),
+        signature: Vec::new(),
+        relocations: ir::RelocationTable::default(),
         provenance: Provenance::default(),
     }
 }
@@ -206,7 +206,8 @@ pub fn trace(stored: u32) -> Vec<u8> {
         vcpus: 1,
         mode_bits: 32,
         variables: vec![
-            Variable::from_spec(Direction::Output, "next:u32", VirtAddr(OUTPUT)).expect("a specification"),
+            trace::Variable::from_spec(Direction::Output, "next:u32", VirtAddr(OUTPUT))
+                .expect("a specification"),
         ],
         ram_size: ram.size,
         ram_ranges: vec![ram],

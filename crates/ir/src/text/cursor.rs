@@ -114,7 +114,7 @@ impl<'a> Cursor<'a> {
         }
         if let Some(number) = numbered(self.peek(), "moved") {
             self.word("an operand")?;
-            return Ok(Arg::Moved(number));
+            return Ok(Arg::Relocated(number));
         }
         self.var().map(Arg::Var)
     }

@@ -10,7 +10,7 @@ mod cursor;
 mod error;
 mod names;
 mod parse;
-mod parse_field;
+mod parse_header;
 mod parse_op;
 mod print;
 mod print_program;

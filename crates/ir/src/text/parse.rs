@@ -7,12 +7,13 @@
 use super::cursor::Cursor;
 use super::error::{ParseError, Problem};
 use super::names::numbered;
-use super::parse_field::{code_field, field, hex, moved, small, summary};
+use super::parse_header::{constant, fixup, hex, small, summary, variable};
 use super::parse_op::{Line, func, line};
-use crate::place::{Image, Placement};
 use crate::program::{
-    Anchor, Block, CodeRange, FuncId, Function, PageContent, Program, Provenance, Source, UserPage, ViewCell,
+    Block, CodeRange, FuncId, Function, PageContent, PerCpuOverride, Program, Provenance, SignatureWord,
+    Source, UserPage,
 };
+use crate::relocation::{Image, RelocationTable};
 
 /// Bytes of all pages and code together: the size of the largest program file.
 const MAX_BYTES: usize = 256 << 20;
@@ -39,9 +40,9 @@ pub fn parse_program(text: &str, names: &[&str]) -> Result<Program, ParseError> 
         code: Vec::new(),
         system: [0; 32],
         clock: Vec::new(),
-        view: Vec::new(),
-        anchors: Vec::new(),
-        placement: Placement::default(),
+        overrides: Vec::new(),
+        signature: Vec::new(),
+        relocations: RelocationTable::default(),
         provenance: Provenance::default(),
     };
     while let Some(cursor) = parser.next() {
@@ -136,7 +137,7 @@ impl<'a> Parser<'a> {
             "source" => program.provenance.sources.push(Source {
                 trace: cursor.string()?,
                 instructions: cursor.number()?,
-                kept: cursor.number()?,
+                retained: cursor.number()?,
                 in_slice: cursor.number()?,
                 rehearsed: if cursor.peek() == "rehearsed" {
                     cursor.keyword("rehearsed")?;
@@ -145,8 +146,8 @@ impl<'a> Parser<'a> {
                     None
                 },
             }),
-            "input" => program.inputs.push(field(&mut cursor)?),
-            "output" => program.outputs.push(field(&mut cursor)?),
+            "input" => program.inputs.push(variable(&mut cursor)?),
+            "output" => program.outputs.push(variable(&mut cursor)?),
             "register" => program.registers.push((cursor.var()?.0, cursor.number()?)),
             "summary" => program.summaries.push((cursor.number()?, summary(&mut cursor)?)),
             "clock" => program.clock.push(cursor.number()?),
@@ -154,16 +155,16 @@ impl<'a> Parser<'a> {
                 let base = match cursor.peek() {
                     "descriptor" => {
                         cursor.keyword("descriptor")?;
-                        small::<u16>(&mut cursor)? | ViewCell::DESCRIPTOR
+                        small::<u16>(&mut cursor)? | PerCpuOverride::DESCRIPTOR
                     }
                     _ => cursor.var()?.0,
                 };
                 let (offset, size) = (small(&mut cursor)?, small(&mut cursor)?);
-                program.view.push(ViewCell { base, offset, size, value: cursor.number()? });
+                program.overrides.push(PerCpuOverride { base, offset, size, value: cursor.number()? });
             }
             "anchor" => {
                 let offset = small(&mut cursor)?;
-                program.anchors.push(Anchor { offset, points: small(&mut cursor)? });
+                program.signature.push(SignatureWord { offset, points: small(&mut cursor)? });
             }
             "image" => {
                 let (start, end) = (cursor.number()?, cursor.number()?);
@@ -171,11 +172,11 @@ impl<'a> Parser<'a> {
                 if movable {
                     cursor.keyword("movable")?;
                 }
-                program.placement.images.push(Image { start, end, movable });
+                program.relocations.images.push(Image { start, end, movable });
             }
-            "gate" => program.placement.gates.push((small(&mut cursor)?, cursor.number()?)),
-            "moved" => program.placement.moved.push(moved(&mut cursor)?),
-            "field" => program.placement.fields.push(code_field(&mut cursor)?),
+            "gate" => program.relocations.gates.push((small(&mut cursor)?, cursor.number()?)),
+            "moved" => program.relocations.constants.push(constant(&mut cursor)?),
+            "field" => program.relocations.fixups.push(fixup(&mut cursor)?),
             "page" => {
                 let addr = cursor.number()?;
                 let content = match cursor.peek() {
@@ -227,13 +228,13 @@ impl<'a> Parser<'a> {
         let mut function = Function {
             pc: cursor.number()?,
             name: cursor.string()?,
-            preserved: Vec::new(),
+            callee_saved: Vec::new(),
             blocks: Vec::new(),
         };
         if cursor.peek() == "preserved" {
             cursor.keyword("preserved")?;
             cursor.mark("(")?;
-            function.preserved = cursor.list(")", |cursor| cursor.var())?;
+            function.callee_saved = cursor.list(")", |cursor| cursor.var())?;
         }
         cursor.mark("{")?;
         cursor.end()?;

@@ -61,7 +61,7 @@ fn print_arg(arg: &Arg, names: &[&str]) -> String {
     match arg {
         Arg::Var(var) => print_var(*var, names),
         Arg::Const(value) => format!("{value:#x}"),
-        Arg::Moved(number) => format!("moved{number}"),
+        Arg::Relocated(number) => format!("moved{number}"),
     }
 }
 

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use super::ROW;
 use super::names::print_var;
 use super::print::{print_op, print_terminator};
-use crate::place::{Change, Moved, Placement};
-use crate::program::{Count, Elem, Field, FuncId, Function, PageContent, Program};
-use crate::summary::{Place, Summary};
+use crate::program::{Count, Elem, FuncId, Function, PageContent, Program, Variable};
+use crate::relocation::{FixupKind, RelocatedConstant, RelocationTable};
+use crate::summary::{ArgumentLocation, Summary};
 
 /// A function and its blocks; `id` is its number in its program.
 #[must_use]
@@ -50,17 +50,17 @@ fn write_program(out: &mut String, program: &Program, names: &[&str]) -> std::fm
     }
     for source in &from.sources {
         let name = quoted(&source.trace);
-        write!(out, "source {name} {} {} {}", source.instructions, source.kept, source.in_slice)?;
+        write!(out, "source {name} {} {} {}", source.instructions, source.retained, source.in_slice)?;
         match &source.rehearsed {
             Some(inputs) => writeln!(out, " rehearsed {}", quoted(inputs))?,
             None => out.push('\n'),
         }
     }
-    for field in &program.inputs {
-        writeln!(out, "input {}", print_field(field))?;
+    for variable in &program.inputs {
+        writeln!(out, "input {}", print_variable(variable))?;
     }
-    for field in &program.outputs {
-        writeln!(out, "output {}", print_field(field))?;
+    for variable in &program.outputs {
+        writeln!(out, "output {}", print_variable(variable))?;
     }
     for (reg, value) in &program.registers {
         writeln!(out, "register {} {value:#x}", print_var(crate::Var(*reg), names))?;
@@ -71,17 +71,17 @@ fn write_program(out: &mut String, program: &Program, names: &[&str]) -> std::fm
     for addr in &program.clock {
         writeln!(out, "clock {addr:#x}")?;
     }
-    for cell in &program.view {
+    for cell in &program.overrides {
         let base = match cell.descriptor() {
             Some(number) => format!("descriptor {number}"),
             None => print_var(crate::Var(cell.base), names),
         };
         writeln!(out, "view {base} {:#x} {} {:#x}", cell.offset, cell.size, cell.value)?;
     }
-    for anchor in &program.anchors {
-        writeln!(out, "anchor {:#x} {:#x}", anchor.offset, anchor.points)?;
+    for word in &program.signature {
+        writeln!(out, "anchor {:#x} {:#x}", word.offset, word.points)?;
     }
-    write_placement(out, &program.placement)?;
+    write_relocations(out, &program.relocations)?;
     for page in &program.pages {
         write!(out, "page {:#x} ", page.addr)?;
         match &page.content {
@@ -101,27 +101,27 @@ fn write_program(out: &mut String, program: &Program, names: &[&str]) -> std::fm
     Ok(())
 }
 
-fn write_placement(out: &mut String, placement: &Placement) -> std::fmt::Result {
-    for image in &placement.images {
+fn write_relocations(out: &mut String, relocations: &RelocationTable) -> std::fmt::Result {
+    for image in &relocations.images {
         let movable = if image.movable { " movable" } else { "" };
         writeln!(out, "image {:#x} {:#x}{movable}", image.start, image.end)?;
     }
-    for (vector, handler) in &placement.gates {
+    for (vector, handler) in &relocations.gates {
         writeln!(out, "gate {vector} {handler:#x}")?;
     }
-    for moved in &placement.moved {
-        match moved {
-            Moved::Address { value, image } => writeln!(out, "moved {value:#x} image {image}")?,
-            Moved::Patched { value, pc, len, op, arg } => {
+    for constant in &relocations.constants {
+        match constant {
+            RelocatedConstant::Address { value, image } => writeln!(out, "moved {value:#x} image {image}")?,
+            RelocatedConstant::Patched { value, pc, len, op, arg } => {
                 writeln!(out, "moved {value:#x} code {pc:#x} {len} op {op} arg {arg}")?;
             }
         }
     }
-    for field in &placement.fields {
-        write!(out, "field {:#x} {}", field.addr, field.size)?;
-        match field.change {
-            Change::Patched => out.push_str(" patched"),
-            Change::Moves { plus, minus } => {
+    for fixup in &relocations.fixups {
+        write!(out, "field {:#x} {}", fixup.addr, fixup.size)?;
+        match fixup.kind {
+            FixupKind::Patched => out.push_str(" patched"),
+            FixupKind::Moves { plus, minus } => {
                 for (word, image) in [("plus", plus), ("minus", minus)] {
                     if let Some(image) = image {
                         write!(out, " {word} {image}")?;
@@ -136,8 +136,8 @@ fn write_placement(out: &mut String, placement: &Placement) -> std::fmt::Result 
 
 fn write_function(out: &mut String, id: FuncId, function: &Function, names: &[&str]) -> std::fmt::Result {
     write!(out, "function f{} {:#x} {}", id.0, function.pc, quoted(&function.name))?;
-    if !function.preserved.is_empty() {
-        let vars: Vec<String> = function.preserved.iter().map(|var| print_var(*var, names)).collect();
+    if !function.callee_saved.is_empty() {
+        let vars: Vec<String> = function.callee_saved.iter().map(|var| print_var(*var, names)).collect();
         write!(out, " preserved({})", vars.join(", "))?;
     }
     out.push_str(" {\n");
@@ -156,35 +156,35 @@ fn write_function(out: &mut String, id: FuncId, function: &Function, names: &[&s
     Ok(())
 }
 
-fn print_field(field: &Field) -> String {
-    let elem = match field.elem {
+fn print_variable(variable: &Variable) -> String {
+    let elem = match variable.elem {
         Elem::Unsigned(bytes) => format!("u{}", u32::from(bytes) * 8),
         Elem::Signed(bytes) => format!("i{}", u32::from(bytes) * 8),
         Elem::Char => "char".to_string(),
     };
-    let count = match &field.count {
+    let count = match &variable.count {
         Count::One => String::new(),
         Count::Fixed(count) => format!("[{count}]"),
-        Count::Field { name, max } => format!("[field {} max {max}]", quoted(name)),
+        Count::Variable { name, max } => format!("[field {} max {max}]", quoted(name)),
     };
-    format!("{} {elem}{count} @{:#x}", quoted(&field.name), field.addr)
+    format!("{} {elem}{count} @{:#x}", quoted(&variable.name), variable.addr)
 }
 
 /// `malloc rdi`, or `realloc [0xc] [0x10] pops 0x10 fails [0x8] 0x10`.
 fn print_summary(summary: &Summary, names: &[&str]) -> String {
-    let place = |place: Place| match place {
-        Place::Register(var) => print_var(var, names),
-        Place::Stack(distance) => format!("[{distance:#x}]"),
+    let location = |location: ArgumentLocation| match location {
+        ArgumentLocation::Register(var) => print_var(var, names),
+        ArgumentLocation::Stack(distance) => format!("[{distance:#x}]"),
     };
     let mut text = summary.action.name().to_string();
     for &arg in summary.args() {
-        text += &format!(" {}", place(arg));
+        text += &format!(" {}", location(arg));
     }
     if summary.pops != 0 {
         text += &format!(" pops {:#x}", summary.pops);
     }
     if let Some((arg, bits)) = summary.fails {
-        text += &format!(" fails {} {bits:#x}", place(arg));
+        text += &format!(" fails {} {bits:#x}", location(arg));
     }
     text
 }

@@ -3,19 +3,19 @@
 //! A *wild* program breaks rules of the verifier; a tame one keeps them all.
 
 use ir::op::{Arg, Class, Kind, Op, Var, Width};
-use ir::place::{Change, Field as CodeField, Image, Moved, Placement};
 use ir::program::{
-    Anchor, Arm, Block, BlockId, Callee, CodeRange, Count, Elem, Field, FuncId, Function, PageContent,
-    Program, Provenance, Source, Target, Terminator, UserPage, ViewCell,
+    Arm, Block, BlockId, Callee, CodeRange, Count, Elem, FuncId, Function, PageContent, PerCpuOverride,
+    Program, Provenance, SignatureWord, Source, Target, Terminator, UserPage, Variable,
 };
-use ir::summary::{Action, Place, Summary};
+use ir::relocation::{Fixup, FixupKind, Image, RelocatedConstant, RelocationTable};
+use ir::summary::{Action, ArgumentLocation, Summary};
 
 /// Names like those of a machine, and some that cannot be used as they are.
 pub const NAMES: &[&str] =
     &["rax", "rcx", "rdx", "rbx", "rsp", "t0", "if", "end", "f1", "b0", "rax", "", "a b", "12", "call"];
 
-/// Moving constants of each program.
-const MOVED: u64 = 3;
+/// Relocated constants of each program.
+const CONSTANTS: u64 = 3;
 
 /// A small generator (xorshift64*): the tests need variety, not quality.
 pub struct Random {
@@ -101,8 +101,8 @@ impl Random {
         match self.below(5) {
             0 | 1 => Arg::Var(self.var()),
             2 | 3 => Arg::Const(self.number()),
-            _ if self.wild => Arg::Moved(self.next() as u32),
-            _ => Arg::Moved(self.below(MOVED) as u32),
+            _ if self.wild => Arg::Relocated(self.next() as u32),
+            _ => Arg::Relocated(self.below(CONSTANTS) as u32),
         }
     }
 
@@ -177,22 +177,22 @@ impl Random {
         Function {
             pc: self.number(),
             name: self.text(),
-            preserved: self
+            callee_saved: self
                 .many(3, |random| if random.wild { random.var() } else { Var(random.below(256) as u16) }),
             blocks: (0..blocks).map(|_| block(self)).collect(),
         }
     }
 
-    fn field(&mut self) -> Field {
+    fn variable(&mut self) -> Variable {
         let size = if self.wild { self.next() as u8 } else { self.pick(&[1, 2, 4, 8]) };
         let elem = self.pick(&[Elem::Unsigned(size), Elem::Signed(size), Elem::Char]);
         let max = if self.wild { self.number() } else { self.below(1 << 20) };
         let count = match self.below(3) {
             0 => Count::One,
             1 => Count::Fixed(max),
-            _ => Count::Field { name: self.text(), max },
+            _ => Count::Variable { name: self.text(), max },
         };
-        Field { name: self.text(), elem, count, addr: self.number() }
+        Variable { name: self.text(), elem, count, addr: self.number() }
     }
 
     fn bytes(&mut self, length: u64) -> Vec<u8> {
@@ -212,14 +212,14 @@ impl Random {
         UserPage { addr, content }
     }
 
-    fn view(&mut self, bits: u8) -> Vec<ViewCell> {
+    fn overrides(&mut self, bits: u8) -> Vec<PerCpuOverride> {
         let mut base = if self.wild { self.next() as u16 } else { self.below(256) as u16 };
         if bits == 32 && self.below(2) == 0 {
-            base |= ViewCell::DESCRIPTOR;
+            base |= PerCpuOverride::DESCRIPTOR;
         }
         let count = self.below(4) as u32;
         (0..count)
-            .map(|at| ViewCell {
+            .map(|at| PerCpuOverride {
                 base,
                 offset: if self.wild { self.next() as u32 } else { at * 0x1000 + self.below(0x1000) as u32 },
                 size: if self.wild { self.next() as u8 } else { self.pick(&[4, 8]) },
@@ -228,11 +228,11 @@ impl Random {
             .collect()
     }
 
-    fn placement(&mut self) -> Placement {
+    fn relocations(&mut self) -> RelocationTable {
         let wild = self.wild;
         let image = |random: &mut Self| if wild { random.next() as u16 } else { random.below(2) as u16 };
         let maybe = |random: &mut Self| (random.below(2) == 0).then(|| image(random));
-        Placement {
+        RelocationTable {
             images: if wild {
                 self.many(3, |random| Image {
                     start: random.number(),
@@ -246,10 +246,10 @@ impl Random {
                 ]
             },
             gates: self.many(1, |random| (random.next() as u8, random.number())),
-            moved: (0..MOVED)
+            constants: (0..CONSTANTS)
                 .map(|_| match self.below(2) {
-                    0 => Moved::Address { value: self.number(), image: image(self) },
-                    _ => Moved::Patched {
+                    0 => RelocatedConstant::Address { value: self.number(), image: image(self) },
+                    _ => RelocatedConstant::Patched {
                         value: self.number(),
                         pc: self.number(),
                         len: if wild { self.next() as u8 } else { self.below(16) as u8 },
@@ -258,13 +258,13 @@ impl Random {
                     },
                 })
                 .collect(),
-            fields: (0..self.below(4))
-                .map(|at| CodeField {
+            fixups: (0..self.below(4))
+                .map(|at| Fixup {
                     addr: if wild { self.number() } else { at * 16 + self.below(8) },
                     size: if wild { self.next() as u8 } else { 1 + self.below(8) as u8 },
-                    change: match self.below(2) {
-                        0 => Change::Patched,
-                        _ => Change::Moves { plus: maybe(self), minus: maybe(self) },
+                    kind: match self.below(2) {
+                        0 => FixupKind::Patched,
+                        _ => FixupKind::Moves { plus: maybe(self), minus: maybe(self) },
                     },
                 })
                 .collect(),
@@ -279,11 +279,11 @@ impl Random {
         Summary { action, args, pops: self.below(64) as u16, fails }
     }
 
-    fn argument(&mut self) -> Place {
+    fn argument(&mut self) -> ArgumentLocation {
         match self.below(2) {
-            0 if self.wild => Place::Stack(self.next() as u16),
-            0 => Place::Stack(4 + self.below(64) as u16),
-            _ => Place::Register(Var(self.below(256) as u16)),
+            0 if self.wild => ArgumentLocation::Stack(self.next() as u16),
+            0 => ArgumentLocation::Stack(4 + self.below(64) as u16),
+            _ => ArgumentLocation::Register(Var(self.below(256) as u16)),
         }
     }
 
@@ -298,8 +298,8 @@ impl Random {
             bits,
             entry: FuncId(if wild { self.next() as u32 } else { self.below(functions) as u32 }),
             functions: (0..functions).map(|_| self.function(functions)).collect(),
-            inputs: self.many(3, Self::field),
-            outputs: self.many(3, Self::field),
+            inputs: self.many(3, Self::variable),
+            outputs: self.many(3, Self::variable),
             registers: self.many(4, |random| {
                 let reg = if random.wild { random.next() as u16 } else { random.below(256) as u16 };
                 (reg, random.number())
@@ -319,17 +319,17 @@ impl Random {
             }),
             system: std::array::from_fn(|_| self.next() as u8),
             clock: self.ascending(),
-            view: self.view(bits),
-            anchors: (0..self.below(4) as u32)
-                .map(|at| Anchor { offset: at * 8, points: self.next() as u32 })
+            overrides: self.overrides(bits),
+            signature: (0..self.below(4) as u32)
+                .map(|at| SignatureWord { offset: at * 8, points: self.next() as u32 })
                 .collect(),
-            placement: self.placement(),
+            relocations: self.relocations(),
             provenance: Provenance {
                 sources: self.many(2, |random| Source {
                     trace: random.text(),
                     rehearsed: random.many(1, Self::text).pop(),
                     instructions: random.number(),
-                    kept: random.number(),
+                    retained: random.number(),
                     in_slice: random.number(),
                 }),
                 static_instructions: self.number(),

@@ -3,7 +3,7 @@
 use ir::op::{Arg, Kind, Op, Var, Width};
 use ir::program::{Count, Elem, PageContent, Program};
 use ir::text::parse_program;
-use ir::verify::{MAX_FIELD, MAX_FIELDS, MAX_TEMPS, broken, verify};
+use ir::verify::{MAX_TEMPS, MAX_VARIABLE, MAX_VARIABLES, broken, verify};
 
 const GOOD: &str = r#"
 program "good"
@@ -123,14 +123,14 @@ fn orders() {
 }
 
 #[test]
-fn pages_fields_and_bits() {
+fn pages_variables_and_bits() {
     refused("program \"good\"", "program \"x\"\nbits 16", "neither 32 nor 64");
     refused("page 0x2000 kernel", "page 0x2001 kernel", "wrong size or address");
     refused("bytes 4096 {", "bytes 4095 {", "wrong size or address");
     changed(|program| program.pages[2].content = PageContent::Bytes(vec![0; 4097]), "wrong size or address");
     refused("u32 @0x1000", "u24 @0x1000", "impossible size");
     refused("u32 @0x1000", "i0 @0x1000", "impossible size");
-    refused("char[16]", &format!("char[{}]", MAX_FIELD + 1), "impossible size");
+    refused("char[16]", &format!("char[{}]", MAX_VARIABLE + 1), "impossible size");
     changed(
         |program| {
             program.inputs[0].elem = Elem::Unsigned(8);
@@ -140,9 +140,9 @@ fn pages_fields_and_bits() {
     );
     changed(
         |program| {
-            program.outputs[0].count = Count::Fixed(MAX_FIELD / program.outputs[0].elem.size());
+            program.outputs[0].count = Count::Fixed(MAX_VARIABLE / program.outputs[0].elem.size());
             let large = program.outputs[0].clone();
-            program.outputs.extend(std::iter::repeat_n(large, (MAX_FIELDS / MAX_FIELD) as usize));
+            program.outputs.extend(std::iter::repeat_n(large, (MAX_VARIABLES / MAX_VARIABLE) as usize));
         },
         "together are too large",
     );

@@ -74,7 +74,7 @@ pub fn print_op(op: &Op) -> String {
         let comma = if n == 0 { "" } else { "," };
         match arg {
             Arg::Var(var) => write!(text, "{comma} {}", var_name(*var)),
-            Arg::Moved(_) => unreachable!("only programs have moving constants"),
+            Arg::Relocated(_) => unreachable!("only programs have relocated constants"),
             Arg::Const(value) => write!(text, "{comma} {value:#x}"),
         }
         .expect("string");
@@ -118,7 +118,7 @@ impl Machine {
             let mut args = [0; 3];
             for (value, arg) in args.iter_mut().zip(op.args()) {
                 *value = match arg {
-                    Arg::Moved(_) => unreachable!("only programs have moving constants"),
+                    Arg::Relocated(_) => unreachable!("only programs have relocated constants"),
                     Arg::Const(constant) => *constant,
                     Arg::Var(var) if var.is_reg() => self.regs[usize::from(var.0)],
                     Arg::Var(var) => temps[var],

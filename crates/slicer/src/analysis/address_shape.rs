@@ -12,7 +12,7 @@ use crate::vocabulary::STACK_POINTER;
 
 /// Where an access goes, as far as its instruction tells.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Place {
+pub enum AddressBase {
     /// A constant address.
     Fixed(u64),
     /// A constant distance from a pointer.
@@ -25,7 +25,7 @@ pub enum Place {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct AddressShape {
     /// Where it goes.
-    pub place: Place,
+    pub base: AddressBase,
     /// How many bytes it accesses.
     pub size: u64,
 }
@@ -39,16 +39,16 @@ const MAX_STEPS: usize = 8;
 /// The shape of a memory operation with this index; the operations are its instruction's.
 #[must_use]
 pub fn shape(ops: &[Op], at: usize) -> AddressShape {
-    AddressShape { place: place(ops, at), size: ops[at].width.bytes() }
+    AddressShape { base: base(ops, at), size: ops[at].width.bytes() }
 }
 
-fn place(ops: &[Op], at: usize) -> Place {
+fn base(ops: &[Op], at: usize) -> AddressBase {
     let (mut distance, mut operand) = (0u64, ops[at].args[0]);
     for step in 1.. {
         let var = match operand {
-            Arg::Const(value) => return Place::Fixed(value.wrapping_add(distance)),
-            Arg::Moved(_) => return Place::Member(distance),
-            Arg::Var(STACK_POINTER) => return Place::Local,
+            Arg::Const(value) => return AddressBase::Fixed(value.wrapping_add(distance)),
+            Arg::Relocated(_) => return AddressBase::Member(distance),
+            Arg::Var(STACK_POINTER) => return AddressBase::Local,
             Arg::Var(var) => var,
         };
         if var.is_reg() || step > MAX_STEPS {
@@ -63,7 +63,7 @@ fn place(ops: &[Op], at: usize) -> Place {
                 // An element of an array: the pointer may be on either side, the distance is what
                 // matters.
                 (Arg::Var(a), Arg::Var(b)) if a == STACK_POINTER || b == STACK_POINTER => {
-                    return Place::Local;
+                    return AddressBase::Local;
                 }
                 _ => break,
             },
@@ -71,7 +71,7 @@ fn place(ops: &[Op], at: usize) -> Place {
             _ => break,
         }
     }
-    Place::Member(distance)
+    AddressBase::Member(distance)
 }
 
 fn definition(ops: &[Op], var: Var) -> Option<&Op> {
@@ -81,5 +81,5 @@ fn definition(ops: &[Op], var: Var) -> Option<&Op> {
 /// The shapes of the stores of an instruction, locals left out.
 pub fn stores(ops: &[Op]) -> impl Iterator<Item = AddressShape> + '_ {
     let stores = ops.iter().enumerate().filter(|(_, op)| op.kind == Kind::Store);
-    stores.map(|(at, _)| shape(ops, at)).filter(|shape| shape.place != Place::Local)
+    stores.map(|(at, _)| shape(ops, at)).filter(|shape| shape.base != AddressBase::Local)
 }

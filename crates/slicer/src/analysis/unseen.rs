@@ -40,7 +40,7 @@ impl Unseen {
         for op in insn.ops.iter().filter(|op| matches!(op.kind, Kind::Call | Kind::SysEnter)) {
             defines = match op.args[0] {
                 Arg::Const(callee) => callee_defines(source, mode, VirtAddr(callee)),
-                Arg::Var(_) | Arg::Moved(_) => call_results(),
+                Arg::Var(_) | Arg::Relocated(_) => call_results(),
             };
         }
         // Compiled code joins other code with the same stack pointer.

@@ -101,7 +101,7 @@ impl State {
         match arg {
             Arg::Var(var) if var.is_reg() => Some(self.origins[var]),
             Arg::Var(var) => self.temps.get((var.0 - Var::FIRST_TEMP) as usize).copied(),
-            Arg::Const(_) | Arg::Moved(_) => None,
+            Arg::Const(_) | Arg::Relocated(_) => None,
         }
     }
 

@@ -3,7 +3,7 @@
 //! Bodies of the trainer's allocator functions are executed silently; the visitor sees one summary
 //! operation instead.
 
-use ir::summary::{Place, Summary};
+use ir::summary::{ArgumentLocation, Summary};
 use ir::{Kind, Op};
 use lift::Mode;
 use machine::paging::address_space;
@@ -109,7 +109,9 @@ pub fn walk<V: Visitor>(
     summaries: &FxHashMap<VirtAddr, Summary>,
     visitor: &mut V,
 ) -> Result<(), Error> {
-    let on_stack = |summary: &Summary| summary.args().iter().any(|place| matches!(place, Place::Stack(_)));
+    let on_stack = |summary: &Summary| {
+        summary.args().iter().any(|location| matches!(location, ArgumentLocation::Stack(_)))
+    };
     let stored = Stored { on: summaries.values().any(on_stack), ..Stored::default() };
     let replay = Replay::new(recording);
     let mut walk = Walk { recording, retained, path, contexts, summaries, replay, silent: None, stored };
@@ -215,10 +217,10 @@ impl Walk<'_> {
         let stack = VirtAddr(self.replay.regs[Reg::Rsp]);
         let word = if self.recording.is_wide() { 8 } else { 4 };
         let mut args = [0; 2];
-        for (arg, &place) in args.iter_mut().zip(summary.args()) {
-            let value = match place {
-                Place::Register(var) => Some(self.replay.regs[var]),
-                Place::Stack(distance) => self.stored.word(stack.add(distance.into()), word),
+        for (arg, &location) in args.iter_mut().zip(summary.args()) {
+            let value = match location {
+                ArgumentLocation::Register(var) => Some(self.replay.regs[var]),
+                ArgumentLocation::Stack(distance) => self.stored.word(stack.add(distance.into()), word),
             };
             let name = self.recording.name.clone();
             *arg = value.ok_or(Error::Allocator { name, pc: self.contexts.entry(context) })?;

@@ -5,7 +5,7 @@
 //! one look-up and one insertion into a set of edges; four bytes for each byte of memory that the
 //! recording stored into.
 
-use ir::summary::{Action, Place};
+use ir::summary::{Action, ArgumentLocation};
 use ir::{Class, Kind, Op, Var};
 use lift::Mode;
 use machine::paging::PagingMode;
@@ -394,11 +394,12 @@ impl Visitor for DependenceRecorder<'_> {
         let site = self.graph.allocator_site(context, &ops);
         self.graph.flow[site].returns = true;
         self.graph.mark_executed(site);
-        let fails = call.summary.fails.map(|(place, _)| place);
-        let mut loaded = call.summary.args().iter().copied().chain(fails).filter_map(|place| match place {
-            Place::Stack(distance) => Some(call.stack.add(distance.into())),
-            Place::Register(_) => None,
-        });
+        let fails = call.summary.fails.map(|(location, _)| location);
+        let mut loaded =
+            call.summary.args().iter().copied().chain(fails).filter_map(|location| match location {
+                ArgumentLocation::Stack(distance) => Some(call.stack.add(distance.into())),
+                ArgumentLocation::Register(_) => None,
+            });
         self.variables.clear_temps();
         for (index, op) in ops.iter().enumerate() {
             let number = self.graph.sites[site].op(index);

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::names::{Names, registers};
-use crate::analysis::address_shape::{AddressShape, Place};
+use crate::analysis::address_shape::{AddressBase, AddressShape};
 use crate::analysis::cfg::Cfg;
 use crate::analysis::node::Node;
 use crate::vocabulary::{ContextId, NodeId};
@@ -57,12 +57,14 @@ pub fn name(names: &Names<'_>, cfg: &Cfg, node: NodeId) -> String {
     }
 }
 
-/// The shape of an address: size and place.
+/// The shape of an address: size and base.
 #[must_use]
 pub fn shape(shape: &AddressShape) -> String {
-    match shape.place {
-        Place::Fixed(address) => format!("{} bytes at {address:#x}", shape.size),
-        Place::Member(distance) => format!("{} bytes at pointer{:+#x}", shape.size, distance.cast_signed()),
-        Place::Local => format!("{} bytes of a local", shape.size),
+    match shape.base {
+        AddressBase::Fixed(address) => format!("{} bytes at {address:#x}", shape.size),
+        AddressBase::Member(distance) => {
+            format!("{} bytes at pointer{:+#x}", shape.size, distance.cast_signed())
+        }
+        AddressBase::Local => format!("{} bytes of a local", shape.size),
     }
 }

@@ -159,7 +159,7 @@ impl<'e> Body<'e> {
         let mut op = *op;
         if let SiteBody::Insn(insn) = self.emission.graph.sites[site].body {
             for &(arg, number) in self.emission.constants.operands.get(&(insn, index)).into_iter().flatten() {
-                op.args[arg] = Arg::Moved(number);
+                op.args[arg] = Arg::Relocated(number);
             }
         }
         op

@@ -1,7 +1,7 @@
 //! What emission reads.
 
-use ir::place::Moved;
 use ir::program::FuncId;
+use ir::relocation::RelocatedConstant;
 use machine::VirtAddr;
 use rustc_hash::FxHashMap;
 
@@ -14,7 +14,7 @@ use crate::vocabulary::{CodeTable, ContextId, InsnId};
 #[derive(Default)]
 pub struct RelocatedConstants {
     /// All of them, each once.
-    pub all: Vec<Moved>,
+    pub all: Vec<RelocatedConstant>,
     /// Operands by instruction and index of the operation: index of the operand, and of its
     /// constant among all.
     pub operands: FxHashMap<(InsnId, usize), Vec<(usize, u32)>>,

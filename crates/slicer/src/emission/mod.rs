@@ -45,7 +45,7 @@ impl Emission<'_> {
             }],
             _ => body::blocks(self, context, ids),
         };
-        let preserved = saved.iter().filter(|&var| var != STACK_POINTER).collect();
-        Function { pc: entry.0, name: String::new(), preserved, blocks }
+        let callee_saved = saved.iter().filter(|&var| var != STACK_POINTER).collect();
+        Function { pc: entry.0, name: String::new(), callee_saved, blocks }
     }
 }

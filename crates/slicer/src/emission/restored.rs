@@ -27,7 +27,7 @@ impl Id for FuncId {
     }
 }
 
-/// Leaves in each function's preserved registers only those that it, or what it calls, changes.
+/// Leaves in each function's callee-saved registers only those that it, or what it calls, changes.
 pub fn restrict(functions: &mut [Function]) {
     let enters: Table<FuncId, Vec<FuncId>> = functions.iter().map(entered).collect();
     let own: Table<FuncId, RegisterSet> = functions.iter().map(defined).collect();
@@ -35,7 +35,7 @@ pub fn restrict(functions: &mut [Function]) {
     let mut changed = own.clone();
     solve(&Changes { own: &own, callers: reversed(&enters), enters: &enters }, &order, &mut changed);
     for (function, changed) in functions.iter_mut().zip(changed.values()) {
-        function.preserved.retain(|&var| changed.has(var));
+        function.callee_saved.retain(|&var| changed.has(var));
     }
 }
 

@@ -20,7 +20,7 @@
 //! space. What the processor itself stores when it interrupts is not written down, as QEMU shows it
 //! to no recorder.
 
-use ir::summary::{Action, Place, Summary};
+use ir::summary::{Action, ArgumentLocation, Summary};
 use ir::{Arg, Class, Kind, Op, Var};
 use machine::{PAGE_SIZE, PhysAddr, Reg, RegFile, VirtAddr};
 use rustc_hash::FxHashMap;
@@ -213,7 +213,7 @@ fn hex(text: &str) -> Result<Vec<u8>, Unusable> {
 /// An allocator function as compilers call it on System V.
 fn allocator(name: &str) -> Result<Summary, Unusable> {
     let action = Action::ALL.into_iter().find(|action| action.name() == name);
-    let register = |reg: Reg| Place::Register(Var(reg as u16));
+    let register = |reg: Reg| ArgumentLocation::Register(Var(reg as u16));
     let action = action.ok_or(format!("{name} is no allocator"))?;
     Ok(Summary { action, args: [register(Reg::Rdi), register(Reg::Rsi)], pops: 0, fails: None })
 }
@@ -400,7 +400,7 @@ impl Machine {
     fn value(&self, arg: Arg) -> u64 {
         match arg {
             Arg::Const(value) => value,
-            Arg::Moved(_) => 0,
+            Arg::Relocated(_) => 0,
             Arg::Var(var) if var.is_reg() => self.regs[var],
             Arg::Var(var) => self.temps.get((var.0 - Var::FIRST_TEMP) as usize).copied().unwrap_or(0),
         }

@@ -224,7 +224,7 @@ impl<'r> Replay<'r> {
         match arg {
             Arg::Const(value) => value,
             // Only programs have such operands.
-            Arg::Moved(_) => 0,
+            Arg::Relocated(_) => 0,
             Arg::Var(var) if var.is_reg() => self.regs[var],
             Arg::Var(var) => self.temps.get((var.0 - Var::FIRST_TEMP) as usize).copied().unwrap_or(0),
         }

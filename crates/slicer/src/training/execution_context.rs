@@ -9,7 +9,7 @@
 //! them as the recording did. A program that overrides them runs as an idle processor does. Nothing
 //! about an operating system is typed in.
 
-use ir::program::ViewCell;
+use ir::program::PerCpuOverride;
 use machine::{Reg, VirtAddr};
 use rustc_hash::{FxHashMap, FxHashSet};
 use trace::{Access, InsnId};
@@ -35,7 +35,7 @@ struct Counter {
 
 /// Where per-CPU memory lies while the kernel works.
 struct Area {
-    /// As [`ViewCell::base`].
+    /// As [`PerCpuOverride::base`].
     base: u16,
     start: VirtAddr,
 }
@@ -80,7 +80,7 @@ fn areas(recording: &Recording) -> Vec<(Reg, Area)> {
                 && !found.iter().any(|it| it.0 == reg)
                 && recording.accesses_of(step).iter().any(|it| !it.store && named(it.vaddr))
             {
-                let base = ViewCell::DESCRIPTOR | (selector as u16 >> 3);
+                let base = PerCpuOverride::DESCRIPTOR | (selector as u16 >> 3);
                 found.push((reg, Area { base, start }));
             }
         }
@@ -99,12 +99,12 @@ struct Search {
     first: VirtAddr,
     reach: u64,
     /// The idle processor's pointers by address.
-    pointers: FxHashMap<VirtAddr, ViewCell>,
+    pointers: FxHashMap<VirtAddr, PerCpuOverride>,
     /// Addresses that were accessed.
     seen: FxHashSet<VirtAddr>,
     /// Cells by address; `None` for what is no counter.
     counters: FxHashMap<VirtAddr, Option<Counter>>,
-    found: Vec<ViewCell>,
+    found: Vec<PerCpuOverride>,
 }
 
 impl Search {
@@ -135,22 +135,24 @@ impl Search {
     }
 }
 
-/// The cells of a recording, by base and offset. `in_kernel` tells addresses in the kernel's image.
+/// The overrides that a recording asks for, by base and offset. `in_kernel` tells addresses in the
+/// kernel's image.
 #[must_use]
-pub fn cells(
+pub fn overrides(
     recording: &Recording,
     retained: &Retained,
     in_kernel: &dyn Fn(VirtAddr) -> bool,
-) -> Vec<ViewCell> {
+) -> Vec<PerCpuOverride> {
     let idle = &recording.trace.header().idle;
     let long = recording.is_long();
     let (width, mask) = if long { (8, u64::MAX) } else { (4, u64::from(u32::MAX)) };
     let areas = areas(recording);
-    let mut pointers: FxHashMap<VirtAddr, ViewCell> = FxHashMap::default();
+    let mut pointers: FxHashMap<VirtAddr, PerCpuOverride> = FxHashMap::default();
     // Another boot has what was allocated elsewhere.
     for cell in idle.iter().filter(|cell| in_kernel(VirtAddr(cell.value))) {
         if let Some((_, area)) = areas.iter().find(|it| it.0 == cell.base) {
-            let found = ViewCell { base: area.base, offset: cell.offset, size: width, value: cell.value };
+            let found =
+                PerCpuOverride { base: area.base, offset: cell.offset, size: width, value: cell.value };
             pointers.insert(VirtAddr(area.start.add(cell.offset.into()).0 & mask), found);
         }
     }
@@ -187,7 +189,7 @@ pub fn cells(
             && counter.insns.len() >= MIN_SITES
         {
             let offset = address.0.wrapping_sub(area.start.0) as u32;
-            found.push(ViewCell { base: area.base, offset, size: COUNTER_SIZE, value: counter.first });
+            found.push(PerCpuOverride { base: area.base, offset, size: COUNTER_SIZE, value: counter.first });
         }
     }
     found.sort_unstable();

@@ -1,22 +1,22 @@
-//! Fixups: fields of code that are other bytes in another boot, and how they change.
+//! Fixups: bytes of code that are other bytes in another boot, and how they change.
 //!
-//! A field is a whole operand of an instruction that both boots have in the same form. One that
+//! A fixup is a whole operand of an instruction that both boots have in the same form. One that
 //! differs by the slide of an image, or by the difference of two images' slides, moves with them;
 //! any other constant that differs is one that the system patches into its own code. Where the
 //! boots have another instruction, the system has patched its code, and bytes that differ there by
 //! a slide do so by accident.
 
 use ir::Class;
-use ir::place::{Change, Field, Image};
+use ir::relocation::{Fixup, FixupKind, Image};
 use rustc_hash::FxHashMap;
 
 use super::images::{Stretch, names};
 
-/// By how much a field may differ: the change that each difference stands for.
+/// By how much a fixup may differ: the kind that each difference stands for.
 pub struct Deltas {
     images: Vec<Image>,
     slides: Vec<Option<u64>>,
-    by_image: Vec<FxHashMap<u32, Change>>,
+    by_image: Vec<FxHashMap<u32, FixupKind>>,
 }
 
 impl Deltas {
@@ -26,19 +26,19 @@ impl Deltas {
         let by_image = (0..slides.len()).map(|own| {
             let mut table = FxHashMap::default();
             let Some(own_slide) = slides[own] else { return table };
-            let mut add = |delta: u64, change| {
+            let mut add = |delta: u64, kind| {
                 if delta as u32 != 0 {
-                    table.entry(delta as u32).or_insert(change);
+                    table.entry(delta as u32).or_insert(kind);
                 }
             };
             // What only moves against its own image names something that stays.
-            add(own_slide.wrapping_neg(), Change::Moves { plus: None, minus: Some(own as u16) });
+            add(own_slide.wrapping_neg(), FixupKind::Moves { plus: None, minus: Some(own as u16) });
             for (image, slide) in slides.iter().enumerate() {
                 let Some(slide) = *slide else { continue };
                 let plus = Some(image as u16);
-                add(slide, Change::Moves { plus, minus: None });
+                add(slide, FixupKind::Moves { plus, minus: None });
                 if image != own {
-                    add(slide.wrapping_sub(own_slide), Change::Moves { plus, minus: Some(own as u16) });
+                    add(slide.wrapping_sub(own_slide), FixupKind::Moves { plus, minus: Some(own as u16) });
                 }
             }
             table
@@ -46,28 +46,28 @@ impl Deltas {
         Self { images: images.to_vec(), slides: slides.to_vec(), by_image: by_image.collect() }
     }
 
-    /// The change of a field at the beginning of these bytes, and its size.
-    fn change(&self, own: usize, mine: &[u8], theirs: &[u8]) -> Option<(u8, Change)> {
+    /// The kind of a fixup at the beginning of these bytes, and its size.
+    fn kind(&self, own: usize, mine: &[u8], theirs: &[u8]) -> Option<(u8, FixupKind)> {
         let four = |bytes: &[u8]| bytes.first_chunk().map(|it| u32::from_le_bytes(*it));
         let delta = four(theirs)?.wrapping_sub(four(mine)?);
-        let change = *self.by_image[own].get(&delta)?;
+        let kind = *self.by_image[own].get(&delta)?;
         let eight = |bytes: &[u8]| bytes.first_chunk().map(|it| u64::from_le_bytes(*it));
-        if let (Some(a), Some(b), Change::Moves { plus: Some(image), minus: None }) =
-            (eight(mine), eight(theirs), change)
+        if let (Some(a), Some(b), FixupKind::Moves { plus: Some(image), minus: None }) =
+            (eight(mine), eight(theirs), kind)
             && self.slides[usize::from(image)] == Some(b.wrapping_sub(a))
             && a >> 32 != b >> 32
         {
-            return names(&self.images[usize::from(image)], a).then_some((8, change));
+            return names(&self.images[usize::from(image)], a).then_some((8, kind));
         }
         // Four bytes reach no farther.
         let reaches = |delta: u64| delta >> 32 == 0 || delta as i32 as i64 as u64 == delta;
         let of = |image: Option<u16>| image.map_or(Some(0), |image| self.slides[usize::from(image)]);
-        let Change::Moves { plus, minus } = change else { return None };
-        reaches(of(plus)?.wrapping_sub(of(minus)?)).then_some((4, change))
+        let FixupKind::Moves { plus, minus } = kind else { return None };
+        reaches(of(plus)?.wrapping_sub(of(minus)?)).then_some((4, kind))
     }
 }
 
-/// Finds the fields of a stretch of an image that the other boot has otherwise; `theirs` are its
+/// Finds the fixups of a stretch of an image that the other boot has otherwise; `theirs` are its
 /// bytes there, where they are mapped.
 pub fn compare(
     stretch: &Stretch,
@@ -75,38 +75,37 @@ pub fn compare(
     image: usize,
     deltas: &Deltas,
     mode: lift::Mode,
-) -> Vec<Field> {
+) -> Vec<Fixup> {
     let mine = &stretch.bytes;
     let other: Vec<u8> = theirs.iter().map(|byte| byte.unwrap_or(0)).collect();
-    let mut fields = Vec::new();
-    let (mut at, mut place) = (0, 0);
+    let mut fixups = Vec::new();
+    let (mut at, mut insn) = (0, 0);
     while let Some(first) = (at..mine.len()).find(|&at| mine[at] != other[at]) {
         at = first + 1;
         if theirs[first].is_none() {
             continue;
         }
-        while let Some(len) = mine.get(place..).map(|rest| lift::length(mode, rest).unwrap_or(1))
-            && place + len <= first
+        while let Some(len) = mine.get(insn..).map(|rest| lift::length(mode, rest).unwrap_or(1))
+            && insn + len <= first
         {
-            place += len;
+            insn += len;
         }
-        let Some((len, from, whole)) = operand_at(mode, &mine[place..], &other[place..], first - place)
-        else {
+        let Some((len, from, whole)) = operand_at(mode, &mine[insn..], &other[insn..], first - insn) else {
             continue;
         };
-        let start = place + from;
-        let moves = deltas.change(image, &mine[start..], &other[start..]).filter(|(size, _)| *size <= whole);
-        let change = moves.or_else(|| {
-            let (pc, bytes) = (stretch.start.add(place as u64).0, place..place + len);
+        let start = insn + from;
+        let moves = deltas.kind(image, &mine[start..], &other[start..]).filter(|(size, _)| *size <= whole);
+        let kind = moves.or_else(|| {
+            let (pc, bytes) = (stretch.start.add(insn as u64).0, insn..insn + len);
             is_constant(mode, pc, &mine[bytes.clone()], &other[bytes], from)
-                .then_some((whole, Change::Patched))
+                .then_some((whole, FixupKind::Patched))
         });
-        if let Some((size, change)) = change {
-            fields.push(Field { addr: stretch.start.add(start as u64).0, size, change });
+        if let Some((size, kind)) = kind {
+            fixups.push(Fixup { addr: stretch.start.add(start as u64).0, size, kind });
             at = (start + usize::from(size)).max(at);
         }
     }
-    fields
+    fixups
 }
 
 /// The operand that holds a byte of the instruction at the beginning of both codes, if they have
@@ -145,12 +144,12 @@ mod tests {
         let slides = [Some(0x1200_0000), Some(0x1_4000_0000)];
         let deltas = Deltas::new(&images, &slides);
         let table = 0xffff_8880_0b5c_0000u64;
-        let change = |value: u64, delta: u64| {
-            deltas.change(0, &value.to_le_bytes(), &value.wrapping_add(delta).to_le_bytes())
+        let kind = |value: u64, delta: u64| {
+            deltas.kind(0, &value.to_le_bytes(), &value.wrapping_add(delta).to_le_bytes())
         };
-        assert_eq!(change(table, 0x1_4000_0000), None);
-        let moves = Change::Moves { plus: Some(1), minus: None };
-        assert_eq!(change(0xffff_8880_0009_a100, 0x1_4000_0000), Some((8, moves)));
+        assert_eq!(kind(table, 0x1_4000_0000), None);
+        let moves = FixupKind::Moves { plus: Some(1), minus: None };
+        assert_eq!(kind(0xffff_8880_0009_a100, 0x1_4000_0000), Some((8, moves)));
     }
 
     #[test]
@@ -164,8 +163,8 @@ mod tests {
         let found = |mine: &[u8], other: &[u8]| {
             let stretch = Stretch { start: machine::VirtAddr(start), bytes: mine.to_vec() };
             let theirs: Vec<Option<u8>> = other.iter().copied().map(Some).collect();
-            let fields = compare(&stretch, &theirs, 0, &Deltas::new(&images, &slides), lift::Mode::Bits64);
-            fields.iter().map(|field| (field.addr - start, field.size, field.change)).collect::<Vec<_>>()
+            let fixups = compare(&stretch, &theirs, 0, &Deltas::new(&images, &slides), lift::Mode::Bits64);
+            fixups.iter().map(|fixup| (fixup.addr - start, fixup.size, fixup.kind)).collect::<Vec<_>>()
         };
         let code = |constant: u64, rest: &[u8]| {
             let head: &[u8] = &[0x48, 0xb8];
@@ -175,11 +174,11 @@ mod tests {
         // stac. Both differ by a slide if looked at askew.
         let mine = code(0x7fff_ffff_f000, &[0x48, 0x39, 0xc6, 0x48, 0x0f, 0x47, 0xf0, 0x0f, 0x1f, 0x00]);
         let other = code(0xff_ffff_ffff_f000, &[0x48, 0x39, 0xc6, 0x48, 0x0f, 0x47, 0xf0, 0x0f, 0x01, 0xcb]);
-        assert_eq!(found(&mine, &other), [(2, 8, Change::Patched)]);
+        assert_eq!(found(&mine, &other), [(2, 8, FixupKind::Patched)]);
         // mov $address,%rdi; call to what stays; ret
         let mine = [0x48, 0xc7, 0xc7, 0x80, 0x30, 0x04, 0x83, 0xe8, 0x00, 0x00, 0x00, 0x30, 0xc3];
         let other = [0x48, 0xc7, 0xc7, 0x80, 0x30, 0x04, 0xa1, 0xe8, 0x00, 0x00, 0x00, 0x12, 0xc3];
-        let moves = |plus, minus| Change::Moves { plus, minus };
+        let moves = |plus, minus| FixupKind::Moves { plus, minus };
         assert_eq!(found(&mine, &other), [(3, 4, moves(Some(0), None)), (8, 4, moves(None, Some(0)))]);
     }
 }

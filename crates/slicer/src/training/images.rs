@@ -1,7 +1,7 @@
 //! Images: the parts of the training system's code that move as a whole, the kernel's own and each
 //! module.
 
-use ir::place::Image;
+use ir::relocation::Image;
 use machine::{Reg, VirtAddr};
 
 use super::mappings::Mappings;

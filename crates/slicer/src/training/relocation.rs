@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use ir::place::{Change, Field, Image, Moved, Placement};
-use ir::program::Anchor;
+use ir::program::SignatureWord;
+use ir::relocation::{Fixup, FixupKind, Image, RelocatedConstant, RelocationTable};
 use ir::{Arg, Class};
 use machine::VirtAddr;
 use rustc_hash::FxHashMap;
@@ -27,9 +27,9 @@ const SAME: usize = 2;
 /// What was learned of the training system's code.
 pub struct Relocations {
     /// For companion file and programs; without constants.
-    pub placement: Placement,
+    pub table: RelocationTable,
     /// By what per-CPU memory is recognised.
-    pub signature: Vec<Anchor>,
+    pub signature: Vec<SignatureWord>,
     /// For each image how far away the other boot has it.
     slides: Vec<Option<u64>>,
     /// The other boot's code, by this boot's address.
@@ -43,7 +43,7 @@ pub struct RelocatedOperand {
     /// Index of the operand.
     pub arg: usize,
     /// What the constant is.
-    pub constant: Moved,
+    pub constant: RelocatedConstant,
 }
 
 impl Relocations {
@@ -56,8 +56,8 @@ impl Relocations {
         let modules = stretches.iter().map(Stretch::image).filter(|it| !kernel.holds(it.start));
         let known = kernel.start < kernel.end;
         let images = if known { std::iter::once(kernel).chain(modules).collect() } else { Vec::new() };
-        let placement = Placement { images, gates, ..Placement::default() };
-        Self { placement, signature: signature(mappings), slides: Vec::new(), other: BTreeMap::new() }
+        let table = RelocationTable { images, gates, ..RelocationTable::default() };
+        Self { table, signature: signature(mappings), slides: Vec::new(), other: BTreeMap::new() }
     }
 
     /// What two boots tell.
@@ -66,7 +66,7 @@ impl Relocations {
     /// [`Error::Bases`] when they are not two bases of one kernel.
     pub fn learn(mappings: &Mappings<'_>, other: &Mappings<'_>) -> Result<Self, Error> {
         let mut this = Self::single(mappings);
-        let slide = machine::slides(&this.placement.gates, &gates(other)).first().copied();
+        let slide = machine::slides(&this.table.gates, &gates(other)).first().copied();
         let slide = slide.ok_or(Error::Bases("no interrupt gate of both leads anywhere".into()))?;
         if slide == 0 {
             return Err(Error::Bases(
@@ -78,12 +78,12 @@ impl Relocations {
         this.find_images(&mine, other, slide)?;
         this.find_fixups(&mine, other, mappings.lift_mode());
         // Which of two images that moved alike a constant belongs to, nobody can tell.
-        for (image, slide) in this.placement.images.iter_mut().zip(&this.slides) {
+        for (image, slide) in this.table.images.iter_mut().zip(&this.slides) {
             image.movable =
                 slide.is_some() && this.slides.iter().filter(|other| *other == slide).count() == 1;
         }
         let theirs = signature(other);
-        this.signature.retain(|anchor| theirs.binary_search(anchor).is_ok());
+        this.signature.retain(|word| theirs.binary_search(word).is_ok());
         this.widen();
         Ok(this)
     }
@@ -91,7 +91,7 @@ impl Relocations {
     /// Finds how far away the other boot has each image; `slide` is that of its interrupt handlers.
     fn find_images(&mut self, mine: &[Stretch], other: &Mappings<'_>, slide: u64) -> Result<(), Error> {
         let theirs = stretches(other);
-        for (at, image) in self.placement.images.iter().enumerate() {
+        for (at, image) in self.table.images.iter().enumerate() {
             let parts: Vec<&Stretch> = mine.iter().filter(|it| image.holds(it.start.0)).collect();
             let mut candidates = vec![slide];
             // The kernel is where its handlers are.
@@ -109,27 +109,27 @@ impl Relocations {
 
     /// Compares the code of all images that were found in the other boot.
     fn find_fixups(&mut self, mine: &[Stretch], other: &Mappings<'_>, mode: lift::Mode) {
-        let deltas = Deltas::new(&self.placement.images, &self.slides);
-        let fields = &mut self.placement.fields;
+        let deltas = Deltas::new(&self.table.images, &self.slides);
+        let fixups = &mut self.table.fixups;
         for stretch in mine {
             let start = stretch.start;
-            let Some(image) = self.placement.images.iter().position(|image| image.holds(start.0)) else {
+            let Some(image) = self.table.images.iter().position(|image| image.holds(start.0)) else {
                 continue;
             };
             let Some(slide) = self.slides[image] else { continue };
             let theirs = other.read_mapped(start.add(slide), stretch.bytes.len());
-            fields.extend(compare(stretch, &theirs, image, &deltas, mode));
+            fixups.extend(compare(stretch, &theirs, image, &deltas, mode));
             self.other.insert(start, theirs.into_iter().map(Option::unwrap_or_default).collect());
         }
-        fields.sort_unstable_by_key(|field| field.addr);
-        fields.dedup_by_key(|field| field.addr);
+        fixups.sort_unstable_by_key(|fixup| fixup.addr);
+        fixups.dedup_by_key(|fixup| fixup.addr);
     }
 
     /// Whether an address lies in the kernel's image, data and all, so that it means the same in
     /// every boot.
     #[must_use]
     pub fn in_kernel(&self, space: &AddressSpace<'_>, addr: VirtAddr) -> bool {
-        match self.placement.images.first() {
+        match self.table.images.first() {
             // Two boots told how far it reaches.
             Some(kernel) if kernel.movable => kernel.holds(addr.0),
             _ if space.mappings.mode.linear_bits() > 32 => space.mappings.is_near_code(addr),
@@ -140,35 +140,35 @@ impl Relocations {
     /// Widens the kernel's image from its code to all that its code names and that moves with it:
     /// its data.
     fn widen(&mut self) {
-        let Some(&kernel) = self.placement.images.first() else { return };
+        let Some(&kernel) = self.table.images.first() else { return };
         let (mut start, mut end) = (kernel.start, kernel.end);
-        for field in &self.placement.fields {
-            let names = Change::Moves { plus: Some(0), minus: None };
-            if field.change != names || !kernel.holds(field.addr) {
+        for fixup in &self.table.fixups {
+            let names = FixupKind::Moves { plus: Some(0), minus: None };
+            if fixup.kind != names || !kernel.holds(fixup.addr) {
                 continue;
             }
-            let Some(address) = self.named_by(field, &kernel) else { continue };
+            let Some(address) = self.named_by(fixup, &kernel) else { continue };
             // What is far away, or belongs to a module, is something else that happens to move
             // alike.
             let others =
-                self.placement.images[1..].iter().any(|image| address <= image.end && image.start <= address);
+                self.table.images[1..].iter().any(|image| address <= image.end && image.start <= address);
             if !others && address.abs_diff(kernel.start) < NEAR {
                 start = start.min(VirtAddr(address).page().0);
                 end = end.max((address | (machine::PAGE_SIZE - 1)).saturating_add(1));
             }
         }
-        self.placement.images[0] = Image { start, end, ..kernel };
+        self.table.images[0] = Image { start, end, ..kernel };
     }
 
-    /// The address that a field of the kernel's code names, in this boot.
-    fn named_by(&self, field: &Field, kernel: &Image) -> Option<u64> {
-        let (&from, code) = self.other.range(..=VirtAddr(field.addr)).next_back()?;
-        let bytes = code.get((field.addr - from.0) as usize..)?.get(..usize::from(field.size))?;
+    /// The address that a fixup of the kernel's code names, in this boot.
+    fn named_by(&self, fixup: &Fixup, kernel: &Image) -> Option<u64> {
+        let (&from, code) = self.other.range(..=VirtAddr(fixup.addr)).next_back()?;
+        let bytes = code.get((fixup.addr - from.0) as usize..)?.get(..usize::from(fixup.size))?;
         let mut value = [0; 8];
         value[..bytes.len()].copy_from_slice(bytes);
         let value = u64::from_le_bytes(value);
-        // A 32-bit field of 64-bit code is sign-extended.
-        let extended = field.size == 4 && kernel.start >> 32 != 0;
+        // A 32-bit operand of 64-bit code is sign-extended.
+        let extended = fixup.size == 4 && kernel.start >> 32 != 0;
         let value = if extended { value as u32 as i32 as i64 as u64 } else { value };
         Some(value.wrapping_sub(self.slides[0].unwrap_or(0)))
     }
@@ -177,7 +177,7 @@ impl Relocations {
     #[must_use]
     pub fn constants(&self, code: &Code) -> Vec<RelocatedOperand> {
         let pc = code.pc();
-        let Some(slide) = self.placement.image(pc.0).and_then(|image| *self.slides.get(image)?) else {
+        let Some(slide) = self.table.image(pc.0).and_then(|image| *self.slides.get(image)?) else {
             return Vec::new();
         };
         let other = self.other_insn(code, slide);
@@ -188,10 +188,10 @@ impl Relocations {
                 let theirs = other.as_ref().map(|other| other.ops[op].args[arg]);
                 let Some(delta) = self.delta(value, theirs).filter(|&delta| delta != 0) else { continue };
                 let constant = match self.image_of(value, delta) {
-                    Some(image) => Moved::Address { value, image: image as u16 },
+                    Some(image) => RelocatedConstant::Address { value, image: image as u16 },
                     None => {
                         let len = code.bytes.len() as u8;
-                        Moved::Patched { value, pc: pc.0, len, op: op as u16, arg: arg as u8 }
+                        RelocatedConstant::Patched { value, pc: pc.0, len, op: op as u16, arg: arg as u8 }
                     }
                 };
                 found.push(RelocatedOperand { op, arg, constant });
@@ -214,7 +214,7 @@ impl Relocations {
         match theirs {
             Some(Arg::Const(theirs)) => Some(theirs.wrapping_sub(value)),
             // The other boot has patched other code here: what lies in an image moves with it.
-            _ => self.placement.image(value).and_then(|image| *self.slides.get(image)?),
+            _ => self.table.image(value).and_then(|image| *self.slides.get(image)?),
         }
     }
 
@@ -224,39 +224,39 @@ impl Relocations {
         let moves = |image: usize| {
             self.slides.get(image).copied().flatten().is_some_and(|it| it & mask == delta & mask)
         };
-        let holder = self.placement.image(value).filter(|&image| moves(image));
-        let named = |&image: &usize| moves(image) && names(&self.placement.images[image], value);
+        let holder = self.table.image(value).filter(|&image| moves(image));
+        let named = |&image: &usize| moves(image) && names(&self.table.images[image], value);
         holder.or_else(|| (0..self.slides.len()).find(named))
     }
 
     /// What a program needs of all this: its own code's fixups, and the images that it names.
     /// `ranges` are its code, `constants` those that its operands name by number.
     #[must_use]
-    pub fn of_program(&self, ranges: &[(u64, u64)], constants: Vec<Moved>) -> Placement {
-        let in_range = |&(start, end): &(u64, u64)| self.placement.fields_in(start, end).iter().copied();
-        let mut fields: Vec<Field> = ranges.iter().flat_map(in_range).collect();
-        fields.sort_unstable_by_key(|field| field.addr);
-        fields.dedup();
-        let numbers = self.number_images(ranges, &fields, &constants);
+    pub fn of_program(&self, ranges: &[(u64, u64)], constants: Vec<RelocatedConstant>) -> RelocationTable {
+        let in_range = |&(start, end): &(u64, u64)| self.table.fixups_in(start, end).iter().copied();
+        let mut fixups: Vec<Fixup> = ranges.iter().flat_map(in_range).collect();
+        fixups.sort_unstable_by_key(|fixup| fixup.addr);
+        fixups.dedup();
+        let numbers = self.number_images(ranges, &fixups, &constants);
         let number = |image: Option<u16>| image.and_then(|image| numbers.get(&image).copied());
-        for field in &mut fields {
-            if let Change::Moves { plus, minus } = &mut field.change {
+        for fixup in &mut fixups {
+            if let FixupKind::Moves { plus, minus } = &mut fixup.kind {
                 (*plus, *minus) = (number(*plus), number(*minus));
             }
         }
-        let moved = constants.into_iter().map(|constant| match constant {
-            Moved::Address { value, image } => {
-                Moved::Address { value, image: number(Some(image)).unwrap_or(0) }
+        let constants = constants.into_iter().map(|constant| match constant {
+            RelocatedConstant::Address { value, image } => {
+                RelocatedConstant::Address { value, image: number(Some(image)).unwrap_or(0) }
             }
-            patched @ Moved::Patched { .. } => patched,
+            patched @ RelocatedConstant::Patched { .. } => patched,
         });
-        let images = self.placement.images.iter().enumerate();
+        let images = self.table.images.iter().enumerate();
         let images = images.filter(|(at, _)| numbers.contains_key(&(*at as u16))).map(|(_, image)| *image);
-        Placement {
+        RelocationTable {
             images: images.collect(),
-            gates: self.placement.gates.clone(),
-            moved: moved.collect(),
-            fields,
+            gates: self.table.gates.clone(),
+            constants: constants.collect(),
+            fixups,
         }
     }
 
@@ -264,10 +264,10 @@ impl Relocations {
     fn number_images(
         &self,
         ranges: &[(u64, u64)],
-        fields: &[Field],
-        constants: &[Moved],
+        fixups: &[Fixup],
+        constants: &[RelocatedConstant],
     ) -> FxHashMap<u16, u16> {
-        let mut used = vec![false; self.placement.images.len()];
+        let mut used = vec![false; self.table.images.len()];
         if let Some(kernel) = used.first_mut() {
             *kernel = true;
         }
@@ -276,15 +276,15 @@ impl Relocations {
                 *used = true;
             }
         };
-        ranges.iter().for_each(|range| mark(self.placement.image(range.0).map(|image| image as u16)));
-        for field in fields {
-            if let Change::Moves { plus, minus } = field.change {
+        ranges.iter().for_each(|range| mark(self.table.image(range.0).map(|image| image as u16)));
+        for fixup in fixups {
+            if let FixupKind::Moves { plus, minus } = fixup.kind {
                 mark(plus);
                 mark(minus);
             }
         }
         for constant in constants {
-            if let Moved::Address { image, .. } = constant {
+            if let RelocatedConstant::Address { image, .. } = constant {
                 mark(Some(*image));
             }
         }

@@ -5,7 +5,7 @@
 //! the signature asks for a majority, and a second boot (`build --base`) takes away those that were
 //! chance. What the words are for nobody needs to know.
 
-use ir::program::Anchor;
+use ir::program::SignatureWord;
 use machine::{Reg, VirtAddr};
 
 use super::mappings::Mappings;
@@ -18,7 +18,7 @@ const MOST: usize = 48;
 /// The signature of a boot, ascending by offset; empty where the process's kernel has no GS base of
 /// its own.
 #[must_use]
-pub fn signature(mappings: &Mappings<'_>) -> Vec<Anchor> {
+pub fn signature(mappings: &Mappings<'_>) -> Vec<SignatureWord> {
     // At the begin mark the process runs: the kernel's base waits to be swapped in.
     let base = mappings.begin_regs.get(Reg::KernelGsBase).filter(|base| base >> 63 == 1);
     let Some(base) = base else { return Vec::new() };
@@ -26,7 +26,7 @@ pub fn signature(mappings: &Mappings<'_>) -> Vec<Anchor> {
     let words = bytes.chunks_exact(8).enumerate().filter_map(|(at, word)| {
         let value = word.iter().rev().try_fold(0u64, |value, byte| Some(value << 8 | u64::from((*byte)?)))?;
         let points = value.wrapping_sub(base);
-        (points < REACH).then_some(Anchor { offset: at as u32 * 8, points: points as u32 })
+        (points < REACH).then_some(SignatureWord { offset: at as u32 * 8, points: points as u32 })
     });
     words.take(MOST).collect()
 }

@@ -6,10 +6,10 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use ir::program::{Count, Elem, Field, FuncId, Program, Provenance, ViewCell};
+use ir::program::{Count, Elem, FuncId, PerCpuOverride, Program, Provenance, Variable};
 use ir::{Summary, System};
 use machine::{GuestMemory, Reg, RegFile, VirtAddr};
-use trace::{Length, VarType, Variable};
+use trace::{Length, VarType};
 
 use super::address_space::AddressSpace;
 use super::execution_context;
@@ -83,7 +83,7 @@ impl<'r> Start<'r> {
     pub fn system(&self) -> &System {
         self.system.get_or_init(|| {
             let mut system = self.space.system();
-            system.set_placement(self.relocations().placement.clone());
+            system.set_relocations(self.relocations().table.clone());
             system
         })
     }
@@ -102,8 +102,8 @@ impl<'r> Start<'r> {
             bits: if header.mode_bits == 64 { 64 } else { 32 },
             entry: FuncId(0),
             functions: Vec::new(),
-            inputs: header.inputs().map(field).collect(),
-            outputs: header.outputs().map(field).collect(),
+            inputs: header.inputs().map(declared).collect(),
+            outputs: header.outputs().map(declared).collect(),
             registers: self.registers().known().map(|(reg, value)| (reg as u16, value)).collect(),
             begin_pc: self.recording.pc(first).0,
             heap: heap(&pages, self.recording.pc(StepId::new(0))),
@@ -111,9 +111,9 @@ impl<'r> Start<'r> {
             code: Vec::new(),
             system: self.system().hash(),
             clock: Vec::new(),
-            view: options.view.clone(),
-            anchors: self.relocations().signature.clone(),
-            placement: self.relocations().of_program(&[], Vec::new()),
+            overrides: options.overrides.clone(),
+            signature: self.relocations().signature.clone(),
+            relocations: self.relocations().of_program(&[], Vec::new()),
             pages,
             provenance: Provenance::default(),
         }
@@ -128,9 +128,9 @@ impl<'r> Start<'r> {
 
     /// The declared inputs, with the bytes that the recorded code began with.
     #[must_use]
-    pub fn inputs(&self) -> Vec<(Field, Vec<u8>)> {
-        let bytes = |input: &Variable| self.space.read(input.addr, input.size as usize);
-        self.recording.trace.header().inputs().map(|input| (field(input), bytes(input))).collect()
+    pub fn inputs(&self) -> Vec<(Variable, Vec<u8>)> {
+        let bytes = |input: &trace::Variable| self.space.read(input.addr, input.size as usize);
+        self.recording.trace.header().inputs().map(|input| (declared(input), bytes(input))).collect()
     }
 
     /// What the recorded code read from the time stamp counter first, if it did.
@@ -153,13 +153,13 @@ impl<'r> Start<'r> {
     /// in an idle one: see [`execution_context`]. Empty if the recorder did not see the processor
     /// idle, or the code read no such cell.
     #[must_use]
-    pub fn view_cells(&self) -> Vec<ViewCell> {
+    pub fn per_cpu_overrides(&self) -> Vec<PerCpuOverride> {
         let in_kernel = |addr| self.relocations().in_kernel(&self.space, addr);
-        execution_context::cells(self.recording, &self.retained, &in_kernel)
+        execution_context::overrides(self.recording, &self.retained, &in_kernel)
     }
 }
 
-fn field(variable: &Variable) -> Field {
+fn declared(variable: &trace::Variable) -> Variable {
     let scalar = |scalar: trace::Scalar| {
         let size = scalar.size() as u8;
         if scalar.is_signed() { Elem::Signed(size) } else { Elem::Unsigned(size) }
@@ -171,12 +171,12 @@ fn field(variable: &Variable) -> Field {
             let max = u64::from(*capacity);
             let count = match length {
                 Length::Fixed => Count::Fixed(max),
-                Length::Field(name) => Count::Field { name: name.clone(), max },
+                Length::Field(name) => Count::Variable { name: name.clone(), max },
             };
             (scalar(*element), count)
         }
     };
-    Field { name: variable.name.clone(), elem, count, addr: variable.addr.0 }
+    Variable { name: variable.name.clone(), elem, count, addr: variable.addr.0 }
 }
 
 /// The bytes of declared outputs that some steps of a recording wrote.

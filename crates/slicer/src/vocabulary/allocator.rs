@@ -1,7 +1,7 @@
 //! The operations that stand for an allocator function of the trainer, in dependences and in
 //! programs alike.
 
-use ir::summary::{Action, Place, Summary};
+use ir::summary::{Action, ArgumentLocation, Summary};
 use ir::{Arg, Kind, Op, Var, Width};
 
 use super::registers::{RESULT, STACK_POINTER};
@@ -11,8 +11,8 @@ use super::registers::{RESULT, STACK_POINTER};
 #[must_use]
 pub fn summary_ops(summary: &Summary, narrow: bool) -> Vec<Op> {
     let mut body = Body { ops: Vec::new(), temps: 0, word: if narrow { Width::B32 } else { Width::B64 } };
-    let args: Vec<Arg> = summary.args().iter().map(|&place| body.argument(place)).collect();
-    let refused = summary.fails.map(|(place, bits)| (body.argument(place), bits));
+    let args: Vec<Arg> = summary.args().iter().map(|&location| body.argument(location)).collect();
+    let refused = summary.fails.map(|(location, bits)| (body.argument(location), bits));
     let wide = Width::B64;
     let mut result = |kind, args: &[Arg]| body.ops.push(Op::new(kind, wide, RESULT, args));
     match summary.action {
@@ -49,10 +49,10 @@ impl Body {
         temp.into()
     }
 
-    fn argument(&mut self, place: Place) -> Arg {
-        match place {
-            Place::Register(var) => var.into(),
-            Place::Stack(distance) => {
+    fn argument(&mut self, location: ArgumentLocation) -> Arg {
+        match location {
+            ArgumentLocation::Register(var) => var.into(),
+            ArgumentLocation::Stack(distance) => {
                 let address =
                     self.temp(Kind::Add, self.word, &[STACK_POINTER.into(), u64::from(distance).into()]);
                 self.temp(Kind::Load, self.word, &[address])

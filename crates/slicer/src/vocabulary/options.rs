@@ -1,7 +1,7 @@
 //! What the user decides about a program.
 
 use ir::Summary;
-use ir::program::ViewCell;
+use ir::program::PerCpuOverride;
 use machine::VirtAddr;
 use rustc_hash::FxHashMap;
 
@@ -43,7 +43,7 @@ pub struct BuildOptions {
     /// The trainer's allocator functions by entry address, from its own symbols.
     pub summaries: FxHashMap<VirtAddr, Summary>,
     /// Cells of per-CPU memory that runs give these values; see
-    /// [`Start::view_cells`](crate::Start::view_cells). Empty: the program runs in the paused
-    /// processor's context.
-    pub view: Vec<ViewCell>,
+    /// [`Start::per_cpu_overrides`](crate::Start::per_cpu_overrides). Empty: the program runs in
+    /// the paused processor's context.
+    pub overrides: Vec<PerCpuOverride>,
 }

@@ -1,14 +1,15 @@
-//! What header lines are made of: fields, summaries, moving constants, bytes in hexadecimal.
+//! What header lines are made of: variables, summaries, fixups, relocated constants, bytes in
+//! hexadecimal.
 
 use super::cursor::Cursor;
 use super::error::{ParseError, Problem, excerpt};
 use super::names::numbered;
-use crate::place::{Change, Field as CodeField, Moved};
-use crate::program::{Count, Elem, Field};
-use crate::summary::{Action, Place, Summary};
+use crate::program::{Count, Elem, Variable};
+use crate::relocation::{Fixup, FixupKind, RelocatedConstant};
+use crate::summary::{Action, ArgumentLocation, Summary};
 
 /// `"name" u32[field "count" max 64] @0x1000`.
-pub(super) fn field(cursor: &mut Cursor<'_>) -> Result<Field, ParseError> {
+pub(super) fn variable(cursor: &mut Cursor<'_>) -> Result<Variable, ParseError> {
     let name = cursor.string()?;
     let elem = elem(cursor)?;
     let count = if !cursor.eat("[") {
@@ -18,7 +19,7 @@ pub(super) fn field(cursor: &mut Cursor<'_>) -> Result<Field, ParseError> {
             cursor.keyword("field")?;
             let name = cursor.string()?;
             cursor.keyword("max")?;
-            Count::Field { name, max: cursor.number()? }
+            Count::Variable { name, max: cursor.number()? }
         } else {
             Count::Fixed(cursor.number()?)
         };
@@ -26,7 +27,7 @@ pub(super) fn field(cursor: &mut Cursor<'_>) -> Result<Field, ParseError> {
         count
     };
     cursor.mark("@")?;
-    Ok(Field { name, elem, count, addr: cursor.number()? })
+    Ok(Variable { name, elem, count, addr: cursor.number()? })
 }
 
 fn elem(cursor: &mut Cursor<'_>) -> Result<Elem, ParseError> {
@@ -55,7 +56,7 @@ pub(super) fn summary(cursor: &mut Cursor<'_>) -> Result<Summary, ParseError> {
         Action::ALL.into_iter().find(|action| action.name() == word).ok_or_else(|| start.expected(WHAT))?;
     let mut summary = Summary { action, args: [Summary::NO_ARG; 2], pops: 0, fails: None };
     for arg in &mut summary.args[..action.arity()] {
-        *arg = place(cursor)?;
+        *arg = location(cursor)?;
     }
     if cursor.peek() == "pops" {
         cursor.keyword("pops")?;
@@ -63,18 +64,18 @@ pub(super) fn summary(cursor: &mut Cursor<'_>) -> Result<Summary, ParseError> {
     }
     if cursor.peek() == "fails" {
         cursor.keyword("fails")?;
-        summary.fails = Some((place(cursor)?, small(cursor)?));
+        summary.fails = Some((location(cursor)?, small(cursor)?));
     }
     Ok(summary)
 }
 
-fn place(cursor: &mut Cursor<'_>) -> Result<Place, ParseError> {
+fn location(cursor: &mut Cursor<'_>) -> Result<ArgumentLocation, ParseError> {
     if !cursor.eat("[") {
-        return cursor.var().map(Place::Register);
+        return cursor.var().map(ArgumentLocation::Register);
     }
     let distance = small(cursor)?;
     cursor.mark("]")?;
-    Ok(Place::Stack(distance))
+    Ok(ArgumentLocation::Stack(distance))
 }
 
 /// A number that fits a smaller type.
@@ -85,27 +86,27 @@ pub(super) fn small<T: TryFrom<u64>>(cursor: &mut Cursor<'_>) -> Result<T, Parse
 }
 
 /// `0xffffffff82000000 image 0`, or `0x15 code 0xffffffff81001000 4 op 0 arg 1`.
-pub(super) fn moved(cursor: &mut Cursor<'_>) -> Result<Moved, ParseError> {
+pub(super) fn constant(cursor: &mut Cursor<'_>) -> Result<RelocatedConstant, ParseError> {
     let value = cursor.number()?;
     if cursor.peek() == "image" {
         cursor.keyword("image")?;
-        return Ok(Moved::Address { value, image: small(cursor)? });
+        return Ok(RelocatedConstant::Address { value, image: small(cursor)? });
     }
     cursor.keyword("code")?;
     let (pc, len) = (cursor.number()?, small(cursor)?);
     cursor.keyword("op")?;
     let op = small(cursor)?;
     cursor.keyword("arg")?;
-    Ok(Moved::Patched { value, pc, len, op, arg: small(cursor)? })
+    Ok(RelocatedConstant::Patched { value, pc, len, op, arg: small(cursor)? })
 }
 
 /// `0xffffffff81000003 4 plus 0 minus 1` with one, both or none of the two, or `0xffffffff81000003
 /// 8 patched`.
-pub(super) fn code_field(cursor: &mut Cursor<'_>) -> Result<CodeField, ParseError> {
+pub(super) fn fixup(cursor: &mut Cursor<'_>) -> Result<Fixup, ParseError> {
     let (addr, size) = (cursor.number()?, small(cursor)?);
     if cursor.peek() == "patched" {
         cursor.keyword("patched")?;
-        return Ok(CodeField { addr, size, change: Change::Patched });
+        return Ok(Fixup { addr, size, kind: FixupKind::Patched });
     }
     let mut image = |word| {
         if cursor.peek() != word {
@@ -115,7 +116,7 @@ pub(super) fn code_field(cursor: &mut Cursor<'_>) -> Result<CodeField, ParseErro
         small(cursor).map(Some)
     };
     let (plus, minus) = (image("plus")?, image("minus")?);
-    Ok(CodeField { addr, size, change: Change::Moves { plus, minus } })
+    Ok(Fixup { addr, size, kind: FixupKind::Moves { plus, minus } })
 }
 
 /// Bytes in hexadecimal, two digits each.

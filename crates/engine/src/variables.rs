@@ -1,6 +1,6 @@
 //! Inputs and outputs: from text to the bytes of the trainer's variables, and from those to values.
 
-use ir::program::{Count, Elem, Field, Program};
+use ir::program::{Count, Elem, Program, Variable};
 use machine::VirtAddr;
 
 use crate::outcome::Stopped;
@@ -37,7 +37,7 @@ pub enum InputError {
 }
 
 /// The bytes of each input variable, in the program's order.
-pub type Inputs = Vec<(Field, Vec<u8>)>;
+pub type Inputs = Vec<(Variable, Vec<u8>)>;
 
 /// Turns pairs of name and text into bytes for a program's inputs. Where a name is given twice, the
 /// last counts.
@@ -46,8 +46,8 @@ pub type Inputs = Vec<(Field, Vec<u8>)>;
 /// [`InputError`] for unknown, missing or unfitting inputs.
 pub fn parse_inputs(program: &Program, given: &[(String, String)]) -> Result<Inputs, InputError> {
     for (name, _) in given {
-        if !program.inputs.iter().any(|field| field.name == *name) {
-            let known: Vec<&str> = program.inputs.iter().map(|field| field.name.as_str()).collect();
+        if !program.inputs.iter().any(|variable| variable.name == *name) {
+            let known: Vec<&str> = program.inputs.iter().map(|variable| variable.name.as_str()).collect();
             let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
             return Err(InputError::Unknown { name: name.clone(), known });
         }
@@ -55,20 +55,20 @@ pub fn parse_inputs(program: &Program, given: &[(String, String)]) -> Result<Inp
     program
         .inputs
         .iter()
-        .map(|field| {
-            let text = given.iter().rev().find(|(name, _)| *name == field.name).map(|(_, text)| text);
-            let text = text.ok_or_else(|| InputError::Missing { name: field.name.clone() })?;
-            Ok((field.clone(), encode(field, text)?))
+        .map(|variable| {
+            let text = given.iter().rev().find(|(name, _)| *name == variable.name).map(|(_, text)| text);
+            let text = text.ok_or_else(|| InputError::Missing { name: variable.name.clone() })?;
+            Ok((variable.clone(), encode(variable, text)?))
         })
         .collect()
 }
 
 /// The bytes that `text` stands for: a string with its NUL, a number in decimal or, after `0x`,
 /// hexadecimal digits, or an array's numbers with commas between them.
-fn encode(field: &Field, text: &str) -> Result<Vec<u8>, InputError> {
-    let wrong = |why: String| InputError::Value { name: field.name.clone(), text: text.to_string(), why };
-    let max = field.count.max();
-    if field.elem == Elem::Char {
+fn encode(variable: &Variable, text: &str) -> Result<Vec<u8>, InputError> {
+    let wrong = |why: String| InputError::Value { name: variable.name.clone(), text: text.to_string(), why };
+    let max = variable.count.max();
+    if variable.elem == Elem::Char {
         let mut bytes = text.as_bytes().to_vec();
         bytes.push(0);
         if bytes.len() as u64 > max {
@@ -76,7 +76,7 @@ fn encode(field: &Field, text: &str) -> Result<Vec<u8>, InputError> {
         }
         return Ok(bytes);
     }
-    let parts: Vec<&str> = if field.count == Count::One { vec![text] } else { text.split(',').collect() };
+    let parts: Vec<&str> = if variable.count == Count::One { vec![text] } else { text.split(',').collect() };
     if parts.len() as u64 > max {
         return Err(wrong(format!("at most {max} elements fit")));
     }
@@ -90,15 +90,15 @@ fn encode(field: &Field, text: &str) -> Result<Vec<u8>, InputError> {
         };
         let value =
             i128::from(value.map_err(|error| wrong(error.to_string()))?) * if negative { -1 } else { 1 };
-        let bits = 8 * field.elem.size() as u32;
-        let (low, high) = match field.elem {
+        let bits = 8 * variable.elem.size() as u32;
+        let (low, high) = match variable.elem {
             Elem::Signed(_) => (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1),
             _ => (0, (1i128 << bits) - 1),
         };
         if value < low || value > high {
             return Err(wrong(format!("it must lie between {low} and {high}")));
         }
-        bytes.extend_from_slice(&(value as u64).to_le_bytes()[..field.elem.size() as usize]);
+        bytes.extend_from_slice(&(value as u64).to_le_bytes()[..variable.elem.size() as usize]);
     }
     Ok(bytes)
 }
@@ -109,14 +109,14 @@ pub(crate) fn prepare(program: &Program, inputs: &Inputs, overlay: &mut Overlay<
         let stored = overlay.store(VirtAddr(address), 1, u64::from(byte));
         stored.map_err(|fault| Stopped::access(program.begin_pc, address, &fault))
     };
-    for field in &program.outputs {
-        for at in 0..field.count.max() * field.elem.size() {
-            store(field.addr.wrapping_add(at), 0)?;
+    for variable in &program.outputs {
+        for at in 0..variable.count.max() * variable.elem.size() {
+            store(variable.addr.wrapping_add(at), 0)?;
         }
     }
-    for (field, bytes) in inputs {
+    for (variable, bytes) in inputs {
         for (at, &byte) in bytes.iter().enumerate() {
-            store(field.addr.wrapping_add(at as u64), byte)?;
+            store(variable.addr.wrapping_add(at as u64), byte)?;
         }
     }
     Ok(())
@@ -129,19 +129,19 @@ pub(crate) fn collect(program: &Program, end: u64, overlay: &mut Overlay<'_>) ->
         overlay.load(VirtAddr(address), size).map_err(|fault| Stopped::access(end, address, &fault))
     };
     // Lengths first, for arrays name them.
-    for field in program.outputs.iter().filter(|field| field.count == Count::One) {
-        let value = element(field, field.addr, &mut load)?;
-        values.0.push((field.name.clone(), value));
+    for variable in program.outputs.iter().filter(|variable| variable.count == Count::One) {
+        let value = element(variable, variable.addr, &mut load)?;
+        values.0.push((variable.name.clone(), value));
     }
-    for field in program.outputs.iter().filter(|field| field.count != Count::One) {
-        let value = if field.elem == Elem::Char {
-            text(field, &mut load)?
+    for variable in program.outputs.iter().filter(|variable| variable.count != Count::One) {
+        let value = if variable.elem == Elem::Char {
+            text(variable, &mut load)?
         } else {
-            list(program, field, &values, &mut load)?
+            list(program, variable, &values, &mut load)?
         };
-        values.0.push((field.name.clone(), value));
+        values.0.push((variable.name.clone(), value));
     }
-    let order = |name: &str| program.outputs.iter().position(|field| field.name == name);
+    let order = |name: &str| program.outputs.iter().position(|variable| variable.name == name);
     values.0.sort_by_key(|(name, _)| order(name));
     Ok(values)
 }
@@ -149,11 +149,11 @@ pub(crate) fn collect(program: &Program, end: u64, overlay: &mut Overlay<'_>) ->
 /// Reads 1, 2, 4 or 8 bytes at an address.
 type Load<'l> = dyn FnMut(u64, u64) -> Result<u64, Stopped> + 'l;
 
-/// The number at an address, in the field's type.
-fn element(field: &Field, addr: u64, load: &mut Load<'_>) -> Result<Value, Stopped> {
-    let size = field.elem.size();
+/// The number at an address, in the variable's type.
+fn element(variable: &Variable, addr: u64, load: &mut Load<'_>) -> Result<Value, Stopped> {
+    let size = variable.elem.size();
     let raw = load(addr, size)?;
-    Ok(match field.elem {
+    Ok(match variable.elem {
         Elem::Signed(_) => {
             let shift = 64 - 8 * size;
             Value::Signed((raw << shift).cast_signed() >> shift)
@@ -163,10 +163,10 @@ fn element(field: &Field, addr: u64, load: &mut Load<'_>) -> Result<Value, Stopp
 }
 
 /// The string up to its NUL, or all that fits.
-fn text(field: &Field, load: &mut Load<'_>) -> Result<Value, Stopped> {
+fn text(variable: &Variable, load: &mut Load<'_>) -> Result<Value, Stopped> {
     let mut bytes = Vec::new();
-    for at in 0..field.count.max() {
-        match load(field.addr.wrapping_add(at), 1)? as u8 {
+    for at in 0..variable.count.max() {
+        match load(variable.addr.wrapping_add(at), 1)? as u8 {
             0 => break,
             byte => bytes.push(byte),
         }
@@ -175,9 +175,14 @@ fn text(field: &Field, load: &mut Load<'_>) -> Result<Value, Stopped> {
 }
 
 /// The array's elements. Its length is an output that was read before, or an input.
-fn list(program: &Program, field: &Field, values: &Values, load: &mut Load<'_>) -> Result<Value, Stopped> {
-    let count = match &field.count {
-        Count::Field { name, max } => {
+fn list(
+    program: &Program,
+    variable: &Variable,
+    values: &Values,
+    load: &mut Load<'_>,
+) -> Result<Value, Stopped> {
+    let count = match &variable.count {
+        Count::Variable { name, max } => {
             let given = match values.number(name) {
                 Some(number) => number.clamp(0, i128::from(*max)) as u64,
                 None => match program.inputs.iter().find(|input| input.name == *name) {
@@ -189,6 +194,7 @@ fn list(program: &Program, field: &Field, values: &Values, load: &mut Load<'_>) 
         }
         count => count.max(),
     };
-    let elements = (0..count).map(|at| element(field, field.addr.wrapping_add(at * field.elem.size()), load));
+    let elements =
+        (0..count).map(|at| element(variable, variable.addr.wrapping_add(at * variable.elem.size()), load));
     Ok(Value::List(elements.collect::<Result<_, _>>()?))
 }

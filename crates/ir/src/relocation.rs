@@ -2,9 +2,9 @@
 //!
 //! A kernel that randomises its addresses moves a few *images*, each as a whole: its own, and each
 //! module. Training under two bases tells which constants move with which image, by comparison;
-//! nothing is known of relocation tables. Constants that change in another way are ones that the
-//! kernel patches into its own code, and are read from there in each target. Where one base only
-//! was seen, nothing may move.
+//! nothing is known of the kernel's own relocation tables. Constants that change in another way are
+//! ones that the kernel patches into its own code, and are read from there in each target. Where
+//! one base only was seen, nothing may move.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ pub struct Image {
     pub start: u64,
     /// The address after its last.
     pub end: u64,
-    /// Whether training saw it at two places, so that its fields and constants are known. If not,
+    /// Whether training saw it at two places, so that its fixups and constants are known. If not,
     /// it is of use only where training had it.
     pub movable: bool,
 }
@@ -28,9 +28,9 @@ impl Image {
     }
 }
 
-/// How a field of machine code changes from boot to boot.
+/// How a fixup of machine code changes from boot to boot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub enum Change {
+pub enum FixupKind {
     /// By the slides of these images: one is added, one is taken off.
     Moves {
         /// The image whose slide is added.
@@ -44,18 +44,18 @@ pub enum Change {
 
 /// Bytes of machine code that are others in another boot: a little-endian number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub struct Field {
+pub struct Fixup {
     /// Its address in the training system.
     pub addr: u64,
     /// Bytes, at most 8.
     pub size: u8,
     /// What happens to it.
-    pub change: Change,
+    pub kind: FixupKind,
 }
 
 /// A constant of a program that is another one in another boot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub enum Moved {
+pub enum RelocatedConstant {
     /// It moves with an image.
     Address {
         /// What it is in the training system.
@@ -80,19 +80,19 @@ pub enum Moved {
 
 /// Everything about a program that is another one in another boot.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
-pub struct Placement {
+pub struct RelocationTable {
     /// The images; the first is the kernel's own.
     pub images: Vec<Image>,
     /// Where the training system's interrupt gates lead: vector and handler, ascending by vector.
     /// Their distance to the target's is the first image's slide.
     pub gates: Vec<(u8, u64)>,
     /// Constants that operands name by number.
-    pub moved: Vec<Moved>,
+    pub constants: Vec<RelocatedConstant>,
     /// What of the code is other bytes in another boot, ascending by address.
-    pub fields: Vec<Field>,
+    pub fixups: Vec<Fixup>,
 }
 
-impl Placement {
+impl RelocationTable {
     /// Whether the kernel's own image may lie elsewhere.
     #[must_use]
     pub fn movable(&self) -> bool {
@@ -105,42 +105,44 @@ impl Placement {
         self.images.iter().position(|image| image.holds(address))
     }
 
-    /// The fields that lie in, or reach into, a range of addresses.
+    /// The fixups that lie in, or reach into, a range of addresses.
     #[must_use]
-    pub fn fields_in(&self, start: u64, end: u64) -> &[Field] {
+    pub fn fixups_in(&self, start: u64, end: u64) -> &[Fixup] {
         let first =
-            self.fields.partition_point(|field| field.addr.saturating_add(u64::from(field.size)) <= start);
-        let last = self.fields.partition_point(|field| field.addr < end);
-        self.fields.get(first..last).unwrap_or(&[])
+            self.fixups.partition_point(|fixup| fixup.addr.saturating_add(u64::from(fixup.size)) <= start);
+        let last = self.fixups.partition_point(|fixup| fixup.addr < end);
+        self.fixups.get(first..last).unwrap_or(&[])
     }
 
-    /// Gives `bytes`, code of the training system at `start`, the values that its fields have with
-    /// these slides. `patched` reads a patched field's bytes; where it cannot, the training
+    /// Gives `bytes`, code of the training system at `start`, the values that its fixups have with
+    /// these slides. `patched` reads a patched fixup's bytes; where it cannot, the training
     /// system's stay.
     pub fn apply(
         &self,
         start: u64,
         bytes: &mut [u8],
         slides: &[u64],
-        patched: &mut dyn FnMut(&Field) -> Option<u64>,
+        patched: &mut dyn FnMut(&Fixup) -> Option<u64>,
     ) {
         let slide =
             |image: Option<u16>| image.and_then(|image| slides.get(image as usize)).copied().unwrap_or(0);
         let end = start.saturating_add(bytes.len() as u64);
-        for field in self.fields_in(start, end) {
-            // A field at the edge is only partly here: its bytes outside are not known, so it is
+        for fixup in self.fixups_in(start, end) {
+            // A fixup at the edge is only partly here: its bytes outside are not known, so it is
             // left to the range that has all of it.
-            let Some(at) = field.addr.checked_sub(start).map(|at| at as usize) else { continue };
-            let Some(place) = bytes.get_mut(at..at + usize::from(field.size.min(8))) else { continue };
+            let Some(at) = fixup.addr.checked_sub(start).map(|at| at as usize) else { continue };
+            let Some(into) = bytes.get_mut(at..at + usize::from(fixup.size.min(8))) else { continue };
             let mut value = [0; 8];
-            value[..place.len()].copy_from_slice(place);
+            value[..into.len()].copy_from_slice(into);
             let value = u64::from_le_bytes(value);
-            let new = match field.change {
-                Change::Moves { plus, minus } => value.wrapping_add(slide(plus)).wrapping_sub(slide(minus)),
-                Change::Patched => patched(field).unwrap_or(value),
+            let new = match fixup.kind {
+                FixupKind::Moves { plus, minus } => {
+                    value.wrapping_add(slide(plus)).wrapping_sub(slide(minus))
+                }
+                FixupKind::Patched => patched(fixup).unwrap_or(value),
             };
-            let size = place.len();
-            place.copy_from_slice(&new.to_le_bytes()[..size]);
+            let size = into.len();
+            into.copy_from_slice(&new.to_le_bytes()[..size]);
         }
     }
 }
@@ -149,39 +151,39 @@ impl Placement {
 mod tests {
     use super::*;
 
-    fn placement() -> Placement {
-        let moves = |plus, minus| Change::Moves { plus, minus };
-        Placement {
+    fn table() -> RelocationTable {
+        let moves = |plus, minus| FixupKind::Moves { plus, minus };
+        RelocationTable {
             images: vec![
                 Image { start: 0x1000, end: 0x3000, movable: true },
                 Image { start: 0x8000, end: 0x9000, movable: true },
             ],
-            fields: vec![
-                Field { addr: 0x1001, size: 4, change: moves(Some(0), None) },
-                Field { addr: 0x1008, size: 4, change: moves(Some(1), Some(0)) },
-                Field { addr: 0x1010, size: 2, change: Change::Patched },
+            fixups: vec![
+                Fixup { addr: 0x1001, size: 4, kind: moves(Some(0), None) },
+                Fixup { addr: 0x1008, size: 4, kind: moves(Some(1), Some(0)) },
+                Fixup { addr: 0x1010, size: 2, kind: FixupKind::Patched },
             ],
-            ..Placement::default()
+            ..RelocationTable::default()
         }
     }
 
     #[test]
     fn an_image_holds_its_addresses() {
-        let images = [0xfff, 0x1000, 0x2fff, 0x3000, 0x8010].map(|address| placement().image(address));
+        let images = [0xfff, 0x1000, 0x2fff, 0x3000, 0x8010].map(|address| table().image(address));
         assert_eq!(images, [None, Some(0), Some(0), None, Some(1)]);
     }
 
     #[test]
-    fn fields_get_their_values() {
-        let (placement, slides) = (placement(), [0x10_0000, 0x30_0000]);
+    fn fixups_get_their_values() {
+        let (table, slides) = (table(), [0x10_0000, 0x30_0000]);
         let mut bytes = [0u8; 0x20];
-        placement.apply(0x1000, &mut bytes, &slides, &mut |field| (field.size == 2).then_some(0xabcd));
+        table.apply(0x1000, &mut bytes, &slides, &mut |fixup| (fixup.size == 2).then_some(0xabcd));
         assert_eq!(bytes[1..5], 0x10_0000u32.to_le_bytes());
         assert_eq!(bytes[8..12], 0x20_0000u32.to_le_bytes());
         assert_eq!(bytes[16..18], [0xcd, 0xab]);
-        // A range that has only part of a field leaves it alone.
+        // A range that has only part of a fixup leaves it alone.
         let mut part = [7u8; 3];
-        placement.apply(0x1000, &mut part, &slides, &mut |_| None);
+        table.apply(0x1000, &mut part, &slides, &mut |_| None);
         assert_eq!(part, [7; 3]);
     }
 }
