@@ -18,9 +18,6 @@ use crate::run::{Run, RunError, system_mode};
 
 /// How many interrupt gates are compared: those of the processor's own exceptions.
 const VECTORS: u8 = 32;
-/// The bit in which a kernel that hides its mappings from processes changes CR3 on entry: the root
-/// of the full page tables lies in the page beside that of the process's.
-const BESIDE: u64 = 0x1000;
 /// How many bytes a module is looked for by, before all of it is compared.
 const PROBE: usize = 16;
 
@@ -53,7 +50,7 @@ impl<'p> Relocation<'p> {
         let (mode, cr3) = run.paging()?;
         let table = &program.relocations;
         let mut best = RunError::OtherKernel { differing: u64::MAX, checked: u64::MAX };
-        for root in [cr3, cr3 ^ BESIDE] {
+        for root in [cr3, paging::beside(cr3)] {
             for slide in slides(table, run, mode, root) {
                 let mut found = Self { table, mode, root, slides: vec![Some(slide); table.images.len()] };
                 if table.images.is_empty() {
@@ -372,37 +369,15 @@ impl<'p> Relocation<'p> {
 /// Whether two instructions do the same with another constant. Where control goes is not such a
 /// constant: kernels patch calls and jumps.
 fn differ_in_a_constant(a: &lift::Insn, b: &lift::Insn) -> bool {
-    let same_form = a.len == b.len
-        && a.ops.len() == b.ops.len()
-        && a.ops.iter().zip(&b.ops).all(|(a, b)| {
-            let form = |arg: &Arg| match arg {
-                Arg::Var(var) => Some(*var),
-                Arg::Const(_) | Arg::Relocated(_) => None,
-            };
-            (a.kind, a.width, a.dst) == (b.kind, b.width, b.dst)
-                && a.args.iter().map(form).eq(b.args.iter().map(form))
-        });
     let control = |insn: &lift::Insn| insn.ops.iter().any(|op| op.class() == Class::Control);
-    same_form && !control(a) && a.ops != b.ops
+    lift::same_form(a, b) && !control(a) && a.ops != b.ops
 }
 
 /// The slides that the kernel's image may have: those that interrupt gates have, by how many have
 /// it, and 0.
 fn slides(table: &RelocationTable, run: &Run<'_>, mode: PagingMode, root: u64) -> Vec<u64> {
-    let mut votes: Vec<(u64, usize)> = Vec::new();
-    if let Some(base) = run.regs.get(Reg::IdtrBase) {
-        for (vector, handler) in machine::gates(run.memory, mode, root, base, VECTORS) {
-            if let Ok(at) = table.gates.binary_search_by_key(&vector, |gate| gate.0) {
-                let slide = handler.wrapping_sub(table.gates[at].1);
-                match votes.iter_mut().find(|vote| vote.0 == slide) {
-                    Some(vote) => vote.1 += 1,
-                    None => votes.push((slide, 1)),
-                }
-            }
-        }
-    }
-    votes.sort_by_key(|vote| std::cmp::Reverse(vote.1));
-    let mut slides: Vec<u64> = votes.into_iter().map(|vote| vote.0).collect();
+    let gates = run.regs.get(Reg::IdtrBase).map(|base| machine::gates(run.memory, mode, root, base, VECTORS));
+    let mut slides = machine::slides(&table.gates, &gates.unwrap_or_default());
     if !slides.contains(&0) {
         slides.push(0);
     }

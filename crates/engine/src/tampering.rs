@@ -168,8 +168,10 @@ impl Tampering {
         self.absent += region.pages.iter().filter(|page| page.found.is_none()).count();
         let (mut equal, mut all) = (0usize, 0usize);
         for CodePage { trusted, found, .. } in &region.pages {
-            for (a, b) in
-                trusted.iter().zip(found.iter().flatten()).filter(|(a, b)| is_code(**a) || is_code(**b))
+            for (a, b) in trusted
+                .iter()
+                .zip(found.iter().flatten())
+                .filter(|(a, b)| !lift::is_padding(**a) || !lift::is_padding(**b))
             {
                 equal += usize::from(a == b);
                 all += 1;
@@ -237,12 +239,6 @@ impl Tampering {
             });
         }
     }
-}
-
-/// Whether a byte says anything about code: the filling between functions and modules is the same
-/// everywhere.
-const fn is_code(byte: u8) -> bool {
-    !matches!(byte, 0x00 | 0xcc | 0x90)
 }
 
 /// Recognises a patch that covers the unequal bytes `first..=last`: where it begins and ends, what

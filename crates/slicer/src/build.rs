@@ -1,8 +1,9 @@
 //! Builds a program from recordings of one training program: all stages in order.
 //!
 //! [`Merged`] is what recordings say together, before anything is sliced: [`Merged::new`] runs the
-//! stages up to the dependence graph. [`Merged::program`] slices it under a policy and writes the
-//! slice down. There is no state between stages but what they return.
+//! stages up to the dependence graph. [`Merged::sliced`] slices it under a policy,
+//! [`Sliced::program`] writes the slice down. There is no state between stages but what they
+//! return.
 
 use ir::program::{CodeRange, PageContent, Program, Provenance, Source, UserPage};
 use machine::{PhysAddr, Reg, VirtAddr};

@@ -133,8 +133,8 @@ fn retained(merged: &Merged<'_>) -> String {
             }
             next = Some(step.next());
             let (pc, context) = (recording.pc(step), path.contexts[at]);
-            let _ =
-                writeln!(text, "  {step} {context}:{pc:#x} {}", contexts::transition(path.transitions[at]));
+            let line = format!("  {step} {context}:{pc:#x} {}", contexts::transition(path.transitions[at]));
+            let _ = writeln!(text, "{}", line.trim_end());
         }
     }
     text

@@ -1,8 +1,8 @@
 //! Analyses over the dependence graph's control flow, executed and not.
 //!
 //! Each states its equations: lattice, direction, transfer, termination and cost; [`solver`] does
-//! the iterating for all of them. [`cfg`] makes a context's control-flow graph with the code that
-//! nobody executed ([`unseen`]), joins what does the same ([`tail_merging`]), and finds
+//! the iterating for all of them. [`mod@cfg`] makes a context's control-flow graph with the code
+//! that nobody executed ([`unseen`]), joins what does the same ([`tail_merging`]), and finds
 //! [`post_dominators`] and [`control_dependence`] on it. [`reaching`] and [`liveness`] follow
 //! registers and locals over executed sites of all contexts, [`address_shape`] compares memory
 //! operands. None of them decides what a slice is.

@@ -11,19 +11,20 @@ use ir::relocation::{Fixup, FixupKind, Image};
 use rustc_hash::FxHashMap;
 
 use super::images::{Stretch, names};
+use crate::vocabulary::{Id, ImageId, Table};
 
 /// By how much a fixup may differ: the kind that each difference stands for.
 pub struct Deltas {
     images: Vec<Image>,
-    slides: Vec<Option<u64>>,
-    by_image: Vec<FxHashMap<u32, FixupKind>>,
+    slides: Table<ImageId, Option<u64>>,
+    by_image: Table<ImageId, FxHashMap<u32, FixupKind>>,
 }
 
 impl Deltas {
     /// What differences stand for, given how far away the other boot has each image.
     #[must_use]
-    pub fn new(images: &[Image], slides: &[Option<u64>]) -> Self {
-        let by_image = (0..slides.len()).map(|own| {
+    pub fn new(images: &[Image], slides: &Table<ImageId, Option<u64>>) -> Self {
+        let by_image = slides.ids().map(|own| {
             let mut table = FxHashMap::default();
             let Some(own_slide) = slides[own] else { return table };
             let mut add = |delta: u64, kind| {
@@ -32,39 +33,43 @@ impl Deltas {
                 }
             };
             // What only moves against its own image names something that stays.
-            add(own_slide.wrapping_neg(), FixupKind::Moves { plus: None, minus: Some(own as u16) });
-            for (image, slide) in slides.iter().enumerate() {
+            add(own_slide.wrapping_neg(), FixupKind::Moves { plus: None, minus: Some(own.number()) });
+            for (image, slide) in slides.iter() {
                 let Some(slide) = *slide else { continue };
-                let plus = Some(image as u16);
+                let plus = Some(image.number());
                 add(slide, FixupKind::Moves { plus, minus: None });
                 if image != own {
-                    add(slide.wrapping_sub(own_slide), FixupKind::Moves { plus, minus: Some(own as u16) });
+                    add(slide.wrapping_sub(own_slide), FixupKind::Moves { plus, minus: Some(own.number()) });
                 }
             }
             table
         });
-        Self { images: images.to_vec(), slides: slides.to_vec(), by_image: by_image.collect() }
+        Self { images: images.to_vec(), slides: slides.clone(), by_image: by_image.collect() }
     }
 
     /// The kind of a fixup at the beginning of these bytes, and its size.
-    fn kind(&self, own: usize, mine: &[u8], theirs: &[u8]) -> Option<(u8, FixupKind)> {
+    fn kind(&self, own: ImageId, mine: &[u8], theirs: &[u8]) -> Option<(u8, FixupKind)> {
         let four = |bytes: &[u8]| bytes.first_chunk().map(|it| u32::from_le_bytes(*it));
         let delta = four(theirs)?.wrapping_sub(four(mine)?);
         let kind = *self.by_image[own].get(&delta)?;
         let eight = |bytes: &[u8]| bytes.first_chunk().map(|it| u64::from_le_bytes(*it));
         if let (Some(a), Some(b), FixupKind::Moves { plus: Some(image), minus: None }) =
             (eight(mine), eight(theirs), kind)
-            && self.slides[usize::from(image)] == Some(b.wrapping_sub(a))
+            && self.slides[image_id(image)] == Some(b.wrapping_sub(a))
             && a >> 32 != b >> 32
         {
             return names(&self.images[usize::from(image)], a).then_some((8, kind));
         }
         // Four bytes reach no farther.
         let reaches = |delta: u64| delta >> 32 == 0 || delta as i32 as i64 as u64 == delta;
-        let of = |image: Option<u16>| image.map_or(Some(0), |image| self.slides[usize::from(image)]);
+        let of = |image: Option<u16>| image.map_or(Some(0), |image| self.slides[image_id(image)]);
         let FixupKind::Moves { plus, minus } = kind else { return None };
         reaches(of(plus)?.wrapping_sub(of(minus)?)).then_some((4, kind))
     }
+}
+
+fn image_id(number: u16) -> ImageId {
+    ImageId::new(usize::from(number))
 }
 
 /// Finds the fixups of a stretch of an image that the other boot has otherwise; `theirs` are its
@@ -72,7 +77,7 @@ impl Deltas {
 pub fn compare(
     stretch: &Stretch,
     theirs: &[Option<u8>],
-    image: usize,
+    image: ImageId,
     deltas: &Deltas,
     mode: lift::Mode,
 ) -> Vec<Fixup> {
@@ -141,11 +146,11 @@ mod tests {
             Image { start: 0xffff_ffff_8100_0000, end: 0xffff_ffff_8200_0000, movable: true },
             Image { start: 0xffff_8880_0009_a000, end: 0xffff_8880_0009_b000, movable: true },
         ];
-        let slides = [Some(0x1200_0000), Some(0x1_4000_0000)];
+        let slides = vec![Some(0x1200_0000), Some(0x1_4000_0000)].into();
         let deltas = Deltas::new(&images, &slides);
         let table = 0xffff_8880_0b5c_0000u64;
         let kind = |value: u64, delta: u64| {
-            deltas.kind(0, &value.to_le_bytes(), &value.wrapping_add(delta).to_le_bytes())
+            deltas.kind(image_id(0), &value.to_le_bytes(), &value.wrapping_add(delta).to_le_bytes())
         };
         assert_eq!(kind(table, 0x1_4000_0000), None);
         let moves = FixupKind::Moves { plus: Some(1), minus: None };
@@ -159,11 +164,12 @@ mod tests {
             Image { start, end: start + 0x10_0000, movable: true },
             Image { start: 0xffff_8880_0009_9000, end: 0xffff_8880_0009_b000, movable: true },
         ];
-        let slides = [Some(0x1e00_0000), Some(0xff88_8880_8000_0000)];
+        let slides = vec![Some(0x1e00_0000), Some(0xff88_8880_8000_0000)].into();
         let found = |mine: &[u8], other: &[u8]| {
             let stretch = Stretch { start: machine::VirtAddr(start), bytes: mine.to_vec() };
             let theirs: Vec<Option<u8>> = other.iter().copied().map(Some).collect();
-            let fixups = compare(&stretch, &theirs, 0, &Deltas::new(&images, &slides), lift::Mode::Bits64);
+            let fixups =
+                compare(&stretch, &theirs, image_id(0), &Deltas::new(&images, &slides), lift::Mode::Bits64);
             fixups.iter().map(|fixup| (fixup.addr - start, fixup.size, fixup.kind)).collect::<Vec<_>>()
         };
         let code = |constant: u64, rest: &[u8]| {

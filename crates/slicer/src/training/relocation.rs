@@ -18,7 +18,7 @@ use super::images::{NEAR, Stretch, gates, kernel_image, names, stretches};
 use super::mappings::Mappings;
 use super::signature::signature;
 use crate::error::Error;
-use crate::vocabulary::Code;
+use crate::vocabulary::{Code, Id, ImageId, Table};
 
 /// What an image's code may have otherwise in the other boot and still be the same: half of it, for
 /// every address in a small module differs.
@@ -31,7 +31,7 @@ pub struct Relocations {
     /// By what per-CPU memory is recognised.
     pub signature: Vec<SignatureWord>,
     /// For each image how far away the other boot has it.
-    slides: Vec<Option<u64>>,
+    slides: Table<ImageId, Option<u64>>,
     /// The other boot's code, by this boot's address.
     other: BTreeMap<VirtAddr, Vec<u8>>,
 }
@@ -57,7 +57,7 @@ impl Relocations {
         let known = kernel.start < kernel.end;
         let images = if known { std::iter::once(kernel).chain(modules).collect() } else { Vec::new() };
         let table = RelocationTable { images, gates, ..RelocationTable::default() };
-        Self { table, signature: signature(mappings), slides: Vec::new(), other: BTreeMap::new() }
+        Self { table, signature: signature(mappings), slides: Table::new(), other: BTreeMap::new() }
     }
 
     /// What two boots tell.
@@ -78,9 +78,9 @@ impl Relocations {
         this.find_images(&mine, other, slide)?;
         this.find_fixups(&mine, other, mappings.lift_mode());
         // Which of two images that moved alike a constant belongs to, nobody can tell.
-        for (image, slide) in this.table.images.iter_mut().zip(&this.slides) {
+        for (image, slide) in this.table.images.iter_mut().zip(this.slides.values()) {
             image.movable =
-                slide.is_some() && this.slides.iter().filter(|other| *other == slide).count() == 1;
+                slide.is_some() && this.slides.values().iter().filter(|other| *other == slide).count() == 1;
         }
         let theirs = signature(other);
         this.signature.retain(|word| theirs.binary_search(word).is_ok());
@@ -101,7 +101,7 @@ impl Relocations {
             let found = likest(&parts, other, &candidates);
             self.slides.push(found);
         }
-        if self.slides.first().copied().flatten() != Some(slide) {
+        if self.slides.values().first().copied().flatten() != Some(slide) {
             return Err(Error::Bases("their kernels have different code".into()));
         }
         Ok(())
@@ -110,10 +110,10 @@ impl Relocations {
     /// Compares the code of all images that were found in the other boot.
     fn find_fixups(&mut self, mine: &[Stretch], other: &Mappings<'_>, mode: lift::Mode) {
         let deltas = Deltas::new(&self.table.images, &self.slides);
-        let fixups = &mut self.table.fixups;
+        let mut fixups = Vec::new();
         for stretch in mine {
             let start = stretch.start;
-            let Some(image) = self.table.images.iter().position(|image| image.holds(start.0)) else {
+            let Some(image) = self.table.image(start.0).map(ImageId::new) else {
                 continue;
             };
             let Some(slide) = self.slides[image] else { continue };
@@ -121,8 +121,9 @@ impl Relocations {
             fixups.extend(compare(stretch, &theirs, image, &deltas, mode));
             self.other.insert(start, theirs.into_iter().map(Option::unwrap_or_default).collect());
         }
-        fixups.sort_unstable_by_key(|fixup| fixup.addr);
+        fixups.sort_unstable_by_key(|fixup: &Fixup| fixup.addr);
         fixups.dedup_by_key(|fixup| fixup.addr);
+        self.table.fixups = fixups;
     }
 
     /// Whether an address lies in the kernel's image, data and all, so that it means the same in
@@ -170,14 +171,14 @@ impl Relocations {
         // A 32-bit operand of 64-bit code is sign-extended.
         let extended = fixup.size == 4 && kernel.start >> 32 != 0;
         let value = if extended { value as u32 as i32 as i64 as u64 } else { value };
-        Some(value.wrapping_sub(self.slides[0].unwrap_or(0)))
+        Some(value.wrapping_sub(self.slides.values()[0].unwrap_or(0)))
     }
 
     /// Which constants of an instruction are others in another boot.
     #[must_use]
     pub fn constants(&self, code: &Code) -> Vec<RelocatedOperand> {
         let pc = code.pc();
-        let Some(slide) = self.table.image(pc.0).and_then(|image| *self.slides.get(image)?) else {
+        let Some(slide) = self.slide_at(pc.0) else {
             return Vec::new();
         };
         let other = self.other_insn(code, slide);
@@ -188,7 +189,7 @@ impl Relocations {
                 let theirs = other.as_ref().map(|other| other.ops[op].args[arg]);
                 let Some(delta) = self.delta(value, theirs).filter(|&delta| delta != 0) else { continue };
                 let constant = match self.image_of(value, delta) {
-                    Some(image) => RelocatedConstant::Address { value, image: image as u16 },
+                    Some(image) => RelocatedConstant::Address { value, image: image.number() },
                     None => {
                         let len = code.bytes.len() as u8;
                         RelocatedConstant::Patched { value, pc: pc.0, len, op: op as u16, arg: arg as u8 }
@@ -214,19 +215,25 @@ impl Relocations {
         match theirs {
             Some(Arg::Const(theirs)) => Some(theirs.wrapping_sub(value)),
             // The other boot has patched other code here: what lies in an image moves with it.
-            _ => self.table.image(value).and_then(|image| *self.slides.get(image)?),
+            _ => self.slide_at(value),
         }
     }
 
+    /// How far away the other boot has the image that holds an address.
+    fn slide_at(&self, address: u64) -> Option<u64> {
+        let image = self.table.image(address).map(ImageId::new)?;
+        self.slides.get(image).copied().flatten()
+    }
+
     /// The image that a constant moves with that differs by `delta`.
-    fn image_of(&self, value: u64, delta: u64) -> Option<usize> {
+    fn image_of(&self, value: u64, delta: u64) -> Option<ImageId> {
         let mask = if value >> 32 == 0 { 0xffff_ffff } else { u64::MAX };
-        let moves = |image: usize| {
+        let moves = |image: ImageId| {
             self.slides.get(image).copied().flatten().is_some_and(|it| it & mask == delta & mask)
         };
-        let holder = self.table.image(value).filter(|&image| moves(image));
-        let named = |&image: &usize| moves(image) && names(&self.table.images[image], value);
-        holder.or_else(|| (0..self.slides.len()).find(named))
+        let holder = self.table.image(value).map(ImageId::new).filter(|&image| moves(image));
+        let named = |&image: &ImageId| moves(image) && names(&self.table.images[image.index()], value);
+        holder.or_else(|| self.slides.ids().find(named))
     }
 
     /// What a program needs of all this: its own code's fixups, and the images that it names.

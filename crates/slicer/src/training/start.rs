@@ -150,7 +150,7 @@ impl<'r> Start<'r> {
     }
 
     /// The cells by which the recorded code found out in which context it ran, with what they hold
-    /// in an idle one: see [`execution_context`]. Empty if the recorder did not see the processor
+    /// in an idle one: see `execution_context`. Empty if the recorder did not see the processor
     /// idle, or the code read no such cell.
     #[must_use]
     pub fn per_cpu_overrides(&self) -> Vec<PerCpuOverride> {

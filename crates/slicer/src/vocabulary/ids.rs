@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-/// A number that stands for a thing in a [`Table`](super::Table).
+/// A number that stands for a thing in a `Table`.
 pub trait Id: Copy + Eq + Ord + fmt::Debug {
     /// The id of the thing at an index, which must be below 2^32.
     fn new(index: usize) -> Self;
@@ -75,6 +75,20 @@ id! {
 id! {
     /// A node of a context's control-flow graph.
     NodeId, "n"
+}
+
+id! {
+    /// An image of the training system's code: an index into
+    /// [`RelocationTable::images`](ir::relocation::RelocationTable::images).
+    ImageId, "m"
+}
+
+impl ImageId {
+    /// The number that program files have for it.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        self.0 as u16
+    }
 }
 
 impl StepId {

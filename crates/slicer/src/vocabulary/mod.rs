@@ -11,7 +11,7 @@ pub mod registers;
 pub mod table;
 
 pub use code::{Code, CodeSource, CodeTable};
-pub use ids::{ContextId, Id, InsnId, NodeId, OpId, RetainedId, SiteId, StepId};
+pub use ids::{ContextId, Id, ImageId, InsnId, NodeId, OpId, RetainedId, SiteId, StepId};
 pub use options::{BuildOptions, Policy};
 pub use registers::{RESULT, RegisterSet, RegisterValues, STACK_POINTER};
 pub use table::{IdSet, Table};
