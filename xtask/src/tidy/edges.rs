@@ -3,17 +3,21 @@
 //! That list is the only one. Only normal dependencies count: tests may use what they like.
 
 use serde_json::Value;
-use std::collections::BTreeMap;
+
+use super::architecture::arrows;
+
+/// The section that has the list.
+const SECTION: &str = "## Code map";
 
 /// Compares the manifests, as `cargo metadata` has them, with the list in ARCHITECTURE.md.
 pub fn breaches(architecture: &str, metadata: &Value) -> Vec<String> {
-    let list = list(architecture);
+    let list = arrows(architecture, SECTION);
     let packages = || metadata["packages"].as_array().into_iter().flatten();
     let names: Vec<&str> = packages().filter_map(|package| package["name"].as_str()).collect();
     let mut found = Vec::new();
     for package in packages() {
         let from = short(package["name"].as_str().unwrap_or_default());
-        let Some(allowed) = list.get(from) else {
+        let Some((_, allowed)) = list.iter().find(|(name, _)| *name == from) else {
             found.push(format!("{from}: a crate that the list in ARCHITECTURE.md does not have"));
             continue;
         };
@@ -25,22 +29,9 @@ pub fn breaches(architecture: &str, metadata: &Value) -> Vec<String> {
             }
         }
     }
-    let unknown = list.keys().filter(|name| !names.iter().any(|it| short(it) == **name));
-    found.extend(unknown.map(|name| format!("ARCHITECTURE.md: lists {name}, which is no crate")));
+    let unknown = list.iter().filter(|(name, _)| !names.iter().any(|it| short(it) == *name));
+    found.extend(unknown.map(|(name, _)| format!("ARCHITECTURE.md: lists {name}, which is no crate")));
     found
-}
-
-/// Who may depend on whom: the indented lines `a -> b, c`. What stands in parentheses is a remark.
-fn list(text: &str) -> BTreeMap<&str, Vec<&str>> {
-    let lines = text.lines().filter(|line| line.starts_with("    ")).filter_map(|line| {
-        let (from, to) = line.split_once("->")?;
-        let to = to.split('(').next().unwrap_or_default();
-        let from = from.trim();
-        from.chars()
-            .all(|it| it.is_ascii_lowercase())
-            .then(|| (from, to.split(',').map(str::trim).filter(|name| !name.is_empty()).collect()))
-    });
-    lines.collect()
 }
 
 fn short(package: &str) -> &str {
@@ -53,6 +44,8 @@ mod tests {
     use serde_json::json;
 
     const LIST: &str = "
+## Code map
+
     trainer.c --(record)--> .trace
 
     machine ->

@@ -1,37 +1,31 @@
 //! Which folder of the slicer may import which.
 //!
-//! The folders are the stages of the analysis, and what the table says is their order. Names lead
-//! to where they come from, so a re-export is no way round it.
+//! The folders are the stages of the analysis, and the list in ARCHITECTURE.md is their order.
+//! Names lead to where they come from, so a re-export is no way round it.
 
+use super::architecture::arrows;
 use super::imports::Import;
 
-/// Who may import whom, by folder of `crates/slicer/src`. Files at its root may import all; nobody
+/// The section that has the list. Files at the root of `crates/slicer/src` may import all; nobody
 /// imports them but [`SHARED`].
-const EDGES: [(&str, &[&str]); 10] = [
-    ("vocabulary", &[]),
-    ("recording", &["vocabulary"]),
-    ("filter", &["recording", "vocabulary"]),
-    ("context", &["filter", "recording", "vocabulary"]),
-    ("dependence", &["context", "filter", "recording", "vocabulary"]),
-    ("analysis", &["dependence", "context", "recording", "vocabulary"]),
-    ("slicing", &["analysis", "dependence", "context", "vocabulary"]),
-    ("emission", &["slicing", "analysis", "dependence", "context", "vocabulary"]),
-    ("training", &["vocabulary", "recording", "filter", "context", "dependence", "analysis"]),
-    ("dump", &["slicing", "analysis", "dependence", "context", "vocabulary"]),
-];
+const SECTION: &str = "### `slicer`";
 
 /// The file at the root that all may import.
 const SHARED: &str = "error.rs";
 
-/// Imports that the table does not have.
-pub fn breaches(at: &str, imports: &[Import]) -> Vec<String> {
+/// Imports that the list does not have, and lines of it that name a folder before its own line.
+pub fn breaches(architecture: &str, at: &str, imports: &[Import]) -> Vec<String> {
+    let list = arrows(architecture, SECTION);
     let mut found = Vec::new();
+    for (line, (folder, allowed)) in list.iter().enumerate() {
+        let above = |name: &&str| !list[..line].iter().any(|it| it.0 == *name);
+        let late = allowed.iter().copied().filter(above);
+        found.extend(late.map(|name| format!("ARCHITECTURE.md: {folder} -> {name}, which comes later")));
+    }
     for Import { from, to, name, .. } in imports {
         let Some((folder, _)) = from.split_once('/') else { continue };
-        let Some((_, allowed)) = EDGES.iter().find(|(name, _)| *name == folder) else {
-            found.push(format!(
-                "{at}/{from}: the table of folders has no `{folder}` (xtask/src/tidy/folders.rs)"
-            ));
+        let Some((_, allowed)) = list.iter().find(|(name, _)| *name == folder) else {
+            found.push(format!("{at}/{from}: the list in ARCHITECTURE.md has no folder `{folder}`"));
             continue;
         };
         match to.split_once('/') {
@@ -51,8 +45,10 @@ mod tests {
     use super::super::imports::{files, imports};
     use super::*;
 
+    const LIST: &str = "### `slicer`\n    vocabulary ->\n    context -> vocabulary\n";
+
     #[test]
-    fn only_edges_of_the_table_may_be() {
+    fn only_edges_of_the_list_may_be() {
         let all = [
             ("lib.rs", "mod error; mod build; mod vocabulary; mod context; mod other; pub use error::Error;"),
             ("error.rs", "pub struct Error;"),
@@ -64,9 +60,9 @@ mod tests {
             ("other/mod.rs", "use crate::context::C;"),
         ];
         assert_eq!(
-            breaches("src", &imports(&files(&all))),
+            breaches(LIST, "src", &imports(&files(&all))),
             [
-                "src/other/mod.rs: the table of folders has no `other` (xtask/src/tidy/folders.rs)",
+                "src/other/mod.rs: the list in ARCHITECTURE.md has no folder `other`",
                 "src/vocabulary/deep.rs: imports build.rs, a file at the root (crate::build::g)",
                 "src/vocabulary/mod.rs: `vocabulary` must not import `context` (crate::context::C)",
             ]
@@ -74,14 +70,8 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_in_order() {
-        let at = |name: &str| EDGES.iter().position(|it| it.0 == name);
-        for (folder, allowed) in EDGES {
-            for other in allowed {
-                assert!(at(other).is_some(), "{folder} may import {other}, which has no line");
-                let upwards = at(other) >= at(folder);
-                assert!(!upwards || (folder, *other) == ("filter", "training"), "{folder}, {other}");
-            }
-        }
+    fn a_line_names_only_folders_above() {
+        let list = "### `slicer`\n    vocabulary -> context\n    context -> vocabulary\n";
+        assert_eq!(breaches(list, "src", &[]), ["ARCHITECTURE.md: vocabulary -> context, which comes later"]);
     }
 }

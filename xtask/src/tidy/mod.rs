@@ -3,6 +3,7 @@
 //! This file reads the sources and asks each rule. Rules are functions of text, so that tests need
 //! no files.
 
+mod architecture;
 mod circles;
 mod edges;
 mod folders;
@@ -26,6 +27,7 @@ const WORDS: [&str; 7] = ["slicer", "engine", "ir", "lift", "machine", "trace", 
 pub fn run() -> Outcome {
     let root = testkit::layout::root();
     let mut breaches = Vec::new();
+    let architecture = std::fs::read_to_string(root.join("ARCHITECTURE.md"))?;
     let mut homes = vec!["xtask".to_string()];
     for entry in std::fs::read_dir(root.join("crates"))? {
         homes.push(format!("crates/{}", entry?.file_name().to_string_lossy()));
@@ -51,7 +53,7 @@ pub fn run() -> Outcome {
         let (at, imports) = (format!("{home}/src"), imports::imports(&source));
         breaches.extend(circles::breaches(&at, &source, &imports));
         if name == "slicer" {
-            breaches.extend(folders::breaches(&at, &imports));
+            breaches.extend(folders::breaches(&architecture, &at, &imports));
         }
     }
     for (path, text) in read(&root.join("fuzz"))? {
@@ -61,7 +63,7 @@ pub fn run() -> Outcome {
     let arguments =
         ["metadata", "--format-version=1", "--no-deps", "--manifest-path", &manifest.to_string_lossy()];
     let metadata: Value = serde_json::from_str(&shell::output("cargo", &arguments)?)?;
-    breaches.extend(edges::breaches(&std::fs::read_to_string(root.join("ARCHITECTURE.md"))?, &metadata));
+    breaches.extend(edges::breaches(&architecture, &metadata));
     if breaches.is_empty() { Ok(()) } else { Err(format!("tidy:\n  {}", breaches.join("\n  ")).into()) }
 }
 
