@@ -30,7 +30,7 @@ fn case(text: &str) -> Case {
         comments: Vec::new(),
         question: Vec::new(),
         input: Vec::new(),
-        expected: expected.trim_end().to_owned() + "\n",
+        expected: expected.trim_end_matches('\n').to_owned() + "\n",
     };
     for line in lines {
         if line.starts_with('#') && case.question.is_empty() {

@@ -109,9 +109,10 @@ fn completion(case: &Case) -> Result<String, Unusable> {
             } else if flow.next.len() == before.graph.flow[site].next.len() {
                 continue;
             }
-            let next: Vec<String> = flow.next.iter().map(|&next| names.pc(next)).collect();
-            let _ = write!(text, "{} -> {}", names.site(site), next.join(" "));
-            let _ = writeln!(text, "{}", if flow.returns { " returns" } else { "" });
+            let mut ways: Vec<String> = flow.next.iter().map(|&next| names.pc(next)).collect();
+            ways.extend(flow.tails.iter().map(|tail| format!("goes on as {}", tail.1)));
+            ways.extend(flow.returns.then(|| "returns".to_owned()));
+            let _ = writeln!(text, "{} -> {}", names.site(site), ways.join(" "));
         }
         if text.is_empty() { "nothing\n".to_owned() } else { text }
     })
