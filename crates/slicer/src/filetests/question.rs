@@ -217,15 +217,19 @@ fn conventions(merged: &Merged<'_>) -> String {
         let convention = context.convention;
         let lost = registers(&RegisterSet::ALL.without(&convention.callee_saved));
         let _ = write!(text, "{id} entry {:#x} called at {call:#x}", key.entry);
-        let _ = match convention.callee_saved == RegisterSet::default() {
-            true => writeln!(text, " gives nothing back"),
-            false => writeln!(text, " delta {} gives back all but {lost}", convention.stack_delta),
+        let _ = match (convention.callee_saved == RegisterSet::default(), lost.as_str()) {
+            (true, _) => writeln!(text, " gives nothing back"),
+            (_, "") => writeln!(text, " delta {} gives back all", convention.stack_delta),
+            _ => writeln!(text, " delta {} gives back all but {lost}", convention.stack_delta),
         };
     }
     text
 }
 
-/// What a program holds of the process: of each page its bytes that are not 0.
+/// Bytes that are not 0 in a page of code.
+const MANY: usize = 8;
+
+/// What a program holds of the process: of each page its bytes that are not 0, or how many.
 fn pages(pages: &[UserPage]) -> String {
     let mut text = String::new();
     for page in pages {
@@ -235,7 +239,10 @@ fn pages(pages: &[UserPage]) -> String {
             PageContent::Bytes(bytes) => {
                 let bytes = bytes.iter().enumerate().filter(|it| *it.1 != 0);
                 let bytes: Vec<String> = bytes.map(|(at, byte)| format!("{at:#x}:{byte:02x}")).collect();
-                writeln!(text, "{:#x} {}", page.addr, bytes.join(" "))
+                match bytes.len() > MANY {
+                    true => writeln!(text, "{:#x} {} bytes", page.addr, bytes.len()),
+                    false => writeln!(text, "{:#x} {}", page.addr, bytes.join(" ")),
+                }
             }
         };
     }

@@ -13,7 +13,7 @@
 //! fault at 0x1003 to 0xffff800000001000
 //! others store 0x5000 7 before 0x1003    another processor or a device does
 //! device 0x7000                          a device's registers are on this page
-//! garbled at 0x1003                      values that this instruction stores are written down wrong
+//! garbled at 0x1003                      what this instruction stores is written down wrong
 //! allocator 0x2000 malloc
 //! idle 0x10 0xffff800000001234           what an idle processor has there above its GS base
 //! run 0x1000 to 0x1010
@@ -294,7 +294,7 @@ struct Machine {
     writer: TraceWriter,
     /// The registers as last written down.
     recorded: RegisterValues,
-    /// The processor changed registers by itself: they are written down before the next instruction.
+    /// The processor changed registers by itself: they are written down next.
     changed: bool,
 }
 
