@@ -26,6 +26,8 @@ const FRAME: u64 = 0x000f_ffff_ffff_f000;
 pub enum Use {
     Code,
     Data,
+    /// Data that may only be read.
+    Reading,
 }
 
 /// Physical memory with page tables in it.
@@ -63,7 +65,11 @@ impl Memory {
     /// Maps a page to a frame.
     pub fn map(&mut self, page: VirtAddr, frame: PhysAddr, used: Use) {
         let user = if page.0 < SYSTEM { USER } else { 0 };
-        let rights = if used == Use::Code { 0 } else { WRITABLE | NO_EXECUTE };
+        let rights = match used {
+            Use::Code => 0,
+            Use::Data => WRITABLE | NO_EXECUTE,
+            Use::Reading => NO_EXECUTE,
+        };
         let entry = self.entry(page);
         self.physical.page_mut(frame);
         self.physical.write_u64(entry, frame.0 | PRESENT | user | rights);

@@ -32,9 +32,10 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-/// What comes out of a case.
+/// What comes out of a case, without spaces at the ends of lines.
 fn answer(case: &Case) -> String {
-    question::answer(case).unwrap_or_else(|why| format!("unusable: {why}\n"))
+    let answer = question::answer(case).unwrap_or_else(|why| format!("unusable: {why}\n"));
+    answer.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
 #[test]
@@ -61,5 +62,5 @@ fn every_case_comes_out_as_written() {
         }
     }
     assert!(wrong.is_empty(), "{}\nVIRTUOSO_BLESS=1 rewrites what must come out", wrong.join("\n"));
-    assert!(count >= 3, "only {count} cases were found");
+    assert!(count >= 60, "only {count} cases were found");
 }

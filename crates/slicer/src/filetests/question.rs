@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use ir::program::{PageContent, UserPage, ViewCell};
 use machine::VirtAddr;
 
 use super::Unusable;
@@ -11,12 +12,16 @@ use super::small_machine;
 use crate::analysis::address_shape;
 use crate::analysis::cfg::{Cfg, Program};
 use crate::analysis::reaching::Reaching;
-use crate::dump::names::{Names, print_op};
+use crate::build::Merged;
+use crate::dump::names::{Names, print_op, registers};
 use crate::dump::{self, Stage};
 use crate::emission::{Emission, RelocatedConstants};
+use crate::error::Error;
+use crate::recording::Recording;
 use crate::slicing::{Slice, slice};
 use crate::training::clock;
-use crate::vocabulary::{ContextId, Id, Policy};
+use crate::training::start::Start;
+use crate::vocabulary::{BuildOptions, ContextId, Id, Policy, RegisterSet};
 
 /// What comes out.
 pub fn answer(case: &Case) -> Result<String, Unusable> {
@@ -34,6 +39,19 @@ pub fn answer(case: &Case) -> Result<String, Unusable> {
         ["emission", policy] => sliced(case, policy, emission),
         ["shapes"] => shapes(case),
         ["clock"] => clock_cells(case),
+        ["record", "conventions"] => recorded(case, |start, recordings, options| {
+            Ok(conventions(&Merged::new(start, recordings, options)?))
+        }),
+        ["record", "contexts"] => {
+            small_machine::answer(&case.input, Stage::Contexts, Policy::Guard).map(|text| flow(&text))
+        }
+        ["record", "flow"] => {
+            small_machine::answer(&case.input, Stage::Graph, Policy::Guard).map(|text| flow(&text))
+        }
+        ["record", "sites", places @ ..] => small_machine::answer(&case.input, Stage::Graph, Policy::Guard)
+            .map(|text| some_sites(&text, places)),
+        ["record", "pages"] => recorded(case, |start, _, options| Ok(pages(&start.program(options).pages))),
+        ["record", "view"] => recorded(case, |start, _, _| Ok(view(&start.view_cells()))),
         ["record", stage] => small_machine::answer(&case.input, stage_of(stage)?, Policy::Guard),
         ["record", stage, policy] => small_machine::answer(&case.input, stage_of(stage)?, policy_of(policy)?),
         ["check"] => small_machine::check(&case.input),
@@ -145,4 +163,96 @@ fn clock_cells(case: &Case) -> Result<String, Unusable> {
     let cells = clock::cells(&parsed.graph, &parsed.code, &Default::default(), &|addr: VirtAddr| addr.0 != 0);
     let cells: Vec<String> = cells.iter().map(|cell| format!("{cell:#x}")).collect();
     Ok(format!("{}\n", if cells.is_empty() { "none".to_owned() } else { cells.join(" ") }))
+}
+
+/// Asks something of the recordings that a small machine makes.
+fn recorded(
+    case: &Case,
+    question: impl FnOnce(&Start<'_>, &[&Recording], &BuildOptions) -> Result<String, Error>,
+) -> Result<String, Unusable> {
+    small_machine::ask(&case.input, Policy::Guard, question)
+}
+
+/// A graph without its operations; what contexts give back is another question.
+fn flow(text: &str) -> String {
+    let is_op = |line: &&str| line.starts_with("    ") && operation(line.trim()).is_some();
+    text.lines().filter(|line| !is_op(line)).map(|line| format!("{}\n", without_saved(line))).collect()
+}
+
+fn operation(line: &str) -> Option<ir::Op> {
+    ir::text::parse_op(line.split(" ; ").next()?, machine::Reg::NAMES).ok()
+}
+
+fn without_saved(line: &str) -> String {
+    let kept = line.split_once(" saves ").map(|(before, after)| {
+        let delta = after.split_once(" delta ").map_or(String::new(), |it| format!(" delta {}", it.1));
+        format!("{before}{delta}")
+    });
+    kept.unwrap_or_else(|| line.to_owned())
+}
+
+/// The sites of a graph at some addresses, with the contexts that they are in.
+fn some_sites(text: &str, places: &[&str]) -> String {
+    let (mut shown, mut context, mut wanted) = (String::new(), String::new(), false);
+    for line in text.lines() {
+        if line.starts_with("context ") {
+            (context, wanted) = (without_saved(line) + "\n", false);
+            continue;
+        }
+        if let Some(site) = line.strip_prefix("  site ") {
+            wanted = places.iter().any(|place| site.split('+').next() == Some(place));
+        }
+        if wanted || !line.starts_with(' ') {
+            let _ = writeln!(shown, "{}{line}", std::mem::take(&mut context));
+        }
+    }
+    shown
+}
+
+/// What each context that was called does not give back, and where it leaves the stack pointer.
+fn conventions(merged: &Merged<'_>) -> String {
+    let mut text = String::new();
+    for (id, context) in merged.graph.contexts.iter() {
+        let key = merged.contexts.key(id);
+        let Some(call) = key.call else { continue };
+        let convention = context.convention;
+        let lost = registers(&RegisterSet::ALL.without(&convention.callee_saved));
+        let _ = write!(text, "{id} entry {:#x} called at {call:#x}", key.entry);
+        let _ = match (convention.callee_saved == RegisterSet::default(), lost.as_str()) {
+            (true, _) => writeln!(text, " gives nothing back"),
+            (_, "") => writeln!(text, " delta {} gives back all", convention.stack_delta),
+            _ => writeln!(text, " delta {} gives back all but {lost}", convention.stack_delta),
+        };
+    }
+    text
+}
+
+/// Bytes that are not 0 in a page of code.
+const MANY: usize = 8;
+
+/// What a program holds of the process: of each page its bytes that are not 0, or how many.
+fn pages(pages: &[UserPage]) -> String {
+    let mut text = String::new();
+    for page in pages {
+        let _ = match &page.content {
+            PageContent::Zero => writeln!(text, "{:#x} zeros", page.addr),
+            PageContent::Kernel(alias) => writeln!(text, "{:#x} the system's {alias:#x}", page.addr),
+            PageContent::Bytes(bytes) => {
+                let bytes = bytes.iter().enumerate().filter(|it| *it.1 != 0);
+                let bytes: Vec<String> = bytes.map(|(at, byte)| format!("{at:#x}:{byte:02x}")).collect();
+                match bytes.len() > MANY {
+                    true => writeln!(text, "{:#x} {} bytes", page.addr, bytes.len()),
+                    false => writeln!(text, "{:#x} {}", page.addr, bytes.join(" ")),
+                }
+            }
+        };
+    }
+    text
+}
+
+/// Cells of per-CPU memory with what they hold in an idle processor.
+fn view(cells: &[ViewCell]) -> String {
+    let cells = cells.iter().map(|it| format!("{:#x} size {} is {:#x}\n", it.offset, it.size, it.value));
+    let text: String = cells.collect();
+    if text.is_empty() { "none\n".to_owned() } else { text }
 }

@@ -7,14 +7,20 @@
 //!   48 89 07 | mov %rax,(%rdi)
 //! data 0x5000 01 02
 //! map 0x6000 to 0x9000                   a page to a frame
+//! map 0x6000 to 0x9000 read-only         the same, the process may only read it
 //! map 0x6000 to 0x9000 before 0x1003     the same, but not before that instruction
 //! interrupt before 0x1003 to 0xffff800000001000
 //! fault at 0x1003 to 0xffff800000001000
 //! others store 0x5000 7 before 0x1003    another processor or a device does
+//! device 0x7000                          a device's registers are on this page
+//! garbled at 0x1003                      what this instruction stores is written down wrong
 //! allocator 0x2000 malloc
 //! idle 0x10 0xffff800000001234           what an idle processor has there above its GS base
 //! run 0x1000 to 0x1010
+//! another                                the lines that follow are added for one more recording
 //! ```
+//!
+//! `0x1003#2` instead of `0x1003` means its second execution.
 //!
 //! Code and data are mapped where they are, the system's are those above the middle of the address
 //! space. What the processor itself stores when it interrupts is not written down, as QEMU shows it
@@ -29,6 +35,7 @@ use trace::{Access, Direction, Header, IdleCell, RamRange, Recorded, Trace, Trac
 use super::Unusable;
 use super::graph::{address, number};
 use super::memory::{Memory, RAM, ROOT, SYSTEM, Use};
+use crate::error::Error;
 use crate::recording::Recording;
 use crate::training::start::Start;
 use crate::vocabulary::{BuildOptions, Policy, RegisterValues};
@@ -53,6 +60,13 @@ enum Happening {
     Store(VirtAddr, u64),
 }
 
+/// Something that happens before an instruction that was executed so often already.
+struct Due {
+    pc: VirtAddr,
+    executions: u64,
+    what: Happening,
+}
+
 /// What a case says.
 struct Script {
     memory: Memory,
@@ -61,25 +75,39 @@ struct Script {
     variables: Vec<Variable>,
     idle: Vec<IdleCell>,
     summaries: FxHashMap<VirtAddr, Summary>,
-    happenings: Vec<(VirtAddr, Happening)>,
+    happenings: Vec<Due>,
+    devices: Vec<VirtAddr>,
+    /// Instructions whose stores are written down wrong.
+    garbled: Vec<VirtAddr>,
     from: VirtAddr,
     to: VirtAddr,
 }
 
-/// What a stage makes of the recording.
+/// What a stage makes of the recordings.
 pub fn answer(lines: &[String], stage: Stage, policy: Policy) -> Result<String, Unusable> {
-    let (recording, summaries) = recording(lines)?;
+    ask(lines, policy, |start, recordings, options| {
+        crate::dump(start, recordings, options, stage, Form::Text)
+    })
+}
+
+/// Asks something of the recordings.
+pub fn ask(
+    lines: &[String],
+    policy: Policy,
+    question: impl FnOnce(&Start<'_>, &[&Recording], &BuildOptions) -> Result<String, Error>,
+) -> Result<String, Unusable> {
+    let (recordings, summaries) = recordings(lines)?;
+    let all: Vec<&Recording> = recordings.iter().collect();
     let shown = || {
-        let start = Start::new(&recording)?;
-        let options = BuildOptions { policy, summaries, ..BuildOptions::default() };
-        crate::dump(&start, &[&recording], &options, stage, Form::Text)
+        let start = Start::new(all[0])?;
+        question(&start, &all, &BuildOptions { policy, summaries, ..BuildOptions::default() })
     };
     Ok(shown().unwrap_or_else(|error| format!("refused: {error}\n")))
 }
 
 /// What the check of the lifter says of the recording.
 pub fn check(lines: &[String]) -> Result<String, Unusable> {
-    let report = crate::check(&recording(lines)?.0);
+    let report = crate::check(&recordings(lines)?.0[0]);
     let (agreed, all, cut) = (report.agreed, report.instructions, report.interruptions);
     let mut text = format!("{agreed} of {all} instructions agree, {cut} interruptions\n");
     for it in &report.disagreements {
@@ -90,17 +118,25 @@ pub fn check(lines: &[String]) -> Result<String, Unusable> {
 
 type Allocators = FxHashMap<VirtAddr, Summary>;
 
-fn recording(lines: &[String]) -> Result<(Recording, Allocators), Unusable> {
-    let script = Script::parse(lines)?;
-    let summaries = script.summaries.clone();
-    let bytes = Machine::new(script)?.run()?;
-    let trace = Trace::from_bytes(bytes).map_err(|error| error.to_string())?;
-    let recording = Recording::load("case.trace", trace).map_err(|error| error.to_string())?;
-    Ok((recording, summaries))
+/// All recordings, each of the common lines and its own, and the allocators.
+fn recordings(lines: &[String]) -> Result<(Vec<Recording>, Allocators), Unusable> {
+    let mut parts = lines.split(|line| line.trim() == "another");
+    let common = parts.next().unwrap_or_default();
+    let own = std::iter::once(Default::default()).chain(parts);
+    let (mut recordings, mut summaries) = (Vec::new(), Allocators::default());
+    for (at, own) in own.enumerate() {
+        let script = Script::parse(common.iter().chain(own))?;
+        summaries.extend(script.summaries.iter().map(|(&at, &summary)| (at, summary)));
+        let bytes = Machine::new(script)?.run()?;
+        let trace = Trace::from_bytes(bytes).map_err(|error| error.to_string())?;
+        let name = if at == 0 { "case.trace".to_owned() } else { format!("another{at}.trace") };
+        recordings.push(Recording::load(&name, trace).map_err(|error| error.to_string())?);
+    }
+    Ok((recordings, summaries))
 }
 
 impl Script {
-    fn parse(lines: &[String]) -> Result<Self, Unusable> {
+    fn parse<'l>(lines: impl Iterator<Item = &'l String>) -> Result<Self, Unusable> {
         let mut script = Self {
             memory: Memory::new(),
             regs: begin_regs(),
@@ -109,13 +145,13 @@ impl Script {
             idle: Vec::new(),
             summaries: FxHashMap::default(),
             happenings: Vec::new(),
+            devices: Vec::new(),
+            garbled: Vec::new(),
             from: VirtAddr(0),
             to: VirtAddr(0),
         };
         let mut at = VirtAddr(0);
-        for line in
-            lines.iter().map(|line| line.trim()).filter(|line| !line.is_empty() && !line.starts_with('#'))
-        {
+        for line in lines.map(|line| line.trim()).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             if let Some((bytes, _)) = line.split_once('|') {
                 at = script.instruction(at, bytes)?;
             } else if let Some(place) = line.strip_prefix("code ") {
@@ -144,8 +180,10 @@ impl Script {
 
     fn line(&mut self, line: &str) -> Result<(), Unusable> {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let mut happens = |pc: &str, what| {
-            self.happenings.push((address(pc)?, what));
+        let mut happens = |place: &str, what| {
+            let (pc, nth) = place.split_once('#').unwrap_or((place, "1"));
+            let executions = number(nth)?.saturating_sub(1);
+            self.happenings.push(Due { pc: address(pc)?, executions, what });
             Ok(())
         };
         match words.as_slice() {
@@ -170,6 +208,10 @@ impl Script {
                 self.memory.map(address(page)?, PhysAddr(number(frame)?), Use::Data);
                 Ok(())
             }
+            ["map", page, "to", frame, "read-only"] => {
+                self.memory.map(address(page)?, PhysAddr(number(frame)?), Use::Reading);
+                Ok(())
+            }
             ["map", page, "to", frame, "before", pc] => {
                 happens(pc, Happening::Map(address(page)?, PhysAddr(number(frame)?)))
             }
@@ -185,6 +227,15 @@ impl Script {
             ["fault", "at", pc, "to", handler] => happens(pc, Happening::Fault(address(handler)?)),
             ["others", "store", at, value, "before", pc] => {
                 happens(pc, Happening::Store(address(at)?, number(value)?))
+            }
+            ["device", page] => {
+                self.memory.map_default(address(page)?, Use::Data);
+                self.devices.push(address(page)?);
+                Ok(())
+            }
+            ["garbled", "at", pc] => {
+                self.garbled.push(address(pc)?);
+                Ok(())
             }
             ["allocator", at, name] => {
                 self.summaries.insert(address(at)?, allocator(name)?);
@@ -241,8 +292,10 @@ struct Machine {
     regs: RegisterValues,
     temps: Vec<u64>,
     writer: TraceWriter,
-    /// Registers that the processor changed by itself.
-    changed: Vec<Reg>,
+    /// The registers as last written down.
+    recorded: RegisterValues,
+    /// The processor changed registers by itself: they are written down next.
+    changed: bool,
 }
 
 impl Machine {
@@ -266,7 +319,7 @@ impl Machine {
         }
         let mut regs = RegisterValues::all(0);
         script.regs.known().for_each(|(reg, value)| regs[reg] = value);
-        Ok(Self { script, regs, temps: Vec::new(), writer, changed: Vec::new() })
+        Ok(Self { script, regs, temps: Vec::new(), writer, recorded: regs, changed: false })
     }
 
     /// Runs to the end and returns the trace.
@@ -276,12 +329,15 @@ impl Machine {
             if pc == self.script.to {
                 return self.writer.finish_in_memory(None).map_err(|error| error.to_string());
             }
-            if let Some(at) = self.script.happenings.iter().position(|it| it.0 == pc) {
-                let (_, happening) = self.script.happenings.remove(at);
-                pc = self.happens(pc, &happening)?;
-            } else {
-                pc = self.step(pc)?;
+            if let Some(at) = self.script.happenings.iter().position(|it| it.pc == pc && it.executions == 0) {
+                let due = self.script.happenings.remove(at);
+                pc = self.happens(pc, &due.what)?;
+                continue;
             }
+            for due in self.script.happenings.iter_mut().filter(|it| it.pc == pc) {
+                due.executions -= 1;
+            }
+            pc = self.step(pc)?;
         }
         Err(format!("it does not come to {:#x}", self.script.to))
     }
@@ -320,7 +376,7 @@ impl Machine {
         for (reg, value) in [(Reg::Cs, CODE_SELECTORS.1), (Reg::Ss, 0), (Reg::Cpl, 0), (Reg::If, 0)] {
             self.regs[reg] = value;
         }
-        self.changed.extend([Reg::Rsp, Reg::Cs, Reg::Ss, Reg::Cpl]);
+        self.changed = true;
         Ok(handler)
     }
 
@@ -334,7 +390,13 @@ impl Machine {
             lift::lift(mode, pc.0, bytes)
         };
         let insn = insn.map_err(|error| error.to_string())?;
-        let changed: Vec<(Reg, u64)> = self.changed.drain(..).map(|reg| (reg, self.regs[reg])).collect();
+        let changed: Vec<(Reg, u64)> = match std::mem::take(&mut self.changed) {
+            true => Reg::ALL.iter().map(|&reg| (reg, self.regs[reg])).collect(),
+            false => Vec::new(),
+        };
+        let changed: Vec<(Reg, u64)> =
+            changed.into_iter().filter(|&(reg, value)| self.recorded[reg] != value).collect();
+        changed.iter().for_each(|&(reg, value)| self.recorded[reg] = value);
         let mut write = || {
             if !changed.is_empty() {
                 self.writer.regs(&changed)?;
@@ -364,12 +426,13 @@ impl Machine {
                 }
                 Class::Store => {
                     let (bytes, value) = (op.width.bytes(), b & op.width.mask());
-                    self.note_access(true, VirtAddr(a), bytes, value)?;
+                    let garbled = u64::from(self.script.garbled.contains(&pc));
+                    self.note_access(true, VirtAddr(a), bytes, value + garbled)?;
                     self.script.memory.store(VirtAddr(a), &value.to_le_bytes()[..bytes as usize])?;
                 }
                 Class::Nondet => {
                     self.set(op, 0);
-                    self.changed.extend(op.def().and_then(|var| Reg::from_index(var.0 as usize)));
+                    self.changed = true;
                 }
                 Class::Effect => {}
                 Class::Control => match op.kind {
@@ -392,8 +455,8 @@ impl Machine {
             true => None,
             false => Some(self.script.memory.translate(last.page())?),
         };
-        let value = u128::from(value);
-        let access = Access { store, vaddr, paddr, next_page, size: size as u8, value, io: false };
+        let (value, io) = (u128::from(value), self.script.devices.contains(&vaddr.page()));
+        let access = Access { store, vaddr, paddr, next_page, size: size as u8, value, io };
         self.writer.access(&access).map_err(|error| error.to_string())
     }
 

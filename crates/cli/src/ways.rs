@@ -1,0 +1,138 @@
+//! Both ways of running, and what they say together.
+//!
+//! Slice and whole run come to an answer by different means: the slice by what training saw, the
+//! whole run by all of the trusted code. Where both end and agree the answer is verified; where they
+//! differ there is none. Where only one ends, its answer counts and is said to be unverified.
+
+use engine::{Inputs, Outcome, Run, RunError, SliceProgram, Stopped, Values, WholeProgram};
+
+/// How a slice run and a whole run ended, as far as they were made.
+#[derive(Clone, Debug, Default)]
+pub struct Ways {
+    /// How the slice ended.
+    pub slice: Option<Outcome>,
+    /// How the whole run ended.
+    pub whole: Option<Outcome>,
+}
+
+/// What both say together.
+#[derive(Debug)]
+pub enum Verdict<'w> {
+    /// An answer, and the way it was obtained: `slice` or `whole`. Both gave it if it is `verified`.
+    Answer {
+        /// The answer.
+        values: &'w Values,
+        /// The way it was obtained first.
+        by: &'static str,
+        /// Whether the other way came to the same.
+        verified: bool,
+    },
+    /// Two answers.
+    Differ {
+        /// The slice's.
+        slice: &'w Values,
+        /// The whole run's.
+        whole: &'w Values,
+    },
+    /// No answer: why the last one tried stopped, and which it was.
+    Stopped {
+        /// Why.
+        stopped: &'w Stopped,
+        /// The way that was tried last.
+        by: &'static str,
+    },
+}
+
+impl Ways {
+    /// Asks by the slice, and by the whole run where one is at hand.
+    ///
+    /// # Errors
+    /// A run could not begin.
+    pub fn ask(
+        slice: &SliceProgram<'_>,
+        whole: Option<&mut WholeProgram<'_>>,
+        run: &Run<'_>,
+        inputs: &Inputs,
+    ) -> Result<Self, RunError> {
+        let slice = Some(slice.run(run, inputs)?.0);
+        let whole = whole.map(|whole| whole.run(run, inputs)).transpose()?.map(|it| it.0);
+        Ok(Self { slice, whole })
+    }
+
+    /// The slice's answer.
+    #[must_use]
+    pub fn slice_answer(&self) -> Option<&Values> {
+        answer(self.slice.as_ref())
+    }
+
+    /// The whole run's answer.
+    #[must_use]
+    pub fn whole_answer(&self) -> Option<&Values> {
+        answer(self.whole.as_ref())
+    }
+
+    /// What both say together; `None` if neither was tried.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Verdict<'_>> {
+        let verdict = match (self.slice_answer(), self.whole_answer()) {
+            (Some(slice), Some(whole)) if slice != whole => Verdict::Differ { slice, whole },
+            (Some(values), whole) => Verdict::Answer { values, by: "slice", verified: whole.is_some() },
+            (None, Some(values)) => Verdict::Answer { values, by: "whole", verified: false },
+            (None, None) => {
+                let (outcome, by) = match (&self.whole, &self.slice) {
+                    (Some(whole), _) => (whole, "whole"),
+                    (None, slice) => (slice.as_ref()?, "slice"),
+                };
+                let Outcome::Stopped(stopped) = outcome else { return None };
+                Verdict::Stopped { stopped, by }
+            }
+        };
+        Some(verdict)
+    }
+
+    /// The names of outputs in which two answers differ.
+    #[must_use]
+    pub fn differing(&self) -> Vec<String> {
+        let (Some(a), Some(b)) = (self.slice_answer(), self.whole_answer()) else { return Vec::new() };
+        a.0.iter().filter(|(name, value)| b.get(name) != Some(value)).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+fn answer(outcome: Option<&Outcome>) -> Option<&Values> {
+    match outcome? {
+        Outcome::Answer(values) => Some(values),
+        Outcome::Stopped(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::Value;
+
+    fn answers(number: u64) -> Option<Outcome> {
+        Some(Outcome::Answer(Values(vec![("x".into(), Value::Unsigned(number))])))
+    }
+
+    fn stops() -> Option<Outcome> {
+        Some(Outcome::Stopped(Stopped::OutOfFuel { at: 0x10, used: 1 }))
+    }
+
+    #[test]
+    fn only_equal_answers_are_verified() {
+        let both = |slice, whole| Ways { slice, whole };
+        let verified = |ways: &Ways| match ways.verdict() {
+            Some(Verdict::Answer { by, verified, .. }) => Some((by, verified)),
+            _ => None,
+        };
+        assert_eq!(verified(&both(answers(1), answers(1))), Some(("slice", true)));
+        assert_eq!(verified(&both(answers(1), None)), Some(("slice", false)));
+        assert_eq!(verified(&both(answers(1), stops())), Some(("slice", false)));
+        assert_eq!(verified(&both(stops(), answers(1))), Some(("whole", false)));
+        let differ = both(answers(1), answers(2));
+        assert!(matches!(differ.verdict(), Some(Verdict::Differ { .. })));
+        assert_eq!(differ.differing(), ["x"]);
+        assert!(matches!(both(stops(), stops()).verdict(), Some(Verdict::Stopped { by: "whole", .. })));
+        assert!(both(None, None).verdict().is_none());
+    }
+}
