@@ -1,8 +1,8 @@
 //! Both ways of running, and what they say together.
 //!
 //! Slice and whole run come to an answer by different means: the slice by what training saw, the
-//! whole run by all of the trusted code. Where both end and agree the answer is verified; where they
-//! differ there is none. Where only one ends, its answer counts and is said to be unverified.
+//! whole run by all of the trusted code. Where both end and agree the answer is verified; where
+//! they differ there is none. Where only one ends, its answer counts and is said to be unverified.
 
 use engine::{Inputs, Outcome, Run, RunError, SliceProgram, Stopped, Values, WholeProgram};
 
@@ -18,7 +18,8 @@ pub struct Ways {
 /// What both say together.
 #[derive(Debug)]
 pub enum Verdict<'w> {
-    /// An answer, and the way it was obtained: `slice` or `whole`. Both gave it if it is `verified`.
+    /// An answer, and the way it was obtained: `slice` or `whole`. Both gave it if it is
+    /// `verified`.
     Answer {
         /// The answer.
         values: &'w Values,

@@ -14,9 +14,17 @@ pub fn text(names: &Names<'_>, slice: &Slice) -> String {
     let mut text = String::new();
     for context in slice.contexts.iter() {
         for &site in &names.graph.contexts[context].sites {
-            let _ = writeln!(text, "{}: {}", names.site(site), registers(live.before(site)));
+            let _ = writeln!(
+                text,
+                "{}",
+                format!("{}: {}", names.site(site), registers(live.before(site))).trim_end()
+            );
         }
-        let _ = writeln!(text, "{context} returns: {}", registers(live.at_return(context)));
+        let _ = writeln!(
+            text,
+            "{}",
+            format!("{context} returns: {}", registers(live.at_return(context))).trim_end()
+        );
     }
     text
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ir::program::{PageContent, UserPage, ViewCell};
+use ir::program::{PageContent, PerCpuOverride, UserPage};
 use machine::VirtAddr;
 
 use super::Unusable;
@@ -13,6 +13,7 @@ use crate::analysis::address_shape;
 use crate::analysis::cfg::{Cfg, Program};
 use crate::analysis::reaching::Reaching;
 use crate::build::Merged;
+use crate::dependence::Graph;
 use crate::dump::names::{Names, print_op, registers};
 use crate::dump::{self, Stage};
 use crate::emission::{Emission, RelocatedConstants};
@@ -40,7 +41,8 @@ pub fn answer(case: &Case) -> Result<String, Unusable> {
         ["shapes"] => shapes(case),
         ["clock"] => clock_cells(case),
         ["record", "conventions"] => recorded(case, |start, recordings, options| {
-            Ok(conventions(&Merged::new(start, recordings, options)?))
+            let (merged, dependences) = Merged::new(start, recordings, options)?;
+            Ok(conventions(&merged, &dependences.graph))
         }),
         ["record", "contexts"] => {
             small_machine::answer(&case.input, Stage::Contexts, Policy::Guard).map(|text| flow(&text))
@@ -51,7 +53,7 @@ pub fn answer(case: &Case) -> Result<String, Unusable> {
         ["record", "sites", places @ ..] => small_machine::answer(&case.input, Stage::Graph, Policy::Guard)
             .map(|text| some_sites(&text, places)),
         ["record", "pages"] => recorded(case, |start, _, options| Ok(pages(&start.program(options).pages))),
-        ["record", "view"] => recorded(case, |start, _, _| Ok(view(&start.view_cells()))),
+        ["record", "view"] => recorded(case, |start, _, _| Ok(view(&start.per_cpu_overrides()))),
         ["record", stage] => small_machine::answer(&case.input, stage_of(stage)?, Policy::Guard),
         ["record", stage, policy] => small_machine::answer(&case.input, stage_of(stage)?, policy_of(policy)?),
         ["check"] => small_machine::check(&case.input),
@@ -210,9 +212,9 @@ fn some_sites(text: &str, places: &[&str]) -> String {
 }
 
 /// What each context that was called does not give back, and where it leaves the stack pointer.
-fn conventions(merged: &Merged<'_>) -> String {
+fn conventions(merged: &Merged<'_>, graph: &Graph) -> String {
     let mut text = String::new();
-    for (id, context) in merged.graph.contexts.iter() {
+    for (id, context) in graph.contexts.iter() {
         let key = merged.contexts.key(id);
         let Some(call) = key.call else { continue };
         let convention = context.convention;
@@ -251,7 +253,7 @@ fn pages(pages: &[UserPage]) -> String {
 }
 
 /// Cells of per-CPU memory with what they hold in an idle processor.
-fn view(cells: &[ViewCell]) -> String {
+fn view(cells: &[PerCpuOverride]) -> String {
     let cells = cells.iter().map(|it| format!("{:#x} size {} is {:#x}\n", it.offset, it.size, it.value));
     let text: String = cells.collect();
     if text.is_empty() { "none\n".to_owned() } else { text }
