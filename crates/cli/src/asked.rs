@@ -7,9 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::{
-    Environment, Inputs, Limits, Outcome, Run, RunError, SliceProgram, Values, WholeProgram, parse_inputs,
-};
+use engine::{Environment, Inputs, Limits, Run, RunError, SliceProgram, Values, WholeProgram, parse_inputs};
 use ir::Program;
 use machine::Target;
 
@@ -18,9 +16,10 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::files;
 use crate::inputs::parse_input;
-use crate::live::{Name, Opened};
+use crate::live::Opened;
 use crate::statistics::companion_name;
 use crate::target::TargetArgs;
+use crate::ways::{Verdict, Ways};
 
 /// A program, a target and how to look at it: what every run needs.
 #[derive(Args, Clone, Debug)]
@@ -72,11 +71,6 @@ impl Asked {
         &self.program
     }
 
-    /// Whether the target is a live guest.
-    pub fn is_live(&self) -> bool {
-        Name::parse(&self.target).is_some()
-    }
-
     /// The target as the user named it: a path, or a live guest's name.
     pub fn target_path(&self) -> &Path {
         &self.target
@@ -113,10 +107,21 @@ impl Asked {
         Ok(Run { memory: &*target.mem, regs: &cpu.regs, env: Environment { tsc: self.how.tsc }, limits })
     }
 
+    /// Where the companion file is: as the user says, or beside the program.
+    fn companion_path(&self, program: &Program) -> PathBuf {
+        let beside = || self.program.with_file_name(companion_name(&program.system));
+        self.how.system.clone().unwrap_or_else(beside)
+    }
+
+    /// Whether there is no companion file where it would be, and the user names none.
+    pub fn lacks_companion(&self, program: &Program) -> bool {
+        self.how.system.is_none() && !self.companion_path(program).exists()
+    }
+
     /// Reads the companion file; `why` says in messages what needs it.
     pub fn companion(&self, program: &Program, why: &str) -> Result<ir::System, Failure> {
         let name = companion_name(&program.system);
-        let path = self.how.system.clone().unwrap_or_else(|| self.program.with_file_name(&name));
+        let path = self.companion_path(program);
         if self.how.system.is_none() && !path.exists() {
             return Err(Failure::input(format!(
                 "{why} needs the training system's companion file {}, which is not there; copy it beside the \
@@ -134,24 +139,41 @@ impl Asked {
         Ok(system)
     }
 
-    /// The answer about an opened target: the slice's, or else the whole run's.
+    /// The answer about an opened target by both ways, or by the one that comes to an end.
     pub fn answer(&self, program: &Program, target: &Target, context: Context) -> Result<Values, Failure> {
         let inputs = self.inputs(program)?;
         let run = self.run(target)?;
         let slice = SliceProgram::new(program).map_err(|error| self.failure(&error.into()))?;
-        let why = match slice.run(&run, &inputs).map_err(|error| self.failure(&error))?.0 {
-            Outcome::Answer(values) => return Ok(values),
-            Outcome::Stopped(stopped) => format!("the slice stopped ({stopped}), and the whole run"),
-        };
-        let system = self.companion(program, &why)?;
-        let mut whole = WholeProgram::new(program, &system);
-        let outcome = context.progress.during("whole run", || whole.run(&run, &inputs));
-        match outcome.map_err(|error| self.failure(&error))?.0 {
-            Outcome::Answer(values) => Ok(values),
-            Outcome::Stopped(stopped) => {
-                let text = format!("{}: the whole run stopped: {stopped}", self.program.display());
-                Err(Failure::new(Exit::of(&stopped), text))
+        let system = self.companion(program, "the whole run");
+        let mut whole = system.as_ref().ok().map(|system| WholeProgram::new(program, system));
+        let ways = context
+            .progress
+            .during("slice and whole run", || Ways::ask(&slice, whole.as_mut(), &run, &inputs))
+            .map_err(|error| self.failure(&error))?;
+        self.judge(&ways, system.as_ref().err())
+    }
+
+    /// The answer that both ways give; a failure if they differ or both stop. `no_whole` says why
+    /// there was no whole run.
+    pub fn judge(&self, ways: &Ways, no_whole: Option<&Failure>) -> Result<Values, Failure> {
+        let name = self.program.display();
+        match ways.verdict() {
+            Some(Verdict::Answer { values, .. }) => Ok(values.clone()),
+            Some(Verdict::Differ { .. }) => {
+                let outputs = ways.differing().join(", ");
+                let text = format!(
+                    "{name}: slice and whole run differ in {outputs}: `virtuoso run` prints both; trust \
+                     neither, \
+                     and please report it"
+                );
+                Err(Failure::new(Exit::Differ, text))
             }
+            Some(Verdict::Stopped { stopped, by }) => {
+                let way = if by == "whole" { "the whole run" } else { "the slice" };
+                let next = no_whole.map_or(String::new(), |why| format!("; {why}"));
+                Err(Failure::new(Exit::of(stopped), format!("{name}: {way} stopped: {stopped}{next}")))
+            }
+            None => Err(Failure::file(&self.program, "it was asked in no way")),
         }
     }
 
@@ -187,19 +209,5 @@ impl Asked {
             RunError::Input(_) => Failure::file(&self.program, error),
             error => Failure::file(&self.target, error),
         }
-    }
-}
-
-/// What the slice comes to, or, where it stops and a whole run is at hand, what that comes to; and
-/// which of them it was: `slice` or `whole`.
-pub fn slice_or_whole(
-    slice: &SliceProgram<'_>,
-    whole: Option<&mut WholeProgram<'_>>,
-    run: &Run<'_>,
-    inputs: &Inputs,
-) -> Result<(Outcome, &'static str), RunError> {
-    match (slice.run(run, inputs)?.0, whole) {
-        (Outcome::Stopped(_), Some(whole)) => Ok((whole.run(run, inputs)?.0, "whole")),
-        (outcome, _) => Ok((outcome, "slice")),
     }
 }

@@ -56,7 +56,7 @@ exits! {
     /// The target runs another system than training did.
     OtherKernel 20 "the target runs another kernel than the program was made from",
     /// Two ways to the same answer gave different ones.
-    Differ 21 "`run --verify`, `train`: two ways to the same answer give different ones",
+    Differ 21 "two ways to the same answer give different ones",
     /// `trace check` found instructions that the lifter and the recording disagree on.
     Disagree 22 "`trace check`: an instruction does what the lifter does not expect",
     /// `tampering` found code that the kernel did not change itself.

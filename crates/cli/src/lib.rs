@@ -29,6 +29,7 @@ mod target;
 mod train;
 mod trainer;
 pub mod training;
+mod ways;
 
 use std::panic::{UnwindSafe, catch_unwind};
 use std::process::ExitCode;

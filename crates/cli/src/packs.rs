@@ -6,15 +6,16 @@
 
 use std::path::{Path, PathBuf};
 
-use engine::{Outcome, Relocation, Run, SliceProgram, Values, WholeProgram, parse_inputs};
+use engine::{Relocation, Run, SliceProgram, Values, WholeProgram, parse_inputs};
 use ir::{Program, System};
 
-use crate::asked::{Asked, slice_or_whole};
+use crate::asked::Asked;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::live::Opened;
 use crate::target::TargetArgs;
+use crate::ways::Ways;
 use crate::{files, output};
 
 /// Directories with programs, `packs` itself and those in it, by name.
@@ -89,26 +90,17 @@ pub struct Query<'p> {
 }
 
 impl Query<'_> {
-    /// The answer: the slice's, or else the whole run's.
+    /// The answer by both ways, or by the one that comes to an end.
     ///
     /// # Errors
-    /// Neither answers.
+    /// Neither answers, or they differ.
     pub fn ask(&mut self, run: &Run<'_>, inputs: &[(String, String)]) -> Result<Values, Failure> {
         let asked = &self.member.asked;
         let inputs = parse_inputs(&self.member.program, inputs)
             .map_err(|error| Failure::file(self.member.path(), error))?;
-        let (outcome, _) = slice_or_whole(&self.slice, self.whole.as_mut(), run, &inputs)
+        let ways = Ways::ask(&self.slice, self.whole.as_mut(), run, &inputs)
             .map_err(|error| asked.failure(&error))?;
-        match outcome {
-            Outcome::Answer(values) => Ok(values),
-            Outcome::Stopped(stopped) => {
-                let next = self.member.system.as_ref().err().map_or(String::new(), |why| format!("; {why}"));
-                Err(Failure::new(
-                    Exit::of(&stopped),
-                    format!("{}: {stopped}{next}", self.member.path().display()),
-                ))
-            }
-        }
+        asked.judge(&ways, self.member.system.as_ref().err())
     }
 }
 

@@ -1,4 +1,4 @@
-//! What `run` found and how: both attempts, the answer among them, the comparison.
+//! What `run` found and how: both ways, the answer among them, the comparison.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,12 +10,11 @@ use serde_json::{Value as Json, json};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::ways::{Verdict, Ways};
 use crate::{format, output};
 
-/// One way of running and how it ended.
-pub struct Attempt {
-    /// How the run ended: an answer, or where it stopped.
-    pub outcome: Outcome,
+/// What one way of running cost.
+pub struct Cost {
     /// How much was executed: operations of a slice, instructions of a whole run.
     pub steps: u64,
     /// How long the run took; the median where it was repeated.
@@ -27,10 +26,14 @@ pub struct Report<'r> {
     program: &'r str,
     target: &'r Path,
     opening: Duration,
-    /// The attempt by the slice, where it ran.
-    pub slice: Option<Attempt>,
-    /// The attempt by the whole run, where it ran.
-    pub whole: Option<Attempt>,
+    /// How both ways ended.
+    pub ways: Ways,
+    /// What the slice cost, where it ran.
+    pub slice_cost: Option<Cost>,
+    /// What the whole run cost, where it ran.
+    pub whole_cost: Option<Cost>,
+    /// Why there was no whole run, though one was wanted.
+    pub no_whole_run: Option<String>,
     /// How long the guest was paused, if it is a live one.
     pub pause: Option<Duration>,
     /// How the processors were found in memory, where the target does not say.
@@ -40,81 +43,76 @@ pub struct Report<'r> {
 }
 
 impl<'r> Report<'r> {
-    /// A report without attempts yet; `opening` is the time it took to read program and target.
+    /// A report without runs yet; `opening` is the time it took to read program and target.
     #[must_use]
-    pub const fn new(program: &'r str, target: &'r Path, opening: Duration) -> Self {
+    pub fn new(program: &'r str, target: &'r Path, opening: Duration) -> Self {
         Self {
             program,
             target,
             opening,
-            slice: None,
-            whole: None,
+            ways: Ways::default(),
+            slice_cost: None,
+            whole_cost: None,
+            no_whole_run: None,
             pause: None,
             located: None,
             assertions: Vec::new(),
         }
     }
 
-    /// Whether the slice ran and answered.
+    /// Why the slice stopped, if it did.
     #[must_use]
-    pub fn slice_answers(&self) -> bool {
-        answer(self.slice.as_ref()).is_some()
+    pub fn slice_stop(&self) -> Option<&Stopped> {
+        stop(self.ways.slice.as_ref())
     }
 
-    /// The answer and the way it was obtained, `slice` or `whole`.
-    fn answer(&self) -> Option<(&Values, &'static str)> {
-        let slice = answer(self.slice.as_ref()).map(|values| (values, "slice"));
-        slice.or_else(|| answer(self.whole.as_ref()).map(|values| (values, "whole")))
-    }
-
-    /// Whether both attempts answered and their answers differ.
-    fn differ(&self) -> bool {
-        matches!((answer(self.slice.as_ref()), answer(self.whole.as_ref())), (Some(a), Some(b)) if a != b)
-    }
-
-    /// What ends the command: the last attempt's stop.
-    fn stop(&self) -> Option<&Stopped> {
-        stop(self.whole.as_ref().or(self.slice.as_ref()))
-    }
-
-    /// The exit code that the attempts lead to.
+    /// The exit code that the runs lead to.
     #[must_use]
-    pub fn exit(&self, verify: bool) -> Exit {
-        match self.stop() {
-            Some(stopped) => Exit::of(stopped),
-            None if verify && self.differ() => Exit::Differ,
-            None => Exit::Done,
+    pub fn exit(&self) -> Exit {
+        match self.ways.verdict() {
+            Some(Verdict::Stopped { stopped, .. }) => Exit::of(stopped),
+            Some(Verdict::Differ { .. }) => Exit::Differ,
+            Some(Verdict::Answer { .. }) | None => Exit::Done,
         }
     }
 
     /// The text of the failure where there is no answer.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
-        let stopped = self.stop()?;
-        let way = if self.whole.is_some() { "the whole run" } else { "the slice" };
-        Some(format!("{way} stopped: {stopped}; {}", next_step(stopped, self.whole.is_some())))
+        let Some(Verdict::Stopped { stopped, by }) = self.ways.verdict() else { return None };
+        let way = if by == "whole" { "the whole run" } else { "the slice" };
+        Some(format!("{way} stopped: {stopped}; {}", next_step(stopped, by == "whole")))
     }
 
-    /// Remarks about how the answer was obtained.
+    /// Remarks about how the answer was obtained; `verify`: also if nothing is remarkable.
     #[must_use]
     pub fn remarks(&self, verify: bool) -> Vec<String> {
         let mut remarks = Vec::new();
-        if let (Some(stopped), Some(_)) = (stop(self.slice.as_ref()), &self.whole) {
-            let result = if answer(self.whole.as_ref()).is_some() {
-                "the answer is the whole run's"
-            } else {
-                "the whole run was tried"
-            };
-            remarks.push(format!("the slice stopped: {stopped}; {result}"));
-        }
-        if verify && self.slice_answers() {
-            match answer(self.whole.as_ref()) {
-                Some(_) if self.differ() => {
-                    remarks.push(format!("slice and whole run differ in: {}", self.differing().join(", ")))
-                }
-                Some(_) => remarks.push("verified: slice and whole run agree".to_string()),
-                None => remarks.push("not verified: only the slice answered".to_string()),
+        let (slice, whole) = (stop(self.ways.slice.as_ref()), stop(self.ways.whole.as_ref()));
+        match (self.ways.verdict(), slice, whole) {
+            (Some(Verdict::Answer { by: "whole", .. }), Some(stopped), _) => {
+                remarks.push(format!(
+                    "not verified: the slice stopped: {stopped}; the answer is the whole run's"
+                ));
             }
+            (Some(Verdict::Answer { by: "slice", .. }), _, Some(stopped)) => {
+                remarks.push(format!(
+                    "not verified: the whole run stopped: {stopped}; the answer is the slice's"
+                ));
+            }
+            (Some(Verdict::Answer { verified: true, .. }), ..) if verify => {
+                remarks.push("verified: slice and whole run agree".to_string());
+            }
+            (Some(Verdict::Differ { .. }), ..) => {
+                remarks.push(format!("slice and whole run differ in: {}", self.ways.differing().join(", ")));
+            }
+            (Some(Verdict::Stopped { by: "whole", .. }), Some(stopped), _) => {
+                remarks.push(format!("the slice stopped: {stopped}; the whole run was tried"));
+            }
+            _ => {}
+        }
+        if let Some(why) = &self.no_whole_run {
+            remarks.push(format!("not verified: {why}"));
         }
         let mut places = self.assertions.clone();
         places.sort_unstable();
@@ -125,21 +123,14 @@ impl<'r> Report<'r> {
         remarks
     }
 
-    fn differing(&self) -> Vec<String> {
-        let (Some(a), Some(b)) = (answer(self.slice.as_ref()), answer(self.whole.as_ref())) else {
-            return Vec::new();
-        };
-        a.0.iter().filter(|(name, value)| b.get(name) != Some(value)).map(|(name, _)| name.clone()).collect()
-    }
-
     /// The times taken, as one line.
     #[must_use]
     pub fn times(&self) -> String {
         let mut text = format!("opening {:.3} ms", milliseconds(self.opening));
-        if let Some(it) = &self.slice {
+        if let Some(it) = &self.slice_cost {
             text.push_str(&format!(", slice {:.3} ms ({} operations)", milliseconds(it.time), it.steps));
         }
-        if let Some(it) = &self.whole {
+        if let Some(it) = &self.whole_cost {
             text.push_str(&format!(
                 ", whole run {:.3} ms ({} instructions)",
                 milliseconds(it.time),
@@ -153,39 +144,52 @@ impl<'r> Report<'r> {
     }
 
     /// Prints the outputs; both answers where they differ.
-    pub fn print(&self, verify: bool) -> Result<(), Failure> {
+    pub fn print(&self) -> Result<(), Failure> {
         let mut out = output::stdout();
-        if let Some((values, _)) = self.answer() {
-            if verify && self.differ() {
+        match self.ways.verdict() {
+            Some(Verdict::Answer { values, .. }) => print_values(&mut out, values)?,
+            Some(Verdict::Differ { slice, whole }) => {
                 writeln!(out, "by slice:")?;
+                print_values(&mut out, slice)?;
+                writeln!(out, "by whole run:")?;
+                print_values(&mut out, whole)?;
             }
-            print_values(&mut out, values)?;
-        }
-        if let Some(values) = answer(self.whole.as_ref()).filter(|_| verify && self.differ()) {
-            writeln!(out, "by whole run:")?;
-            print_values(&mut out, values)?;
+            Some(Verdict::Stopped { .. }) | None => {}
         }
         Ok(out.flush()?)
     }
 
-    /// Everything that was found, as one JSON object.
+    /// Everything that was found, as one JSON object. Where two answers differ there is none, and
+    /// `slice_outputs` and `whole_outputs` have them.
     #[must_use]
-    pub fn json(&self, verify: bool) -> Json {
-        let (values, by) = self.answer().map_or((None, None), |(values, by)| (Some(values), Some(by)));
+    pub fn json(&self) -> Json {
+        let verdict = self.ways.verdict();
+        let (values, by, verified) = match &verdict {
+            Some(Verdict::Answer { values, by, verified }) => (Some(*values), Some(*by), *verified),
+            _ => (None, None, false),
+        };
+        let differs = matches!(verdict, Some(Verdict::Differ { .. }));
+        let ended = match verdict {
+            Some(Verdict::Answer { .. }) => "answer".into(),
+            Some(Verdict::Differ { .. }) => "differ".into(),
+            _ => outcome(self.ways.whole.as_ref().or(self.ways.slice.as_ref())),
+        };
         // What the answer cost: a whole run that only verifies is not counted.
-        let slice = self.slice.as_ref().map_or(0.0, |it| milliseconds(it.time));
-        let whole =
-            self.whole.as_ref().filter(|_| by != Some("slice")).map_or(0.0, |it| milliseconds(it.time));
-        let ended =
-            by.map_or_else(|| outcome(self.whole.as_ref().or(self.slice.as_ref())), |_| "answer".into());
-        let mut object = json!({
+        let slice = self.slice_cost.as_ref().map_or(0.0, |it| milliseconds(it.time));
+        let whole = self.whole_cost.as_ref().filter(|_| by != Some("slice"));
+        let whole = whole.map_or(0.0, |it| milliseconds(it.time));
+        json!({
             "program": self.program,
             "target": self.target.display().to_string(),
             "by": by,
             "outcome": ended,
+            "verified": verified,
+            "differing": self.ways.differing(),
             "outputs": values,
-            "operations": self.slice.as_ref().map(|it| it.steps),
-            "instructions": self.whole.as_ref().map(|it| it.steps),
+            "slice_outputs": self.ways.slice_answer().filter(|_| differs),
+            "whole_outputs": self.ways.whole_answer(),
+            "operations": self.slice_cost.as_ref().map(|it| it.steps),
+            "instructions": self.whole_cost.as_ref().map(|it| it.steps),
             "milliseconds": slice + whole,
             "opening_milliseconds": milliseconds(self.opening),
             "pause_milliseconds": self.pause.map(milliseconds),
@@ -194,38 +198,24 @@ impl<'r> Report<'r> {
                     "anchors": found.signature,
             })),
             "assertions": self.assertions,
-            "slice_outcome": outcome(self.slice.as_ref()),
-            "slice_stop": stop(self.slice.as_ref()),
-            "whole_outcome": outcome(self.whole.as_ref()),
-            "whole_stop": stop(self.whole.as_ref()),
-        });
-        if verify {
-            object["verified"] =
-                json!(self.slice_answers() && answer(self.whole.as_ref()).is_some() && !self.differ());
-            object["differing"] = json!(self.differing());
-            object["whole_outputs"] = json!(answer(self.whole.as_ref()));
-        }
-        object
+            "slice_outcome": outcome(self.ways.slice.as_ref()),
+            "slice_stop": stop(self.ways.slice.as_ref()),
+            "whole_outcome": outcome(self.ways.whole.as_ref()),
+            "whole_stop": stop(self.ways.whole.as_ref()),
+        })
     }
 }
 
-fn answer(attempt: Option<&Attempt>) -> Option<&Values> {
-    match &attempt?.outcome {
-        Outcome::Answer(values) => Some(values),
-        Outcome::Stopped(_) => None,
-    }
-}
-
-fn stop(attempt: Option<&Attempt>) -> Option<&Stopped> {
-    match &attempt?.outcome {
+fn stop(outcome: Option<&Outcome>) -> Option<&Stopped> {
+    match outcome? {
         Outcome::Answer(_) => None,
         Outcome::Stopped(stopped) => Some(stopped),
     }
 }
 
 /// An outcome's name: `answer`, or the stop's own as it serialises.
-fn outcome(attempt: Option<&Attempt>) -> Json {
-    match attempt.map(|attempt| &attempt.outcome) {
+fn outcome(outcome: Option<&Outcome>) -> Json {
+    match outcome {
         Some(Outcome::Answer(_)) => "answer".into(),
         Some(Outcome::Stopped(stopped)) => json!(stopped)["outcome"].take(),
         None => Json::Null,

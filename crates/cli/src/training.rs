@@ -8,14 +8,15 @@
 //! training system alone: an untrusted target adds paths, never code.
 
 use engine::{
-    Environment, Limits, Outcome, Run, Seen, SliceProgram, Values, Watch, WholeProgram, parse_inputs,
+    Environment, Limits, Outcome, Run, Seen, SliceProgram, Values, Watch, WholeProgram, outputs_of,
+    parse_inputs,
 };
 use ir::program::{PerCpuOverride, Variable};
 use ir::{Program, System};
 use lift::Mode;
 use machine::{PhysAddr, Reg, VirtAddr};
 use rustc_hash::FxHashMap;
-use slicer::{BuildOptions, Policy, Recording, Start, outputs_of_run};
+use slicer::{BuildOptions, Recording, Start, outputs_of_run};
 use trace::{Access, Header, InsnId, Recorded, Trace, TraceError, TraceWriter};
 
 /// Values for inputs: name and text.
@@ -46,10 +47,17 @@ pub enum Error {
     },
     /// A slice that cannot be trusted.
     #[error(
-        "over the memory that {0} was recorded in, the slice gives another answer than the whole run: a bug \
-         of the slicer. No program is made; please report it with that trace"
+        "over the memory that {trace} was recorded in, {way} gives another {output} than the trainer itself \
+         found there. No program is made; give more recordings, or please report it with that trace"
     )]
-    Unfaithful(String),
+    Unfaithful {
+        /// The recording.
+        trace: String,
+        /// The way of running that differs.
+        way: &'static str,
+        /// The output.
+        output: String,
+    },
     /// All traces were made by whole runs.
     #[error(
         "every trace given was made by a whole run; add a recording of a guest, which has the start state"
@@ -110,10 +118,8 @@ pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, E
         let mut program = slicer::build(&starts[0], recordings, options)?;
         program.provenance.base = wishes.base.map(|base| base.name.clone());
         program.provenance.unrepeated = unrepeated;
-        if options.policy == Policy::Guard {
-            for start in starts {
-                faithful(&program, start)?;
-            }
+        for start in starts {
+            faithful(&program, start)?;
         }
         Ok(Trained { program, system: starts[0].system().clone(), execution_context })
     })
@@ -182,20 +188,24 @@ fn with_sources<T>(
     then(Sources { starts, recordings, options: &options, execution_context, unrepeated })
 }
 
-/// Asks slice and whole run what they answer about the memory that a recording began in: the same,
-/// if both answer.
+/// Asks slice and whole run about the memory that a recording began in: where one answers, it must
+/// be what the recorded trainer itself left in its outputs.
 fn faithful(program: &Program, start: &Start<'_>) -> Result<(), Error> {
     let env = Environment { tsc: start.time_stamp() };
     let run = Run { memory: start.memory(), regs: start.registers(), env, limits: Limits::default() };
     let inputs = start.inputs();
+    let truth = outputs_of(program, &inputs, &start.written_outputs());
     let (slice, _) = SliceProgram::new(program).map_err(engine::RunError::from)?.run(&run, &inputs)?;
     let (whole, _) = WholeProgram::new(program, start.system()).run(&run, &inputs)?;
-    match (slice, whole) {
-        (Outcome::Answer(slice), Outcome::Answer(whole)) if slice != whole => {
-            Err(Error::Unfaithful(start.recording().name.clone()))
+    for (outcome, way) in [(slice, "the slice"), (whole, "the whole run")] {
+        if let Outcome::Answer(values) = outcome
+            && let Some((name, _)) = values.0.iter().find(|(name, value)| truth.get(name) != Some(value))
+        {
+            let (trace, output) = (start.recording().name.clone(), name.clone());
+            return Err(Error::Unfaithful { trace, way, output });
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// Runs every recording whole, over the memory it began in; how each ended, if not at the end mark.

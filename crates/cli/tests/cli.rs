@@ -18,7 +18,43 @@ fn ready(test: &str, slice: &Slice) -> Folder {
 fn a_slice_answers() {
     let folder = ready("slice", &Slice::Right);
     let ended = folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=41"]);
+    assert_eq!((ended.out().as_str(), ended.code()), ("next = 42\n", 0));
+    assert!(
+        ended.err().contains("not verified") && ended.err().contains(&companion_name()),
+        "{}",
+        ended.err()
+    );
+    let ended = folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=41", "--slice"]);
     assert_eq!((ended.out().as_str(), ended.err().as_str(), ended.code()), ("next = 42\n", "", 0));
+}
+
+#[test]
+fn both_ways_are_asked_by_default() {
+    let folder = ready("both", &Slice::Right);
+    folder.file(&companion_name(), companion());
+    let json = |folder: &Folder| -> serde_json::Value {
+        let ended = folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=41", "--json"]);
+        serde_json::from_str(&ended.out()).expect("JSON")
+    };
+    let object = json(&folder);
+    assert_eq!((&object["by"], &object["verified"]), (&"slice".into(), &true.into()));
+    assert!(object["instructions"].is_number());
+    let ended = folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=41"]);
+    assert_eq!((ended.out().as_str(), ended.err().as_str(), ended.code()), ("next = 42\n", "", 0));
+
+    folder.file("p.prog", program(&Slice::Wrong).to_bytes().expect("it encodes"));
+    let ended = folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=1"]);
+    assert_eq!((ended.out().as_str(), ended.code()), ("by slice:\nnext = 3\nby whole run:\nnext = 2\n", 21));
+    let object = json(&folder);
+    assert_eq!((&object["outcome"], &object["outputs"]), (&"differ".into(), &serde_json::Value::Null));
+    assert_eq!(
+        (&object["slice_outputs"]["next"], &object["whole_outputs"]["next"]),
+        (&43.into(), &42.into())
+    );
+
+    folder.file("p.prog", program(&Slice::Unexplored).to_bytes().expect("it encodes"));
+    let object = json(&folder);
+    assert_eq!((&object["by"], &object["verified"]), (&"whole".into(), &false.into()));
 }
 
 #[test]
@@ -57,6 +93,7 @@ fn json_has_all_fields() {
     let object: serde_json::Value = serde_json::from_str(&ended.out()).expect("JSON");
     assert_eq!(object["by"], "slice");
     assert_eq!(object["outcome"], "answer");
+    assert_eq!(object["verified"], false);
     assert_eq!(object["slice_outcome"], "answer");
     assert_eq!(object["outputs"]["next"], 17);
     assert_eq!(object["program"], "next");

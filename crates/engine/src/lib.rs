@@ -40,5 +40,5 @@ pub use relocate::Relocation;
 pub use run::{Environment, Limits, Run, RunError};
 pub use slice::SliceProgram;
 pub use value::{Value, Values};
-pub use variables::{InputError, Inputs, parse_inputs};
+pub use variables::{InputError, Inputs, outputs_of, parse_inputs};
 pub use watch::{Seen, Unwatched, Watch};

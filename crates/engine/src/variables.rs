@@ -1,5 +1,7 @@
 //! Inputs and outputs: from text to the bytes of the trainer's variables, and from those to values.
 
+use std::collections::BTreeMap;
+
 use ir::program::{Count, Elem, Program, Variable};
 use machine::VirtAddr;
 
@@ -124,20 +126,40 @@ pub(crate) fn prepare(program: &Program, inputs: &Inputs, overlay: &mut Overlay<
 
 /// Reads the outputs; `end`, the end mark's address, names the instruction if they cannot be read.
 pub(crate) fn collect(program: &Program, end: u64, overlay: &mut Overlay<'_>) -> Result<Values, Stopped> {
-    let mut values = Values::default();
-    let mut load = |address: u64, size: u64| {
+    read(program, &mut |address: u64, size: u64| {
         overlay.load(VirtAddr(address), size).map_err(|fault| Stopped::access(end, address, &fault))
+    })
+}
+
+/// The outputs of a program whose memory held these bytes, by address, at the end mark; bytes that
+/// are not named are 0, as before a run, or those of the inputs.
+#[must_use]
+pub fn outputs_of(program: &Program, inputs: &Inputs, written: &BTreeMap<VirtAddr, u8>) -> Values {
+    let mut memory: BTreeMap<u64, u8> = BTreeMap::new();
+    for (variable, bytes) in inputs {
+        memory.extend((variable.addr..).zip(bytes.iter().copied()));
+    }
+    memory.extend(written.iter().map(|(address, &byte)| (address.0, byte)));
+    let mut load = |address: u64, size: u64| {
+        let byte = |at: u64| u64::from(memory.get(&address.wrapping_add(at)).copied().unwrap_or(0));
+        Ok((0..size).rev().fold(0, |value, at| value << 8 | byte(at)))
     };
+    read(program, &mut load).unwrap_or_default()
+}
+
+/// Reads the outputs.
+fn read(program: &Program, load: &mut Load<'_>) -> Result<Values, Stopped> {
+    let mut values = Values::default();
     // Lengths first, for arrays name them.
     for variable in program.outputs.iter().filter(|variable| variable.count == Count::One) {
-        let value = element(variable, variable.addr, &mut load)?;
+        let value = element(variable, variable.addr, load)?;
         values.0.push((variable.name.clone(), value));
     }
     for variable in program.outputs.iter().filter(|variable| variable.count != Count::One) {
         let value = if variable.elem == Elem::Char {
-            text(variable, &mut load)?
+            text(variable, load)?
         } else {
-            list(program, variable, &values, &mut load)?
+            list(program, variable, &values, load)?
         };
         values.0.push((variable.name.clone(), value));
     }

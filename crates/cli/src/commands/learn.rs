@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::{Inputs, Outcome, Relocation, Run, SliceProgram, Values};
+use engine::{Inputs, Outcome, Relocation, Run, SliceProgram, Values, WholeProgram};
 use ir::{Program, System};
 use machine::VirtAddr;
 use rustc_hash::FxHashMap;
@@ -53,14 +53,27 @@ impl LearnArgs {
         let run = self.asked.run(&target)?;
         let slice = SliceProgram::new(&program).map_err(|error| self.asked.failure(&error.into()))?;
         let (outcome, _) = slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?;
-        let Outcome::Stopped(stopped) = outcome else {
-            target.resume()?;
-            output::note(
-                "the slice answers already: there is nothing to learn, and the program is copied as it is",
-            );
-            let bytes = program.to_bytes().map_err(built::internal)?;
-            return files::write(&self.output, &bytes);
-        };
+        let system = self.asked.companion(&program, "learning from a whole run")?;
+        if let Outcome::Answer(answer) = &outcome {
+            let mut whole = WholeProgram::new(&program, &system);
+            let whole = whole.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?.0;
+            // Where they differ the whole run has something to teach.
+            let nothing = match &whole {
+                Outcome::Answer(whole) if whole == answer => Some("as the whole run does".to_owned()),
+                Outcome::Answer(_) => None,
+                Outcome::Stopped(stopped) => Some(format!("and the whole run stopped: {stopped}")),
+            };
+            if let Some(why) = nothing {
+                target.resume()?;
+                output::note(&format!(
+                    "the slice answers already, {why}: there is nothing to learn, and the program is copied \
+                     as \
+                     it is"
+                ));
+                let bytes = program.to_bytes().map_err(built::internal)?;
+                return files::write(&self.output, &bytes);
+            }
+        }
         let slide = Relocation::find(&program, &run).map_err(|error| self.asked.failure(&error))?.slide();
         if slide != 0 {
             return Err(Failure::input(format!(
@@ -69,8 +82,6 @@ impl LearnArgs {
                 self.asked.target_path().display()
             )));
         }
-        let why = format!("the slice stopped ({stopped}), and learning from a whole run");
-        let system = self.asked.companion(&program, &why)?;
         let mut recordings = self.recordings(&program, context)?;
         let (values, bytes) = self.whole_run(&recordings, &program, &system, &run, &inputs, context)?;
         let learned = self.output.with_file_name(learned_name(&program.name, &bytes));

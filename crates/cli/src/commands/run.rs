@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use engine::{Inputs, Outcome, RunError, SliceProgram, WholeProgram};
+use engine::{Inputs, RunError, SliceProgram, WholeProgram};
 use ir::Program;
 use machine::Target;
 
@@ -11,14 +11,16 @@ use crate::asked::Asked;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::report::{Attempt, Report};
+use crate::report::{Cost, Report};
 use crate::{exit, output};
 
 /// Run a program over a paused machine or a live guest and print its answer
 ///
-/// By default the slice runs; where it meets code that training did not see, the whole run answers
-/// (the trainer's and the kernel's trusted code over the target's memory), and a remark says so.
-/// The target is never written, and no code is ever taken from it.
+/// Two ways lead to an answer: the slice, and the whole run of the trainer's and the kernel's
+/// trusted code. By default both are taken and compared: where they agree the answer is verified,
+/// where they differ both are printed and the exit code is 21, where only one comes to an end its
+/// answer is printed and a remark says that it is not verified. The target is never written, and no
+/// code is ever taken from it.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso run pslist.prog guest.elf
@@ -40,7 +42,7 @@ pub struct RunArgs {
     /// Only the whole run
     #[arg(long, group = "mode")]
     whole: bool,
-    /// Both, and compare
+    /// Both, as by default, but not without the whole run's companion file, and say that they agree
     #[arg(long, group = "mode")]
     verify: bool,
     /// Print one JSON object
@@ -55,6 +57,9 @@ pub struct RunArgs {
     repeat: u32,
 }
 
+/// The whole run of a program, or why there is none.
+type Whole = Result<ir::System, Failure>;
+
 impl RunArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
@@ -64,32 +69,28 @@ impl RunArgs {
         // A live guest waits while the target is open: what can be made ready before, is.
         let slice = (!self.whole).then(|| SliceProgram::new(&program)).transpose();
         let slice = slice.map_err(|error| self.asked.failure(&error.into()))?;
-        let mut system = None;
-        if self.whole || self.verify || self.asked.is_live() && !self.slice {
-            system = self
-                .asked
-                .companion(&program, "the whole run")
-                .map(Some)
-                .or_else(|failure| if self.whole || self.verify { Err(failure) } else { Ok(None) })?;
-        }
+        let system = (!self.slice).then(|| self.asked.companion(&program, "the whole run"));
+        // Without it the slice may answer alone; one that is there has to be right.
+        let needed = self.whole || self.verify || !self.asked.lacks_companion(&program);
+        let system = if needed { system.transpose()?.map(Ok) } else { system };
         let mut target = self.asked.target(&program, context)?;
         let mut report = Report::new(&program.name, self.asked.target_path(), begin.elapsed());
         report.located = target.located().cloned();
-        let asked = self.attempts(&program, &inputs, slice.as_ref(), system, &target, &mut report, context);
+        let asked = self.ask(&program, &inputs, slice.as_ref(), system, &target, &mut report, context);
         // A pause that was over too early is the cause of whatever went wrong.
         report.pause = target.resume()?.map(|pause| pause.length);
         asked?;
         self.finish(&report, context)
     }
 
-    /// Asks the target in the ways that the options want, and puts both attempts into the report.
+    /// Asks the target in the ways that the options want, and puts what came out into the report.
     #[expect(clippy::too_many_arguments, reason = "all of it is made ready before a live guest is paused")]
-    fn attempts(
+    fn ask(
         &self,
         program: &Program,
         inputs: &Inputs,
         slice: Option<&SliceProgram<'_>>,
-        system: Option<ir::System>,
+        system: Option<Whole>,
         target: &Target,
         report: &mut Report<'_>,
         context: Context,
@@ -97,31 +98,37 @@ impl RunArgs {
         let run = self.asked.run(target)?;
         if let Some(slice) = slice {
             let begin = Instant::now();
-            let (outcome, operations) =
-                slice.run(&run, inputs).map_err(|error| self.asked.failure(&error))?;
+            let (outcome, steps) = slice.run(&run, inputs).map_err(|error| self.asked.failure(&error))?;
             let time = median(begin.elapsed(), self.repeat, || slice.run(&run, inputs).map(drop))
                 .map_err(|error| self.asked.failure(&error))?;
-            report.slice = Some(Attempt { outcome, steps: operations, time });
+            report.ways.slice = Some(outcome);
+            report.slice_cost = Some(Cost { steps, time });
         }
-        if self.whole || self.verify || (!self.slice && !report.slice_answers()) {
-            let why = match report.slice.as_ref().map(|attempt| &attempt.outcome) {
-                Some(Outcome::Stopped(stopped)) => {
-                    format!("the slice stopped ({stopped}), and the whole run")
-                }
-                _ => "the whole run".to_string(),
-            };
-            let system = system.map_or_else(|| self.asked.companion(program, &why), Ok)?;
-            let begin = Instant::now();
-            let mut whole = WholeProgram::new(program, &system);
-            let (outcome, told) = context
-                .progress
-                .during("whole run", || whole.run(&run, inputs))
-                .map_err(|error| self.asked.failure(&error))?;
-            report.assertions = told.assertions;
-            let time = median(begin.elapsed(), self.repeat, || whole.run(&run, inputs).map(drop))
-                .map_err(|error| self.asked.failure(&error))?;
-            report.whole = Some(Attempt { outcome, steps: told.instructions, time });
-        }
+        let system = match system {
+            None => return Ok(()),
+            Some(Ok(system)) => system,
+            // Without its companion file the slice's answer is all there is.
+            Some(Err(failure)) if report.ways.slice_answer().is_some() => {
+                report.no_whole_run = Some(failure.to_string());
+                return Ok(());
+            }
+            Some(Err(failure)) => {
+                let stopped =
+                    report.slice_stop().map_or(String::new(), |it| format!("the slice stopped: {it}; "));
+                return Err(Failure::new(failure.exit, format!("{stopped}{failure}")));
+            }
+        };
+        let begin = Instant::now();
+        let mut whole = WholeProgram::new(program, &system);
+        let (outcome, told) = context
+            .progress
+            .during("whole run", || whole.run(&run, inputs))
+            .map_err(|error| self.asked.failure(&error))?;
+        report.assertions = told.assertions;
+        let time = median(begin.elapsed(), self.repeat, || whole.run(&run, inputs).map(drop))
+            .map_err(|error| self.asked.failure(&error))?;
+        report.ways.whole = Some(outcome);
+        report.whole_cost = Some(Cost { steps: told.instructions, time });
         Ok(())
     }
 
@@ -130,16 +137,16 @@ impl RunArgs {
             output::note(&report.times());
         }
         if self.json {
-            output::json(&report.json(self.verify))?;
+            output::json(&report.json())?;
         } else {
-            report.print(self.verify)?;
+            report.print()?;
         }
         if !context.quiet {
             for remark in report.remarks(self.verify) {
                 output::note(&remark);
             }
         }
-        match report.exit(self.verify) {
+        match report.exit() {
             Exit::Done => Ok(()),
             exit => match report.failure() {
                 Some(text) => Err(Failure::new(exit, text)),

@@ -18,13 +18,14 @@ use serde_json::{Value as Json, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use crate::asked::{Asked, slice_or_whole};
+use crate::asked::Asked;
 use crate::changes::compare;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::inputs::parse_input;
 use crate::live::{Guest, Name, expired};
 use crate::target::TargetArgs;
+use crate::ways::{Verdict, Ways};
 use crate::{format, output};
 
 /// How long Ctrl-C may go unnoticed between two rounds, at most.
@@ -33,8 +34,9 @@ const NAP: Duration = Duration::from_millis(50);
 /// Run programs over a live guest at an interval and print what changed
 ///
 /// Each round pauses the guest once, asks all programs about that moment, and resumes it. The first
-/// round prints the answers, the others what is new, gone or changed. Ctrl-C ends it after the
-/// round, with a summary of the pauses.
+/// round prints the answers, the others what is new, gone or changed. Rounds are answered by the
+/// slices; where something changed, and every tenth round, the whole runs verify them. Ctrl-C ends
+/// it after the round, with a summary of the pauses.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso watch pslist.prog qmp:/run/guest.qmp
@@ -85,12 +87,18 @@ struct Watched<'p> {
     last: Option<Values>,
 }
 
+/// Every so many rounds the whole run verifies a slice that gives what it gave before.
+const VERIFY_EVERY: u64 = 10;
+
 /// What a program gave in one round.
 enum Given {
     Answer {
         values: Values,
         by: &'static str,
+        verified: bool,
     },
+    /// Slice and whole run gave different answers, in these outputs.
+    Differ(Vec<String>),
     Stopped {
         stopped: Stopped,
         by: &'static str,
@@ -100,12 +108,21 @@ enum Given {
 }
 
 impl Watched<'_> {
-    fn ask(&mut self, run: &Run<'_>) -> Result<Given, Failure> {
-        let (outcome, by) = slice_or_whole(&self.slice, self.whole.as_mut(), run, &self.inputs)
-            .map_err(|error| self.asked.failure(&error))?;
-        Ok(match outcome {
-            Outcome::Answer(values) => Given::Answer { values, by },
-            Outcome::Stopped(stopped) => Given::Stopped { stopped, by },
+    /// Asks by the slice, and by the whole run if the slice stops, says something new, or `verify`.
+    fn ask(&mut self, run: &Run<'_>, verify: bool) -> Result<Given, Failure> {
+        let mut ways =
+            Ways::ask(&self.slice, None, run, &self.inputs).map_err(|it| self.asked.failure(&it))?;
+        let new = ways.slice_answer().is_none_or(|values| self.last.as_ref() != Some(values));
+        if let Some(whole) = self.whole.as_mut().filter(|_| new || verify) {
+            let outcome: Outcome = whole.run(run, &self.inputs).map_err(|it| self.asked.failure(&it))?.0;
+            ways.whole = Some(outcome);
+        }
+        Ok(match ways.verdict() {
+            Some(Verdict::Answer { values, by, verified }) => {
+                Given::Answer { values: values.clone(), by, verified }
+            }
+            Some(Verdict::Differ { .. }) | None => Given::Differ(ways.differing()),
+            Some(Verdict::Stopped { stopped, by }) => Given::Stopped { stopped: stopped.clone(), by },
         })
     }
 }
@@ -208,7 +225,7 @@ impl WatchArgs {
             next = (next + self.interval).max(Instant::now());
             let at = begin.elapsed();
             let (target, pause) = guest.pause(self.how.max_pause())?;
-            let given = ask_all(watched, &target);
+            let given = ask_all(watched, &target, tally.rounds.is_multiple_of(VERIFY_EVERY));
             let report = guest.resume(pause)?;
             tally.rounds += 1;
             tally.pause(report.length);
@@ -247,9 +264,10 @@ impl WatchArgs {
         });
         let mut text = String::new();
         match given {
-            Given::Answer { values, by } => {
+            Given::Answer { values, by, verified } => {
                 object["outcome"] = "answer".into();
                 object["by"] = by.into();
+                object["verified"] = verified.into();
                 match &watched.last {
                     None => {
                         object["outputs"] = json!(values);
@@ -270,6 +288,12 @@ impl WatchArgs {
                     }
                 }
                 watched.last = Some(values);
+            }
+            Given::Differ(outputs) => {
+                tally.unanswered += 1;
+                text = format!("\n  no answer: slice and whole run differ in {}", outputs.join(", "));
+                object["outcome"] = "differ".into();
+                object["differing"] = json!(outputs);
             }
             Given::Stopped { stopped, by } => {
                 tally.unanswered += 1;
@@ -315,12 +339,12 @@ impl WatchArgs {
 }
 
 /// Asks all programs about one moment of the guest.
-fn ask_all(watched: &mut [Watched<'_>], target: &Target) -> Result<Vec<Given>, Failure> {
+fn ask_all(watched: &mut [Watched<'_>], target: &Target, verify: bool) -> Result<Vec<Given>, Failure> {
     watched
         .iter_mut()
         .map(|watched| {
             let asked = watched.asked.clone();
-            watched.ask(&asked.run(target)?)
+            watched.ask(&asked.run(target)?, verify)
         })
         .collect()
 }
