@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use ir::program::Function;
 use machine::Reg;
 
-use crate::analysis::cfg::{Cfg, Program as Analysed};
+use crate::analysis::cfg::{Cfg, CfgInput};
 use crate::build::{Merged, Sliced};
 use crate::error::Error;
 use crate::recording::Recording;
@@ -53,6 +53,39 @@ pub enum Form {
     Dot,
 }
 
+impl Stage {
+    /// All stages.
+    pub const ALL: [Stage; 7] = [
+        Stage::Retained,
+        Stage::Contexts,
+        Stage::Graph,
+        Stage::Cfg,
+        Stage::Liveness,
+        Stage::Slice,
+        Stage::Program,
+    ];
+
+    /// Its name on the command line and in file tests.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Stage::Retained => "retained",
+            Stage::Contexts => "contexts",
+            Stage::Graph => "graph",
+            Stage::Cfg => "cfg",
+            Stage::Liveness => "liveness",
+            Stage::Slice => "slice",
+            Stage::Program => "program",
+        }
+    }
+
+    /// The stage with this name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.name() == name)
+    }
+}
+
 /// What a stage makes of recordings.
 ///
 /// # Errors
@@ -65,50 +98,43 @@ pub fn dump(
     form: Form,
 ) -> Result<String, Error> {
     let (merged, dependences) = Merged::new(start, recordings, options)?;
-    let names = Names { graph: &dependences.graph, code: &dependences.code };
-    match (stage, form) {
-        (Stage::Retained, Form::Text) => Ok(retained(&merged)),
-        (Stage::Contexts, Form::Text) => Ok(contexts::text(&merged.contexts, &names)),
-        (Stage::Contexts, Form::Dot) => Ok(dot::contexts(&merged.contexts)),
-        (Stage::Graph, Form::Text) => Ok(graph::text(&names, &merged.contexts, None)),
-        (Stage::Graph, Form::Dot) => Ok(dot::dependences(&names, None)),
-        (Stage::Retained | Stage::Liveness | Stage::Program, Form::Dot) => Err(Error::NoGraph),
-        (stage, form) => {
-            let sliced = merged.sliced(options.policy, dependences);
-            of_slice(&merged, &sliced, options, stage, form)
-        }
+    if matches!((stage, form), (Stage::Retained | Stage::Liveness | Stage::Program, Form::Dot)) {
+        return Err(Error::NoGraph);
     }
+    let names = Names { graph: &dependences.graph, code: &dependences.code };
+    let text = match (stage, form) {
+        (Stage::Retained, _) => retained(&merged),
+        (Stage::Contexts, Form::Text) => contexts::text(&merged.contexts, &names),
+        (Stage::Contexts, Form::Dot) => dot::contexts(&merged.contexts),
+        (Stage::Graph, Form::Text) => graph::text(&names, &merged.contexts, None),
+        (Stage::Graph, Form::Dot) => dot::dependences(&names, None),
+        (Stage::Cfg | Stage::Liveness | Stage::Slice | Stage::Program, _) => {
+            let sliced = merged.sliced(options.policy, dependences);
+            let names = Names { graph: &sliced.graph, code: &sliced.code };
+            match (stage, form) {
+                (Stage::Cfg, _) => control_flow(&merged, &sliced, options.policy, form),
+                (Stage::Liveness, _) => liveness::text(&names, &sliced.slice),
+                (Stage::Slice, Form::Dot) => dot::dependences(&names, Some(&sliced.slice)),
+                (Stage::Slice, Form::Text) => graph::text(&names, &merged.contexts, Some(&sliced.slice)),
+                (Stage::Program, _) => functions(&sliced.program(options)?.functions),
+                (Stage::Retained | Stage::Contexts | Stage::Graph, _) => String::new(),
+            }
+        }
+    };
+    Ok(text)
 }
 
-/// Stages that a slice was made for.
-fn of_slice(
-    merged: &Merged<'_>,
-    sliced: &Sliced<'_, '_>,
-    options: &BuildOptions,
-    stage: Stage,
-    form: Form,
-) -> Result<String, Error> {
+/// The control-flow graphs of a slice's contexts.
+fn control_flow(merged: &Merged<'_>, sliced: &Sliced<'_, '_>, policy: Policy, form: Form) -> String {
     let names = Names { graph: &sliced.graph, code: &sliced.code };
-    let contexts = &merged.contexts;
-    Ok(match (stage, form) {
-        (Stage::Cfg, _) => {
-            let source = (options.policy != Policy::Assume).then_some(merged.source());
-            let analysed = Analysed { graph: &sliced.graph, code: &sliced.code, contexts, source };
-            let mut text = String::new();
-            for context in sliced.slice.contexts.iter() {
-                let cfg = Cfg::build(&analysed, context);
-                match form {
-                    Form::Text => text += &cfg::text(&names, context, &cfg),
-                    Form::Dot => text += &dot::cfg(&names, context, &cfg),
-                }
-            }
-            text
-        }
-        (Stage::Liveness, _) => liveness::text(&names, &sliced.slice),
-        (Stage::Slice, Form::Dot) => dot::dependences(&names, Some(&sliced.slice)),
-        (Stage::Program, _) => functions(&sliced.program(options)?.functions),
-        _ => graph::text(&names, contexts, Some(&sliced.slice)),
-    })
+    let source = (policy != Policy::Assume).then_some(merged.source());
+    let input = CfgInput { graph: &sliced.graph, code: &sliced.code, contexts: &merged.contexts, source };
+    let graphs = sliced.slice.contexts.iter().map(|context| (context, Cfg::build(&input, context)));
+    let texts = graphs.map(|(context, cfg)| match form {
+        Form::Text => cfg::text(&names, context, &cfg),
+        Form::Dot => dot::cfg(&names, context, &cfg),
+    });
+    texts.collect()
 }
 
 /// Functions in the text form of `virtuoso explain --text`.

@@ -61,45 +61,19 @@ pub struct BuildArgs {
     /// Print the summary as JSON
     #[arg(long, conflicts_with = "dump")]
     json: bool,
-    /// Print what this stage makes of the recordings instead, and write nothing
-    #[arg(long, value_enum, value_name = "STAGE", conflicts_with = "output")]
-    dump: Option<StageArg>,
+    /// Print what this stage makes of the recordings instead, and write nothing: retained (steps),
+    /// contexts, graph (dependences), cfg (control flow), liveness, slice or program
+    #[arg(long, value_parser = parse_stage, value_name = "STAGE", conflicts_with = "output")]
+    dump: Option<Stage>,
     /// Print the stage as a graph for Graphviz: contexts, graph, cfg or slice
     #[arg(long, requires = "dump")]
     dot: bool,
 }
 
-/// [`Stage`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum StageArg {
-    /// The steps that are left of each recording
-    Retained,
-    /// The functions in their calling contexts
-    Contexts,
-    /// Operations, what they depend on, and where control was seen to go
-    Graph,
-    /// Control-flow graphs with unseen code
-    Cfg,
-    /// Registers that the slice uses before each instruction
-    Liveness,
-    /// The graph again, with what belongs to the slice marked
-    Slice,
-    /// The program's functions
-    Program,
-}
-
-impl From<StageArg> for Stage {
-    fn from(stage: StageArg) -> Self {
-        match stage {
-            StageArg::Retained => Self::Retained,
-            StageArg::Contexts => Self::Contexts,
-            StageArg::Graph => Self::Graph,
-            StageArg::Cfg => Self::Cfg,
-            StageArg::Liveness => Self::Liveness,
-            StageArg::Slice => Self::Slice,
-            StageArg::Program => Self::Program,
-        }
-    }
+/// The stage with this name, for clap.
+fn parse_stage(name: &str) -> Result<Stage, String> {
+    let names = Stage::ALL.map(Stage::name).join(", ");
+    Stage::by_name(name).ok_or_else(|| format!("there is no such stage; give one of {names}"))
 }
 
 /// The values of `--policy`, one for each [`Policy`].
@@ -183,7 +157,7 @@ impl BuildArgs {
         let form = if self.dot { Form::Dot } else { Form::Text };
         let text = context
             .progress
-            .during("rehearsing and slicing", || training::dump(recordings, wishes, stage.into(), form));
+            .during("rehearsing and slicing", || training::dump(recordings, wishes, stage, form));
         let text = text.map_err(|error| built::failure(&self.traces, error))?;
         let mut out = output::stdout();
         out.write_all(text.as_bytes())?;

@@ -38,7 +38,7 @@ pub struct Cfg {
 
 /// What graphs are built from.
 #[derive(Clone, Copy)]
-pub struct Program<'p> {
+pub struct CfgInput<'p> {
     /// The dependence graph.
     pub graph: &'p Graph,
     /// The code table.
@@ -65,7 +65,7 @@ impl Cfg {
 
     /// Builds the graph of a context.
     #[must_use]
-    pub fn build(program: &Program<'_>, context: ContextId) -> Cfg {
+    pub fn build(program: &CfgInput<'_>, context: ContextId) -> Cfg {
         let sites = &program.graph.contexts[context].sites;
         let mut builder = Builder::new(program, context);
         for &site in sites {
@@ -88,7 +88,7 @@ impl Cfg {
 }
 
 struct Builder<'b> {
-    program: &'b Program<'b>,
+    program: &'b CfgInput<'b>,
     entry: VirtAddr,
     mode: lift::Mode,
     nodes: Table<NodeId, Node>,
@@ -105,7 +105,7 @@ struct Builder<'b> {
 
 impl<'b> Builder<'b> {
     /// The end and the executed sites, without edges.
-    fn new(program: &'b Program<'b>, context: ContextId) -> Self {
+    fn new(program: &'b CfgInput<'b>, context: ContextId) -> Self {
         let mut builder = Self {
             program,
             entry: program.contexts.entry(context),
@@ -160,7 +160,12 @@ impl<'b> Builder<'b> {
             observed.insert(target);
             self.link(node, Cfg::exit());
         }
-        if flow.returns || self.program.graph.end.is_some_and(|end| end.site == site) {
+        if let Some(end) = self.program.graph.end.filter(|end| end.site == site) {
+            // The mark is one way on; a branch before it may take another.
+            observed.insert(end.pc);
+            self.link(node, Cfg::exit());
+        }
+        if flow.returns {
             return self.link(node, Cfg::exit());
         }
         if self.program.source.is_some() {
@@ -189,6 +194,8 @@ impl<'b> Builder<'b> {
             End::Call(_) if !pseudo => true,
             // A system may go back to another place of the process than behind the call.
             End::Enter => observed.is_empty(),
+            // Whatever it did, it was seen to go on: it decides nothing.
+            End::Trap(_) | End::Unknown if !observed.is_empty() => false,
             End::Call(_) | End::Computed | End::Return | End::Leave | End::Trap(_) | End::Unknown => {
                 self.link(node, Cfg::exit());
                 false

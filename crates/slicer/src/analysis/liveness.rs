@@ -6,11 +6,12 @@
 //! context `c`:
 //!
 //! ```text
-//! before(s) = uses(s) + (after(s) - defines(s))
+//! before(s) = uses(s) + (after(s) - defines(s)) + around(s)
 //! onward(s) = union of before(n) for n in next(s)  +  returns(c) if s ends the frame
-//! after(s)  = onward(s)                                              if s calls nobody
-//!           = union of (onward(s) & saved(k)) + before(entry(k))     over its callees k otherwise
-//!           + before(entry(t))                                       for its tail calls t
+//! after(s)  = onward(s) if s calls nobody, else union of before(entry(k)) over its callees k
+//!           + before(entry(t)) for its tail calls t
+//! around(s) = union of onward(s) & saved(k) over its callees k: given back as they were before the
+//!             call instruction, so what it defines itself does not count
 //! returns(k) = union of (onward(s) - saved(k)) over calls s of k
 //!            + returns(c) over tail calls to k from c
 //! ```
@@ -21,6 +22,7 @@
 
 use ir::{Class, Op};
 
+use super::inverse::Inverse;
 use super::solver::{Equations, solve};
 use crate::dependence::Graph;
 use crate::vocabulary::{CodeTable, ContextId, Id, IdSet, OpId, RegisterSet, SiteId, Table};
@@ -65,12 +67,7 @@ impl Liveness {
     /// Nothing is live: there is no slice yet.
     #[must_use]
     pub fn new(graph: &Graph, code: &CodeTable) -> Self {
-        let mut previous = Table::filled(graph.sites.len(), Vec::new());
-        let mut callers = Table::filled(graph.contexts.len(), Vec::new());
-        for (site, flow) in graph.flow.iter() {
-            flow.next.iter().for_each(|&next| previous[next].push(site));
-            flow.calls.iter().chain(&flow.tails).for_each(|&(_, callee)| callers[callee].push(site));
-        }
+        let Inverse { previous, callers } = Inverse::of(graph);
         Self {
             facts: Table::filled(graph.sites.len() + graph.contexts.len(), RegisterSet::default()),
             defines: graph.sites.ids().map(|site| defines(graph.ops(code, site))).collect(),
@@ -152,8 +149,9 @@ impl LiveEquations<'_> {
         let flow = &self.graph.flow[site];
         let onward = self.onward(site, facts);
         let mut after = if flow.calls.is_empty() { onward } else { RegisterSet::default() };
+        let mut around = RegisterSet::default();
         for &(_, callee) in &flow.calls {
-            after.union(&onward.intersection(&self.graph.contexts[callee].convention.callee_saved));
+            around.union(&onward.intersection(&self.graph.contexts[callee].convention.callee_saved));
             if self.slice.contexts.contains(callee) {
                 after.union(&self.entry(callee, facts));
             }
@@ -162,6 +160,7 @@ impl LiveEquations<'_> {
             after.union(&self.entry(tail, facts));
         }
         let mut before = after.without(&self.live.defines[site]);
+        before.union(&around);
         before.union(&self.uses[site]);
         before
     }

@@ -10,6 +10,7 @@
 pub mod address_shape;
 pub mod cfg;
 pub mod control_dependence;
+pub mod inverse;
 pub mod liveness;
 pub mod node;
 pub mod post_dominators;

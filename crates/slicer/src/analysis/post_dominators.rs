@@ -13,7 +13,7 @@
 //! told, so solving is repeated until nothing changes at all; on reducible graphs, taken in reverse
 //! post-order, the first time is final. Cost: nearly linear in the edges.
 
-use super::solver::{Equations, post_order, reversed, solve};
+use super::solver::{Equations, known, post_order, reversed, solve};
 use crate::vocabulary::{IdSet, NodeId, Table};
 
 /// The successors of each node.
@@ -84,8 +84,8 @@ impl Equations for PostDominance<'_> {
     type Fact = Option<NodeId>;
 
     fn transfer(&self, node: NodeId, facts: &Table<NodeId, Option<NodeId>>) -> Option<NodeId> {
-        let known = self.next[node].iter().copied().filter(|&next| facts[next].is_some());
-        known.reduce(|a, b| self.common_ancestor(facts, a, b))
+        let ways = self.next[node].iter().map(|&next| facts[next].map(|_| next));
+        known(ways, |a, b| self.common_ancestor(facts, a, b))
     }
 
     fn readers(&self, node: NodeId, each: &mut dyn FnMut(NodeId)) {

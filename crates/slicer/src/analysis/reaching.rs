@@ -24,6 +24,7 @@
 
 use ir::{Kind, Var};
 
+use super::inverse::Inverse;
 use super::solver::{Worklist, closure};
 use crate::dependence::{Graph, Locals};
 use crate::vocabulary::{CodeTable, ContextId, OpId, RegisterSet, STACK_POINTER, SiteId, Table};
@@ -46,8 +47,8 @@ pub struct Reaching<'g> {
     previous: Table<SiteId, Vec<SiteId>>,
     /// For each context the sites that end a frame which began in it.
     ends: Table<ContextId, Vec<SiteId>>,
-    /// Sites that enter a context, by its entry site.
-    callers: Table<SiteId, Vec<SiteId>>,
+    /// Sites that enter a context.
+    callers: Table<ContextId, Vec<SiteId>>,
     /// Registers that were asked for already, before each site: a worklist with a dense set.
     asked: Table<SiteId, RegisterSet>,
     waiting: Vec<(SiteId, Var)>,
@@ -58,19 +59,7 @@ impl<'g> Reaching<'g> {
     /// Nothing is asked for yet.
     #[must_use]
     pub fn new(graph: &'g Graph, code: &'g CodeTable) -> Self {
-        let mut previous = Table::filled(graph.sites.len(), Vec::new());
-        for (site, flow) in graph.flow.iter() {
-            flow.next.iter().for_each(|&next| previous[next].push(site));
-        }
-        let mut callers = Table::filled(graph.sites.len(), Vec::new());
-        for context in graph.contexts.values() {
-            if let Some(entry) = context.entry {
-                let mut sites: Vec<SiteId> = context.call_sites.iter().map(|&op| graph.op_site[op]).collect();
-                sites.sort_unstable();
-                sites.dedup();
-                callers[entry] = sites;
-            }
-        }
+        let Inverse { previous, callers } = Inverse::of(graph);
         Self {
             graph,
             code,
@@ -138,9 +127,12 @@ impl<'g> Reaching<'g> {
                 self.after_call(before, var, found);
             }
         }
-        for at in 0..self.callers[site].len() {
-            let caller = self.callers[site][at];
-            self.after(caller, var, found);
+        let context = self.graph.sites[site].context;
+        if self.graph.contexts[context].entry == Some(site) {
+            for at in 0..self.callers[context].len() {
+                let caller = self.callers[context][at];
+                self.after(caller, var, found);
+            }
         }
     }
 

@@ -8,6 +8,14 @@
 //! post-order forward) comes close to one pass. Termination: facts only rise, at most `height`
 //! times a node. Cost: `height * edges` transfers in the worst case.
 //!
+//! *May and must.* A may-analysis joins by union, and its least element is the empty set. In a
+//! must-analysis (a fact holds on every way) the lattice is turned round: facts begin at "nothing
+//! is known of this node yet", which is the least element and the neutral one of the join, and fall
+//! to smaller sets. A fact of type `Option<Set>` with `None` for that does it, as in
+//! [`post_dominators`](super::post_dominators); a table filled with empty sets would start at the
+//! greatest element, and loops would lose what holds in them. [`known`] joins the facts that are
+//! known.
+//!
 //! [`Worklist`] is the case of reachability, where a fact is "reached or not": each item is worked
 //! on once.
 
@@ -61,6 +69,11 @@ pub fn solve<E: Equations>(equations: &E, order: &[E::Node], facts: &mut Table<E
         });
     }
     changed
+}
+
+/// Joins those facts that are known; `None` if none is.
+pub fn known<F: Clone>(facts: impl IntoIterator<Item = Option<F>>, join: impl FnMut(F, F) -> F) -> Option<F> {
+    facts.into_iter().flatten().reduce(join)
 }
 
 /// Items to be worked on, each once.

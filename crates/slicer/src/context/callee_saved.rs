@@ -32,7 +32,8 @@ use crate::vocabulary::{ContextId, RESULT, RegisterSet, RegisterValues, STACK_PO
 /// How a call of a context leaves its caller's registers.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Convention {
-    /// Registers that it gives back; the stack pointer even if it moves it, for its delta is known.
+    /// Registers that it gives back as they were before the call instruction, whatever that defines
+    /// itself; the stack pointer even if it moves it, for its delta is known.
     pub callee_saved: RegisterSet,
     /// How far above the caller's stack pointer it leaves it, in bytes.
     pub stack_delta: i64,
@@ -44,8 +45,9 @@ struct Origin(u32);
 
 struct Frame {
     context: ContextId,
-    /// Origins before the call, and the stack pointer.
+    /// Origins and values before the call, and the stack pointer.
     origins: Box<RegisterValues<Origin>>,
+    values: Box<RegisterValues>,
     stack: u64,
 }
 
@@ -69,6 +71,10 @@ struct State {
     frames: Vec<Frame>,
     stack: u64,
     stack_before: u64,
+    /// What registers hold after the last step.
+    values: Box<RegisterValues>,
+    /// Other tasks ran in the call that this step returns from.
+    switched: bool,
     /// Width of the running code's general registers: narrower copies are new values.
     width: Width,
 }
@@ -88,6 +94,8 @@ impl State {
             frames: Vec::new(),
             stack,
             stack_before: 0,
+            values: Box::new(RegisterValues::all(0)),
+            switched: false,
             width: Width::B64,
         }
     }
@@ -114,6 +122,13 @@ impl State {
                 self.temps.resize(at + 1, Origin(0));
             }
             self.temps[at] = origin;
+        }
+    }
+
+    /// Other tasks ran in a call: what is not as it was before comes from nobody knows where.
+    fn forget_changed(&mut self, frame: &Frame, regs: &RegisterValues) {
+        for var in (0..Var::FIRST_TEMP).map(Var).filter(|&var| frame.values[var] != regs[var]) {
+            self.origins[var] = self.fresh();
         }
     }
 
@@ -245,21 +260,31 @@ impl Visitor for CalleeSaved {
         state.define(var, origin);
     }
 
+    fn switched(&mut self) {
+        self.state.switched = true;
+    }
+
     fn end(&mut self, transition: Transition, ended: &Ended, regs: &RegisterValues) {
         self.state.stack = regs[Reg::Rsp];
+        let switched = std::mem::take(&mut self.state.switched);
         match transition {
             Transition::Call(context) => {
                 let (origins, stack) = (self.state.before.clone(), self.state.stack_before);
-                self.state.frames.push(Frame { context, origins, stack });
+                let values = self.state.values.clone();
+                self.state.frames.push(Frame { context, origins, values, stack });
             }
             Transition::Return(count) => {
                 for nth in 1..=count {
                     let Some(frame) = self.state.frames.pop() else { return };
+                    if switched {
+                        self.state.forget_changed(&frame, regs);
+                    }
                     self.returned(&frame, ended.control.filter(|_| nth == count));
                 }
             }
             Transition::Stay | Transition::Tail(_) => {}
         }
+        *self.state.values = *regs;
     }
 
     fn summary(&mut self, _: ContextId, call: &SummaryCall) {

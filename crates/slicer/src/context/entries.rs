@@ -1,9 +1,10 @@
 //! What all recordings together say of calls: where functions begin, and which calls are none.
 //!
-//! A call whose slot no return ever takes is a *pseudo call*: it pushes and jumps (retpolines begin
-//! so). Calls that the end mark leaves open are such too. What a computed jump by a return reaches
-//! is a function's entry. Both sets depend on each other, so recordings are walked until nothing
-//! new is found.
+//! A call is a *pseudo call* if in some instance no return takes its slot: it pushes and jumps
+//! (retpolines begin so). Where other instances do return, they are jumps to the return address,
+//! which is right and makes slices larger. Calls that the end mark leaves open are such too. What a
+//! computed jump by a return reaches is a function's entry. Both sets depend on each other, so
+//! recordings are walked until nothing new is found.
 
 use machine::VirtAddr;
 use rustc_hash::FxHashSet;

@@ -11,8 +11,8 @@ use trace::Access;
 use super::definer::PackedDefiner;
 use super::shadow_memory::ShadowMemory;
 use crate::filter::Retained;
-use crate::recording::UserMemory;
 use crate::recording::stored_memory::StoredMemory;
+use crate::recording::{UserMemory, parts};
 
 /// A byte that others stored over one that was stored before.
 struct Overwritten {
@@ -84,8 +84,9 @@ impl ForeignWrites {
         memory: &mut ShadowMemory,
         user: &dyn UserMemory,
     ) {
-        for access in accesses.iter().filter(|access| access.store && !access.io) {
-            let (page, frame) = (access.vaddr.page(), access.paddr.page());
+        let stores = accesses.iter().filter(|access| access.store && !access.io);
+        for part in stores.flat_map(parts) {
+            let (page, frame) = (part.vaddr.page(), part.paddr.page());
             // By another process in memory that both have, or by the system through an address of
             // its own.
             let known = self.frames.get(&frame).copied();
@@ -95,10 +96,8 @@ impl ForeignWrites {
                 memory.frame_or(page, frame);
             }
             let own = addressed || shared;
-            for n in 0..u64::from(access.size) {
-                let at = access.paddr.add(n);
+            for (at, value) in part.each() {
                 if memory.writer(at) != PackedDefiner::INITIAL {
-                    let value = (access.value >> (8 * n)) as u8;
                     self.overwritten.insert(at, Overwritten { value, own });
                 } else if own {
                     memory.set(at, PackedDefiner::FOREIGN);

@@ -243,7 +243,7 @@ impl<'g> DependenceRecorder<'g> {
                 self.memory.set(at, PackedDefiner::op(number));
                 self.content.page_mut(at)[at.offset() as usize] = (value >> (8 * n)) as u8;
             }
-            self.page_tables.stored(mem.paddr.page());
+            mem.pages().for_each(|(_, frame)| self.page_tables.stored(frame));
         } else {
             self.graph.addresses.insert(number, mem.vaddr);
             if self.foreign.is_unexplained() {

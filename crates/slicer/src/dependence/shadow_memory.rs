@@ -38,14 +38,15 @@ impl ShadowMemory {
         self.frames.entry(at.page()).or_insert_with(new)[at.offset() as usize] = writer;
     }
 
-    /// Follows a user page that an access shows into a new frame.
+    /// Follows user pages that an access shows into new frames.
     pub fn follow(&mut self, mem: &MemRef) {
-        let (page, frame) = (mem.vaddr.page(), mem.paddr.page());
-        if let Some(old) = self.user_frames.insert(page, frame)
-            && old != frame
-            && let Some(writers) = self.frames.get(&old).cloned()
-        {
-            self.frames.insert(frame, writers);
+        for (page, frame) in mem.pages() {
+            if let Some(old) = self.user_frames.insert(page, frame)
+                && old != frame
+                && let Some(writers) = self.frames.get(&old).cloned()
+            {
+                self.frames.insert(frame, writers);
+            }
         }
     }
 

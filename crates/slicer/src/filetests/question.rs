@@ -10,7 +10,7 @@ use super::case::Case;
 use super::graph::{self, Parsed};
 use super::small_machine;
 use crate::analysis::address_shape;
-use crate::analysis::cfg::{Cfg, Program};
+use crate::analysis::cfg::{Cfg, CfgInput};
 use crate::analysis::reaching::Reaching;
 use crate::build::Merged;
 use crate::dependence::Graph;
@@ -62,16 +62,7 @@ pub fn answer(case: &Case) -> Result<String, Unusable> {
 }
 
 fn stage_of(name: &str) -> Result<Stage, Unusable> {
-    Ok(match name {
-        "retained" => Stage::Retained,
-        "contexts" => Stage::Contexts,
-        "graph" => Stage::Graph,
-        "cfg" => Stage::Cfg,
-        "liveness" => Stage::Liveness,
-        "slice" => Stage::Slice,
-        "program" => Stage::Program,
-        _ => return Err(format!("{name}: no such stage")),
-    })
+    Stage::by_name(name).ok_or(format!("{name}: no such stage"))
 }
 
 fn policy_of(name: &str) -> Result<Policy, Unusable> {
@@ -101,7 +92,7 @@ fn cfg(case: &Case, policy: &str) -> Result<String, Unusable> {
         Policy::Assume => None,
         Policy::Guard | Policy::Whole => Some(unseen),
     };
-    let program = Program { graph, code, contexts, source };
+    let program = CfgInput { graph, code, contexts, source };
     let cfgs = graph.contexts.ids().map(|context| (context, Cfg::build(&program, context)));
     Ok(cfgs.map(|(context, cfg)| dump::cfg::text(&names(&parsed), context, &cfg)).collect())
 }

@@ -5,13 +5,12 @@
 //! of the recording are followed in physical memory.
 
 use machine::paging::{self, PagingMode};
-use machine::{PAGE_SIZE, Page, PhysAddr, Reg, VirtAddr};
+use machine::{Page, PhysAddr, Reg, VirtAddr};
 use rustc_hash::{FxHashMap, FxHashSet};
-use trace::Access;
 
 use crate::recording::snapshot::SnapshotMemory;
 use crate::recording::stored_memory::StoredMemory;
-use crate::recording::{Recording, UserMemory};
+use crate::recording::{Part, Recording, UserMemory, parts};
 use crate::vocabulary::{Id, StepId};
 
 /// A user page that appeared after the begin mark.
@@ -78,32 +77,34 @@ impl<'r> LatePages<'r> {
             self.touch(pc.page(), found.page(), step);
         }
         for access in self.recording.accesses_of(step).iter().filter(|access| !access.io) {
-            self.access(access, step, outside);
+            for part in parts(access) {
+                self.access(access.store, &part, step, outside);
+            }
         }
     }
 
-    fn access(&mut self, access: &Access, step: StepId, outside: bool) {
-        let (page, frame) = (access.vaddr.page(), access.paddr.page());
+    /// The process, or somebody else, reads or stores bytes of one page.
+    fn access(&mut self, store: bool, part: &Part, step: StepId, outside: bool) {
+        let (page, frame) = (part.vaddr.page(), part.paddr.page());
         let user = self.user.is_user(page);
         if outside && self.is_late(page) {
             if !self.found.contains_key(&page) {
                 self.touch(page, frame, step);
             }
             if let Some(late) = self.found.get_mut(&page) {
-                late.written |= access.store;
+                late.written |= store;
             }
         }
-        let (start, bytes) = (access.paddr.offset() as usize, access.value.to_le_bytes());
-        let end = (start + access.size as usize).min(PAGE_SIZE as usize);
-        let value = &bytes[..end - start];
-        if access.store {
-            if access.value != 0 && !user {
+        let (start, bytes) = (part.paddr.offset() as usize, part.bytes());
+        let end = start + bytes.len();
+        if store {
+            if !user && bytes.iter().any(|&byte| byte != 0) {
                 self.filled.insert(frame, step);
             }
-            self.memory.page_mut(frame)[start..end].copy_from_slice(value);
+            self.memory.page_mut(frame)[start..end].copy_from_slice(bytes);
         } else if outside && user && !self.recording.is_whole_run() {
             // A whole run's recording has no memory to compare with.
-            if self.memory.page_mut(frame)[start..end] != *value {
+            if self.memory.page_mut(frame)[start..end] != *bytes {
                 self.unexplained.insert(step);
             }
         }

@@ -103,9 +103,13 @@ impl<'f> Filter<'f> {
     fn step(&mut self, step: StepId) {
         let pc = self.recording.pc(step);
         let ready = self.interruptions.none();
-        if let (Some(last), Some(before)) = (&self.last, step.previous())
-            && self.interruptions.before(before, self.recording.pc(before), last, pc, &self.replay.regs)
-        {
+        let (before, last) = match (step.previous(), &self.last) {
+            (Some(before), Some(last)) => (before, *last),
+            // The begin mark leads to the first instruction, unless an interrupt comes first.
+            _ => (step, begin_mark(self.recording)),
+        };
+        let last_pc = if before == step { last.next } else { self.recording.pc(before) };
+        if self.interruptions.before(before, last_pc, &last, pc, &self.replay.regs) {
             self.replay.interrupted(pc);
         }
         let outside = self.interruptions.none();
@@ -166,6 +170,13 @@ impl<'f> Filter<'f> {
         let (late_pages, unexplained) = self.pages.finish();
         Ok(Retained { late_pages, unexplained, ..self.retained })
     }
+}
+
+/// How the begin mark ended: it leads where the processor stood then, where a recording says so.
+fn begin_mark(recording: &Recording) -> Ended {
+    let first = || recording.steps.ids().next().map_or(VirtAddr(0), |step| recording.pc(step));
+    let begin = recording.begin_regs().get(Reg::Rip).filter(|_| !recording.is_whole_run());
+    Ended { control: None, next: begin.map_or_else(first, VirtAddr), complete: true, slot: VirtAddr(0) }
 }
 
 /// Whether the processor runs at the least privileged level.

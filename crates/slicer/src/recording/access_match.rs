@@ -14,8 +14,9 @@ pub struct MemRef {
     pub vaddr: VirtAddr,
     /// Physical address of the first byte.
     pub paddr: PhysAddr,
-    /// The frame of the bytes on the next page, where the operand crosses into one.
-    second_frame: PhysAddr,
+    /// The frame of the bytes on the next page, where the operand crosses into one; `None` if the
+    /// recording does not say.
+    second_frame: Option<PhysAddr>,
     /// How many bytes it has.
     pub size: u8,
     /// Whether it went to a device.
@@ -24,17 +25,26 @@ pub struct MemRef {
 
 impl MemRef {
     fn new(access: &Access, offset: u64, vaddr: VirtAddr, size: u64) -> Self {
-        // The second page's frame is missing where nothing else touched it; the next frame is then
-        // assumed, which is right for memory the kernel maps linearly.
-        let second_frame = access.next_page.unwrap_or(access.paddr.page().add(PAGE_SIZE));
-        MemRef { vaddr, paddr: access.paddr.add(offset), second_frame, size: size as u8, io: access.io }
+        let (paddr, second_frame) = (access.paddr.add(offset), access.next_page);
+        MemRef { vaddr, paddr, second_frame, size: size as u8, io: access.io }
     }
 
-    /// Physical address of its n-th byte.
+    /// Physical address of its n-th byte. Where the recording does not say where the second page
+    /// lies, nothing else touched it, and the next frame is assumed, which is right for memory the
+    /// kernel maps linearly.
     #[must_use]
     pub fn byte(&self, n: u64) -> PhysAddr {
         let left = PAGE_SIZE - self.vaddr.offset();
-        if n < left { self.paddr.add(n) } else { self.second_frame.add(n - left) }
+        let second = || self.second_frame.unwrap_or(self.paddr.page().add(PAGE_SIZE));
+        if n < left { self.paddr.add(n) } else { second().add(n - left) }
+    }
+
+    /// The pages that it touches, each with its frame, as far as the recording says.
+    pub fn pages(&self) -> impl Iterator<Item = (VirtAddr, PhysAddr)> {
+        let crosses = self.vaddr.offset() + u64::from(self.size) > PAGE_SIZE;
+        let second = self.second_frame.filter(|_| crosses);
+        let second = second.map(|frame| (self.vaddr.page().add(PAGE_SIZE), frame));
+        std::iter::once((self.vaddr.page(), self.paddr.page())).chain(second)
     }
 
     /// Physical addresses of all its bytes.
@@ -121,7 +131,7 @@ impl Matcher {
                 }
                 value |= (access.value as u64) << (8 * have);
                 if access.vaddr.page() != vaddr.page() {
-                    mem.second_frame = access.paddr.page();
+                    mem.second_frame = Some(access.paddr.page());
                 }
                 have += u64::from(access.size);
                 self.used[at] = true;

@@ -10,7 +10,7 @@ pub mod snapshot;
 pub mod stored_memory;
 
 use machine::paging::PagingMode;
-use machine::{EFER_LMA, Reg, RegFile, VirtAddr};
+use machine::{EFER_LMA, PAGE_SIZE, PhysAddr, Reg, RegFile, VirtAddr};
 use trace::{Access, Event, InsnId, Trace};
 
 use crate::error::Error;
@@ -19,6 +19,47 @@ use snapshot::SnapshotMemory;
 
 /// Vectors of exceptions, and the system's own first ones (SDM vol. 3 table 6-1).
 const VECTORS: u8 = 64;
+
+/// A part of an access that lies in one page.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// Its linear address.
+    pub vaddr: VirtAddr,
+    /// Its physical address.
+    pub paddr: PhysAddr,
+    /// The accessed bytes that lie there, little-endian; as many as `size` count.
+    bytes: [u8; 16],
+    /// How many bytes it has.
+    size: usize,
+}
+
+impl Part {
+    /// The bytes that were read or written.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.size]
+    }
+
+    /// Physical address of each byte, and the byte.
+    pub fn each(&self) -> impl Iterator<Item = (PhysAddr, u8)> {
+        (0u64..).zip(self.bytes()).map(|(n, &byte)| (self.paddr.add(n), byte))
+    }
+}
+
+/// An access page by page. What lies on a second page is left out where the recording does not say
+/// where that is.
+pub fn parts(access: &Access) -> impl Iterator<Item = Part> {
+    let size = usize::from(access.size).min(16);
+    let first = size.min((PAGE_SIZE - access.vaddr.offset()) as usize);
+    let bytes = access.value.to_le_bytes();
+    let part = |from: usize, size: usize, paddr: PhysAddr| {
+        let mut own = [0; 16];
+        own[..size].copy_from_slice(&bytes[from..from + size]);
+        Part { vaddr: access.vaddr.add(from as u64), paddr, bytes: own, size }
+    };
+    let second = access.next_page.filter(|_| size > first).map(|page| part(first, size - first, page));
+    std::iter::once(part(0, first, access.paddr)).chain(second)
+}
 
 /// Which addresses are the process's.
 pub trait UserMemory {

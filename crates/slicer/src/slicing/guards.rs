@@ -14,7 +14,7 @@
 use ir::Kind;
 
 use crate::analysis::address_shape::{self, Shapes};
-use crate::analysis::cfg::{Cfg, Program};
+use crate::analysis::cfg::{Cfg, CfgInput};
 use crate::analysis::liveness::Liveness;
 use crate::analysis::node::Node;
 use crate::analysis::unseen_side::Region;
@@ -30,12 +30,12 @@ pub struct Guards {
 impl Guards {
     /// Nothing was asked yet.
     #[must_use]
-    pub fn new(program: &Program<'_>) -> Self {
+    pub fn new(program: &CfgInput<'_>) -> Self {
         Self { live: Liveness::new(program.graph, program.code) }
     }
 
     /// The branch sites that a slice, which has grown since the last time, must guard; ascending.
-    pub fn sites(&mut self, program: &Program<'_>, slice: &Slice) -> Vec<SiteId> {
+    pub fn sites(&mut self, program: &CfgInput<'_>, slice: &Slice) -> Vec<SiteId> {
         self.live.update(program.graph, program.code, &slice.included());
         let loads = load_shapes(program, slice);
         let mut guards = untouched_strings(program, slice);
@@ -55,7 +55,7 @@ impl Guards {
     }
 
     /// Whether an unseen side may define a register that is live where the side ends.
-    fn is_live(&self, program: &Program<'_>, context: ContextId, cfg: &Cfg, region: &Region) -> bool {
+    fn is_live(&self, program: &CfgInput<'_>, context: ContextId, cfg: &Cfg, region: &Region) -> bool {
         region.meets.iter().any(|&meet| match cfg.nodes[meet] {
             Node::Site(site) => region.defines.meets(self.live.before(site)),
             Node::Exit | Node::Unseen(_) => {
@@ -67,7 +67,7 @@ impl Guards {
 }
 
 /// The address shapes of the slice's loads.
-fn load_shapes(program: &Program<'_>, slice: &Slice) -> Shapes {
+fn load_shapes(program: &CfgInput<'_>, slice: &Slice) -> Shapes {
     let graph = program.graph;
     let loads = slice.ops.iter().filter_map(|op| {
         let site = graph.op_site[op];
@@ -79,7 +79,7 @@ fn load_shapes(program: &Program<'_>, slice: &Slice) -> Shapes {
 
 /// Sites in the slice's contexts whose instruction decided in its middle and never went on: string
 /// instructions that always had nothing to do.
-fn untouched_strings(program: &Program<'_>, slice: &Slice) -> Vec<SiteId> {
+fn untouched_strings(program: &CfgInput<'_>, slice: &Slice) -> Vec<SiteId> {
     let graph = program.graph;
     let sites = slice.contexts.iter().flat_map(|context| &graph.contexts[context].sites).copied();
     sites

@@ -12,7 +12,7 @@ pub mod slice;
 
 pub use slice::Slice;
 
-use crate::analysis::cfg::Program;
+use crate::analysis::cfg::CfgInput;
 use crate::context::Contexts;
 use crate::dependence::Graph;
 use crate::vocabulary::{CodeSource, CodeTable, Policy, Table};
@@ -32,7 +32,7 @@ pub fn slice(
 ) -> Slice {
     let cfgs = graph.contexts.ids().map(|_| None).collect();
     let unseen = (policy != Policy::Assume).then_some(source);
-    let mut slice = search::search(&Program { graph, code, contexts, source: unseen }, policy, cfgs);
+    let mut slice = search::search(&CfgInput { graph, code, contexts, source: unseen }, policy, cfgs);
     if policy != Policy::Guard {
         return slice;
     }
@@ -46,7 +46,7 @@ pub fn slice(
         for context in changed {
             cfgs[context] = None;
         }
-        slice = search::search(&Program { graph, code, contexts, source: unseen }, policy, cfgs);
+        slice = search::search(&CfgInput { graph, code, contexts, source: unseen }, policy, cfgs);
     }
     slice
 }

@@ -17,13 +17,13 @@ use ir::{Arg, Class, Kind};
 
 use super::guards::Guards;
 use super::slice::Slice;
-use crate::analysis::cfg::{Cfg, Program};
+use crate::analysis::cfg::{Cfg, CfgInput};
 use crate::analysis::reaching::Reaching;
 use crate::dependence::graph::Adjacency;
 use crate::vocabulary::{ContextId, IdSet, OpId, Policy, SiteId, Table};
 
 struct Search<'s> {
-    program: &'s Program<'s>,
+    program: &'s CfgInput<'s>,
     policy: Policy,
     adjacency: Adjacency,
     reaching: Reaching<'s>,
@@ -34,7 +34,7 @@ struct Search<'s> {
 /// Slices the graph backward from its criteria and its end mark. `cfgs` are graphs of contexts that
 /// are known already.
 #[must_use]
-pub fn search(program: &Program<'_>, policy: Policy, cfgs: Table<ContextId, Option<Cfg>>) -> Slice {
+pub fn search(program: &CfgInput<'_>, policy: Policy, cfgs: Table<ContextId, Option<Cfg>>) -> Slice {
     let graph = program.graph;
     let mut search = Search {
         program,
@@ -131,10 +131,12 @@ impl Search<'_> {
         let Some(code) = self.program.graph.code(self.program.code, site) else { return false };
         let mut added = false;
         for (at, op) in code.insn.ops.iter().enumerate() {
+            let computed = op.class() == Class::Control && matches!(op.args[0], Arg::Var(_));
             let decides = match op.kind {
                 Kind::BranchIf => true,
-                Kind::Call => false,
-                _ => op.class() == Class::Control && matches!(op.args[0], Arg::Var(_)),
+                // A pseudo call only jumps; a call comes back, wherever it went.
+                Kind::Call => computed && self.program.contexts.entries.is_pseudo_call(code.pc()),
+                _ => computed,
             };
             if decides && !self.slice.ops.contains(info.op(at)) {
                 self.add(info.op(at));
