@@ -1,8 +1,8 @@
 //! Shows what a stage makes of recordings, as text or as a graph for Graphviz.
 //!
-//! For whoever works on the slicer, or wants to know why a program holds what it holds. The text is
-//! that of the file tests (`tests/files`), so that a piece of a dump can become a test. Sites are
-//! named by their context and address (`c3:0x401000`), operations by their site and index
+//! This is for those who work on the slicer, or want to know why a program holds what it holds. The
+//! text is that of the file tests (`tests/files`), so that a piece of a dump can become a test.
+//! Sites are named by their context and address (`c3:0x401000`), operations by their site and index
 //! (`c3:0x401000.2`). Nothing is computed here that the stages do not compute.
 
 pub mod cfg;
@@ -80,7 +80,7 @@ pub fn dump(
     }
 }
 
-/// Stages that a slice was made for.
+/// The stages that need a slice.
 fn of_slice(
     merged: &Merged<'_>,
     sliced: &Sliced<'_, '_>,
@@ -120,7 +120,7 @@ pub fn functions(functions: &[Function]) -> String {
     texts.collect::<Vec<String>>().join("\n")
 }
 
-/// How many steps of each recording are left, and each stretch of them by its addresses.
+/// The retained steps of each recording, one a line, and where steps were cut.
 fn retained(merged: &Merged<'_>) -> String {
     let mut text = String::new();
     for (recording, retained, path) in merged.walks() {

@@ -24,7 +24,7 @@ pub fn control_dependence(
         let Some(branch_site) = site_of(branch) else { continue };
         for &side in sides {
             let mut node = side;
-            // The tree has no circle: it is never longer than its nodes.
+            // The tree has no cycle: no path in it is longer than its nodes are many.
             for _ in 0..=next.len() {
                 if node == ipdom[branch] || node == end {
                     break;

@@ -15,9 +15,9 @@
 //!            + returns(c) over tail calls to k from c
 //! ```
 //!
-//! Transfers are monotone and a fact is one of at most 256 registers' sets, so it rises at most 256
-//! times; in practice sites are looked at two or three times. Only registers are followed. Memory
-//! is compared by the shape of addresses, elsewhere.
+//! Transfers are monotone and a fact is a set of at most 256 registers, so it rises at most 256
+//! times; in practice sites are looked at two or three times. Only registers are followed; memory
+//! is compared by address shapes ([`address_shape`](super::address_shape)).
 
 use ir::{Class, Op};
 
@@ -33,7 +33,7 @@ pub struct Liveness {
     defines: Table<SiteId, RegisterSet>,
     /// Who calls each context, or goes on as it.
     callers: Table<ContextId, Vec<SiteId>>,
-    /// Whom each site precedes.
+    /// The sites that each site follows in its frame.
     previous: Table<SiteId, Vec<SiteId>>,
 }
 
@@ -95,7 +95,7 @@ impl Liveness {
         Point::new(self.defines.len() + context.index())
     }
 
-    /// Follows a slice that has grown: what its operations use.
+    /// Computes the facts of a slice that has grown since the last time.
     ///
     /// Facts of a smaller slice are at most those of a larger one, so they are a start for it.
     pub fn update(&mut self, graph: &Graph, code: &CodeTable, slice: &Included<'_>) {

@@ -1,4 +1,4 @@
-//! The two ways to a fixpoint that all analyses share.
+//! The two fixed-point algorithms that all analyses share.
 //!
 //! [`solve`] finds the least solution of a system of equations `fact(n) = transfer(n, facts)` over
 //! a lattice of finite height, in which every transfer is monotone. Starting from facts that are at
@@ -85,7 +85,7 @@ impl<T: Copy + Eq + Hash> Worklist<T> {
         new
     }
 
-    /// Takes an item that was added last.
+    /// Takes the item that was added last.
     pub fn take(&mut self) -> Option<T> {
         self.waiting.pop()
     }

@@ -20,7 +20,7 @@ pub struct PageTables {
     mode: PagingMode,
     /// The tables that they were looked up in.
     root: u64,
-    /// Definers of the entries on the way to a page.
+    /// By page, the definers of the entries on the way to it.
     definers: FxHashMap<VirtAddr, Rc<[PackedDefiner]>>,
     /// Frames that entries were read from.
     tables: FxHashSet<PhysAddr>,
@@ -69,7 +69,7 @@ impl PageTables {
         definers
     }
 
-    /// Something is stored into a frame.
+    /// Something is stored into a frame: if an entry was read from it, all look-ups are dropped.
     pub fn stored(&mut self, frame: PhysAddr) {
         if self.tables.contains(&frame) {
             self.definers.clear();

@@ -51,7 +51,8 @@ pub struct Retained {
 
 /// Cuts interruptions and the work of other tasks.
 ///
-/// Cost: one replay of the recording, and a copy of each frame that it stores into.
+/// Cost: one replay of the recording, and a copy of each frame that it stores into or that the
+/// process loads from.
 ///
 /// # Errors
 /// [`Error::Interrupted`] and [`Error::Unfinished`] when a handler never returns to where it
@@ -184,7 +185,7 @@ impl Retained {
         self.ended.truncate(left);
     }
 
-    /// Takes out what came after a call and before the return from it at `step`.
+    /// Takes out what came after a call and before the return from it, which is `step`.
     fn cut(&mut self, call: &Call, step: StepId, ended: Ended) {
         self.truncate(call.retained.index() + 1);
         self.steps.push(step);
