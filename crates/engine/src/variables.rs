@@ -122,13 +122,14 @@ pub(crate) fn prepare(program: &Program, inputs: &Inputs, overlay: &mut Overlay<
     Ok(())
 }
 
-/// Reads the outputs; `end`, the end mark's address, names the instruction if they cannot be read.
+/// Reads the outputs. `end`, the end mark's address, is named as the instruction if they cannot be
+/// read.
 pub(crate) fn collect(program: &Program, end: u64, overlay: &mut Overlay<'_>) -> Result<Values, Stopped> {
     let mut values = Values::default();
     let mut load = |address: u64, size: u64| {
         overlay.load(VirtAddr(address), size).map_err(|fault| Stopped::access(end, address, &fault))
     };
-    // Lengths first, for arrays name them.
+    // Single values first: some are the lengths of arrays.
     for variable in program.outputs.iter().filter(|variable| variable.count == Count::One) {
         let value = element(variable, variable.addr, &mut load)?;
         values.0.push((variable.name.clone(), value));

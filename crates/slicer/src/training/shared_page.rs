@@ -3,9 +3,9 @@
 //! What such a page holds (Linux's vvar page, which the vDSO reads; Windows' shared user data) is
 //! the target's own, so a program holds only the kernel's address of the frame.
 //!
-//! Two cases are recognised. The frame has at least two supervisor mappings, one of them in the
-//! mapping of all memory, and the kernel's code names an address on the one nearest to it. The name
-//! is required because ordinary memory behind the image has two mappings as well, and may hold
+//! Two cases are recognised. The frame has at least two supervisor mappings, mostly one of them in
+//! the mapping of all memory, and the kernel's code names an address on the one nearest to it. The
+//! name is required because ordinary memory behind the image has two mappings as well, and may hold
 //! anything, the trainer's own code included. Or the code uses an address far from itself as a
 //! constant address, and the frame has only one such mapping.
 
