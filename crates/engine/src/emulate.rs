@@ -36,7 +36,7 @@ pub struct WholeProgram<'p> {
     code: Code<'p>,
 }
 
-/// What a whole run tells beside its outcome.
+/// What a whole run reports beside its outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WholeReport {
     /// Machine instructions executed, without those of replaced functions. A block that was left in

@@ -1,4 +1,4 @@
-//! Executes one predecoded operation that does not move control.
+//! Executes one predecoded operation that is not a control operation.
 
 use ir::{EvalError, Kind};
 use machine::{Reg, VirtAddr};

@@ -55,8 +55,8 @@ struct Entry<'t> {
     writable: bool,
 }
 
-/// Where the made-up frames of the training process's pages begin: processors have at most 52 bits
-/// of physical address.
+/// Where the synthetic frames of the training process's pages begin: processors have at most 52
+/// bits of physical address.
 const PROCESS_FRAMES: u64 = 1 << 52;
 
 /// The local APIC's in-service registers, where it lies unless a system moves it (SDM vol. 3
@@ -248,7 +248,7 @@ impl<'t> Overlay<'t> {
     }
 
     /// The guest-physical address of a mapped byte. Pages of the training process and allocations
-    /// have made-up ones, past any machine's memory.
+    /// have synthetic ones, past any machine's memory.
     ///
     /// # Errors
     /// [`Fault::Translate`].

@@ -122,7 +122,7 @@ impl<'p> Relocation<'p> {
         self.root
     }
 
-    /// Whether any bytes of the code differ in another boot.
+    /// Whether the code has fixups, that is, bytes that differ in another boot.
     #[must_use]
     pub fn moves(&self) -> bool {
         !self.table.fixups.is_empty()

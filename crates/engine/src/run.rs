@@ -1,4 +1,4 @@
-//! What a run is asked about, how much it may use, and why it may be unable to begin.
+//! The target of a run, how much the run may use, and why it may be unable to begin.
 
 use ir::Program;
 use lift::Mode;
@@ -57,7 +57,7 @@ pub enum RunError {
     /// The target's CPU state lacks a register that the run needs.
     #[error("the target's CPU state has no {0}; give a capture that holds it or a --cpu-file")]
     NoRegister(&'static str),
-    /// The target's control registers do not tell its paging mode: which one is missing.
+    /// The target's control registers do not tell its paging mode; the text says why.
     #[error("the target's paging mode is not supported: {0}")]
     Paging(String),
     /// The target does not run the kernel the program was made from.

@@ -1,6 +1,6 @@
 //! Runs a slice: executes a program's blocks, predecoded, over the target's memory.
 //!
-//! Calls and returns are the program's own, with a stack of frames here and not in the target's
+//! Calls and returns are the program's own: their stack of frames is here, not in the target's
 //! memory. Where control would leave what training saw, the run stops.
 
 use ir::Program;

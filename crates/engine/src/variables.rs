@@ -43,7 +43,7 @@ pub type Inputs = Vec<(Variable, Vec<u8>)>;
 /// last counts.
 ///
 /// # Errors
-/// [`InputError`] for unknown, missing or unfitting inputs.
+/// [`InputError`] for inputs that are unknown, missing, or no value of their type.
 pub fn parse_inputs(program: &Program, given: &[(String, String)]) -> Result<Inputs, InputError> {
     for (name, _) in given {
         if !program.inputs.iter().any(|variable| variable.name == *name) {

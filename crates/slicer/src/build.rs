@@ -2,7 +2,7 @@
 //!
 //! [`Merged`] is what recordings say together, before anything is sliced: [`Merged::new`] runs the
 //! stages up to the dependence graph. [`Merged::sliced`] slices it under a policy,
-//! [`Sliced::program`] writes the slice down. There is no state between stages but what they
+//! [`Sliced::program`] writes the slice down. No state is passed between stages except what they
 //! return.
 
 use ir::program::{CodeRange, PageContent, Program, Provenance, Source, UserPage};
@@ -199,7 +199,7 @@ impl Sliced<'_, '_> {
     /// Writes the slice down.
     ///
     /// # Errors
-    /// [`Error::Foreign`] and [`Error::Device`] if it needs what a program cannot have,
+    /// [`Error::Foreign`] and [`Error::Device`] if the slice needs what a run cannot have,
     /// [`Error::Malformed`] for a bug of ours.
     pub fn program(&self, options: &BuildOptions) -> Result<Program, Error> {
         self.is_own()?;

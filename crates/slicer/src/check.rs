@@ -28,7 +28,7 @@ pub struct CheckReport {
     pub instructions: u64,
     /// Of those, how many replayed without a disagreement.
     pub agreed: u64,
-    /// Interrupts and faults: the processor went elsewhere by itself and came back.
+    /// Interrupts and faults: how often the processor left the code by itself.
     pub interruptions: u64,
     /// The first disagreements, 20 at most.
     pub disagreements: Vec<Disagreement>,

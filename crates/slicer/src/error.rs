@@ -53,7 +53,7 @@ pub enum Error {
          not the trainer's own; do all of the work in the thread that set the marks"
     )]
     Foreign {
-        /// What was written so: an output, or what an instruction reads.
+        /// What is foreign: an output, or what an instruction reads.
         what: String,
     },
     /// The slice needs a load from a device that the process has mapped.
@@ -115,8 +115,8 @@ pub enum Error {
         /// How many frames deeper the end mark is; -1 if the frame of the begin mark has returned.
         depth: i64,
     },
-    /// The recorded code read an output's value of before the begin mark. Runs zero the outputs
-    /// before they begin.
+    /// The recorded code read a value that an output had before the begin mark. Runs zero the
+    /// outputs before they begin.
     #[error(
         "the output {name} has a value before the begin mark that the code between the marks reads; runs \
          begin with zeroed outputs: set it after virtuoso_begin, or make it an input too"

@@ -135,7 +135,7 @@ impl LiveEquations<'_> {
         self.graph.contexts[context].entry.map_or(RegisterSet::default(), |site| facts[point_before(site)])
     }
 
-    /// What is live where a site's function goes on behind it.
+    /// What is live where the site's frame goes on behind it, or ends.
     fn onward(&self, site: SiteId, facts: &Facts) -> RegisterSet {
         let flow = &self.graph.flow[site];
         let mut live = RegisterSet::default();
@@ -203,7 +203,7 @@ impl Equations for LiveEquations<'_> {
                 let site = SiteId::new(point.index());
                 for &before in &self.live.previous[site] {
                     each(point_before(before));
-                    // What a call leaves behind is what its callees return.
+                    // What is live behind a call is live at its callees' returns.
                     for &(_, callee) in &self.graph.flow[before].calls {
                         each(self.live.point_at_return(callee));
                     }

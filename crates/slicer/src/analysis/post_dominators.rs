@@ -1,4 +1,4 @@
-//! Post-dominators: which nodes lie on every way from a node to its function's end.
+//! Post-dominators: which nodes lie on every path from a node to its function's end.
 //!
 //! The algorithm is that of Cooper, Harvey, Kennedy, "A Simple, Fast Dominance Algorithm" (2001),
 //! on the reversed graph. The fact of a node is its immediate post-dominator, the lattice is the

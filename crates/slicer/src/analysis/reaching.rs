@@ -186,8 +186,8 @@ impl<'g> Reaching<'g> {
         }
     }
 
-    /// The value of a register after a call has returned, also where one return ended the callee's
-    /// frame together with those that the callee had called.
+    /// The value of a register after a call has returned. Where the callee ends in a call whose
+    /// return also ended the callee's frame, that call's callees are followed too.
     fn after_call(&mut self, site: SiteId, var: Var, found: &mut Vec<OpId>) {
         let (graph, mut calls) = (self.graph, Worklist::from_iter([site]));
         while let Some(site) = calls.take() {

@@ -144,7 +144,7 @@ pub fn post_order<K: Id>(
     }
 }
 
-/// The edges the other way round.
+/// The edges in reverse direction.
 #[must_use]
 pub fn reversed<K: Id>(edges: &Table<K, Vec<K>>) -> Table<K, Vec<K>> {
     let mut reversed: Table<K, Vec<K>> = Table::filled(edges.len(), Vec::new());
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use crate::vocabulary::NodeId;
 
-    /// The longest way to a node in a graph without circles, as a lattice of small numbers.
+    /// The longest path to a node of an acyclic graph, as a lattice of small numbers.
     struct Distance(Table<NodeId, Vec<NodeId>>);
 
     impl Equations for Distance {

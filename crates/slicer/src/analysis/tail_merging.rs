@@ -83,14 +83,14 @@ fn number_equal(pieces: &Table<NodeId, Option<Piece<'_>>>) -> Table<NodeId, Opti
     number.collect()
 }
 
-/// Whether a node is an unexecuted jump to a constant place.
+/// Whether a node is an unexecuted jump to a constant address.
 fn is_jump(piece: Option<Piece<'_>>) -> bool {
     let Some(Piece { ops: [op], executed: false }) = piece else { return false };
     op.kind == Kind::Jump && matches!(op.args[0], Arg::Const(_))
 }
 
-/// Whether operations neither choose where to go nor call: then the same operations before the same
-/// code are the same.
+/// Whether operations neither branch nor call: then equal operations before the same code are
+/// interchangeable.
 fn is_plain(ops: &[Op]) -> bool {
     ops.iter()
         .all(|op| op.class() != Class::Control || matches!(op.kind, Kind::Jump | Kind::Ret | Kind::SysExit))

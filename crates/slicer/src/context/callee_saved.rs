@@ -1,7 +1,7 @@
 //! Finds the callee-saved registers and the stack delta of each context.
 //!
 //! If a use after a return depended on the pop that restored a register, and so on the push that
-//! saved it, slices would swallow every function that was ever called. So every value has an
+//! saved it, slices would take in every function that was ever called. So every value has an
 //! *origin*: a new one where it is computed, that of its source where it is only copied (moves,
 //! full stores and loads, so pushes and pops too). A register is *callee-saved* in a context when
 //! in every instance, in every recording, its origin at the return is that at the call:

@@ -3,8 +3,8 @@
 //!
 //! A call whose slot no return ever takes is a *pseudo call*: it pushes and jumps (retpolines begin
 //! so). A call that is still open at the end mark counts as one too, unless a system call was made
-//! after it. Where calls lead is a function's entry, and so is what a return that jumps reaches.
-//! Both sets depend on each other, so recordings are walked until nothing new is found.
+//! after it. Functions' entries are the targets of calls and of returns that jump. Both sets depend
+//! on each other, so recordings are walked until nothing new is found.
 
 use machine::VirtAddr;
 use rustc_hash::FxHashSet;
@@ -88,7 +88,8 @@ impl Entries {
                     }
                     stack.open(call, ());
                 }
-                // Entry code may keep a return address elsewhere than where its call put it.
+                // What is left open here makes no pseudo calls: a system's entry code may keep a
+                // return address elsewhere than its call put it.
                 Effect::Leave { at } => _ = stack.close(at),
                 Effect::Close { at, matched } => {
                     let lost = &stack.frames()[if matched { at + 1 } else { at }..];

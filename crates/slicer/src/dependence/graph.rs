@@ -220,7 +220,7 @@ impl Graph {
     }
 }
 
-/// Edges in compressed rows.
+/// Edges by user, in compressed sparse rows.
 pub struct Adjacency {
     start: Vec<u32>,
     definers: Vec<OpId>,

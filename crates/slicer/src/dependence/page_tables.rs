@@ -3,7 +3,7 @@
 //! A system may map memory while it answers: a window onto a frame, a stack, a buffer. What goes
 //! through such a mapping depends on the stores into page tables that made it, as much as on its
 //! address: without them a run would meet whatever the target last mapped there. Memory of the
-//! process itself needs none of this, a run has its own.
+//! process itself needs none of this: a run has its own copy.
 
 use std::rc::Rc;
 
@@ -27,7 +27,7 @@ pub struct PageTables {
 }
 
 impl PageTables {
-    /// With page tables of this form.
+    /// For page tables of this mode.
     #[must_use]
     pub fn new(mode: PagingMode) -> Self {
         Self { mode, root: 0, definers: FxHashMap::default(), tables: FxHashSet::default() }
@@ -51,7 +51,7 @@ impl PageTables {
         }
         let mut found: Vec<PackedDefiner> = Vec::new();
         let size = self.mode.entry_bytes() as usize;
-        // Where it leads is known from the recording: only the entries on the way matter.
+        // Where the access goes is known from the recording: only the entries on the way matter.
         let _ = paging::translate_by(content, self.mode, root, vaddr, &mut |entry: PhysAddr| {
             self.tables.insert(entry.page());
             if let Some(frame) = memory.writers(entry.page()) {

@@ -51,7 +51,7 @@ pub struct Begin<'r> {
 }
 
 impl<'r> Begin<'r> {
-    /// Of a recording of a guest, or of a whole run over the memory of `training`.
+    /// For a recording of a guest, or of a whole run over the memory of `training`.
     ///
     /// # Errors
     /// [`Error::Paging`] when the registers do not tell how addresses are translated.
@@ -281,8 +281,8 @@ impl<'g> DependenceRecorder<'g> {
                 self.graph.flow[call].returns = true;
             }
             if switched {
-                // What the call leaves in a register comes from others, unless it gave the register
-                // back.
+                // What the call leaves in a register is foreign, unless the register is as before
+                // the call.
                 let general = (0..GENERAL as u16).map(Var).filter(|&var| var != STACK_POINTER);
                 for var in general.filter(|&var| values[var.0 as usize] != regs[var]) {
                     self.variables.set(var, PackedDefiner::FOREIGN);

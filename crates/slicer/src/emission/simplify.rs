@@ -17,7 +17,7 @@ pub fn simplify(mut blocks: Vec<Block>) -> Vec<Block> {
     renumber(blocks, &stays)
 }
 
-/// Leads past blocks that do nothing but go on.
+/// Redirects targets past blocks that do nothing but go on.
 fn skip_empty(blocks: &mut [Block]) {
     let skip: Vec<Option<Target>> = blocks
         .iter()

@@ -74,8 +74,8 @@ impl Body<'_> {
             arms.sort_by_key(|arm| arm.value);
             Callee::Indirect { value: op.args[0], arms }
         };
-        // The return sets the stack pointer to what it was before the call, so it is saved before
-        // the call's own push.
+        // The return sets the stack pointer to what it was before the call, plus the stack delta,
+        // so it is saved before the call's own push.
         if delta != 0 || self.pushes(site) {
             ops.insert(0, stack_after(mode, delta));
             return Terminator::Call { callee, stack: SAVED_STACK, then };
@@ -96,7 +96,7 @@ impl Body<'_> {
     }
 }
 
-/// Sets [`SAVED_STACK`] to the stack pointer after a call.
+/// Before a call: sets [`SAVED_STACK`] to the stack pointer that it leaves.
 fn stack_after(mode: lift::Mode, delta: i64) -> Op {
     let width = if mode == lift::Mode::Bits64 { Width::B64 } else { Width::B32 };
     match delta {

@@ -50,8 +50,8 @@ pub struct Interruptions {
 }
 
 impl Interruptions {
-    /// The instruction at `pc` comes next, after step `step` at `last_pc`, which ended so and with
-    /// these registers. Returns whether an interruption begins.
+    /// The instruction at `pc` comes next, after step `step` at `last_pc`, which ended like `last`
+    /// and with these registers. Returns whether an interruption begins.
     pub fn before(
         &mut self,
         step: StepId,

@@ -1,11 +1,11 @@
 //! Takes out of a recording what is not the program's own work.
 //!
-//! Interrupts are cut from the handler's entry to the return to the interrupted instruction, nested
-//! ones and whatever was scheduled in between with them. A fault that returns to the same
+//! Interrupts are cut from the handler's entry to the return to the interrupted code, with nested
+//! ones and other tasks that were scheduled in between. A fault that returns to the same
 //! instruction is cut together with the first, unfinished attempt ([`interruption`]). Both are
 //! found without knowledge of the system: an instruction follows that the one before does not lead
 //! to, and later a return from a handler leads back to the expected place with the same stack
-//! pointer. Where the system goes over to other tasks and comes back ([`task_switch`]), the call in
+//! pointer. Where the system switches to other tasks and comes back ([`task_switch`]), the call in
 //! which it did so is left without a body.
 //!
 //! On the way the recording's stores are followed in physical memory, so that pages the process

@@ -1,9 +1,9 @@
 //! Recognises in a replay that another task ran, without knowledge of the system.
 //!
-//! A system goes over to another task by an instruction that replaces the stack pointer, and comes
+//! A system switches to another task by an instruction that replaces the stack pointer, and comes
 //! back by the same instruction, which then loads the stack pointer that the task had. The function
-//! that did it returns to its caller as if nothing had happened; what it executed in between is
-//! somebody else's.
+//! that did it returns to its caller as if nothing had happened; what was executed in between is
+//! other tasks' work.
 
 use ir::Kind;
 use machine::VirtAddr;
@@ -25,7 +25,7 @@ pub struct Call {
     back: VirtAddr,
 }
 
-/// A step as far as it matters here.
+/// What matters of a step here.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'e> {
     /// Which step it is.

@@ -26,7 +26,7 @@ const DROPPED: [Reg; 8] =
 /// Registers whose load reads a descriptor.
 const SELECTORS: [Reg; 6] = [Reg::Es, Reg::Cs, Reg::Ss, Reg::Ds, Reg::Fs, Reg::Gs];
 
-/// RF in RFLAGS.
+/// The resume flag (RF) in RFLAGS.
 const RESUME_FLAG: u64 = 1 << 16;
 
 /// Sees every operation of a replay, in order.
@@ -178,7 +178,7 @@ impl<'r> Replay<'r> {
         }
     }
 
-    /// What the last record said of a register, if any did.
+    /// What the last record that has a register says of it; `None` if there is none.
     #[must_use]
     pub fn last_recorded(&self, reg: Reg) -> Option<u64> {
         self.recorded[reg]
@@ -406,8 +406,8 @@ impl<'r> Replay<'r> {
     ) -> Option<(u64, Option<MemRef>)> {
         let found = self.matcher.find(accesses, true, vaddr, op.width.bytes());
         let recorded = found.map(|(_, value)| value);
-        // A software interrupt right behind an interruption pushes RF too, which no operation knows
-        // (SDM vol. 3 section 17.3.1.1).
+        // A software interrupt right behind an interruption pushes the resume flag too, which no
+        // operation models (SDM vol. 3 section 17.3.1.1).
         let enters = code.insn.ops.last().is_some_and(|op| op.kind == Kind::SysEnter);
         let resumed = recorded.is_some_and(|recorded| enters && recorded ^ computed == RESUME_FLAG);
         if recorded != Some(computed) && !resumed {
@@ -443,7 +443,7 @@ impl<'r> Replay<'r> {
     }
 }
 
-/// Whether these are the operations of a return that takes a stack from the stack if it changes the
+/// Whether these are the operations of a return that pops a new stack pointer if it changes the
 /// privilege.
 fn may_change_stack(ops: &[Op]) -> bool {
     let far = |op: &Op| op.def().is_some_and(|var| var.0 == Reg::Cpl as u16);

@@ -1,11 +1,12 @@
 //! Static path completion: code that no recording executed becomes part of its function where it
 //! only goes on between executed code.
 //!
-//! One more turn of a loop, the other entry of a hash chain: the slice follows registers and locals
-//! statically, so a path that training did not take is as good as one it took, as long as its
-//! instructions only compute, load and store, and come back to executed code or return. The start
-//! snapshot has them. A side that calls, jumps to a computed address or asks the environment stays
-//! unexplored: such sides are slow paths, and a whole run answers for them.
+//! Examples are one more iteration of a loop or another entry of a hash chain: the slice follows
+//! registers and locals statically, so a path that training did not take can be treated like one
+//! that it took, as long as its instructions only compute, load and store, and come back to
+//! executed code or return. The start snapshot has them. A side that calls, jumps to a computed
+//! address or asks the environment stays unexplored: such sides are slow paths, and a whole run
+//! answers for them.
 
 use ir::{Arg, Class, Kind, Op};
 use machine::VirtAddr;

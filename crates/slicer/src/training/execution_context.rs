@@ -40,7 +40,8 @@ struct Area {
     start: VirtAddr,
 }
 
-/// Per-CPU areas by the segment base that the idle processor's cells are found by.
+/// The per-CPU areas, each with the segment base register to which the idle processor's cells are
+/// relative.
 ///
 /// In 64-bit systems the kernel's base waits at the begin mark to be swapped in. Others load a
 /// segment on the way into the kernel: it is the one by which the recorded code first reads one of

@@ -177,8 +177,9 @@ mod tests {
             let head: &[u8] = &[0x48, 0xb8];
             [head, &constant.to_le_bytes(), rest].concat()
         };
-        // movabs of the end of user space, cmp, cmova, nopl: with five levels another constant, and
-        // stac. Both differ by a slide if looked at askew.
+        // movabs of the end of user space, cmp, cmova, nopl; with five levels of page tables
+        // another constant, and stac. Both differ by a slide if bytes are compared at the wrong
+        // offset.
         let mine = code(0x7fff_ffff_f000, &[0x48, 0x39, 0xc6, 0x48, 0x0f, 0x47, 0xf0, 0x0f, 0x1f, 0x00]);
         let other = code(0xff_ffff_ffff_f000, &[0x48, 0x39, 0xc6, 0x48, 0x0f, 0x47, 0xf0, 0x0f, 0x01, 0xcb]);
         assert_eq!(found(&mine, &other), [(2, 8, FixupKind::Patched)]);

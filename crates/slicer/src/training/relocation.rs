@@ -26,7 +26,7 @@ const SAME: usize = 2;
 
 /// What was learned of the training system's code.
 pub struct Relocations {
-    /// For companion file and programs; without constants.
+    /// For the companion file and for programs; it has no relocated constants yet.
     pub table: RelocationTable,
     /// The words by which per-CPU memory is recognised.
     pub signature: Vec<SignatureWord>,

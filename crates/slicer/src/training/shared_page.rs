@@ -1,4 +1,4 @@
-//! Pages that the kernel shows to its processes: where the kernel itself has them.
+//! Pages that the kernel shows to its processes: the kernel's own address of each.
 //!
 //! What such a page holds (Linux's vvar page, which the vDSO reads; Windows' shared user data) is
 //! the target's own, so a program holds only the kernel's address of the frame.

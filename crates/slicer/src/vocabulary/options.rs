@@ -14,7 +14,7 @@ pub enum Policy {
     /// Those whose unseen side may matter become guards.
     #[default]
     Guard,
-    /// Every one in a function of the slice becomes a guard.
+    /// Every branch of a context in the slice joins the slice.
     Whole,
 }
 
