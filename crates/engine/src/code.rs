@@ -1,4 +1,4 @@
-//! The code of whole runs: fetched from what is trusted, lifted, predecoded, and kept.
+//! The code of whole runs: fetched from trusted pages, lifted, predecoded, and cached.
 //!
 //! The trainer's code comes from the program's own pages, the kernel's from the companion file of
 //! the training system, never from the target. Operations whose results are overwritten before
@@ -19,14 +19,15 @@ use crate::watch::Watch;
 
 /// The end marker (docs/markers.md).
 const END_MARK: [u8; 7] = [0x0f, 0x1f, 0x80, 0x02, 0x00, 0x54, 0x56];
-/// Bytes in an instruction at most (SDM vol. 2 section 2.3.11).
+/// The most bytes of an instruction (SDM vol. 2 section 2.3.11).
 const INSN_BYTES: usize = 15;
-/// Instructions in one block at most.
+/// The most instructions of a block.
 const BLOCK_INSNS: usize = 64;
-/// Constants past which everything that was lifted is dropped: only so many have slots.
+/// If there are more constants than this, all lifted code is dropped before the next block: the
+/// slots for constants are limited.
 const POOL_LIMIT: usize = 60_000;
 
-/// A number of a block, valid until the next one is lifted.
+/// The number of a block, valid until the next one is lifted.
 #[derive(Clone, Copy)]
 pub(crate) struct BlockId(u32);
 
@@ -57,7 +58,8 @@ struct Cache {
     /// Bytes of the instructions of watched runs, by address.
     insns: FxHashMap<u64, Vec<u8>>,
     pool: Pool,
-    /// The kernel's slide in the target that this was lifted for: the code has its addresses.
+    /// The kernel's slide in the target that the code was lifted for: the code has that target's
+    /// addresses.
     slide: u64,
     /// Whether code of modules is in it, which may be elsewhere in another target.
     modules: bool,
@@ -90,8 +92,8 @@ impl<'p> Code<'p> {
         }
     }
 
-    /// Drops what was lifted for another target and does not hold in this one: its addresses, and
-    /// the constants that a kernel writes into its own code.
+    /// Drops the lifted code if it may not hold in this target: the kernel lies elsewhere, the code
+    /// has constants that a kernel writes into it in each boot, or it has code of modules.
     pub fn begin(&mut self, kernel: &KernelCode<'_>) {
         let varies = kernel.system.relocations().fixups.iter().any(|fixup| fixup.kind == FixupKind::Patched);
         let slide = kernel.relocation.slide();
@@ -164,8 +166,8 @@ impl<'p> Code<'p> {
         (0..INSN_BYTES as u64).map_while(|at| byte(VirtAddr(pc).add(at)).copied()).collect()
     }
 
-    /// Lifts an instruction of the trainer's. Whether a far call leads through a gate into the
-    /// system, the target's descriptor tables tell.
+    /// Lifts an instruction of the trainer. The target's descriptor tables tell whether a far call
+    /// leads through a gate into the system.
     fn lift_process(
         &self,
         pc: u64,
@@ -233,14 +235,14 @@ impl<'p> Code<'p> {
         Ok(Some(block))
     }
 
-    /// Adds the operations of a block.
+    /// Adds the operations of a block. Returns the first, and the one behind the last.
     fn predecode<W: Watch>(&mut self, insns: &[Insn]) -> Result<(u32, u32), TooLarge> {
         let first = self.cache.ops.len() as u32;
         for (insn, keep) in insns.iter().zip(useful(insns)) {
-            // What is sliced later must be there as it is.
+            // A watched run is sliced later and needs all operations.
             let ops = insn.ops.iter().zip(keep).filter(|(_, keep)| *keep || W::ON).map(|(op, _)| op);
             let nothing = Op::new(Kind::Mov, Width::B64, Var::NONE, &[0.into()]);
-            // An instruction that does nothing is a step too.
+            // In a watched run an instruction that does nothing is a step too.
             let filler = (W::ON && insn.ops.is_empty()).then_some(&nothing);
             for op in ops.chain(filler) {
                 let op = self.cache.pool.op(op)?;
@@ -263,7 +265,8 @@ pub(crate) struct KernelCode<'s> {
 }
 
 impl<'s> KernelCode<'s> {
-    /// The code in a companion file; `program` is where a program of it was found.
+    /// The code in a companion file; `program` is the relocation of a program that was made in its
+    /// system.
     pub fn new(system: &'s System, memory: &'s dyn GuestMemory, program: &Relocation<'_>) -> Self {
         Self { relocation: program.system(system), system, memory, modules: false }
     }
@@ -283,8 +286,8 @@ impl<'s> KernelCode<'s> {
     }
 }
 
-/// Which operations of a block are needed, for each instruction and operation. Those are not whose
-/// results are overwritten before anything reads them, as most flags are.
+/// Which operations of a block are needed, by instruction and operation. An operation is not needed
+/// if its result is overwritten before anything reads it, as most flags are.
 fn useful(insns: &[Insn]) -> Vec<Vec<bool>> {
     let mut live = [true; 256];
     let mut kept: Vec<Vec<bool>> = insns
@@ -305,7 +308,7 @@ fn useful(insns: &[Insn]) -> Vec<Vec<bool>> {
                     } else {
                         temps.get((var.0 - Var::FIRST_TEMP) as usize).copied().unwrap_or(true)
                     };
-                    // A division may fault; its result is not all it does.
+                    // A division may fault, so it is needed even if nobody reads its result.
                     let faults = matches!(op.kind, Kind::DivU | Kind::DivS | Kind::RemU | Kind::RemS);
                     if !wanted && !faults {
                         keep[at] = false;

@@ -2,8 +2,9 @@
 //! target's memory.
 //!
 //! The run begins behind the begin mark and ends at the end mark. The trainer's allocator functions
-//! are replaced. There is no device, no interrupt and no other CPU. An assertion of the kernel
-//! (`ud2`) is stepped over, as its handler does when it only warns, and reported.
+//! are replaced by the run's allocator. There is no device, no interrupt and no other CPU. An
+//! assertion of the kernel (`ud2`) is stepped over, as the kernel's handler does for a warning, and
+//! reported.
 
 use ir::{Kind, Program, System};
 use machine::{Reg, RegFile};
@@ -23,7 +24,7 @@ use crate::syscall::SystemCalls;
 use crate::variables::{Inputs, collect, prepare};
 use crate::watch::{Unwatched, Watch};
 
-/// Assertions that are reported at most.
+/// The most assertions that are reported.
 const MOST_ASSERTIONS: usize = 64;
 /// The vector of the exception that `ud2` raises (SDM vol. 3 table 6-1).
 const INVALID_OPCODE: u8 = 6;
@@ -35,14 +36,14 @@ pub struct WholeProgram<'p> {
     code: Code<'p>,
 }
 
-/// What a whole run tells beside its outcome.
+/// What a whole run reports beside its outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WholeReport {
-    /// Machine instructions executed, replaced functions left out. A block that was left in its
-    /// middle counts in full.
+    /// Machine instructions executed, without those of replaced functions. A block that was left in
+    /// its middle counts in full.
     pub instructions: u64,
-    /// Addresses, the training system's if it has them, where the kernel's own assertions fired and
-    /// were stepped over: the first 64.
+    /// The addresses, the training system's where it has that code, at which the kernel's own
+    /// assertions fired and were stepped over: the first 64.
     pub assertions: Vec<u64>,
 }
 
@@ -99,8 +100,7 @@ impl<'p> WholeProgram<'p> {
             ended.map_err(|ended| ended.map_addresses(|at| kernel.relocation.reported(at)))
         });
         let answer = ended.and_then(|end| match &self.program.provenance.unrepeated {
-            // Help that the trainer had in training, another task's or a device's, it has not got
-            // here.
+            // In training, another task or a device helped the trainer; here nothing does.
             Some(why) => Err(Stopped::Unrepeated { at: end, why: why.clone() }.into()),
             None => Ok(collect(self.program, end, &mut overlay)?),
         });

@@ -1,4 +1,4 @@
-//! Executes one predecoded operation that does not move control.
+//! Executes one predecoded operation that is not a control operation.
 
 use ir::{EvalError, Kind};
 use machine::{Reg, VirtAddr};
@@ -45,8 +45,8 @@ pub(crate) fn execute(
     Ok(())
 }
 
-/// Executes the operations that ask the environment: the run's allocator, its clock, the state of
-/// the processor, devices.
+/// Executes the operations that ask the environment: the run's allocator, the time stamp counter,
+/// the state of the processor, devices.
 #[cold]
 fn environment(
     op: &Predecoded,
@@ -75,12 +75,12 @@ fn environment(
             0xc000_0101 => Ok(slots[Reg::GsBase.index()]),
             0xc000_0102 => Ok(slots[Reg::KernelGsBase.index()]),
             // The local APIC's in-service registers in x2APIC mode (SDM vol. 3 table 11-6): a run
-            // begins in a process, so there is none.
+            // begins in a process, so no interrupt is in service.
             0x810..=0x817 => Ok(0),
             _ => device(format!("reads the model-specific register {a:#x}")),
         },
-        // The bases of segments, which a system sets when it goes over to another task. The
-        // lifter's operations for this instruction set the registers as well.
+        // The bases of segments, which a system sets when it switches tasks. There is nothing left
+        // to do: the lifter's operations for this instruction set the registers.
         Kind::Wrmsr if matches!(a, 0xc000_0100..=0xc000_0102) => Ok(0),
         Kind::Wrmsr => device(format!("writes the model-specific register {a:#x}")),
         Kind::In => device(format!("reads the I/O port {a:#x}")),

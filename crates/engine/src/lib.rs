@@ -1,10 +1,10 @@
 //! Runs programs and machine code over a guest's memory, copy-on-write.
 //!
-//! There are two ways to run, which share the [`Overlay`] over the target's memory, the operations
-//! and the outcomes. A [`SliceProgram`] executes an [`ir::Program`]. A [`WholeProgram`] emulates
-//! machine code: it lifts the trainer's and the kernel's trusted code as it is reached. Neither
-//! writes to the target or takes code from it. What happens to the guest's code is an [`Outcome`];
-//! a [`RunError`] says that a run could not begin.
+//! There are two ways to run, which share the [`Overlay`] over the target's memory, the predecoded
+//! operations and the outcomes. A [`SliceProgram`] executes an [`ir::Program`]. A [`WholeProgram`]
+//! emulates machine code: it lifts the trainer's and the kernel's trusted code as it is reached.
+//! Neither writes to the target or takes code from it. What happens to the guest's code is an
+//! [`Outcome`]; a [`RunError`] says that a run could not begin.
 //!
 //! [`Relocation`] finds in a target what training knew at other addresses, [`locate`] finds the
 //! state of processors in memory alone, and [`tampering`] compares code.

@@ -1,12 +1,12 @@
-//! Finds page tables, interrupt table and per-CPU memory in a target of which only memory was kept,
-//! and no processor's registers.
+//! Finds page tables, interrupt table and per-CPU memory in a target of which only the memory was
+//! kept, without any processor's registers.
 //!
-//! Three searches over all of RAM, each by something that training knows and that no reboot
-//! changes. *Where the kernel is*: an interrupt table whose handlers all lie equally far from
-//! training's. *Page tables*: pages that, read as the top table, map the program's kernel code to
-//! pages that hold it. Of several (each process has its own) most must agree on the kernel's half;
-//! any of those will do, for only that half is used. *Processors*: places where the words lie by
-//! which per-CPU memory is recognised ([`ir::program::SignatureWord`]), most of them. What a
+//! Three things are searched for in all of RAM, each by something that training knows and that no
+//! reboot changes. *Where the kernel is*: an interrupt table whose handlers all lie equally far
+//! from training's. *Page tables*: pages that, read as the top table, map the program's kernel code
+//! to pages that hold it. Of several (each process has its own) two thirds must agree on the
+//! kernel's half; any of those will do, for only that half is used. *Processors*: addresses at
+//! which most words of the per-CPU signature are found ([`ir::program::SignatureWord`]). What a
 //! processor executed at the pause is not found: its registers are not in memory. Nothing about an
 //! operating system is typed in; 32-bit targets are left out, as are those whose kernel has no GS
 //! base.
@@ -23,7 +23,7 @@ use rustc_hash::FxHashSet;
 
 use crate::run::system_mode;
 
-/// What need not be looked for.
+/// What is known, and need not be searched for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hints {
     /// CR3: the root of page tables that map the kernel.
@@ -37,12 +37,14 @@ pub struct Hints {
 pub struct Located {
     /// The registers that follow from it, for each processor; by ascending GS base.
     pub cpus: Vec<RegFile>,
-    /// How many handlers in the interrupt table are training's at one slide, and of how many.
+    /// How many of the interrupt table's handlers are training's at the slide that was found, and
+    /// of how many.
     pub gates: (usize, usize),
-    /// How many roots of page tables have the same kernel half as the one taken, and of how many.
+    /// How many of the page-table roots found have the same kernel half as the one taken, and how
+    /// many were found.
     pub roots: (usize, usize),
-    /// Of the places that the program's signature points to, how many the least certain processor's
-    /// point to, and how many there are; `None` if the GS base was given.
+    /// How many distinct addresses of the program's signature were found for the least certain
+    /// processor, and how many the signature has; `None` if the GS base was given.
     pub signature: Option<(usize, usize)>,
 }
 
@@ -52,7 +54,8 @@ pub enum LocateError {
     /// The program is not of a 64-bit system.
     #[error("the state of processors is found in the memory of 64-bit guests only")]
     Bits,
-    /// The program has no kernel code, or knows no interrupt gates.
+    /// The program has no kernel code that is the same in every boot, or knows fewer than four
+    /// interrupt gates.
     #[error("the program has no kernel code by which memory could be recognised")]
     Nothing,
     /// No interrupt table leads to the kernel that the program was made from.
@@ -61,7 +64,7 @@ pub enum LocateError {
          kernel, or not all of its memory"
     )]
     Gates,
-    /// No page tables map the kernel's code where the interrupt table has it.
+    /// No page tables map the kernel's code at the slide that the interrupt table has.
     #[error(
         "an interrupt table is there, but no page tables that map the kernel's code: another kernel, or not \
          all of its memory"
@@ -79,17 +82,18 @@ pub enum LocateError {
     Processors,
 }
 
-/// How many bytes of code a page is recognised by.
+/// How many bytes of code identify a page.
 const PROBE: usize = 16;
-/// How many places in the code are looked for at most.
+/// The most pieces of code that are searched for.
 const PROBES: usize = 8;
-/// Per-CPU memory is looked for by words that point so far at least, in bytes: a list within one
-/// object may point nearer.
+/// Per-CPU memory is searched for by words that point at least this many bytes away; pointers
+/// within one object reach less far.
 const FAR: u32 = 1024;
-/// How many places may be compared with the whole signature: a target may hold any number of lures.
+/// The most addresses that are compared with the whole signature: a hostile target may hold any
+/// number of decoys.
 const MOST_PLACES: usize = 1 << 18;
-/// Bits by which entries of tables for the same mapping may differ: accessed and dirty (SDM vol. 3
-/// section 4.8).
+/// Bits in which entries for the same mapping may differ: accessed and dirty (SDM vol. 3 section
+/// 4.8).
 const NOTED: u64 = 0x60;
 
 /// A piece of the kernel's code that is the same in every boot.
@@ -97,20 +101,20 @@ struct Probe {
     /// Its address in the training system.
     addr: VirtAddr,
     bytes: [u8; PROBE],
-    /// Pages of the target that hold it where it is in its page.
+    /// Pages of the target that hold it at its offset in the page.
     pages: FxHashSet<PhysAddr>,
 }
 
 /// An interrupt table in the target's memory.
 struct Table {
-    /// How far its handlers lie from training's, modulo 2^64.
+    /// Its handlers' addresses minus training's, modulo 2^64.
     slide: u64,
     at: PhysAddr,
-    /// How many of its gates do.
+    /// How many of its gates have that slide.
     gates: usize,
 }
 
-/// Looks for the state of the processors of a target that runs the program's kernel.
+/// Finds the state of the processors of a target that runs the program's kernel.
 ///
 /// # Errors
 /// [`LocateError`].
@@ -183,8 +187,8 @@ fn each_page(memory: &dyn GuestMemory, visit: &mut dyn FnMut(PhysAddr, &Page)) {
     }
 }
 
-/// Pieces of the program's kernel code without anything that moves, at most one in a page, spread
-/// over all of it.
+/// Pieces of the program's kernel code without fixups, at most one in a page, spread over all of
+/// it.
 fn probes(program: &Program) -> Vec<Probe> {
     let relocations = &program.relocations;
     let mut found: Vec<Probe> = Vec::new();
@@ -204,7 +208,7 @@ fn probes(program: &Program) -> Vec<Probe> {
 }
 
 /// The interrupt tables that begin in a page: at least three quarters of the gates that training
-/// knows, all as far from training's handlers (SDM vol. 3 section 6.14.1).
+/// knows must have the same slide (SDM vol. 3 section 6.14.1).
 fn interrupt_tables(gates: &[(u8, u64)], page_addr: PhysAddr, page: &Page) -> Vec<Table> {
     let handler = |start: usize, vector: u8| {
         machine::handler(page.get(start + usize::from(vector) * 16..)?.first_chunk()?, true)
@@ -223,11 +227,11 @@ fn interrupt_tables(gates: &[(u8, u64)], page_addr: PhysAddr, page: &Page) -> Ve
     tables.collect()
 }
 
-/// A root, how many agree with it on the kernel's half, and how many there are.
+/// A page-table root, how many roots agree with it on the kernel's half, and how many there are.
 type Root = (u64, (usize, usize));
 
-/// The root to take, among the pages for which `maps` says that as roots they map the kernel: one
-/// with which at least two thirds of them agree. One that is `given` is not looked for.
+/// The root to take, among the pages that as roots map the kernel (`maps`): one with which at least
+/// two thirds of them agree. A root that is `given` is only checked.
 fn root(
     memory: &dyn GuestMemory,
     given: Option<u64>,
@@ -255,7 +259,7 @@ fn root(
     }
 }
 
-/// A linear address, in the kernel's half, of a physical one.
+/// A linear address in the kernel's half that is mapped to a physical one.
 fn linear(memory: &dyn GuestMemory, mode: PagingMode, root: u64, at: PhysAddr) -> Option<u64> {
     let mut found = None;
     let half = VirtAddr(1 << (mode.linear_bits() - 1));
@@ -270,22 +274,23 @@ fn linear(memory: &dyn GuestMemory, mode: PagingMode, root: u64, at: PhysAddr) -
     found
 }
 
-/// How many different places the words of a signature point to. What old stacks in per-CPU memory
-/// hold points to few, many times, and is not there the next time.
+/// How many distinct addresses the words of a signature point to. They are counted instead of the
+/// words because leftovers of stacks in per-CPU memory point many times to the same few, and are
+/// gone in the next boot.
 fn aims(signature: &[SignatureWord]) -> usize {
     signature.iter().map(|it| it.points).collect::<BTreeSet<_>>().len()
 }
 
-/// The bases of per-CPU memory, and of the places that the words point to how many are pointed to
-/// there: most of them, and three at least.
+/// The bases of per-CPU memory, each with how many distinct addresses of the signature are pointed
+/// to there: more than half of them, and at least three.
 fn per_cpu(
     memory: &dyn GuestMemory,
     mode: PagingMode,
     root: u64,
     signature: &[SignatureWord],
 ) -> BTreeMap<u64, usize> {
-    // A list that is empty points to itself, and there are tables of thousands of those, in which
-    // any place has all such words: one that points far is needed.
+    // An empty list points to itself, and in a table of thousands of them any address has all such
+    // words. So the search begins at words that point far.
     let far = |it: &&SignatureWord| it.offset.abs_diff(it.points) >= FAR;
     let seeds: Vec<SignatureWord> = signature.iter().filter(far).copied().collect();
     let by_distance = |it: &SignatureWord| u64::from(it.offset).wrapping_sub(it.points.into()) % PAGE_SIZE;

@@ -7,9 +7,9 @@ use crate::value::Values;
 
 /// Why a run stopped without an answer.
 ///
-/// Addresses of code are the training system's, those of a whole run where it has code there. A
-/// slice names the first instruction of the block that it was in, and for what a branch, call or
-/// jump does that instruction itself.
+/// Addresses of code are the training system's; a whole run names an address of the target where
+/// training has no such code. A slice run names the first instruction of the block that it was in,
+/// or, if a branch, call or jump is the cause, that instruction.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, thiserror::Error)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Stopped {
@@ -24,13 +24,13 @@ pub enum Stopped {
     /// The fuel is used up.
     #[error("out of fuel: {used} operations executed, last at {at:#x}")]
     OutOfFuel {
-        /// The block that it was in, or of a whole run, that came next.
+        /// The block that a slice run was in; the block that a whole run would have executed next.
         at: u64,
         /// Fuel used: operations, and one more for each block.
         used: u64,
     },
-    /// An access that memory does not allow: the address is not mapped, its table or frame is not
-    /// in the target's memory, it is user memory of the target, or read-only.
+    /// An access that memory does not allow: the address is not mapped, its page table or frame is
+    /// not in the target's memory, it is user memory of the target, or it is read-only.
     #[error("unmapped memory: {at:#x} accesses {address:#x}: {cause}")]
     Unmapped {
         /// The instruction.
@@ -48,14 +48,14 @@ pub enum Stopped {
         /// What it does, as a verb and its objects.
         what: String,
     },
-    /// The code waits for something that never comes to a paused guest: it halts, or is in a state
-    /// in which it was before.
+    /// The code waits for something that never comes to a paused guest: it halts, or is in the same
+    /// state as before.
     #[error("blocked: the code waits at {at:#x}")]
     Blocked {
         /// The instruction.
         at: u64,
     },
-    /// The system went on with something else than the trainer: another task, or a signal's
+    /// The system went on with something other than the trainer: another task, or a signal's
     /// handler.
     #[error(
         "another task runs: the system goes from {at:#x} to {to:#x}, not back to the trainer that called it"
@@ -102,7 +102,7 @@ pub enum Stopped {
         /// Where it went.
         to: u64,
     },
-    /// The run copied or allocated all pages that it may, or made all calls.
+    /// The run copied or allocated as many pages as it may, or nested as many calls as it may.
     #[error("limit reached at {at:#x}: {what}")]
     Limit {
         /// The instruction.

@@ -1,6 +1,6 @@
 //! The memory of a run: the target's, with the run's own changes laid over it.
 //!
-//! Pages that the training process used are copied from the program and lie at their addresses;
+//! Pages of the training process are copied from the program and lie at their addresses;
 //! allocations lie above them. Every other address is translated through the target's page tables
 //! and read from the target; the first write to a frame of the target copies it. Copies are keyed
 //! by frame, so that two mappings of one frame stay one. The target's own user memory is refused:
@@ -42,7 +42,7 @@ const SLOTS: usize = 1024;
 /// [`Entry::copy`] of a page that is not copied.
 const NONE: u32 = u32::MAX;
 
-/// A translated page. The TLB is direct-mapped by page number.
+/// A translated page. The translation cache (TLB) is direct-mapped by page number.
 #[derive(Clone, Copy)]
 struct Entry<'t> {
     /// Page number plus one; 0 when empty.
@@ -55,8 +55,8 @@ struct Entry<'t> {
     writable: bool,
 }
 
-/// Where the made-up frames of the training process's pages begin: processors have at most 52 bits
-/// of physical address.
+/// Where the synthetic frames of the training process's pages begin: processors have at most 52
+/// bits of physical address.
 const PROCESS_FRAMES: u64 = 1 << 52;
 
 /// The local APIC's in-service registers, where it lies unless a system moves it (SDM vol. 3
@@ -98,7 +98,7 @@ pub struct Overlay<'t> {
     aliases: FxHashMap<VirtAddr, VirtAddr>,
     /// Copied frames of the target: copy by address of the frame.
     frames: FxHashMap<PhysAddr, u32>,
-    /// Frames of kernel pages that [`Overlay::physical`] was asked for.
+    /// Frames of kernel pages that [`Overlay::physical`] was asked for, by page.
     translated: FxHashMap<VirtAddr, PhysAddr>,
     /// Frames of page tables that translations went through.
     tables: FxHashSet<PhysAddr>,
@@ -155,8 +155,8 @@ impl<'t> Overlay<'t> {
         }
     }
 
-    /// Gives the training process a page; bytes that are not given are 0. It counts towards the
-    /// limit, and is there even if the limit is smaller.
+    /// Gives the training process a page; bytes that are not given are 0. The page counts towards
+    /// the limit, but is added even past it.
     pub(crate) fn add_page(&mut self, page: VirtAddr, bytes: &[u8]) {
         let mut copy = Box::new([0; PAGE_SIZE as usize]);
         let length = bytes.len().min(copy.len());
@@ -171,8 +171,8 @@ impl<'t> Overlay<'t> {
         self.aliases.insert(page, kernel);
     }
 
-    /// A number for all that the run has written: the same after changes that were undone, and
-    /// another one, but for chance (64 bits), where anything differs.
+    /// A number that stands for all that the run has written. It is the same after changes that
+    /// were undone, and differs, but for chance (64 bits), if anything differs.
     #[must_use]
     pub const fn state(&self) -> u64 {
         self.state
@@ -197,7 +197,7 @@ impl<'t> Overlay<'t> {
             }
         }
         self.heap = VirtAddr(end);
-        // Where the heap ends is a part of memory's state too.
+        // Where the heap ends is part of the state too.
         self.state = self.state.wrapping_add(size.max(1).wrapping_mul(key(NONE, 0)));
         self.heap_sizes.insert(start, size);
         start
@@ -248,7 +248,7 @@ impl<'t> Overlay<'t> {
     }
 
     /// The guest-physical address of a mapped byte. Pages of the training process and allocations
-    /// have made-up ones, past any machine's memory.
+    /// have synthetic ones, past any machine's memory.
     ///
     /// # Errors
     /// [`Fault::Translate`].
@@ -266,7 +266,8 @@ impl<'t> Overlay<'t> {
         Ok(frame.add(offset))
     }
 
-    /// Changes the system's memory before a run begins, whatever the rights of its pages.
+    /// Changes the system's memory before a run begins, whatever the rights of its pages;
+    /// [`Overlay::state`] does not count it.
     ///
     /// # Errors
     /// A [`Fault`]; the bytes before it are changed.
@@ -323,7 +324,8 @@ impl<'t> Overlay<'t> {
                 }
             }
         }
-        // Every store to a page table comes here: what was translated by it may not hold any more.
+        // Every store to a page table comes here: translations that went through it may not hold
+        // any more.
         entry.writable &= !table;
         if write && table {
             self.forget();
@@ -420,7 +422,7 @@ impl<'t> Overlay<'t> {
         let page = &mut self.copies[entry.copy as usize];
         let (first, inside) = (offset & !7, offset & 7);
         if inside + size as usize > 8 {
-            // Into the next word: in two parts.
+            // The value reaches into the next word: it is stored in two parts.
             let low = 8 - inside as u64;
             self.store(address, low, value)?;
             return self.store(address.add(low), size - low, value >> (8 * low));

@@ -1,14 +1,14 @@
 //! Predecoded operations: the form that the inner loop executes.
 //!
 //! Registers, temporaries and constants live in one array of values that a 16-bit number indexes,
-//! so that an operand needs no case distinction and no bounds check. What a constant that moves is
-//! in a target is not known here: it gets a slot, which the run fills.
+//! so that an operand needs no case distinction and no bounds check. The value of a relocated
+//! constant depends on the target: it gets a slot, which the run fills.
 
 use ir::{Arg, Kind, Op, Var, Width};
 use rustc_hash::FxHashMap;
 
 /// The values that operations work on, by slot: registers (0 to 255), temporaries, one slot for
-/// results that nobody wants, constants.
+/// results without a destination, constants.
 pub(crate) type Slots = Box<[u64; SLOTS]>;
 
 /// How many slots there are.
@@ -59,7 +59,7 @@ pub(crate) fn slots() -> Slots {
 }
 
 impl Pool {
-    /// How many slots are taken.
+    /// How many slots of constants are taken.
     pub fn len(&self) -> usize {
         self.values.len()
     }
@@ -123,7 +123,7 @@ impl Pool {
         })
     }
 
-    /// Writes the constants into their slots, but for the first `from`.
+    /// Writes the constants into their slots, all but the first `from`.
     pub fn fill(&self, slots: &mut Slots, from: usize) {
         for (at, &value) in self.values.iter().enumerate().skip(from) {
             slots[FIRST_CONST as usize + at] = value;

@@ -1,10 +1,10 @@
 //! Relocation: finds in a target what training knew at other addresses.
 //!
-//! The kernel's image lies as far from training's place as the handlers in the target's interrupt
-//! gates do. Modules are found by their code. Whether the kernel is the one that the program was
-//! made from is decided by its code, byte by byte, with what moves taken into account. Constants
-//! that the kernel patches into its own code in each boot are read from there: they are data, and
-//! the instruction around them stays training's.
+//! The kernel's image has the slide of the handlers in the target's interrupt gates. Modules are
+//! found by their code. Whether the kernel is the one that the program was made from is decided by
+//! its code, byte by byte, with fixups applied. Constants that the kernel patches into its own code
+//! in each boot are read from there: they are data, and the instruction around them stays
+//! training's.
 
 use std::ops::ControlFlow;
 
@@ -18,13 +18,13 @@ use crate::run::{Run, RunError, system_mode};
 
 /// How many interrupt gates are compared: those of the processor's own exceptions.
 const VECTORS: u8 = 32;
-/// How many bytes a module is looked for by, before all of it is compared.
+/// How many bytes of a module are searched for before all of it is compared.
 const PROBE: usize = 16;
 
 /// Where a program's images, or a companion file's, are in one target.
 #[derive(Clone, Debug)]
 pub struct Relocation<'p> {
-    /// The images, and what of their code moves.
+    /// The images, and the fixups of their code.
     table: &'p RelocationTable,
     mode: PagingMode,
     /// CR3 of the page tables that map the kernel.
@@ -44,8 +44,9 @@ impl<'p> Relocation<'p> {
     /// Finds a program's images, and the page tables that map the kernel.
     ///
     /// # Errors
-    /// [`RunError`]: a register is missing, the kernel is another one, or it lies elsewhere and
-    /// training saw one base only.
+    /// [`RunError`]: a register is missing or the paging mode unknown, the kernel is another one,
+    /// it lies at another address and training saw one base only, or its code has a constant that
+    /// training does not know.
     pub fn find(program: &'p Program, run: &Run<'_>) -> Result<Self, RunError> {
         let (mode, cr3) = run.paging()?;
         let table = &program.relocations;
@@ -96,9 +97,9 @@ impl<'p> Relocation<'p> {
         Relocation { table, mode: self.mode, root: self.root, slides }
     }
 
-    /// Looks for a companion file's images but the first. If `exact`, as for code that is to be
-    /// executed, an image is only where its code is training's to the byte, what moves taken into
-    /// account. For a comparison a tenth may differ.
+    /// Looks for all images of a companion file but the first. If `exact`, as for code that is to
+    /// be executed, an image is found only where every byte of its code is training's, with fixups
+    /// applied. For a comparison a tenth may differ.
     pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory, exact: bool) {
         for image in 1..self.table.images.len() {
             let here = self.table.images[image];
@@ -121,7 +122,7 @@ impl<'p> Relocation<'p> {
         self.root
     }
 
-    /// Whether any bytes of the code are others in another boot.
+    /// Whether the code has fixups, that is, bytes that differ in another boot.
     #[must_use]
     pub fn moves(&self) -> bool {
         !self.table.fixups.is_empty()
@@ -238,12 +239,13 @@ impl<'p> Relocation<'p> {
         bytes
     }
 
-    /// Gives `bytes`, code of the training system at `start`, what moves as this target has it.
+    /// Applies this target's fixups to `bytes`, code of the training system at `start`.
     pub fn code(&self, start: u64, bytes: &mut [u8], memory: &dyn GuestMemory) {
         self.apply(start, bytes, &mut |fixup| self.number(memory, fixup.addr, fixup.size));
     }
 
-    /// The same with `patched` for the values of patched fixups.
+    /// Applies fixups to `bytes`; `patched` gives the values of
+    /// [`FixupKind::Patched`](ir::relocation::FixupKind::Patched) ones.
     fn apply(&self, start: u64, bytes: &mut [u8], patched: &mut dyn FnMut(&Fixup) -> Option<u64>) {
         if self.table.fixups.is_empty() {
             return;
@@ -252,7 +254,8 @@ impl<'p> Relocation<'p> {
         self.table.apply(start, bytes, &slides, patched);
     }
 
-    /// The target's little-endian number at an address of the training system.
+    /// The target's little-endian number at an address of the training system; `None` if it is not
+    /// all mapped.
     fn number(&self, memory: &dyn GuestMemory, address: u64, size: u8) -> Option<u64> {
         let bytes = self.bytes(memory, address, usize::from(size.min(8)));
         bytes.into_iter().rev().try_fold(0, |value, byte| Some(value << 8 | u64::from(byte?)))
@@ -263,7 +266,8 @@ impl<'p> Relocation<'p> {
         paging::read_mapped(memory, self.mode, self.root, VirtAddr(self.to_target(start)), count)
     }
 
-    /// How many bytes of these ranges the target has not or otherwise, and how many there are.
+    /// How many bytes of these ranges are missing or different in the target, and how many there
+    /// are.
     fn compare<'r>(
         &self,
         memory: &dyn GuestMemory,
@@ -281,7 +285,8 @@ impl<'p> Relocation<'p> {
     }
 
     /// The slide of an image whose code these ranges are: 0 if the code is where training had it,
-    /// else wherever it is mapped. If not `exact`, a tenth of its bytes may differ.
+    /// else that of the first mapping that holds it; `None` if there is none. If not `exact`, a
+    /// tenth of its bytes may differ.
     fn module(
         &self,
         memory: &dyn GuestMemory,
@@ -336,9 +341,9 @@ impl<'p> Relocation<'p> {
         slide
     }
 
-    /// Refuses a target in whose code an instruction of the program has another constant than
-    /// training knows of. Other changes are the kernel's own patches, or somebody's: the program's
-    /// code is training's in any case.
+    /// Refuses a target in whose code an instruction of the program has a constant that training
+    /// does not know. Other changes are ignored, whether they are the kernel's own patches or
+    /// tampering: the run executes training's code in any case.
     fn patched_constants(&self, program: &Program, memory: &dyn GuestMemory) -> Result<(), RunError> {
         let mode = system_mode(program);
         for range in &program.code {
@@ -366,15 +371,15 @@ impl<'p> Relocation<'p> {
     }
 }
 
-/// Whether two instructions do the same with another constant. Where control goes is not such a
-/// constant: kernels patch calls and jumps.
+/// Whether two instructions differ in a constant only. The target of a call or jump is not such a
+/// constant: kernels patch those.
 fn differ_in_a_constant(a: &lift::Insn, b: &lift::Insn) -> bool {
     let control = |insn: &lift::Insn| insn.ops.iter().any(|op| op.class() == Class::Control);
     lift::same_form(a, b) && !control(a) && a.ops != b.ops
 }
 
-/// The slides that the kernel's image may have: those that interrupt gates have, by how many have
-/// it, and 0.
+/// The slides that the kernel's image may have: those of interrupt gates, the most frequent first,
+/// and 0.
 fn slides(table: &RelocationTable, run: &Run<'_>, mode: PagingMode, root: u64) -> Vec<u64> {
     let gates = run.regs.get(Reg::IdtrBase).map(|base| machine::gates(run.memory, mode, root, base, VECTORS));
     let mut slides = machine::slides(&table.gates, &gates.unwrap_or_default());

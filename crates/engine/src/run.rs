@@ -1,4 +1,4 @@
-//! What a run is asked about, how much it may use, and why it may be unable to begin.
+//! The target of a run, how much the run may use, and why it may be unable to begin.
 
 use ir::Program;
 use lift::Mode;
@@ -37,9 +37,9 @@ pub struct Environment {
 pub struct Run<'t> {
     /// The target's memory.
     pub memory: &'t dyn GuestMemory,
-    /// The registers of the CPU whose view is taken.
+    /// The registers of the target's CPU on which the run takes place.
     pub regs: &'t RegFile,
-    /// The answers of the world outside memory.
+    /// What is known beside memory and registers.
     pub env: Environment,
     /// The most that the run may use.
     pub limits: Limits,
@@ -57,7 +57,7 @@ pub enum RunError {
     /// The target's CPU state lacks a register that the run needs.
     #[error("the target's CPU state has no {0}; give a capture that holds it or a --cpu-file")]
     NoRegister(&'static str),
-    /// The target's control registers do not tell its paging mode: which one is missing.
+    /// The target's control registers do not tell its paging mode; the text says why.
     #[error("the target's paging mode is not supported: {0}")]
     Paging(String),
     /// The target does not run the kernel the program was made from.
@@ -71,7 +71,7 @@ pub enum RunError {
         /// Bytes compared.
         checked: u64,
     },
-    /// The target's kernel lies elsewhere, and the program does not know what moves.
+    /// The target's kernel lies at another address, and the program does not know what moves.
     #[error(
         "the target's kernel lies {slide:#x} bytes from where training had it, and the program was trained \
          under one base only"
@@ -80,7 +80,8 @@ pub enum RunError {
         /// The target's address minus training's, modulo 2^64.
         slide: u64,
     },
-    /// A constant in the kernel's code is not the one training knows.
+    /// A constant in the kernel's code is not the one training knows, or the image that it names is
+    /// not in the target.
     #[error(
         "the target's kernel has another constant in its instruction at {at:#x} (training's address) than \
          training had, and none that training knows to differ"

@@ -23,8 +23,8 @@ const SEGMENTS: [(Reg, Reg); 6] = [
 ];
 
 /// Gives the descriptors that the trainer's selectors name its bases, in the overlay. Where the
-/// target's table is not known or has no such descriptor, nothing is changed: what code that loads
-/// the selector then finds is no worse.
+/// target's table is not known or has no such descriptor, nothing is changed: code that loads the
+/// selector then finds what it would find anyway.
 pub(crate) fn give(program: &Program, target: &RegFile, overlay: &mut Overlay<'_>) {
     if program.bits == 64 {
         return;
@@ -33,8 +33,7 @@ pub(crate) fn give(program: &Program, target: &RegFile, overlay: &mut Overlay<'_
         |reg: Reg| program.registers.iter().find(|(number, _)| *number == reg as u16).map(|it| it.1);
     for (selector, base) in SEGMENTS {
         let (Some(selector), Some(base)) = (trained(selector), trained(base)) else { continue };
-        // Null selectors, and what is the system's own (privilege 0), are no segments of the
-        // process.
+        // Null selectors and those of privilege 0 name no segments of the process.
         if selector <= 3 || selector & 3 == 0 {
             continue;
         }
@@ -47,8 +46,8 @@ pub(crate) fn give(program: &Program, target: &RegFile, overlay: &mut Overlay<'_
         if let Ok(old) = overlay.load(at, 8)
             && with_base(old, base) != old
         {
-            // It was just read: only a full overlay can refuse it, and the run's own first write
-            // would end at that.
+            // The descriptor was just read, so only a full overlay can refuse the write, and then
+            // the run's own first write stops the run.
             let _ = overlay.overwrite(at, &with_base(old, base).to_le_bytes());
         }
     }

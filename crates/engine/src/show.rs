@@ -1,4 +1,4 @@
-//! Shows the steps of a whole run to who watches it.
+//! Shows the steps of a whole run to its [`Watch`].
 
 use ir::{Class, Kind, Summary};
 use lift::Mode;
@@ -11,9 +11,9 @@ use crate::watch::{Seen, Watch};
 /// What was shown last.
 #[derive(Default)]
 pub(crate) struct Show {
-    /// Whether nothing in the run determines the result of the instruction shown last.
+    /// Whether the instruction shown last has a result that its operands do not determine.
     undetermined: bool,
-    /// Its address, if it is in the block that is executed.
+    /// The address of the instruction shown last, if it is in the block that is executed.
     shown: Option<u64>,
 }
 
@@ -23,8 +23,8 @@ impl Show {
         self.shown = None;
     }
 
-    /// Shows the instruction at `pc`, whose code is `bytes`, before its first operation; before the
-    /// others nothing happens.
+    /// Shows the instruction at `pc`, whose code is `bytes`, before its first operation; before its
+    /// other operations it does nothing.
     pub fn step<W: Watch>(&mut self, watch: &mut W, pc: u64, mode: Mode, bytes: &[u8], slots: &Slots) {
         if self.shown == Some(pc) {
             return;
@@ -58,9 +58,9 @@ impl Show {
 }
 
 /// Shows the allocator function at `pc`, which returned to `back`, as a body of two instructions:
-/// one that leaves something undetermined in the result register (`rdtsc`), and a return. They are
-/// no longer than the shortest function there is, a jump to another. `stack` is where the return
-/// address lay.
+/// one that leaves something undetermined in the result register (`rdtsc`), and a return. Together
+/// they have at most five bytes, no more than the shortest function, which is a jump to another
+/// one. `stack` is where the return address lay.
 pub(crate) fn show_summary<W: Watch>(
     watch: &mut W,
     (pc, summary): (u64, &Summary),
@@ -70,7 +70,7 @@ pub(crate) fn show_summary<W: Watch>(
     mode: Mode,
 ) {
     let mut values = general_registers(slots);
-    // The return itself moves the stack pointer.
+    // These are the registers before the return, which moves the stack pointer.
     values[Reg::Rsp.index()].1 = stack;
     watch.insn(pc, mode, &[0x0f, 0x31]);
     watch.registers(&values);

@@ -1,6 +1,6 @@
 //! Runs a slice: executes a program's blocks, predecoded, over the target's memory.
 //!
-//! Calls and returns are the program's own, with a stack of frames here and not in the target's
+//! Calls and returns are the program's own: their stack of frames is here, not in the target's
 //! memory. Where control would leave what training saw, the run stops.
 
 use ir::Program;
@@ -17,7 +17,7 @@ use crate::spin::{Spin, called};
 use crate::start::{NoAnswer, outcome};
 use crate::variables::{Inputs, collect, prepare};
 
-/// Where control goes; blocks of all functions are numbered in one row.
+/// Where control goes; the blocks of all functions are numbered consecutively.
 #[derive(Clone, Copy, Debug)]
 enum Go {
     /// To this block.
@@ -72,7 +72,7 @@ struct Frame {
     rsp: u64,
     /// The function that was called.
     func: u32,
-    /// Where its callee-saved registers begin among those saved.
+    /// Where its callee-saved registers begin in [`Frames::saved`].
     saved: u32,
     /// The name of the calls before this one.
     calls: u64,
@@ -98,8 +98,8 @@ impl Frames {
         self.name = called(self.name, at, self.saved[first..].iter().copied().chain([rsp]));
     }
 
-    /// Gives the registers back that the last call preserves. The result is where its caller goes
-    /// on; `None` if there is no call.
+    /// Returns from the last call: restores its callee-saved registers and the stack pointer. The
+    /// result is where its caller goes on; `None` if there is no call.
     #[inline(always)]
     fn pop(&mut self, functions: &[Function], slots: &mut Slots) -> Option<Go> {
         let frame = self.frames.pop()?;
@@ -173,7 +173,7 @@ impl<'p> SliceProgram<'p> {
         Ok((outcome(answer)?, used))
     }
 
-    /// Makes registers, constants and memory what they are at the begin mark, with these inputs.
+    /// Sets registers, constants and memory to what they are at the begin mark, with these inputs.
     fn begin(
         &self,
         run: &Run<'_>,
@@ -240,8 +240,8 @@ impl<'p> SliceProgram<'p> {
                         Ok(func) => {
                             match func {
                                 Some(func) => call = Some((*func, *stack)),
-                                // The callee does nothing for the answer, but it gives the stack
-                                // pointer back like any other.
+                                // The callee is not in the slice, but it gives the stack pointer
+                                // back like any other.
                                 None => slots[Reg::Rsp.index()] = slots[*stack as usize],
                             }
                             *then
@@ -300,7 +300,7 @@ fn exit(term: &Terminator, pool: &mut Pool, go: impl Fn(Target) -> Go) -> Result
     })
 }
 
-/// What a computed address leads to, among arms by the training system's addresses.
+/// What a computed address leads to; the values of arms are addresses of the training system.
 #[inline(always)]
 fn arm<'a, T>(arms: &'a [(u64, T)], value: u64, relocation: &Relocation<'_>) -> Result<&'a T, Go> {
     let trained = relocation.to_training(value);

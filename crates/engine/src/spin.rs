@@ -1,10 +1,10 @@
-//! Notices a run that waits: the same place again with the same registers and the same memory,
-//! whatever was written and undone in between.
+//! Notices a run that waits: it is again at the same place with the same registers, calls and
+//! memory, whatever it wrote and undid in between.
 //!
-//! Nothing in a run comes from outside, so such a run goes round for ever: a lock held by a
-//! processor that stands still, a flag that only an interrupt would set. The state is remembered at
-//! ever longer intervals (Brent, "An Improved Monte Carlo Factorization Algorithm", 1980), so that
-//! a circle of any length is found at little cost.
+//! Nothing in a run comes from outside, so such a run would loop for ever: on a lock held by a
+//! processor that stands still, or a flag that only an interrupt would set. The state is remembered
+//! at ever longer intervals (Brent, "An Improved Monte Carlo Factorization Algorithm", 1980), so
+//! that a cycle of any length is found at little cost.
 
 use crate::overlay::Overlay;
 use crate::predecode::{REGISTERS, Slots};
@@ -20,13 +20,13 @@ pub(crate) struct Spin {
     memory: u64,
     /// States looked at so far.
     seen: u64,
-    /// How many are looked at before another one is remembered.
+    /// The value of `seen` at which the next state is remembered.
     next: u64,
 }
 
 /// The name of a call stack with one more call: `calls` is the name without it, `at` the block that
-/// calls, `restores` what the return will give back. Equal stacks have equal names; others, but for
-/// chance (64 bits), have not.
+/// calls, `restores` what the return will give back. Equal stacks have equal names; different ones
+/// have different names, but for chance (64 bits).
 #[inline]
 pub(crate) fn called(calls: u64, at: u32, restores: impl Iterator<Item = u64>) -> u64 {
     let mut factor = 0x9e37_79b9_7f4a_7c15u64;

@@ -98,8 +98,8 @@ impl<'t> Run<'t> {
         overlay
     }
 
-    /// The environment of a run. If the target's time stamp counter is not known, it is one more
-    /// than the largest value that the kernel last stored of it.
+    /// The environment of a run. If the target's time stamp counter is not known, it is taken to be
+    /// one more than the largest value in the program's clock cells.
     pub(crate) fn environment(
         &self,
         program: &Program,
@@ -138,8 +138,8 @@ impl<'t> Run<'t> {
                     .and_then(|reg| self.regs.get(reg))
                     .ok_or(RunError::NoRegister("segment base of the per-CPU area"))?
             };
-            // Only 32-bit systems have segments for it. There the offset may be an address in the
-            // kernel's image, and the sum wraps around.
+            // Only 32-bit systems have descriptors for per-CPU memory. There the offset may be an
+            // address in the kernel's image, and the sum wraps around.
             let mask = if cell.descriptor().is_some() { u64::from(u32::MAX) } else { u64::MAX };
             let address = base.wrapping_add(relocation.to_target(cell.offset.into())) & mask;
             let value = relocation.to_target(cell.value);
@@ -150,8 +150,8 @@ impl<'t> Run<'t> {
         Ok(())
     }
 
-    /// Fills the slots of the registers: training's values, what they point to relocated, and the
-    /// target's where the system owns the register.
+    /// Fills the slots of the registers: training's values, relocated where they are addresses in
+    /// an image, and the target's values where the system owns the register.
     pub(crate) fn registers(
         &self,
         program: &Program,

@@ -1,4 +1,4 @@
-//! Allocator functions of the training process, replaced by the runtime's.
+//! Replaces the trainer's allocator functions by the run's own allocator.
 
 use ir::summary::{Action, ArgumentLocation, Summary};
 use lift::Mode;
@@ -7,8 +7,8 @@ use machine::{Reg, VirtAddr};
 use crate::overlay::{Fault, Overlay};
 use crate::predecode::Slots;
 
-/// Does what an allocator function that has just been called would do, and returns: the result is
-/// the address that it returns to. `mode` is the trainer's.
+/// Does what an allocator function that has just been called would do, and returns from it. The
+/// result is the return address. `mode` is that of the trainer's code.
 pub(crate) fn summarise(
     summary: &Summary,
     slots: &mut Slots,

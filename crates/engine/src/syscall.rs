@@ -10,10 +10,10 @@ use machine::{PROCESS_REGS, Reg};
 
 use crate::predecode::Slots;
 
-/// A return leaves the stack pointer less than this many bytes above its call's: the function may
-/// take arguments off the stack.
+/// A return leaves the stack pointer less than this many bytes above the slot of its return
+/// address: the function may take arguments off the stack.
 const POPPED: u64 = 4096;
-/// Calls without a return are followed up to here.
+/// The most open calls that are kept; when there are more, all are forgotten.
 const MAX_OPEN: usize = 1 << 16;
 
 /// Where a run is: in the trainer's code, or in a system call of it.
@@ -29,8 +29,8 @@ struct Inside {
     back: Option<u64>,
     /// The stack pointers of its calls that have not returned.
     open: Vec<u64>,
-    /// Whether the last return was one of them. Another task returns from calls that this run never
-    /// made.
+    /// Whether the last return was from one of them. Another task returns from calls that this run
+    /// never made.
     own: bool,
 }
 
@@ -74,9 +74,9 @@ impl SystemCalls {
         }
     }
 
-    /// The system leaves to `pc`, which may be in the trainer's code. Whether the run may go on
-    /// there: in a process only where the trainer's own system call ends. A signal's handler is at
-    /// another place, another task at another depth of calls.
+    /// The system leaves to `pc`; `trainer`: that is the trainer's code. Returns whether the run
+    /// may go on there: in a process only where the trainer's own system call ends. A signal's
+    /// handler is at another address, another task at another depth of calls.
     pub fn leave(&mut self, pc: u64, trainer: bool, slots: &mut Slots) -> bool {
         if !trainer && slots[Reg::Cpl.index()] != 3 {
             return true;
@@ -86,7 +86,7 @@ impl SystemCalls {
             return false;
         }
         if trainer {
-            // What the target's kernel loaded are those of the process that was paused.
+            // The target's kernel has loaded those of the paused process.
             PROCESS_REGS.iter().zip(self.process).for_each(|(reg, value)| slots[reg.index()] = value);
         }
         true

@@ -2,9 +2,10 @@
 //!
 //! Answers never depend on the target's code; this report tells whether somebody changed it.
 //! Kernels change their own code too. A *switch* is a no-operation that became a jump to code
-//! nearby, or the reverse; a *trace point* is one that became a call, or the reverse; a direct call
-//! or jump may get another target. All of these lead to code of the trusted copy. What leads
-//! elsewhere, or is anything else, is *foreign*. Places that hold other code altogether (modules
+//! nearby, or the reverse, or a direct call or jump that got another target; a *trace point* is a
+//! no-operation that became a call, or the reverse; a *lock* is a lock prefix that was put in or
+//! taken out. All jumps and calls among them lead to code of the trusted copy. What leads
+//! elsewhere, or is anything else, is *foreign*. Regions that hold other code altogether (modules
 //! loaded elsewhere) are counted and not compared. Nothing is known of any one system: the forms
 //! are those of the instruction set.
 //!
@@ -24,7 +25,7 @@ const NEAR: u64 = 1 << 20;
 /// `CR4.PAE` and `EFER.NXE`: both are needed for the execute-disable bit (SDM vol. 3 section 4.6).
 const CR4_PAE: u64 = 1 << 5;
 const EFER_NXE: u64 = 1 << 11;
-/// Unequal bytes at most this far apart are one difference.
+/// Unequal bytes at most this many bytes apart are one difference.
 const GAP: usize = 8;
 
 /// What a difference looks like.
@@ -54,8 +55,8 @@ pub struct Difference {
     pub trusted: Vec<u8>,
     /// The target's bytes.
     pub found: Vec<u8>,
-    /// Where the target's instruction there leads, if it is a direct jump or call: in the training
-    /// system's code by its address there, else by the target's.
+    /// Where the target's instruction there leads, if it is a direct jump or call: the training
+    /// system's address where training has that code, else the target's.
     pub leads_to: Option<u64>,
 }
 
@@ -64,10 +65,9 @@ pub struct Difference {
 pub struct Tampering {
     /// Pages of 4 KiB that were compared.
     pub pages: usize,
-    /// Those among them that may hold data: only the program's own instructions in them were
-    /// compared.
+    /// Pages that may hold data: only the program's own instructions in them were compared.
     pub unclear: usize,
-    /// Pages that are not mapped or not in the target's memory.
+    /// Pages that are not mapped for the supervisor, or not in the target's memory.
     pub absent: usize,
     /// Pages where the target has other code altogether.
     pub other: usize,
@@ -82,7 +82,7 @@ impl Tampering {
     }
 }
 
-/// Neighbouring pages of the trusted copy and what the target has there.
+/// Contiguous pages of the trusted copy, and what the target has there.
 #[derive(Default)]
 struct Region {
     pages: Vec<CodePage>,
@@ -92,14 +92,14 @@ struct Region {
 struct CodePage {
     /// Its address in the training system.
     address: VirtAddr,
-    /// The trusted copy, with what moves as this target should have it.
+    /// The trusted copy, with its fixups applied for this target.
     trusted: Vec<u8>,
     /// What the target has; `None` if it is not there.
     found: Option<Page>,
 }
 
-/// Whether the program's training system used the execute-disable bit, which tells code from data;
-/// a program that does not say is taken to be of one that did.
+/// Whether the program's training system used the execute-disable bit, which tells code from data.
+/// It is taken to have done so if the program does not hold the registers.
 fn tells_code(program: &Program) -> bool {
     let has = |reg: Reg, bit: u64| {
         program
@@ -111,8 +111,8 @@ fn tells_code(program: &Program) -> bool {
     has(Reg::Cr4, CR4_PAE) && has(Reg::Efer, EFER_NXE)
 }
 
-/// Overwrites the trusted copy of the page at `address` with what was found, but for the program's
-/// instructions: only they can differ then.
+/// Overwrites the trusted copy of the page at `address` with what was found, except for the
+/// program's instructions, so that only they can differ.
 fn only_instructions(program: &Program, address: VirtAddr, trusted: &mut [u8], found: &Page) {
     let mut known = [false; PAGE_SIZE as usize];
     for range in &program.code {
@@ -178,7 +178,7 @@ impl Tampering {
             }
         }
         if equal * 2 < all {
-            // Not this code with changes, but other code, or none.
+            // This is not the same code with changes, but other code, or none.
             self.other += region.pages.iter().filter(|page| page.found.is_some()).count();
             return;
         }
@@ -280,7 +280,8 @@ fn patch(
                     Change::Switch
                 }
                 _ => {
-                    // It is such an instruction, but leads where no trusted code is.
+                    // Both are such instructions, but the change is not one of these, or leads too
+                    // far or out of the trusted code.
                     foreign = foreign.or(Some((from, to, Change::Foreign, target(&found[from..], address))));
                     continue;
                 }
@@ -309,7 +310,7 @@ fn form(bytes: &[u8], address: u64) -> Option<Form> {
         [0x0f, 0x1f, 0x44, 0x00, 0x00] | [0x66, 0x90] => Some(Form::Nothing),
         [0xe8, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Call),
         [0xe9, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Jump),
-        // A short jump may be followed by filling.
+        // A short jump may be followed by padding.
         [0xeb, _] | [0xeb, _, 0x0f, 0x1f, 0x00] => target(bytes, address).map(Form::Jump),
         _ => None,
     }

@@ -45,7 +45,7 @@ pub type Inputs = Vec<(Variable, Vec<u8>)>;
 /// last counts.
 ///
 /// # Errors
-/// [`InputError`] for unknown, missing or unfitting inputs.
+/// [`InputError`] for inputs that are unknown, missing, or no value of their type.
 pub fn parse_inputs(program: &Program, given: &[(String, String)]) -> Result<Inputs, InputError> {
     for (name, _) in given {
         if !program.inputs.iter().any(|variable| variable.name == *name) {
@@ -124,7 +124,8 @@ pub(crate) fn prepare(program: &Program, inputs: &Inputs, overlay: &mut Overlay<
     Ok(())
 }
 
-/// Reads the outputs; `end`, the end mark's address, names the instruction if they cannot be read.
+/// Reads the outputs. `end`, the end mark's address, is named as the instruction if they cannot be
+/// read.
 pub(crate) fn collect(program: &Program, end: u64, overlay: &mut Overlay<'_>) -> Result<Values, Stopped> {
     read(program, &mut |address: u64, size: u64| {
         overlay.load(VirtAddr(address), size).map_err(|fault| Stopped::access(end, address, &fault))
@@ -150,7 +151,7 @@ pub fn outputs_of(program: &Program, inputs: &Inputs, written: &BTreeMap<VirtAdd
 /// Reads the outputs.
 fn read(program: &Program, load: &mut Load<'_>) -> Result<Values, Stopped> {
     let mut values = Values::default();
-    // Lengths first, for arrays name them.
+    // Single values first: some are the lengths of arrays.
     for variable in program.outputs.iter().filter(|variable| variable.count == Count::One) {
         let value = element(variable, variable.addr, load)?;
         values.0.push((variable.name.clone(), value));

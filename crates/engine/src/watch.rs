@@ -23,7 +23,7 @@ pub struct Seen {
 
 /// Sees a whole run. The calls come in the order of execution: an instruction, then its accesses.
 pub trait Watch {
-    /// Whether there is anything to see; the inner loop leaves everything out otherwise.
+    /// Whether anything is watched; if not, the inner loop is compiled without it.
     const ON: bool;
 
     /// An instruction begins.
@@ -32,11 +32,11 @@ pub trait Watch {
     /// The instruction accessed memory.
     fn access(&mut self, seen: Seen);
 
-    /// The general registers after an instruction whose result nothing in the run determines.
+    /// The general registers after an instruction whose result its operands do not determine.
     fn registers(&mut self, values: &[(Reg, u64); 16]);
 }
 
-/// Looks at nothing.
+/// Watches nothing.
 pub struct Unwatched;
 
 impl Watch for Unwatched {

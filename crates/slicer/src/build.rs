@@ -2,7 +2,7 @@
 //!
 //! [`Merged`] is what recordings say together, before anything is sliced: [`Merged::new`] runs the
 //! stages up to the dependence graph. [`Merged::sliced`] slices it under a policy,
-//! [`Sliced::program`] writes the slice down. There is no state between stages but what they
+//! [`Sliced::program`] writes the slice down. No state is passed between stages except what they
 //! return.
 
 use ir::program::{CodeRange, PageContent, Program, Provenance, Source, UserPage};
@@ -63,7 +63,7 @@ pub struct Dependences {
     pub(crate) graph: Graph,
 }
 
-/// What recordings of one training program say together, before anything depends on anything.
+/// What recordings of one training program say together, apart from the dependence graph.
 pub struct Merged<'m> {
     start: &'m Start<'m>,
     inputs: Inputs<'m>,
@@ -73,14 +73,14 @@ pub struct Merged<'m> {
     pub(crate) contexts: Contexts,
     /// By recording: the contexts of its steps.
     pub(crate) paths: Vec<ContextPath>,
-    /// What the trainer's allocator functions are.
+    /// The trainer's allocator functions, by entry address.
     summaries: &'m FxHashMap<VirtAddr, ir::Summary>,
 }
 
 /// The recordings, each without its interruptions.
 pub(crate) struct Inputs<'m> {
     recordings: Vec<&'m Recording>,
-    /// `None` for the recording that gives the start, which has its own.
+    /// `None` for the recording that `start` was made from: `start` has its retained steps.
     retained: Vec<Option<Retained>>,
     start: &'m Start<'m>,
 }
@@ -145,7 +145,7 @@ impl<'m> Merged<'m> {
         self.inputs.iter().zip(&self.paths).map(|((recording, retained), path)| (recording, retained, path))
     }
 
-    /// How contexts leave their callers' registers.
+    /// How each context leaves its caller's registers.
     fn conventions(&self) -> Result<Table<ContextId, Convention>, Error> {
         let mut found = CalleeSaved::new(self.contexts.len());
         for (recording, retained, path) in self.walks() {
@@ -186,7 +186,7 @@ impl<'m> Merged<'m> {
     }
 }
 
-/// A slice, with the graph and the instructions that it was completed by.
+/// A slice, with the graph and the code table to which static path completion has added.
 pub struct Sliced<'s, 'm> {
     merged: &'s Merged<'m>,
     policy: Policy,
@@ -199,7 +199,7 @@ impl Sliced<'_, '_> {
     /// Writes the slice down.
     ///
     /// # Errors
-    /// [`Error::Foreign`] and [`Error::Device`] if it needs what a program cannot have,
+    /// [`Error::Foreign`] and [`Error::Device`] if the slice needs what a run cannot have,
     /// [`Error::Malformed`] for a bug of ours.
     pub fn program(&self, options: &BuildOptions) -> Result<Program, Error> {
         self.is_own()?;
@@ -234,7 +234,7 @@ impl Sliced<'_, '_> {
         }
     }
 
-    /// Refuses a slice that needs what others wrote, or a device of the trainer's.
+    /// Refuses a slice that needs foreign values, or a device that the process has mapped.
     fn is_own(&self) -> Result<(), Error> {
         let first = |ops: &FxHashSet<OpId>| {
             let op = ops.iter().copied().filter(|&op| self.slice.ops.contains(op)).min()?;
@@ -268,7 +268,7 @@ impl Sliced<'_, '_> {
         insns
     }
 
-    /// The constants of the slice's instructions that are others in another boot.
+    /// The constants of the slice's instructions that differ in another boot.
     fn relocated_constants(&self) -> RelocatedConstants {
         let (mut constants, mut numbers) = (RelocatedConstants::default(), FxHashMap::default());
         for insn in self.insns() {
@@ -284,8 +284,9 @@ impl Sliced<'_, '_> {
         constants
     }
 
-    /// Kernel code that was executed, joined into ranges: what tells one kernel from another. All
-    /// of the slice's own, and more if that is little.
+    /// Kernel code of the code table, joined into ranges: what tells one kernel from another. It is
+    /// all of the slice's own, and other code as long as the whole has at most [`ENOUGH_CODE`]
+    /// bytes.
     fn kernel_code(&self) -> Vec<CodeRange> {
         let space = &self.merged.start.space;
         let in_slice: FxHashSet<InsnId> = self.insns().into_iter().collect();
@@ -306,7 +307,8 @@ impl Sliced<'_, '_> {
                 Some(range) if range.addr + range.bytes.len() as u64 == addr => {
                     range.bytes.extend_from_slice(bytes);
                 }
-                // Another version of the same instruction: self-patching code tells nothing.
+                // Another version of the same instruction: code that patches itself does not tell
+                // kernels apart.
                 Some(range) if addr < range.addr + range.bytes.len() as u64 => {}
                 _ => ranges.push(CodeRange { addr, bytes: bytes.to_vec() }),
             }
@@ -343,8 +345,8 @@ impl Sliced<'_, '_> {
     }
 }
 
-/// Bytes of kernel code that a program carries at least, where so much was executed, to recognise
-/// its kernel.
+/// Up to how many bytes of kernel code a program carries to recognise its kernel. The slice's own
+/// code is carried even if it is more.
 const ENOUGH_CODE: usize = 4096;
 
 /// The pages that a recording's process had to itself at the begin mark, by frame. A whole run has
@@ -359,7 +361,8 @@ fn own_frames(recording: &Recording, start: &Start<'_>) -> Result<FxHashMap<Phys
     AddressSpace::new(recording).map(|space| space.own_frames())
 }
 
-/// Recordings merge when they are of the same program, at the same place, with the same variables.
+/// Recordings merge when they are of the same program with the same variables, and have the trainer
+/// and the kernel at the same addresses.
 fn alike(first: &Recording, other: &Recording) -> Result<(), Error> {
     let (a, b) = (first.trace.header(), other.trace.header());
     let at = |recording: &Recording, reg| recording.begin_regs().get(reg);
@@ -385,7 +388,7 @@ fn alike(first: &Recording, other: &Recording) -> Result<(), Error> {
     Err(Error::Unlike { first: first.name.clone(), other: other.name.clone(), why })
 }
 
-/// The pages of the process that the kernel shares with it: their kernel addresses.
+/// The kernel addresses of the process's pages that the kernel shares with it.
 fn shared_pages(pages: &[UserPage]) -> FxHashMap<VirtAddr, VirtAddr> {
     let shared = pages.iter().filter_map(|page| match page.content {
         PageContent::Kernel(alias) => Some((VirtAddr(page.addr), VirtAddr(alias))),

@@ -28,9 +28,9 @@ pub struct CheckReport {
     pub instructions: u64,
     /// Of those, how many replayed without a disagreement.
     pub agreed: u64,
-    /// Interrupts and faults: the processor went elsewhere by itself and came back.
+    /// Interrupts and faults: how often the processor left the code by itself.
     pub interruptions: u64,
-    /// The first disagreements.
+    /// The first disagreements, 20 at most.
     pub disagreements: Vec<Disagreement>,
 }
 
@@ -90,7 +90,7 @@ pub fn check(recording: &Recording) -> CheckReport {
     report
 }
 
-/// Counts a step; an attempt that a fault ended has accesses that were never made.
+/// Counts a step. An attempt that a fault ended may lack accesses: they were never made.
 fn settle(report: &mut CheckReport, recording: &Recording, step: StepId, own: &[Mismatch], faulted: bool) {
     let missing =
         |it: &Mismatch| matches!(it, Mismatch::NoLoad { .. } | Mismatch::Store { recorded: None, .. });

@@ -1,8 +1,8 @@
 //! Shows what a stage makes of recordings, as text or as a graph for Graphviz.
 //!
-//! For whoever works on the slicer, or wants to know why a program holds what it holds. The text is
-//! that of the file tests (`tests/files`), so that a piece of a dump can become a test. Sites are
-//! named by their context and address (`c3:0x401000`), operations by their site and index
+//! This is for those who work on the slicer, or want to know why something is in a program. The
+//! text is that of the file tests (`tests/files`), so that a piece of a dump can become a test.
+//! Sites are named by their context and address (`c3:0x401000`), operations by their site and index
 //! (`c3:0x401000.2`). Nothing is computed here that the stages do not compute.
 
 pub mod cfg;
@@ -28,7 +28,7 @@ use names::Names;
 /// What can be shown, in the order of the stages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
-    /// The steps that are left of each recording, and what was cut.
+    /// The retained steps of each recording, and where steps were cut.
     Retained,
     /// The functions in their calling contexts.
     Contexts,
@@ -36,7 +36,7 @@ pub enum Stage {
     Graph,
     /// Control-flow graphs with unseen code, post-dominators and control dependence.
     Cfg,
-    /// Registers that the slice uses, before each site.
+    /// Registers that are live before each site and where contexts return.
     Liveness,
     /// The graph again, with what belongs to the slice marked, and completed.
     Slice,
@@ -146,7 +146,7 @@ pub fn functions(functions: &[Function]) -> String {
     texts.collect::<Vec<String>>().join("\n")
 }
 
-/// How many steps of each recording are left, and each stretch of them by its addresses.
+/// The retained steps of each recording, one a line, and where steps were cut.
 fn retained(merged: &Merged<'_>) -> String {
     let mut text = String::new();
     for (recording, retained, path) in merged.walks() {

@@ -19,7 +19,7 @@ pub enum Error {
     /// More than 2^32 steps, accesses or register records.
     #[error("the trace is too long: mark less work between begin and end")]
     TooLong,
-    /// An interruption did not return.
+    /// A handler did not return to the code that it interrupted.
     #[error(
         "the code interrupted at {pc:#x} was never returned to before the end mark: a signal's handler \
          executes the mark, or goes on elsewhere; set both marks outside of handlers, and record again"
@@ -38,7 +38,7 @@ pub enum Error {
         /// Its address.
         pc: VirtAddr,
     },
-    /// Another process ran, and not until the system came back.
+    /// Another process ran, and the return from it was not recognised.
     #[error(
         "another process ran between the marks, at {pc:#x}, and how the system came back from it was not \
          recognised; let the trainer wait for nothing between its marks, and record again"
@@ -47,16 +47,16 @@ pub enum Error {
         /// An instruction of the other process, or of the system.
         pc: VirtAddr,
     },
-    /// Something that the answer needs was written by another task.
+    /// Something that the answer needs is foreign: another task, a handler or a device wrote it.
     #[error(
         "{what} was written between the marks by another thread, process or signal handler, whose work is \
          not the trainer's own; do all of the work in the thread that set the marks"
     )]
     Foreign {
-        /// What was written so: an output, or what an instruction reads.
+        /// What is foreign: an output, or what an instruction reads.
         what: String,
     },
-    /// The trainer itself reads a device.
+    /// The slice needs a load from a device that the process has mapped.
     #[error(
         "the answer needs what the instruction at {pc:#x} reads from a device, which no target can answer; \
          let the trainer ask the system instead"
@@ -78,7 +78,7 @@ pub enum Error {
         /// The difference.
         what: String,
     },
-    /// What an allocator function was called with is not known.
+    /// An argument of an allocator function is not known.
     #[error(
         "{name}: the arguments of the allocator function at {pc:#x} are not in the trace; build without --elf"
     )]
@@ -88,7 +88,7 @@ pub enum Error {
         /// The function.
         pc: VirtAddr,
     },
-    /// What the recordings say of calls does not come to an end.
+    /// Learning which calls are pseudo calls reached no fixed point.
     #[error(
         "the calls of the recording still turn out to be jumps after {rounds} passes over it; its code \
          pushes return addresses in a way that is not known here: mark less work, or report this"
@@ -97,7 +97,7 @@ pub enum Error {
         /// How many passes were made.
         rounds: usize,
     },
-    /// A function moves the stack pointer now so, now so.
+    /// A function did not always have the same stack delta.
     #[error(
         "the function at {pc:#x} leaves the stack pointer at different places; its calls cannot be sliced, \
          use whole runs"
@@ -106,16 +106,17 @@ pub enum Error {
         /// The function.
         pc: VirtAddr,
     },
-    /// Begin and end mark are in different frames.
+    /// The begin mark and the end mark are in different shadow stack frames.
     #[error(
         "the end mark is not in the function that set the begin mark, or another thread executed it (call \
          depth {depth:+}); put both into one function"
     )]
     EndFrame {
-        /// How much deeper the end mark is.
+        /// How many frames deeper the end mark is; -1 if the frame of the begin mark has returned.
         depth: i64,
     },
-    /// A run zeroes the outputs before it begins; this one's start value was used.
+    /// The recorded code read a value that an output had before the begin mark. Runs zero the
+    /// outputs before they begin.
     #[error(
         "the output {name} has a value before the begin mark that the code between the marks reads; runs \
          begin with zeroed outputs: set it after virtuoso_begin, or make it an input too"
@@ -127,10 +128,10 @@ pub enum Error {
     /// There is nothing to slice for.
     #[error("{0}")]
     NothingToDo(String),
-    /// Two recordings do not show what moves.
+    /// Two recordings do not show which addresses move from boot to boot.
     #[error("nothing can be learned of what moves: {0}")]
     Bases(String),
-    /// A stage that is no graph was asked for as one.
+    /// The stage cannot be written for Graphviz: it is no graph.
     #[error("that stage is no graph; ask for it as text, or for contexts, graph, cfg or slice")]
     NoGraph,
     /// The traces do not belong together.

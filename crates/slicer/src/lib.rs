@@ -1,13 +1,14 @@
-//! From traces to programs: cut what is not the program's own work, find dependences, slice, merge,
-//! write down.
+//! From traces to programs: cut what is not the program's own work, join the dependences of all
+//! recordings in one graph, slice it, and write the slice down.
 //!
 //! The stages are folders in the order of docs/method.md: `recording` (a trace in memory, lifted,
 //! and replayed), `filter` (interruptions and task switches), `context` (calls, calling contexts
 //! and callee-saved registers), `dependence` (the static dependence graph), `analysis` (control
 //! flow, reaching definitions, liveness), `slicing`, `emission`; beside them `training` (what a
 //! program has to know of the training system), and below all of them `vocabulary` (ids, sets of
-//! registers, options). [`build()`] runs them; [`check()`] replays a trace against the lifter. How
-//! programs are run is no concern of this crate.
+//! registers, options). [`build()`] runs them, [`dump()`] shows what one of them makes of
+//! recordings, and [`check()`] replays a trace against the lifter. How programs are run is no
+//! concern of this crate.
 
 #![forbid(unsafe_code)]
 

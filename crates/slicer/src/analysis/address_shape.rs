@@ -1,16 +1,16 @@
 //! Which stores could write what a load reads, judged by the shape of their addresses.
 //!
-//! Memory is followed by the addresses that recordings saw. A store that no recording joined with a
-//! load may still write what it reads in another machine. Compiled code names a member of a
-//! structure by a constant distance from a pointer: two accesses may meet if distance and size
-//! agree, and if both are no locals of their function. It is a guess, used only to add guards.
+//! Memory dependences are those that recordings saw. In another machine a store may write what a
+//! load reads although no recording joined the two. Compiled code names a member of a structure by
+//! a constant distance from a pointer: two accesses may meet if distance and size agree, and if
+//! neither is a local of its function. This is a heuristic, used only to add guards.
 
 use ir::{Arg, Kind, Op, Var};
 use rustc_hash::FxHashSet;
 
 use crate::vocabulary::STACK_POINTER;
 
-/// Where an access goes, as far as its instruction tells.
+/// Where an access goes, as far as its instruction tells. Addresses and distances are modulo 2^64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum AddressBase {
     /// A constant address.
@@ -33,7 +33,7 @@ pub struct AddressShape {
 /// Shapes of several accesses.
 pub type Shapes = FxHashSet<AddressShape>;
 
-/// Definitions that an address is followed through at most.
+/// The most definitions that an address is followed through.
 const MAX_STEPS: usize = 8;
 
 /// The shape of a memory operation with this index; the operations are its instruction's.

@@ -1,9 +1,9 @@
-//! A context's control-flow graph: executed sites, and the code that no run executed.
+//! A context's control-flow graph: executed sites, and the code that no recording executed.
 //!
 //! Whether a branch that was only ever seen going one way matters is decided on the static graph:
 //! the unseen side is disassembled from the start snapshot until it meets executed code again or
-//! leaves the function. What is computed (jump tables, tail calls through pointers) may also go to
-//! places unknown, which counts as leaving.
+//! leaves the function. A computed jump (jump tables, tail calls through pointers) may also go to
+//! unknown places, which counts as leaving.
 
 use ir::Op;
 use lift::End;
@@ -22,7 +22,7 @@ use crate::vocabulary::{Code, CodeSource, CodeTable, ContextId, Id, NodeId, Site
 
 /// The graph of one context.
 pub struct Cfg {
-    /// Nodes; the first is the end, then come executed sites in order of discovery.
+    /// Nodes: first the end, then sites in order of discovery, then unseen instructions.
     pub nodes: Table<NodeId, Node>,
     /// Successors by node.
     pub next: Edges,
@@ -32,7 +32,7 @@ pub struct Cfg {
     pub node_of: FxHashMap<SiteId, NodeId>,
     /// For each site the branch sites it is control dependent on.
     pub controls: FxHashMap<SiteId, Vec<SiteId>>,
-    /// Unseen sides of branches, by site.
+    /// Unseen sides of branches, each with its branch site.
     pub sides: Vec<(SiteId, Region)>,
 }
 
@@ -53,7 +53,7 @@ pub struct CfgInput<'p> {
 /// leaving the function.
 const MAX_UNSEEN: usize = 20_000;
 
-/// The vector of an invalid instruction, which kernels assert with.
+/// The vector of the invalid-opcode exception, by which kernels assert (`ud2`).
 const INVALID_OPCODE: u64 = 6;
 
 impl Cfg {
@@ -192,7 +192,7 @@ impl<'b> Builder<'b> {
                 false
             }
             End::Call(_) if !pseudo => true,
-            // A system may go back to another place of the process than behind the call.
+            // A system may go back to a place of the process that is not behind the call.
             End::Enter => observed.is_empty(),
             // Whatever it did, it was seen to go on: it decides nothing.
             End::Trap(_) | End::Unknown if !observed.is_empty() => false,

@@ -16,9 +16,9 @@
 //!            + returns(c) over tail calls to k from c
 //! ```
 //!
-//! Transfers are monotone and a fact is one of at most 256 registers' sets, so it rises at most 256
-//! times; in practice sites are looked at two or three times. Only registers are followed. Memory
-//! is compared by the shape of addresses, elsewhere.
+//! Transfers are monotone and a fact is a set of at most 256 registers, so it rises at most 256
+//! times; in practice sites are looked at two or three times. Only registers are followed; memory
+//! is compared by address shapes ([`address_shape`](super::address_shape)).
 
 use ir::{Class, Op};
 
@@ -35,7 +35,7 @@ pub struct Liveness {
     defines: Table<SiteId, RegisterSet>,
     /// Who calls each context, or goes on as it.
     callers: Table<ContextId, Vec<SiteId>>,
-    /// Whom each site precedes.
+    /// The sites that each site follows in its frame.
     previous: Table<SiteId, Vec<SiteId>>,
 }
 
@@ -92,7 +92,7 @@ impl Liveness {
         Point::new(self.defines.len() + context.index())
     }
 
-    /// Follows a slice that has grown: what its operations use.
+    /// Computes the facts of a slice that has grown since the last time.
     ///
     /// Facts of a smaller slice are at most those of a larger one, so they are a start for it.
     pub fn update(&mut self, graph: &Graph, code: &CodeTable, slice: &Included<'_>) {
@@ -132,7 +132,7 @@ impl LiveEquations<'_> {
         self.graph.contexts[context].entry.map_or(RegisterSet::default(), |site| facts[point_before(site)])
     }
 
-    /// What is live where a site's function goes on behind it.
+    /// What is live where the site's frame goes on behind it, or ends.
     fn onward(&self, site: SiteId, facts: &Facts) -> RegisterSet {
         let flow = &self.graph.flow[site];
         let mut live = RegisterSet::default();
@@ -202,7 +202,7 @@ impl Equations for LiveEquations<'_> {
                 let site = SiteId::new(point.index());
                 for &before in &self.live.previous[site] {
                     each(point_before(before));
-                    // What a call leaves behind is what its callees return.
+                    // What is live behind a call is live at its callees' returns.
                     for &(_, callee) in &self.graph.flow[before].calls {
                         each(self.live.point_at_return(callee));
                     }

@@ -8,7 +8,7 @@ use crate::vocabulary::SiteId;
 pub enum Node {
     /// The function's end.
     Exit,
-    /// An executed site.
+    /// A site: executed, or added by static path completion.
     Site(SiteId),
     /// An instruction that was not executed in this context.
     Unseen(Unseen),

@@ -1,4 +1,4 @@
-//! Post-dominators: which nodes lie on every way from a node to its function's end.
+//! Post-dominators: which nodes lie on every path from a node to its function's end.
 //!
 //! The algorithm is that of Cooper, Harvey, Kennedy, "A Simple, Fast Dominance Algorithm" (2001),
 //! on the reversed graph. The fact of a node is its immediate post-dominator, the lattice is the
@@ -9,9 +9,9 @@
 //! ipdom(n)   = nearest common ancestor, by ipdom, of the successors of n
 //! ```
 //!
-//! Facts only move towards the end. A transfer also reads ancestors' facts, of which a node is not
-//! told, so solving is repeated until nothing changes at all; on reducible graphs, taken in reverse
-//! post-order, the first time is final. Cost: nearly linear in the edges.
+//! Facts only move towards the end. A transfer also reads facts of ancestors, whose changes are not
+//! reported to the node, so solving is repeated until nothing changes; on reducible graphs, taken
+//! in reverse post-order, the first result is final. Cost: nearly linear in the edges.
 
 use super::solver::{Equations, known, post_order, reversed, solve};
 use crate::vocabulary::{IdSet, NodeId, Table};
@@ -19,8 +19,8 @@ use crate::vocabulary::{IdSet, NodeId, Table};
 /// The successors of each node.
 pub type Edges = Table<NodeId, Vec<NodeId>>;
 
-/// Gives every node that cannot reach `end` (endless loops) an edge to it, and finds each node's
-/// immediate post-dominator. The end's own is itself.
+/// Gives one node of each endless loop, which cannot reach `end`, an edge to it, and finds each
+/// node's immediate post-dominator. The end's own is itself.
 #[must_use]
 pub fn post_dominators(next: &mut Edges, end: NodeId) -> Table<NodeId, NodeId> {
     let mut previous = reversed(next);
@@ -43,7 +43,7 @@ pub fn post_dominators(next: &mut Edges, end: NodeId) -> Table<NodeId, NodeId> {
     facts.values().iter().map(|fact| fact.unwrap_or(end)).collect()
 }
 
-/// Nodes from which the end is not reached, one for each loop.
+/// One node of each loop from which the end is not reached.
 fn endless(previous: &Edges, end: NodeId) -> Vec<NodeId> {
     let (mut seen, mut ignored, mut found) = (IdSet::new(previous.len()), Vec::new(), Vec::new());
     post_order(previous, end, &mut seen, &mut ignored);

@@ -1,8 +1,8 @@
 //! Which definitions of a register, or of a local, can reach a use, on every path through executed
 //! code.
 //!
-//! Dependences that were seen are not enough: a path may be made of pieces that were each executed
-//! in other company (one more iteration of a loop, the left side of one branch and then the right
+//! Dependences that were seen are not enough: a path may be made of pieces that were executed, but
+//! never together (one more iteration of a loop, the left side of one branch and then the right
 //! side of another), and then a use gets its value from a definition that no recording joined with
 //! it. Registers can be followed exactly: backward from the use, through calls and returns, to
 //! every last definition. So can a function's own locals, which always lie at the same distance
@@ -45,7 +45,7 @@ pub struct Reaching<'g> {
     code: &'g CodeTable,
     /// Sites that a site follows in its frame.
     previous: Table<SiteId, Vec<SiteId>>,
-    /// For each context the sites that end a frame which began in it.
+    /// For each context the sites that end a frame which began in it; see [`ends`].
     ends: Table<ContextId, Vec<SiteId>>,
     /// Sites that enter a context.
     callers: Table<ContextId, Vec<SiteId>>,
@@ -72,8 +72,8 @@ impl<'g> Reaching<'g> {
         }
     }
 
-    /// An operation is in the slice: what it reads must be, too. Gives the operations of its own
-    /// site that define it, and asks for the rest.
+    /// An operation is in the slice, so what it reads must be too. Adds the operations of its own
+    /// site that define that to `found`, and asks for the rest.
     pub fn uses(&mut self, op: OpId, found: &mut Vec<OpId>) {
         let site = self.graph.op_site[op];
         let info = self.graph.sites[site];
@@ -105,8 +105,8 @@ impl<'g> Reaching<'g> {
         }
     }
 
-    /// Follows one more value; gives the definitions met. Returns false when there is nothing left
-    /// to follow.
+    /// Follows one more value one step back, and adds the definitions met to `found`. Returns false
+    /// when there is nothing left to follow.
     pub fn follow(&mut self, found: &mut Vec<OpId>) -> bool {
         if let Some((site, var)) = self.waiting.pop() {
             self.follow_register(site, var, found);
@@ -136,7 +136,7 @@ impl<'g> Reaching<'g> {
         }
     }
 
-    /// Follows a local through its function: a store of all of it ends the way.
+    /// Follows a local back through its function. A store that covers all of it ends the path.
     fn follow_local(&mut self, local: Local, found: &mut Vec<OpId>) {
         for &before in &self.previous[local.site] {
             let info = self.graph.sites[before];
@@ -156,7 +156,7 @@ impl<'g> Reaching<'g> {
         }
     }
 
-    /// Whether a call there moves the stack pointer.
+    /// Whether a call there has a stack delta.
     fn moves_stack(&self, site: SiteId) -> bool {
         let calls = &self.graph.flow[site].calls;
         calls.iter().any(|&(_, callee)| self.graph.contexts[callee].convention.stack_delta != 0)
@@ -166,7 +166,7 @@ impl<'g> Reaching<'g> {
     fn after(&mut self, site: SiteId, var: Var, found: &mut Vec<OpId>) {
         let info = self.graph.sites[site];
         let ops = self.graph.ops(self.code, site);
-        // What comes behind a branch inside the instruction may not be executed.
+        // What comes behind a branch inside the instruction need not be executed.
         let certain = ops.iter().position(|op| op.kind == Kind::BranchIf).unwrap_or(ops.len());
         let mut always = false;
         for (at, _) in ops.iter().enumerate().filter(|(_, op)| op.def() == Some(var)) {
@@ -178,8 +178,8 @@ impl<'g> Reaching<'g> {
         }
     }
 
-    /// The value of a register when a call has returned, also one that its callee's callee, and so
-    /// on, returned from.
+    /// The value of a register after a call has returned. Where the callee ends in a call whose
+    /// return also ended the callee's frame, that call's callees are followed too.
     fn after_call(&mut self, site: SiteId, var: Var, found: &mut Vec<OpId>) {
         let (graph, mut calls) = (self.graph, Worklist::from_iter([site]));
         while let Some(site) = calls.take() {

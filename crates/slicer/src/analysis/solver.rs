@@ -1,4 +1,4 @@
-//! The two ways to a fixpoint that all analyses share.
+//! The two fixed-point algorithms that all analyses share.
 //!
 //! [`solve`] finds the least solution of a system of equations `fact(n) = transfer(n, facts)` over
 //! a lattice of finite height, in which every transfer is monotone. Starting from facts that are at
@@ -98,7 +98,7 @@ impl<T: Copy + Eq + Hash> Worklist<T> {
         new
     }
 
-    /// Takes an item that was added last.
+    /// Takes the item that was added last.
     pub fn take(&mut self) -> Option<T> {
         self.waiting.pop()
     }
@@ -157,7 +157,7 @@ pub fn post_order<K: Id>(
     }
 }
 
-/// The edges the other way round.
+/// The edges in reverse direction.
 #[must_use]
 pub fn reversed<K: Id>(edges: &Table<K, Vec<K>>) -> Table<K, Vec<K>> {
     let mut reversed: Table<K, Vec<K>> = Table::filled(edges.len(), Vec::new());
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::vocabulary::NodeId;
 
-    /// The longest way to a node in a graph without circles, as a lattice of small numbers.
+    /// The longest path to a node of an acyclic graph, as a lattice of small numbers.
     struct Distance(Table<NodeId, Vec<NodeId>>);
 
     impl Equations for Distance {

@@ -1,7 +1,7 @@
 //! Joins instructions of a control-flow graph that do the same and go on the same way.
 //!
-//! Compilers repeat the ends of functions (`je slow; xor eax,eax; ret` and `slow: call f; xor
-//! eax,eax; ret`). Without this every such branch would decide the function's result.
+//! Compilers duplicate the ends of functions (`je slow; xor eax,eax; ret` and `slow: call f; xor
+//! eax,eax; ret`). Without merging, every such branch would decide the function's result.
 
 use ir::{Arg, Class, Kind, Op};
 use rustc_hash::FxHashMap;
@@ -31,8 +31,7 @@ pub fn merge(next: &mut Edges, pieces: &Table<NodeId, Option<Piece<'_>>>, end: N
     let executed = |node: NodeId| pieces[node].is_some_and(|piece| piece.executed);
     let mut gone = IdSet::new(next.len());
     let mut known: FxHashMap<(u32, NodeId), NodeId> = FxHashMap::default();
-    // The last are looked at first: executed nodes, in their order, before they are compared with
-    // others.
+    // Items are taken from the end: first the executed nodes in their order, then the others.
     let mut work: Vec<NodeId> = next.ids().filter(|&node| !executed(node)).collect();
     work.extend(next.ids().rev().filter(|&node| executed(node)));
     while let Some(node) = work.pop() {
@@ -41,7 +40,7 @@ pub fn merge(next: &mut Edges, pieces: &Table<NodeId, Option<Piece<'_>>>, end: N
             continue;
         }
         let same = if is_jump(pieces[node]) && target != node && target != end {
-            // It does nothing but lead on.
+            // A jump does nothing but lead on.
             target
         } else {
             let Some(number) = number[node] else { continue };
@@ -84,14 +83,14 @@ fn number_equal(pieces: &Table<NodeId, Option<Piece<'_>>>) -> Table<NodeId, Opti
     number.collect()
 }
 
-/// Whether a node is an unexecuted jump to a constant place.
+/// Whether a node is an unexecuted jump to a constant address.
 fn is_jump(piece: Option<Piece<'_>>) -> bool {
     let Some(Piece { ops: [op], executed: false }) = piece else { return false };
     op.kind == Kind::Jump && matches!(op.args[0], Arg::Const(_))
 }
 
-/// Whether operations neither choose where to go nor call: then the same operations before the same
-/// code are the same.
+/// Whether operations neither branch nor call: then equal operations before the same code are
+/// interchangeable.
 fn is_plain(ops: &[Op]) -> bool {
     ops.iter()
         .all(|op| op.class() != Class::Control || matches!(op.kind, Kind::Jump | Kind::Ret | Kind::SysExit))

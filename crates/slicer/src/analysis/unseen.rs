@@ -2,7 +2,8 @@
 //! call.
 //!
 //! The start snapshot holds all of the kernel's code, so the side that a branch did not take can be
-//! disassembled. Functions that it calls are not looked into.
+//! disassembled. Of a function that it calls only the first instructions are looked at, and only
+//! for registers that it saves and gives back.
 
 use ir::{Arg, Kind};
 use machine::{Reg, VirtAddr};
@@ -25,9 +26,8 @@ pub struct Unseen {
 /// The most instructions of a called function that are looked at.
 const MAX_CALLEE: usize = 64;
 
-/// Registers a called function may change when nothing is known of it. Callees of unseen code are
-/// not looked into: what they define and the caller then uses must be a result, for a compiler
-/// keeps nothing else in registers that a call may change.
+/// The registers in which a called function may leave something that its caller uses: its results.
+/// A compiler keeps nothing else that it needs in registers that a call may change.
 fn call_results() -> RegisterSet {
     [Reg::Rax, Reg::Rdx].into_iter().map(|reg| ir::Var(reg as u16)).collect()
 }
@@ -43,7 +43,7 @@ impl Unseen {
                 Arg::Var(_) | Arg::Relocated(_) => call_results(),
             };
         }
-        // Compiled code joins other code with the same stack pointer.
+        // Where paths of compiled code join, they have the same stack pointer.
         defines.remove(STACK_POINTER);
         let calls = insn.ops.iter().find_map(|op| match (op.kind, op.args[0]) {
             (Kind::Call, Arg::Const(callee)) => Some(VirtAddr(callee)),
@@ -55,8 +55,8 @@ impl Unseen {
     }
 }
 
-/// The results a called function may leave in registers: not those that it saves on entry and gives
-/// back, as assembly stubs around slow paths do with all of them.
+/// The results that a called function may leave in registers. Those that it saves on entry and
+/// gives back are none: assembly stubs around slow paths do so with all registers.
 fn callee_defines(source: &dyn CodeSource, mode: lift::Mode, entry: VirtAddr) -> RegisterSet {
     let (mut saved, mut restored) = (RegisterSet::default(), RegisterSet::default());
     let (mut stack, mut seen) = (vec![entry], FxHashSet::default());

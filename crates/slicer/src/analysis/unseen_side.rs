@@ -1,4 +1,5 @@
-//! Unseen sides of branches: what code that nobody executed may do on its way back to known code.
+//! Unseen sides of branches: what code that nobody executed may do on its way back to executed
+//! code.
 
 use machine::VirtAddr;
 
@@ -18,7 +19,7 @@ pub struct Region {
     pub stores: Vec<AddressShape>,
     /// Functions it calls.
     pub calls: Vec<VirtAddr>,
-    /// Nodes of executed code that it meets, or the end.
+    /// Nodes of executed code that it meets, and the end if it leaves the function.
     pub meets: Vec<NodeId>,
 }
 

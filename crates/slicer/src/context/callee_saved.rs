@@ -1,8 +1,7 @@
-//! Finds the registers that each function gives back unchanged, and by how much it moves the stack
-//! pointer.
+//! Finds the callee-saved registers and the stack delta of each context.
 //!
 //! If a use after a return depended on the pop that restored a register, and so on the push that
-//! saved it, slices would swallow every function that was ever called. So every value has an
+//! saved it, slices would take in every function that was ever called. So every value has an
 //! *origin*: a new one where it is computed, that of its source where it is only copied (moves,
 //! full stores and loads, so pushes and pops too). A register is *callee-saved* in a context when
 //! in every instance, in every recording, its origin at the return is that at the call:
@@ -16,7 +15,7 @@
 //! these registers back. The stack pointer is compared by value: a function either leaves it as it
 //! was, or, where it takes its arguments off the stack, always by the same *stack delta* above.
 //! Observed, not proved: a function that gave a register back in every recorded call is taken to do
-//! so always. Cost: one pass over the retained steps, a copy of all origins for each call.
+//! so always. Cost: one pass over the retained steps, with a copy of all origins for each step.
 
 use ir::{Arg, Kind, Op, Var, Width};
 use lift::Mode;
@@ -33,9 +32,9 @@ use crate::vocabulary::{ContextId, RESULT, RegisterSet, RegisterValues, STACK_PO
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Convention {
     /// Registers that it gives back as they were before the call instruction, whatever that defines
-    /// itself; the stack pointer even if it moves it, for its delta is known.
+    /// itself. The stack pointer is one even if the stack delta is not 0, for the delta is known.
     pub callee_saved: RegisterSet,
-    /// How far above the caller's stack pointer it leaves it, in bytes.
+    /// How far above its caller's stack pointer it leaves the stack pointer, in bytes.
     pub stack_delta: i64,
 }
 
@@ -53,9 +52,9 @@ struct Frame {
 
 /// The visitor that computes callee-saved registers.
 pub struct CalleeSaved {
-    /// Contexts never seen to return save nothing: `None`.
+    /// `None` for a context that was never seen to return: it saves nothing.
     saved: Table<ContextId, Option<RegisterSet>>,
-    /// How far above the caller's stack pointer each left it, each time it returned; none twice.
+    /// The distinct stack deltas with which each context returned, in bytes.
     deltas: Table<ContextId, Vec<i64>>,
     state: State,
 }
@@ -125,14 +124,15 @@ impl State {
         }
     }
 
-    /// Other tasks ran in a call: what is not as it was before comes from nobody knows where.
+    /// Other tasks ran in a call. What is not as it was before has an unknown origin.
     fn forget_changed(&mut self, frame: &Frame, regs: &RegisterValues) {
         for var in (0..Var::FIRST_TEMP).map(Var).filter(|&var| frame.values[var] != regs[var]) {
             self.origins[var] = self.fresh();
         }
     }
 
-    /// A store of this origin, if it is known: what it touches is something else now.
+    /// A value of this origin, if it is known, is stored. What the store touches loses its old
+    /// origin.
     fn store(&mut self, mem: &MemRef, aligned: bool, origin: Option<Origin>) {
         for at in (mem.paddr.0 & !7..mem.paddr.0 + u64::from(mem.size)).step_by(4) {
             self.memory.remove(&PhysAddr(at));
@@ -142,8 +142,8 @@ impl State {
         }
     }
 
-    /// A full load. A first one gives the cell an origin, so that what is saved elsewhere and
-    /// brought back is recognised.
+    /// The origin of a full load. The first load of a cell gives it an origin, so that a value that
+    /// is saved elsewhere and brought back is recognised.
     fn load(&mut self, mem: &MemRef) -> Origin {
         let known = self.memory.get(&mem.paddr).filter(|(_, width)| *width == self.width);
         let origin = match known {
@@ -156,7 +156,7 @@ impl State {
 }
 
 impl CalleeSaved {
-    /// Nothing is known of so many contexts.
+    /// Nothing is known yet of this many contexts.
     #[must_use]
     pub fn new(contexts: usize) -> Self {
         Self {
@@ -175,7 +175,7 @@ impl CalleeSaved {
     /// How each context leaves its caller's registers.
     ///
     /// # Errors
-    /// [`Error::Stack`] where one moved the stack pointer now so, now so.
+    /// [`Error::Stack`] where a context did not always have the same stack delta.
     pub fn finish(self, contexts: &Contexts) -> Result<Table<ContextId, Convention>, Error> {
         let conventions = self.saved.iter().map(|(context, saved)| {
             let mut callee_saved = saved.unwrap_or_default();
@@ -191,7 +191,7 @@ impl CalleeSaved {
         conventions.collect()
     }
 
-    /// Notes where a context left the stack pointer, which was `before` when its caller called.
+    /// Notes the stack delta of a context; `before` is the stack pointer before its call.
     fn note_delta(&mut self, context: ContextId, before: u64) {
         let delta = self.state.stack.wrapping_sub(before).cast_signed();
         let known = &mut self.deltas[context];
@@ -222,8 +222,8 @@ impl CalleeSaved {
         let saved = &mut self.saved[frame.context];
         let both = saved.unwrap_or(RegisterSet::ALL).intersection(&same);
         *saved = Some(both);
-        // Copies may have made a new origin for an equal value: what is saved has the caller's
-        // again.
+        // What is saved has the caller's origins again, also where the stack pointer or the
+        // process's registers were recomputed.
         for var in both.iter() {
             self.state.origins[var] = frame.origins[var];
         }

@@ -4,8 +4,8 @@
 //! (Ammons, Ball, Larus: "Exploiting Hardware Performance Counters with Flow and Context Sensitive
 //! Profiling", PLDI 1997). Small helpers (list checks, locks, `memset`, thunks for indirect calls)
 //! are called from everywhere: were all their calls one function, whatever matters in one call
-//! would matter in all, and the slice would take in every caller. A recursive call is the context
-//! further out, so that the tree is finite.
+//! would matter in all, and the slice would take in every caller. A recursive call counts as the
+//! outer context of the same function, so that the tree is finite.
 
 use machine::VirtAddr;
 use rustc_hash::FxHashMap;
@@ -84,7 +84,8 @@ impl Contexts {
         self.keys.len()
     }
 
-    /// The context with this key. A recursive call's is the frame further out.
+    /// The context with this key, made when new; for a recursive call the outer context of the same
+    /// function.
     pub fn intern(&mut self, key: ContextKey) -> ContextId {
         let mut outer = key.parent;
         while let Some(context) = outer {
@@ -126,7 +127,7 @@ impl Contexts {
                     if matched { Transition::Return(closed as u32) } else { Transition::Stay }
                 }
                 Effect::Jump { .. } if self.is_tail_call(context, code.pc(), ended.next) => {
-                    // The jumping function is gone: the new one has the frame's caller and call.
+                    // The jumping function is gone: the new one has its caller and its call.
                     let tail = self.intern(ContextKey { entry: ended.next, ..self.keys[context] });
                     if let Some(top) = stack.top() {
                         top.what = tail;

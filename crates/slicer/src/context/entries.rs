@@ -1,10 +1,12 @@
-//! What all recordings together say of calls: where functions begin, and which calls are none.
+//! What all recordings together say of calls: where functions begin, and which calls are pseudo
+//! calls.
 //!
 //! A call is a *pseudo call* if in some instance no return takes its slot: it pushes and jumps
 //! (retpolines begin so). Where other instances do return, they are jumps to the return address,
-//! which is right and makes slices larger. Calls that the end mark leaves open are such too. What a
-//! computed jump by a return reaches is a function's entry. Both sets depend on each other, so
-//! recordings are walked until nothing new is found.
+//! which is right and makes slices larger. A call that is still open at the end mark counts as one
+//! too, unless a system call was made after it. Functions' entries are the targets of calls and of
+//! returns that jump. Both sets depend on each other, so recordings are walked until nothing new is
+//! found.
 
 use machine::VirtAddr;
 use rustc_hash::FxHashSet;
@@ -15,8 +17,8 @@ use crate::filter::Retained;
 use crate::recording::Recording;
 use crate::vocabulary::{Id, RetainedId};
 
-/// Rounds over all recordings at most: each but the last finds a pseudo call that is none in the
-/// round before. Three were the most that a recording needed so far.
+/// The most rounds over all recordings. Each but the last learns something that the round before
+/// did not know; recordings have needed three at most.
 const MAX_ROUNDS: usize = 64;
 
 /// Functions' entries and pseudo calls, by address.
@@ -43,7 +45,7 @@ impl Entries {
         let mut known = Self::default();
         for _ in 0..MAX_ROUNDS {
             let before = (known.entries.len(), known.pseudo_calls.len());
-            // A call that turned out to be a pseudo call made no entry.
+            // Entries are learned anew: a call that turned out to be a pseudo call makes none.
             known.entries.clear();
             for (recording, retained) in recordings {
                 known.learn_recording(recording, retained);
@@ -88,7 +90,8 @@ impl Entries {
                     }
                     stack.open(call, ());
                 }
-                // Entry code may keep a return address elsewhere than where its call put it.
+                // What is left open here makes no pseudo calls: a system's entry code may keep a
+                // return address elsewhere than its call put it.
                 Effect::Leave { at } => _ = stack.close(at),
                 Effect::Close { at, matched } => {
                     let lost = &stack.frames()[if matched { at + 1 } else { at }..];
@@ -98,8 +101,9 @@ impl Entries {
                 }
             }
         }
-        // The end mark may lie in a function that its caller takes for the mark: nobody sees these
-        // return. After a system call it may be another thread's function, or a signal's handler.
+        // The end mark may lie in a function that wraps it: no recording sees such a call return.
+        // After a system call the open call may be another thread's or a signal's handler, and then
+        // it is a real one.
         let open = stack.frames().iter().filter_map(|frame| frame.call);
         let unreturned = open.filter(|call| !call.is_system() && call.opened >= last_entered);
         self.pseudo_calls.extend(unreturned.map(|call| call.pc));

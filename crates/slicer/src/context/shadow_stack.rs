@@ -3,8 +3,8 @@
 //! A call opens a frame; the return that consumes its slot and goes to its return address closes
 //! it. `syscall` .. `sysret` is a frame like any other (`int` and `sysenter` likewise). A return
 //! that takes no known slot is a computed jump (retpolines end so), and a call that only pushes and
-//! jumps opens no frame. The stack says what a step does to frames; what a frame is for is its
-//! user's.
+//! jumps opens no frame. The stack says what a step does to frames. What a frame carries is up to
+//! the user of the stack.
 
 use ir::Kind;
 use machine::VirtAddr;
@@ -14,7 +14,7 @@ use crate::vocabulary::{Code, RetainedId};
 
 /// A call that has not returned.
 pub struct Frame<T> {
-    /// What its user knows of it.
+    /// What the user of the stack keeps in it.
     pub what: T,
     /// The call; `None` for the frame that a recording begins in.
     pub call: Option<Call>,
@@ -91,8 +91,8 @@ impl<T> ShadowStack<T> {
         &self.frames
     }
 
-    /// What a step does that ended so. `pseudo`: its call only pushes and jumps. `exits`: it goes
-    /// back to the process, wherever there.
+    /// What a step does, given how it ended. `pseudo`: it is a call that only pushes and jumps.
+    /// `exits`: it goes back to the process, at whatever address.
     #[must_use]
     pub fn effect(&self, step: RetainedId, code: &Code, ended: &Ended, pseudo: bool, exits: bool) -> Effect {
         let opens = |slot| {
@@ -107,8 +107,8 @@ impl<T> ShadowStack<T> {
                 None => Effect::Jump { by_return: true },
             },
             Some(Kind::SysExit) => match self.system_call() {
-                // `sysenter` keeps no return address: its system goes back to where it likes in the
-                // process.
+                // `sysenter` keeps no return address: the system goes back to a place of its choice
+                // in the process.
                 Some((at, call)) if call.return_pc == ended.next || exits => Effect::Leave { at },
                 _ => Effect::Jump { by_return: false },
             },
@@ -118,7 +118,8 @@ impl<T> ShadowStack<T> {
         }
     }
 
-    /// The innermost frame of this system call, or of the process, whose return address lies there.
+    /// The innermost frame whose return address lies there, of the running system call or, if there
+    /// is none, of the process.
     fn by_slot(&self, slot: VirtAddr) -> Option<(usize, &Call)> {
         let calls = self.frames.iter().enumerate().rev();
         calls

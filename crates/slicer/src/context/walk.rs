@@ -1,7 +1,7 @@
-//! Walks the kept steps of a recording with frames: the common loop of the analyses.
+//! Walks the retained steps of a recording with their contexts: the common loop of the analyses.
 //!
-//! Bodies of the trainer's allocator functions are executed silently; the visitor sees one summary
-//! operation instead.
+//! Bodies of the trainer's allocator functions are executed silently; the visitor sees one
+//! [`Visitor::summary`] instead.
 
 use ir::summary::{ArgumentLocation, Summary};
 use ir::{Kind, Op};
@@ -26,8 +26,8 @@ pub trait Visitor {
     fn op(&mut self, index: usize, op: &Op, value: u64, mem: Option<MemRef>);
     /// The step ended; registers are as after it.
     fn end(&mut self, transition: Transition, ended: &Ended, regs: &RegisterValues);
-    /// A step that is no work of the recording's own task passes; `here` when the processor uses
-    /// the task's address space.
+    /// A step passes that was cut; `here` when the processor uses the address space of the recorded
+    /// process.
     fn passes(&mut self, _accesses: &[Access], _here: bool) {}
     /// Other tasks ran in the call that the next step returns from.
     fn switched(&mut self) {}
@@ -50,7 +50,7 @@ pub struct SummaryCall {
     pub result: u64,
 }
 
-/// A body that is executed silently.
+/// An allocator function whose body is executed silently.
 struct Silent {
     context: ContextId,
     call: SummaryCall,
@@ -58,7 +58,8 @@ struct Silent {
     depth: u32,
 }
 
-/// What was stored last, byte by byte: arguments on the stack. Kept only where there are such.
+/// What was stored last, by byte. It is kept only if some allocator function has arguments on the
+/// stack, which are read from here.
 #[derive(Default)]
 struct Stored {
     on: bool,
@@ -145,7 +146,8 @@ impl Walk<'_> {
         let mut skipped = from;
         while skipped < step {
             if switched {
-                // The registers at the return are what the call's other half leaves.
+                // The return needs the registers as the end of the cut call leaves them, so its
+                // steps are replayed.
                 let pc = recording.pc(skipped);
                 if last.is_some_and(|last| !last.leads_to(pc)) {
                     replay.interrupted(pc);
@@ -186,8 +188,8 @@ impl Walk<'_> {
             return Ok(());
         }
         visitor.end(transition, &self.retained.ended[at], &self.replay.regs);
-        // A tail call of an allocator is simply executed: its frame belongs to the function that
-        // jumped.
+        // An allocator that is entered by a tail call is executed like other code: its frame
+        // belongs to the function that jumped.
         if let Transition::Call(context) = transition
             && let Some(&summary) = self.summaries.get(&self.contexts.entry(context))
         {

@@ -1,14 +1,14 @@
-//! Who defined a value: an operation of the recording, nobody since the begin mark, or somebody
-//! else.
+//! What defined a value: an operation of the recording, nothing since the begin mark, or something
+//! foreign.
 
 use std::fmt;
 
 use crate::vocabulary::{Id, OpId};
 
-/// Who defined a value.
+/// What defined a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Definer {
-    /// Nobody: the value was there at the begin mark.
+    /// Nothing: the value was there at the begin mark.
     Initial,
     /// Another thread or process, a signal's handler, or a device, between the marks.
     Foreign,
@@ -16,7 +16,8 @@ pub enum Definer {
     Op(OpId),
 }
 
-/// A [`Definer`] in four bytes: shadow memory holds one for each byte of guest memory.
+/// A [`Definer`] in four bytes: shadow memory holds one for each byte of every frame that was
+/// stored into.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PackedDefiner(u32);
 

@@ -13,7 +13,8 @@ pub struct Flow {
     pub tails: Vec<(VirtAddr, ContextId)>,
     /// Contexts that were called, by address.
     pub calls: Vec<(VirtAddr, ContextId)>,
-    /// Whether it ended the frame; of a call, whether what it called ended this frame, too.
+    /// Whether it ended the frame; for a call, whether a return from its callee ended this frame
+    /// too.
     pub returns: bool,
 }
 

@@ -22,8 +22,8 @@ impl FlowRecorder {
         }
     }
 
-    /// The instruction of a site leads to an address. `repeats`: it is a string instruction, of
-    /// which one more iteration is never new code.
+    /// The instruction of a site leads to an address. `repeats`: it is a string instruction, which
+    /// may always be followed by one more iteration of itself.
     pub fn leave_site(&mut self, graph: &mut Graph, site: SiteId, next_pc: VirtAddr, repeats: bool) {
         self.next_pc = next_pc;
         if repeats {
@@ -48,13 +48,13 @@ impl FlowRecorder {
         self.previous = None;
     }
 
-    /// A frame ended that this site had called; `None` if nothing is known of the caller.
+    /// A frame ended that this site had called; `None` if the calling site is not known.
     pub const fn returned_to(&mut self, call: Option<SiteId>) {
         self.previous = call;
     }
 
-    /// The call that the running frame waited for when its callee went further up: its callee went
-    /// out of the system without coming back here.
+    /// The call at which the running frame waits when one return closes this frame together with
+    /// that of its callee.
     #[must_use]
     pub const fn waiting_call(&self) -> Option<SiteId> {
         self.previous

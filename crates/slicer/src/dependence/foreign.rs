@@ -2,7 +2,8 @@
 //!
 //! Steps that were cut are not the program's own work. What they store over something that the
 //! recording stored, or into the process's memory, is *foreign*: a slice that needs it is refused.
-//! What an interruption changes in the system itself is the system's state, as in the target.
+//! What an interruption changes in the system's own memory is not foreign: it is the system's
+//! state, and the target has its own.
 
 use machine::{GuestMemory, PhysAddr, VirtAddr};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -18,25 +19,26 @@ use crate::recording::{UserMemory, parts};
 struct Overwritten {
     /// What they left.
     value: u8,
-    /// They did so as the process itself, or in memory that it has.
+    /// Whether they did so through an address of the process, or in a frame that it had at the
+    /// begin mark.
     own: bool,
 }
 
-/// What others did since the last retained step.
+/// What others wrote, and where it counts as foreign.
 pub struct ForeignWrites {
     overwritten: FxHashMap<PhysAddr, Overwritten>,
     /// The process's own pages at the begin mark, by frame.
     frames: FxHashMap<PhysAddr, VirtAddr>,
     /// Pages of the process that somebody else filled.
     filled: FxHashSet<VirtAddr>,
-    /// Other tasks ran before this step.
+    /// Whether other tasks ran before this step.
     switched: bool,
-    /// This step loads what a device wrote.
+    /// Whether this step loads what a device wrote.
     unexplained: bool,
 }
 
 impl ForeignWrites {
-    /// In a recording whose process had these pages to itself at the begin mark, by frame.
+    /// For a recording whose process had these pages to itself at the begin mark, by frame.
     #[must_use]
     pub fn new(retained: &Retained, frames: FxHashMap<PhysAddr, VirtAddr>) -> Self {
         let filled = retained.late_pages.iter().filter(|(_, page)| page.foreign).map(|(&addr, _)| addr);
@@ -87,8 +89,8 @@ impl ForeignWrites {
         let stores = accesses.iter().filter(|access| access.store && !access.io);
         for part in stores.flat_map(parts) {
             let (page, frame) = (part.vaddr.page(), part.paddr.page());
-            // By another process in memory that both have, or by the system through an address of
-            // its own.
+            // The store may be another process's in memory that both have, or the system's through
+            // an address of its own.
             let known = self.frames.get(&frame).copied();
             let shared = known.is_some_and(|page| memory.frame_or(page, frame) == frame);
             let addressed = here && user.is_user(page);
@@ -106,7 +108,8 @@ impl ForeignWrites {
         }
     }
 
-    /// A retained step follows: what others left changed is theirs.
+    /// A retained step follows. A byte that the recording had stored and others left with another
+    /// value is foreign, if it is the process's or if other tasks ran.
     pub fn settle(&mut self, memory: &mut ShadowMemory, content: &StoredMemory<'_>) {
         for (at, Overwritten { value, own }) in std::mem::take(&mut self.overwritten) {
             let changed = content.page(at).is_ok_and(|page| page[at.offset() as usize] != value);

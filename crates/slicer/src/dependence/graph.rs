@@ -55,7 +55,8 @@ impl Site {
 /// A context's part of the graph.
 #[derive(Clone, Default, Debug)]
 pub struct Context {
-    /// Its first site; `None` for an allocator function that never returned.
+    /// Its first site; `None` if it has none, as an allocator function that never returned, and
+    /// what allocator functions call.
     pub entry: Option<SiteId>,
     /// Its sites in order of discovery.
     pub sites: Vec<SiteId>,
@@ -67,12 +68,12 @@ pub struct Context {
     pub summary: Vec<Op>,
 }
 
-/// Where an operation accesses its own function's frame.
+/// Where an operation accesses its own function's stack frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Locals {
     /// Always at this distance in bytes from the frame's first word.
     At(i64),
-    /// Not always at the same, or not always there.
+    /// Not always at the same distance, or not always in the frame.
     Varying,
 }
 
@@ -101,34 +102,37 @@ pub struct Graph {
     /// Whether an operation was ever executed: what follows a branch inside an instruction may not
     /// have been.
     pub executed: Table<OpId, bool>,
-    /// Loads and stores that were seen in their function's own frame.
+    /// For each load and store that was executed, where in its function's own stack frame it
+    /// accesses.
     pub locals: FxHashMap<OpId, Locals>,
     /// Linear address of each load's last instance.
     pub addresses: FxHashMap<OpId, VirtAddr>,
     /// Stores in code that no recording executed: they belong to every slice.
     pub unexecuted_stores: Vec<OpId>,
-    /// Operations that defined outputs.
+    /// Operations that last wrote a declared output at the end of a recording.
     pub criteria: FxHashSet<OpId>,
     /// Loads from devices that the process has mapped.
     pub devices: FxHashSet<OpId>,
     /// Operations that use what is [`Definer::Foreign`].
     pub foreign: FxHashSet<OpId>,
-    /// Where the recordings end.
+    /// Where the last recording that was added ends.
     pub end: Option<End>,
     index: FxHashMap<(ContextId, Body), SiteId>,
-    /// User and definer in one word: the set is asked for each operand of each step.
+    /// User (upper half) and definer in one word, for speed: each operand of each step is looked up
+    /// here.
     edges: FxHashSet<u64>,
 }
 
 impl Graph {
-    /// A graph without sites, for contexts that leave registers so. `narrow`: not for 64-bit code.
+    /// A graph without sites, for contexts with these conventions. `narrow`: the trainer is not
+    /// 64-bit code.
     #[must_use]
     pub fn new(narrow: bool, conventions: Table<ContextId, Convention>) -> Self {
         let context = |&convention: &Convention| Context { convention, ..Context::default() };
         Self { narrow, contexts: conventions.values().iter().map(context).collect(), ..Self::default() }
     }
 
-    /// The site of a body with so many operations in a context, made when new.
+    /// The site of a body with `ops` operations in a context, made when new.
     pub fn site(&mut self, context: ContextId, body: Body, ops: usize) -> SiteId {
         if let Some(&site) = self.index.get(&(context, body)) {
             return site;
@@ -151,7 +155,7 @@ impl Graph {
         self.site(context, Body::Allocator, ops.len())
     }
 
-    /// The site of an instruction in a context, if it was executed there.
+    /// The site of an instruction in a context, if there is one.
     #[must_use]
     pub fn find(&self, context: ContextId, insn: InsnId) -> Option<SiteId> {
         self.index.get(&(context, Body::Insn(insn))).copied()
@@ -216,7 +220,7 @@ impl Graph {
     }
 }
 
-/// Edges in compressed rows.
+/// Edges by user, in compressed sparse rows.
 pub struct Adjacency {
     start: Vec<u32>,
     definers: Vec<OpId>,

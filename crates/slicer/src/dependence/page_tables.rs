@@ -3,7 +3,7 @@
 //! A system may map memory while it answers: a window onto a frame, a stack, a buffer. What goes
 //! through such a mapping depends on the stores into page tables that made it, as much as on its
 //! address: without them a run would meet whatever the target last mapped there. Memory of the
-//! process itself needs none of this, a run has its own.
+//! process itself needs none of this: a run has its own copy.
 
 use std::rc::Rc;
 
@@ -20,14 +20,14 @@ pub struct PageTables {
     mode: PagingMode,
     /// The tables that they were looked up in.
     root: u64,
-    /// Definers of the entries on the way to a page.
+    /// By page, the definers of the entries on the way to it.
     definers: FxHashMap<VirtAddr, Rc<[PackedDefiner]>>,
     /// Frames that entries were read from.
     tables: FxHashSet<PhysAddr>,
 }
 
 impl PageTables {
-    /// With page tables of this form.
+    /// For page tables of this mode.
     #[must_use]
     pub fn new(mode: PagingMode) -> Self {
         Self { mode, root: 0, definers: FxHashMap::default(), tables: FxHashSet::default() }
@@ -51,7 +51,7 @@ impl PageTables {
         }
         let mut found: Vec<PackedDefiner> = Vec::new();
         let size = self.mode.entry_bytes() as usize;
-        // Where it leads is known from the recording: only the entries on the way matter.
+        // Where the access goes is known from the recording: only the entries on the way matter.
         let _ = paging::translate_by(content, self.mode, root, vaddr, &mut |entry: PhysAddr| {
             self.tables.insert(entry.page());
             if let Some(frame) = memory.writers(entry.page()) {
@@ -69,7 +69,7 @@ impl PageTables {
         definers
     }
 
-    /// Something is stored into a frame.
+    /// Something is stored into a frame: if an entry was read from it, all look-ups are dropped.
     pub fn stored(&mut self, frame: PhysAddr) {
         if self.tables.contains(&frame) {
             self.definers.clear();

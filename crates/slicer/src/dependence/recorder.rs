@@ -1,9 +1,9 @@
 //! Builds the dependence graph in one forward walk over each recording.
 //!
 //! For each operation of each step, an edge goes to the last writers of what it uses. At a return
-//! the last writers of callee-saved registers become those before the call. Cost: for each operand
-//! one look-up and one insertion into a set of edges; four bytes for each byte of memory that the
-//! recording stored into.
+//! the last writers of callee-saved registers become those before the call. Cost: for each step a
+//! copy of all registers' definers, for each operand one look-up and one insertion into a set of
+//! edges; four bytes for each byte of the frames that the recording stored into.
 
 use ir::summary::{Action, ArgumentLocation};
 use ir::{Class, Kind, Op, Var};
@@ -35,7 +35,7 @@ use crate::vocabulary::{CodeTable, ContextId, Id, OpId, RESULT, RegisterValues, 
 /// Bytes below the stack pointer that a leaf function may use (System V AMD64 ABI 3.2.2).
 const RED_ZONE: u64 = 128;
 
-/// The most bytes that a new allocation's shadow is cleared for.
+/// The most bytes of a new allocation whose writers are cleared.
 const MAX_ALLOCATION: u64 = 1 << 20;
 
 /// How many general registers there are.
@@ -43,7 +43,7 @@ const GENERAL: usize = 16;
 
 type GeneralRegisters = [u64; GENERAL];
 
-/// The machine as a recording began.
+/// The machine at a recording's begin mark.
 pub struct Begin<'r> {
     memory: SnapshotMemory<'r>,
     mode: PagingMode,
@@ -51,7 +51,7 @@ pub struct Begin<'r> {
 }
 
 impl<'r> Begin<'r> {
-    /// Of a recording of a guest, or of a whole run over the memory of `training`.
+    /// For a recording of a guest, or of a whole run over the memory of `training`.
     ///
     /// # Errors
     /// [`Error::Paging`] when the registers do not tell how addresses are translated.
@@ -73,7 +73,7 @@ struct Frame {
     site: SiteId,
     /// The operation that called.
     call: Option<OpId>,
-    /// The caller's first word.
+    /// Address of the first word of the caller's stack frame.
     bottom: VirtAddr,
 }
 
@@ -144,7 +144,8 @@ impl<'g> DependenceRecorder<'g> {
         }
     }
 
-    /// The recording is walked: takes the last writers of its outputs as criteria, and its end.
+    /// The walk is over: takes the last writers of the outputs as criteria, and notes where the
+    /// recording ends.
     ///
     /// # Errors
     /// [`Error::OutputRead`] and [`Error::Foreign`] for outputs that a program cannot give,
@@ -176,7 +177,7 @@ impl<'g> DependenceRecorder<'g> {
         self.graph.depend(op, self.variables.definer(var));
     }
 
-    /// A load of the bytes that an operand names.
+    /// An operation loads the bytes that an operand names.
     fn use_memory(&mut self, op: OpId, mem: &MemRef, value: u64) {
         let mut last = PackedDefiner::INITIAL;
         for (n, at) in mem.bytes().enumerate() {
@@ -196,7 +197,7 @@ impl<'g> DependenceRecorder<'g> {
         }
     }
 
-    /// The process's last writers of a stretch of memory.
+    /// An operation uses `count` bytes of the process from an address on.
     fn use_writers(&mut self, op: OpId, from: VirtAddr, count: u64) {
         let mut last = PackedDefiner::INITIAL;
         for n in 0..count {
@@ -253,8 +254,8 @@ impl<'g> DependenceRecorder<'g> {
         }
     }
 
-    /// The running frame ends: what its function gives back is the caller's again. Returns what the
-    /// general registers held before it.
+    /// The running frame ends: the registers that its function gives back have the caller's
+    /// definers again. Returns what the general registers held before the call.
     fn close_frame(&mut self) -> Option<GeneralRegisters> {
         let frame = self.frames.pop()?;
         self.bottom = frame.bottom;
@@ -263,7 +264,7 @@ impl<'g> DependenceRecorder<'g> {
             self.variables.set(var, frame.before[var]);
         }
         if let (true, Some(call)) = (convention.stack_delta != 0, frame.call) {
-            // A call of such a function moves the stack pointer, and has it from its caller.
+            // Such a call defines the stack pointer, and uses the one before it.
             self.graph.depend(call, frame.before[STACK_POINTER]);
             self.variables.define(STACK_POINTER, call);
         }
@@ -280,8 +281,8 @@ impl<'g> DependenceRecorder<'g> {
                 self.graph.flow[call].returns = true;
             }
             if switched {
-                // What the call leaves in a register comes from others, unless it gave the register
-                // back.
+                // What the call leaves in a register is foreign, unless the register is as before
+                // the call.
                 let general = (0..GENERAL as u16).map(Var).filter(|&var| var != STACK_POINTER);
                 for var in general.filter(|&var| values[var.0 as usize] != regs[var]) {
                     self.variables.set(var, PackedDefiner::FOREIGN);
@@ -290,8 +291,8 @@ impl<'g> DependenceRecorder<'g> {
         }
     }
 
-    /// What the new memory of an allocation holds comes from the allocation: zeros, or what the old
-    /// one held.
+    /// New memory has no writer: what was stored there before the allocation is not what its loads
+    /// read. A reallocation itself uses the last writers of the old memory.
     fn clear_allocation(&mut self, call: &SummaryCall) {
         let size = match call.summary.action {
             Action::Calloc => call.args[0].saturating_mul(call.args[1]),

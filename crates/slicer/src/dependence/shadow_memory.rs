@@ -15,7 +15,7 @@ type Writers = [PackedDefiner; PAGE_SIZE as usize];
 #[derive(Default)]
 pub struct ShadowMemory {
     frames: FxHashMap<PhysAddr, Box<Writers>>,
-    /// Where the process's pages lay when they were last seen.
+    /// The frame in which each page of the process was last seen.
     user_frames: FxHashMap<VirtAddr, PhysAddr>,
 }
 
@@ -50,7 +50,7 @@ impl ShadowMemory {
         }
     }
 
-    /// The frame of a user page: as known, else this one from now on.
+    /// The frame of a user page as known so far; if none is known, `frame` from now on.
     pub fn frame_or(&mut self, page: VirtAddr, frame: PhysAddr) -> PhysAddr {
         *self.user_frames.entry(page).or_insert(frame)
     }

@@ -1,7 +1,8 @@
 //! Control-flow graphs as text.
 //!
-//! A line for each node: where it may go, its immediate post-dominator, and for a site the branches
-//! that it is control dependent on. Unseen nodes are numbered, for several may have been merged.
+//! A line for each node: where it may go, its immediate post-dominator (`then`), and for a site the
+//! branches that it is control dependent on (`if`). Unseen nodes have numbers for names, for
+//! several may have been merged.
 
 use std::fmt::Write as _;
 

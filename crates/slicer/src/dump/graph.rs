@@ -7,7 +7,8 @@
 //!     next 0x1004
 //! ```
 //!
-//! An operation that belongs to a slice has a star before it.
+//! An operation that belongs to a slice has a star before it. File tests read all of this but the
+//! notes `completed store`, `foreign` and `device`.
 
 use std::fmt::Write as _;
 
@@ -19,7 +20,7 @@ use crate::dependence::graph::Adjacency;
 use crate::slicing::Slice;
 use crate::vocabulary::{OpId, SiteId};
 
-/// All contexts that have sites; only those of the slice, if there is one.
+/// All contexts; only those of the slice, if one is given.
 #[must_use]
 pub fn text(names: &Names<'_>, known: &Contexts, slice: Option<&Slice>) -> String {
     let mut text = String::new();

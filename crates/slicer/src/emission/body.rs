@@ -33,7 +33,7 @@ pub(super) struct Body<'e> {
     pub emission: &'e Emission<'e>,
     cfg: &'e Cfg,
     pub ids: &'e FunctionIds,
-    /// First block of each included site.
+    /// First block of each included site, that is, of each site in the slice.
     block_of: FxHashMap<SiteId, BlockId>,
     /// Sites by address.
     by_pc: FxHashMap<VirtAddr, SiteId>,
@@ -76,7 +76,8 @@ impl<'e> Body<'e> {
         &self.emission.graph.flow[site]
     }
 
-    /// The first included site at or after a node.
+    /// Where control goes at a node: to the nearest included site at it or up its post-dominators,
+    /// else back to the caller.
     fn resolve(&self, node: NodeId) -> Target {
         let mut node = node;
         for _ in 0..=self.cfg.nodes.len() {
@@ -94,7 +95,7 @@ impl<'e> Body<'e> {
         Target::Return
     }
 
-    /// Where an observed way out of a site leads; what was not observed is unexplored.
+    /// Where a site's way to an address leads; it is unexplored if it was not observed.
     fn side(&self, site: SiteId, pc: VirtAddr) -> Target {
         let flow = self.flow(site);
         if let Some(context) = flow.tail(pc) {
@@ -149,12 +150,13 @@ impl<'e> Body<'e> {
         Target::Block(BlockId(self.blocks.len() as u32 - 1))
     }
 
-    /// [`Body::side`] of a branch that may lead to the end mark at `end`.
+    /// [`Body::side`], for a branch that may lead to the end mark at `end`.
     fn side_or_end(&mut self, site: SiteId, pc: VirtAddr, end: Option<VirtAddr>) -> Target {
         if end == Some(pc) { self.ending(pc) } else { self.side(site, pc) }
     }
 
-    /// An operation of the slice as the program has it: its operands name constants that move.
+    /// An operation of the slice as the program has it: with operands that name relocated
+    /// constants.
     fn relocated(&self, site: SiteId, index: usize, op: &Op) -> Op {
         let mut op = *op;
         if let SiteBody::Insn(insn) = self.emission.graph.sites[site].body {
@@ -197,8 +199,8 @@ impl<'e> Body<'e> {
             let decides_more = index + 1 < code.insn.ops.len();
             let otherwise = match decides_more {
                 true if emission.graph.executed[info.op(index + 1)] => Target::Block(rest),
-                // Training never got behind the branch: a string instruction that always had
-                // nothing to do.
+                // Training never got behind the branch: a string instruction that always had a
+                // count of 0.
                 true => Target::Unexplored(pc),
                 false => self.side_or_end(site, code.fallthrough(), end),
             };

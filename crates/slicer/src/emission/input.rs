@@ -10,13 +10,13 @@ use crate::dependence::Graph;
 use crate::slicing::Slice;
 use crate::vocabulary::{CodeTable, ContextId, InsnId};
 
-/// Constants of the slice's instructions that are others in another boot.
+/// The relocated constants of the slice's instructions.
 #[derive(Default)]
 pub struct RelocatedConstants {
     /// All of them, each once.
     pub all: Vec<RelocatedConstant>,
-    /// Operands by instruction and index of the operation: index of the operand, and of its
-    /// constant among all.
+    /// By instruction and index of the operation, its relocated operands: index of the operand, and
+    /// of its constant in `all`.
     pub operands: FxHashMap<(InsnId, usize), Vec<(usize, u32)>>,
 }
 
@@ -26,7 +26,7 @@ pub struct Emission<'e> {
     pub graph: &'e Graph,
     /// The code table.
     pub code: &'e CodeTable,
-    /// Its constants that are others in another boot.
+    /// The relocated constants of the slice's instructions.
     pub constants: &'e RelocatedConstants,
     /// The contexts.
     pub contexts: &'e Contexts,

@@ -1,10 +1,10 @@
 //! Writes a slice down as functions and blocks.
 //!
-//! Each site with operations in the slice becomes a block, two or more where an instruction decides
-//! in its middle ([`body`]). A site that is not in the slice is stepped over: nothing in the slice
-//! depends on which way it goes, so control goes on at its immediate post-dominator. Blocks that
-//! only follow one another are joined then ([`simplify`](mod@simplify)), and each function is left
-//! with the callee-saved registers that it, or what it calls, changes ([`restored`]).
+//! Each site in the slice becomes a block, or several where an instruction branches in its middle
+//! ([`body`]). A site that is not in the slice is stepped over: nothing in the slice depends on
+//! which way it goes, so control goes on at its immediate post-dominator. Then blocks that only
+//! follow one another are joined ([`simplify`](mod@simplify)), and of each function's callee-saved
+//! registers those are kept that it, or what it calls, changes ([`restored`]).
 
 pub mod body;
 pub mod input;

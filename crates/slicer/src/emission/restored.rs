@@ -1,8 +1,9 @@
-//! Which registers each call gives back: the callee-saved ones that the program changes at all.
+//! Which registers each call gives back: the callee-saved ones that the program's own operations
+//! change.
 //!
-//! Code of the callee that is in the slice may change a register of which the pop that gave it back
-//! is not. So a program's call saves such registers, and the return restores them; those that
-//! neither the function nor what it calls changes need nothing.
+//! Code of the callee that is in the slice may change a register while the pop that gave it back is
+//! not in the slice. So a program's call saves such registers, and the return restores them; those
+//! that neither the function nor what it calls changes need nothing.
 //!
 //! ```text
 //! changed(f) = definitions in f + union of changed(g) over functions g that f may enter

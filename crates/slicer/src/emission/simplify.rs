@@ -5,7 +5,8 @@ use ir::program::{Block, BlockId, Target, Terminator};
 /// The same blocks, fewer; the first is still the entry.
 #[must_use]
 pub fn simplify(mut blocks: Vec<Block>) -> Vec<Block> {
-    // Twice: a block that was skipped may have been the only one before another that can be.
+    // One pass follows chains of empty blocks to their ends; the second can only change cycles of
+    // them.
     for _ in 0..2 {
         skip_empty(&mut blocks);
     }
@@ -16,7 +17,7 @@ pub fn simplify(mut blocks: Vec<Block>) -> Vec<Block> {
     renumber(blocks, &stays)
 }
 
-/// Leads past blocks that do nothing but go on.
+/// Redirects targets past blocks that do nothing but go on.
 fn skip_empty(blocks: &mut [Block]) {
     let skip: Vec<Option<Target>> = blocks
         .iter()
@@ -26,7 +27,7 @@ fn skip_empty(blocks: &mut [Block]) {
         })
         .collect();
     let follow = |mut target: Target| {
-        // Empty blocks may go round in a circle.
+        // Empty blocks may form a cycle.
         for _ in 0..skip.len() {
             let Target::Block(id) = target else { break };
             match skip[id.0 as usize] {
@@ -39,7 +40,7 @@ fn skip_empty(blocks: &mut [Block]) {
     blocks.iter_mut().for_each(|block| retarget(&mut block.term, &follow));
 }
 
-/// How many ways lead to each block from those that are reached; the entry has one more.
+/// How many targets of reached blocks name each block; the entry has one more.
 fn count_references(blocks: &[Block]) -> Vec<u32> {
     let mut references = vec![0u32; blocks.len()];
     let mut stack = vec![0u32];

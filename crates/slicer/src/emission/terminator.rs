@@ -1,4 +1,4 @@
-//! How the block of an instruction ends that calls, returns or jumps.
+//! The terminators of blocks whose instruction calls, returns or jumps.
 
 use ir::program::{Arm, Callee, FuncId, Target, Terminator};
 use ir::{Arg, Kind, Op, Var, Width};
@@ -63,8 +63,8 @@ impl Body<'_> {
             };
             Callee::Direct(function)
         } else {
-            // One call can give back one stack pointer: others that it called are as if nobody had
-            // seen them.
+            // A call has one stack delta. Callees with another one get no arm, as if no recording
+            // had seen them.
             let alike = calls.iter().filter(|call| self.stack_delta(call.1) == delta);
             let arm = |&(pc, context): &(VirtAddr, ContextId)| Arm::<Option<FuncId>> {
                 value: pc.0,
@@ -74,8 +74,8 @@ impl Body<'_> {
             arms.sort_by_key(|arm| arm.value);
             Callee::Indirect { value: op.args[0], arms }
         };
-        // The frame gives the stack pointer back as it was before the call: the call's own push
-        // must not be in it.
+        // The return sets the stack pointer to what it was before the call, plus the stack delta,
+        // so it is saved before the call's own push.
         if delta != 0 || self.pushes(site) {
             ops.insert(0, stack_after(mode, delta));
             return Terminator::Call { callee, stack: SAVED_STACK, then };
@@ -96,7 +96,7 @@ impl Body<'_> {
     }
 }
 
-/// Sets [`SAVED_STACK`] to the stack pointer after a call.
+/// Before a call: sets [`SAVED_STACK`] to the stack pointer that it leaves.
 fn stack_after(mode: lift::Mode, delta: i64) -> Op {
     let width = if mode == lift::Mode::Bits64 { Width::B64 } else { Width::B32 };
     match delta {

@@ -1,7 +1,8 @@
 //! Recognises interrupts and faults in a replay, without knowledge of the system.
 //!
-//! One begins where an instruction follows that the one before does not lead to, and ends with a
-//! return from a handler to the interrupted code with the same stack pointer.
+//! One begins where an instruction follows that the one before does not lead to. It ends with a
+//! return from a handler to the interrupted code, with the same stack pointer and, in a process, in
+//! the same address space.
 
 use ir::Kind;
 use machine::paging::address_space;
@@ -21,13 +22,14 @@ pub struct Open {
     pub step: StepId,
     /// The stack pointer of the interrupted code.
     stack: u64,
-    /// The address space, where a process was interrupted.
+    /// The address space of the interrupted process; 0 if the system was interrupted.
     space: u64,
-    /// The instruction had ended.
+    /// Whether the instruction had ended.
     pub complete: bool,
 }
 
-/// The address space of a process that runs, 0 in the system: there every stack is in all of them.
+/// The address space of the running process; 0 in the system, whose stacks are in all address
+/// spaces.
 fn process_space(regs: &RegisterValues) -> u64 {
     if regs[Reg::Cpl] == 3 { address_space(regs[Reg::Cr3]) } else { 0 }
 }
@@ -35,9 +37,9 @@ fn process_space(regs: &RegisterValues) -> u64 {
 /// An interruption that returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Closed {
-    /// No other one is open.
+    /// Whether no other one is open.
     pub outermost: bool,
-    /// The interrupted instruction did not finish and is executed again.
+    /// Whether the interrupted instruction did not finish and is executed again.
     pub fault: bool,
 }
 
@@ -48,8 +50,8 @@ pub struct Interruptions {
 }
 
 impl Interruptions {
-    /// Before the instruction at `pc`, given how step `step` at `last_pc` ended with these
-    /// registers. Returns whether an interruption begins.
+    /// The instruction at `pc` comes next, after step `step` at `last_pc`, which ended like `last`
+    /// and with these registers. Returns whether an interruption begins.
     pub fn before(
         &mut self,
         step: StepId,
@@ -67,7 +69,8 @@ impl Interruptions {
         true
     }
 
-    /// After an instruction that ended with these registers.
+    /// An instruction ended with these registers. Returns the interruption that it ended, if it
+    /// did.
     pub fn after(&mut self, ended: &Ended, regs: &RegisterValues) -> Option<Closed> {
         if ended.control != Some(Kind::SysExit) {
             return None;
@@ -81,7 +84,8 @@ impl Interruptions {
         Some(Closed { outermost: at == 0, fault: !open.complete || ended.next != open.next })
     }
 
-    /// A task is back that had so many open when it went away; the others are other tasks'.
+    /// A task is back that had `open` interruptions open when it went away; the others are other
+    /// tasks'.
     pub fn back(&mut self, open: usize) {
         self.open.truncate(open);
     }

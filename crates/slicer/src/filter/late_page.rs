@@ -21,8 +21,8 @@ pub struct LatePage {
     pub content: Box<Page>,
     /// Whether the process ever wrote to it.
     pub written: bool,
-    /// The system filled it before the process touched it, and not to answer that very access: on
-    /// behalf of somebody else, or of a device.
+    /// Whether the system filled it before the process touched it, and not to answer that very
+    /// access: then it did so for somebody else, or for a device.
     pub foreign: bool,
     /// When it was first touched.
     step: StepId,
@@ -34,15 +34,15 @@ pub(super) struct LatePages<'r> {
     user: &'r dyn UserMemory,
     memory: StoredMemory<'r>,
     found: FxHashMap<VirtAddr, LatePage>,
-    /// The last step that stored something other than zeros into a frame, but through an address of
-    /// the process.
+    /// By frame, the last step that stored something other than zeros into it through an address
+    /// that is not the process's.
     filled: FxHashMap<PhysAddr, StepId>,
-    /// Steps that load what no recorded store left there.
+    /// Steps that load from the process's memory what no recorded store left there.
     unexplained: FxHashSet<StepId>,
-    /// When the system began to answer the access that the process makes now: the step at which the
-    /// interruption before this step began, if one just ended, else this step.
+    /// When the system began to answer the access that the process makes now: if an interruption
+    /// just ended, the step at which it began, else this step.
     fault: StepId,
-    /// No interruption was open at the step before.
+    /// Whether no interruption was open at the step before.
     outside_before: bool,
 }
 
@@ -62,13 +62,14 @@ impl<'r> LatePages<'r> {
 
     /// A step begins: `ready` if no interruption was open before it, `outside` if none is now.
     pub fn step(&mut self, step: StepId, ready: bool, outside: bool) {
-        // Not so for the first step after an interruption: what that did may have been for it.
+        // The first step after an interruption keeps the mark: the interruption may have prepared
+        // the page for it.
         if ready && (self.outside_before || !outside) {
             self.fault = step;
         }
         self.outside_before = outside;
         let pc = self.recording.pc(step);
-        // Nothing is recorded of how code is fetched: the page tables tell where it lies.
+        // Fetches of code are not recorded: the page tables tell where the code lies.
         if outside
             && self.is_late(pc.page())
             && !self.found.contains_key(&pc.page())
@@ -130,7 +131,8 @@ impl<'r> LatePages<'r> {
         Some(found.paddr)
     }
 
-    /// What came after a call at this step was another process's: it has other pages there.
+    /// Forgets what was first touched after the call at this step: another process ran, which has
+    /// pages of its own at these addresses.
     pub fn cut(&mut self, call: StepId) {
         self.found.retain(|_, page| page.step <= call);
     }

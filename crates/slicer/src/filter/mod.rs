@@ -1,11 +1,11 @@
 //! Takes out of a recording what is not the program's own work.
 //!
-//! Interrupts are cut from the handler's entry to the return to the interrupted instruction, nested
-//! ones and whatever was scheduled in between with them. A fault that returns to the same
+//! Interrupts are cut from the handler's entry to the return to the interrupted code, with nested
+//! ones and other tasks that were scheduled in between. A fault that returns to the same
 //! instruction is cut together with the first, unfinished attempt ([`interruption`]). Both are
 //! found without knowledge of the system: an instruction follows that the one before does not lead
 //! to, and later a return from a handler leads back to the expected place with the same stack
-//! pointer. Where the system goes over to other tasks and comes back ([`task_switch`]), the call in
+//! pointer. Where the system switches to other tasks and comes back ([`task_switch`]), the call in
 //! which it did so is left without a body.
 //!
 //! On the way the recording's stores are followed in physical memory, so that pages the process
@@ -51,7 +51,8 @@ pub struct Retained {
 
 /// Cuts interruptions and the work of other tasks.
 ///
-/// Cost: one replay of the recording, and a copy of each frame that it stores into.
+/// Cost: one replay of the recording, and a copy of each frame that it stores into or that the
+/// process loads from.
 ///
 /// # Errors
 /// [`Error::Interrupted`] and [`Error::Unfinished`] when a handler never returns to where it
@@ -195,7 +196,7 @@ impl Retained {
         self.ended.truncate(left);
     }
 
-    /// Takes out what came after a call and before the return from it at `step`.
+    /// Takes out what came after a call and before the return from it, which is `step`.
     fn cut(&mut self, call: &Call, step: StepId, ended: Ended) {
         self.truncate(call.retained.index() + 1);
         self.steps.push(step);

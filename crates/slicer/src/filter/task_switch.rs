@@ -1,9 +1,9 @@
 //! Recognises in a replay that another task ran, without knowledge of the system.
 //!
-//! A system goes over to another task by an instruction that replaces the stack pointer, and comes
+//! A system switches to another task by an instruction that replaces the stack pointer, and comes
 //! back by the same instruction, which then loads the stack pointer that the task had. The function
-//! that did it returns to its caller as if nothing had happened; what it executed in between is
-//! somebody else's.
+//! that did it returns to its caller as if nothing had happened; what was executed in between is
+//! other tasks' work.
 
 use ir::Kind;
 use machine::VirtAddr;
@@ -25,7 +25,7 @@ pub struct Call {
     back: VirtAddr,
 }
 
-/// A step as far as it matters here.
+/// What matters of a step here.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'e> {
     /// Which step it is.
@@ -40,7 +40,7 @@ pub struct Step<'e> {
     pub ended: &'e Ended,
     /// The stack pointer before and after it.
     pub stack: [u64; 2],
-    /// Whether it is the system's.
+    /// Whether the system executes it, before and after.
     pub system: bool,
     /// How many interruptions are open.
     pub open: usize,
@@ -49,17 +49,18 @@ pub struct Step<'e> {
 /// What a step was found to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Found {
-    /// A task is back that had so many interruptions open when it went away.
+    /// A task is back that had this many interruptions open when it went away.
     Back(usize),
     /// The return from this call, in which other tasks ran.
     Over(Call),
 }
 
-/// Nearer values are the same stack's.
+/// Stack pointers that are nearer to each other than this, in bytes, are in the same stack.
 const FAR: u64 = 4096;
 
 struct Away {
-    /// The task's calls: others have theirs at the same places of their own address spaces.
+    /// The task's calls. Other tasks may have calls at the same addresses of their own address
+    /// spaces.
     calls: Vec<Call>,
     open: usize,
 }
@@ -74,7 +75,7 @@ pub struct Switches {
 }
 
 impl Switches {
-    /// After a step.
+    /// Follows a step, and says what it was found to be.
     pub fn after(&mut self, it: &Step<'_>) -> Option<Found> {
         match (it.ended.control, it.retained) {
             (Some(Kind::Call), Some(retained)) => {
@@ -106,7 +107,7 @@ impl Switches {
         None
     }
 
-    /// Whether a task is back in a call that did not return.
+    /// Whether a task is back, and the call in which it switched has not returned yet.
     #[must_use]
     pub const fn is_leaving(&self) -> bool {
         self.leaving.is_some()

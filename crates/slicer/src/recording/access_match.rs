@@ -1,8 +1,8 @@
-//! Finds for each memory operand of an instruction the recorded access that it made.
+//! Finds the recorded access that each memory operand of an instruction made.
 //!
 //! QEMU records what its translated code accessed, not operands: several operands of one
-//! instruction may lie in one access, and one operand may have been made in pieces. Accesses are
-//! consumed in order, each once.
+//! instruction may lie in one access, and one operand may be several accesses. An operand gets the
+//! first access that fits; an access is taken once an operand has reached its last byte.
 
 use machine::{PAGE_SIZE, PhysAddr, VirtAddr};
 use trace::Access;
@@ -53,7 +53,7 @@ impl MemRef {
     }
 }
 
-/// Which accesses of a step are taken.
+/// Which accesses of a step are taken, that is, belong to operands that were found.
 #[derive(Default)]
 pub(super) struct Matcher {
     used: Vec<bool>,
@@ -62,7 +62,7 @@ pub(super) struct Matcher {
 }
 
 impl Matcher {
-    /// A step with so many accesses begins.
+    /// A step with this many accesses begins.
     pub fn restart(&mut self, accesses: usize) {
         self.cursor = 0;
         self.used.clear();
@@ -79,7 +79,8 @@ impl Matcher {
         accesses.iter().zip(&self.used).filter(|(_, used)| !**used).map(|(access, _)| access)
     }
 
-    /// Takes the access that covers `size` bytes at `vaddr`: where it went, and its value.
+    /// Finds the access that covers `size` bytes (1 to 8) at `vaddr`, or the accesses that do so
+    /// together: where the operand went, and its value.
     pub fn find(
         &mut self,
         accesses: &[Access],

@@ -17,7 +17,8 @@ use crate::error::Error;
 use crate::vocabulary::{Code, StepId, Table};
 use snapshot::SnapshotMemory;
 
-/// Vectors of exceptions, and the system's own first ones (SDM vol. 3 table 6-1).
+/// How many vectors are searched for trap gates: those of exceptions, and the first 32 of the
+/// system's own (SDM vol. 3 table 6-1).
 const VECTORS: u8 = 64;
 
 /// A part of an access that lies in one page.
@@ -98,10 +99,11 @@ pub struct Recording {
     accesses: Vec<Access>,
     /// All register changes, in order.
     regs: Vec<(Reg, u64)>,
-    /// Handlers that interruptions reach through trap gates, which leave IF as it is.
+    /// Handlers that interruptions reach through trap gates, which leave the interrupt flag as it
+    /// is.
     trap_handlers: Vec<VirtAddr>,
-    /// Set if it is a whole run over the memory of the recording it is named for: its inputs where
-    /// they were others.
+    /// Set for a whole run over the memory of the recording that it is named for: its inputs if
+    /// they differ from that recording's, else empty.
     pub rehearsed: Option<String>,
 }
 
@@ -110,7 +112,8 @@ impl Recording {
     ///
     /// # Errors
     /// [`Error::Trace`] for a damaged trace, [`Error::Lift`] for bytes that are no instruction,
-    /// [`Error::TooLong`] for one whose steps or accesses cannot be numbered.
+    /// [`Error::Mode`] for code of an unknown mode, [`Error::TooLong`] for steps or accesses that
+    /// are too many to be numbered.
     pub fn load(name: &str, trace: Trace) -> Result<Self, Error> {
         let long = trace.begin_regs().get_or_zero(Reg::Efer) & EFER_LMA != 0;
         let mut recording = Self {
@@ -157,8 +160,8 @@ impl Recording {
         Ok(())
     }
 
-    /// The same recording as a whole run over the memory of the one that it is named for; `inputs`
-    /// are its inputs where they were others, else empty.
+    /// The same recording, marked as a whole run over the memory of the recording that it is named
+    /// for; `inputs` are its inputs if they differ from that recording's, else empty.
     #[must_use]
     pub fn into_rehearsal(self, inputs: String) -> Self {
         Self { rehearsed: Some(inputs), ..self }
@@ -175,8 +178,8 @@ impl Recording {
         handlers.into_iter().map(VirtAddr).collect()
     }
 
-    /// Lifts a process's far calls again that went through a call gate: the first thing the
-    /// processor reads is the descriptor.
+    /// Lifts those far calls again that went through a call gate. Such a call is known by its first
+    /// access, in which the processor reads the gate's descriptor.
     fn lift_call_gates(&mut self, long: bool) -> Result<(), Error> {
         let mut seen = vec![false; self.code.len()];
         for step in self.steps.ids() {
@@ -272,7 +275,8 @@ fn lift_all(trace: &Trace, long: bool) -> Result<Vec<Code>, Error> {
     let (begin, half) = (trace.begin_regs().get_or_zero(Reg::Rip), if long { 63 } else { 31 });
     let lifted = trace.insns().iter().map(|insn| {
         let mode = lift::Mode::from_bits(u32::from(insn.mode_bits)).ok_or(Error::Mode(insn.mode_bits))?;
-        // A system's own software interrupts are seldom, and look like interruptions.
+        // Only a process's software interrupts become calls: a system rarely executes any, and
+        // those look like interruptions.
         let process = insn.pc.0 >> half == begin >> half;
         let lifted = if process {
             lift::lift_process(mode, long, insn.pc.0, insn.bytes(), &mut |_| false)

@@ -15,18 +15,18 @@ use super::Recording;
 use super::access_match::Matcher;
 use crate::vocabulary::{Code, RegisterValues, StepId};
 
-/// The general registers are the first.
+/// How many general registers there are; their numbers come first.
 const GENERAL: usize = 16;
 
-/// Segments that a process may not use become null on the way out to it (SDM vol. 2, IRET), which
-/// no operation does.
+/// Segment registers that the processor sets to null on the way out to a process which may not use
+/// their segments (SDM vol. 2, IRET). No operation does that.
 const DROPPED: [Reg; 8] =
     [Reg::Es, Reg::Ds, Reg::Fs, Reg::Gs, Reg::EsBase, Reg::DsBase, Reg::FsBase, Reg::GsBase];
 
 /// Registers whose load reads a descriptor.
 const SELECTORS: [Reg; 6] = [Reg::Es, Reg::Cs, Reg::Ss, Reg::Ds, Reg::Fs, Reg::Gs];
 
-/// RF in RFLAGS.
+/// The resume flag (RF) in RFLAGS.
 const RESUME_FLAG: u64 = 1 << 16;
 
 /// Sees every operation of a replay, in order.
@@ -50,10 +50,11 @@ pub struct Ended {
     pub control: Option<Kind>,
     /// Where it leads.
     pub next: VirtAddr,
-    /// False when an operand had no recorded access: the instruction did not finish.
+    /// False when an operand had no recorded access or a division failed: the instruction did not
+    /// finish.
     pub complete: bool,
-    /// The first memory operand (of several stores the last): for a call the slot that holds the
-    /// return address, for a return the slot it consumed.
+    /// The address of the last store, or of the first load if there is no store: for a call the
+    /// slot that holds the return address, for a return the slot that it consumed.
     pub slot: VirtAddr,
 }
 
@@ -122,8 +123,8 @@ pub struct Replay<'r> {
     /// The process's own registers at each open system call of a whole run, which gives them back
     /// itself.
     process: Vec<[u64; PROCESS_REGS.len()]>,
-    /// The registers as last recorded: records hold changes only, and after an interruption or an
-    /// undetermined result all of it counts.
+    /// The registers as last recorded. Records hold changes only, so after an interruption or an
+    /// undetermined result all registers are taken from here.
     recorded: RegisterValues<Option<u64>>,
 }
 
@@ -154,8 +155,8 @@ impl<'r> Replay<'r> {
         replay
     }
 
-    /// Takes over the registers recorded before `step`; differences are mismatches unless something
-    /// undetermined happened.
+    /// Takes over the registers recorded before `step`. Differences are mismatches, unless
+    /// registers may differ (`loose`).
     pub fn adopt(&mut self, step: StepId) {
         let wide = self.recording.code_of(step).mode == lift::Mode::Bits64;
         for &(reg, recorded) in self.recording.regs_before(step) {
@@ -177,22 +178,22 @@ impl<'r> Replay<'r> {
         }
     }
 
-    /// What the last record said of a register, if any did.
+    /// What the last record that has a register says of it; `None` if there is none.
     #[must_use]
     pub fn last_recorded(&self, reg: Reg) -> Option<u64> {
         self.recorded[reg]
     }
 
-    /// Passes over a step that is not replayed: records hold changes only, so those before it still
-    /// count.
+    /// Passes over a step that is not replayed. Records hold changes only, so the one before this
+    /// step still has to be noted.
     pub fn skip(&mut self, step: StepId) {
         for &(reg, recorded) in self.recording.regs_before(step) {
             self.recorded[reg] = Some(recorded);
         }
     }
 
-    /// Takes over one recorded register. Outside 64-bit code (`wide`) QEMU shows half of a general
-    /// register, and the other half, which the code cannot see, stays.
+    /// Takes over one recorded register. `wide`: the step is 64-bit code. In other code QEMU shows
+    /// only the lower half of a general register; the upper half, which the code cannot see, stays.
     fn take(&mut self, reg: Reg, recorded: u64, wide: bool) {
         let computed = self.regs[reg];
         if !wide && reg.index() < GENERAL && computed & 0xffff_ffff == recorded {
@@ -207,8 +208,9 @@ impl<'r> Replay<'r> {
         self.known[reg] = true;
     }
 
-    /// An interrupt or fault was delivered before the next step, which is at `handler`: flags as
-    /// its gate leaves them, registers as recorded (SDM vol. 3 section 6.12.1.3).
+    /// An interrupt or fault was delivered before the next step, which is at `handler`. Flags
+    /// become what its gate makes them (SDM vol. 3 section 6.12.1.3), registers what the next
+    /// record says.
     pub fn interrupted(&mut self, handler: VirtAddr) {
         for reg in [Reg::Tf, Reg::Nt] {
             self.regs[reg] = 0;
@@ -265,7 +267,8 @@ impl<'r> Replay<'r> {
         }
     }
 
-    /// QEMU may execute a string instruction once more to find that its count is 0.
+    /// How a step ended, given what follows: a string instruction that comes again has branched to
+    /// itself. QEMU may execute it once more only to find that its count is 0.
     fn repeats(&self, step: StepId, ended: Ended) -> Ended {
         let code = self.recording.code_of(step);
         let follows =
@@ -276,7 +279,8 @@ impl<'r> Replay<'r> {
         ended
     }
 
-    /// Follows system calls of a whole run.
+    /// Keeps the process's own registers during a system call of a whole run, and gives them back
+    /// when it returns.
     fn system_call(&mut self, kind: Kind) {
         if kind == Kind::SysEnter {
             self.process.push(PROCESS_REGS.map(|reg| self.regs[reg]));
@@ -299,8 +303,8 @@ impl<'r> Replay<'r> {
     }
 
     /// Whether a processor marks a descriptor as accessed, which it does when it loads it first
-    /// (SDM vol. 3 section 3.4.5.1). No operation does it: it is conditional, and only ever changes
-    /// this one bit.
+    /// (SDM vol. 3 section 3.4.5.1). No operation does it: it happens only if the bit is clear, and
+    /// changes this bit alone.
     fn marks_descriptor(&self, store: &Access, accesses: &[Access]) -> bool {
         const ACCESSED: u128 = 1 << 8;
         let in_table = [Reg::GdtrBase, Reg::LdtrBase]
@@ -311,7 +315,7 @@ impl<'r> Replay<'r> {
         in_table && store.size == 4 && was.is_some_and(|load| load.value | ACCESSED == store.value)
     }
 
-    /// Executes the operations of an instruction once.
+    /// Executes the operations of an instruction once. `slot` is [`Ended::slot`] so far.
     fn iteration(
         &mut self,
         code: &Code,
@@ -402,8 +406,8 @@ impl<'r> Replay<'r> {
     ) -> Option<(u64, Option<MemRef>)> {
         let found = self.matcher.find(accesses, true, vaddr, op.width.bytes());
         let recorded = found.map(|(_, value)| value);
-        // A software interrupt right behind an interruption pushes RF too, which no operation knows
-        // (SDM vol. 3 section 17.3.1.1).
+        // A software interrupt right behind an interruption pushes the resume flag too, which no
+        // operation models (SDM vol. 3 section 17.3.1.1).
         let enters = code.insn.ops.last().is_some_and(|op| op.kind == Kind::SysEnter);
         let resumed = recorded.is_some_and(|recorded| enters && recorded ^ computed == RESUME_FLAG);
         if recorded != Some(computed) && !resumed {
@@ -439,7 +443,7 @@ impl<'r> Replay<'r> {
     }
 }
 
-/// Whether these are the operations of a return that takes a stack from the stack if it changes the
+/// Whether these are the operations of a return that pops a new stack pointer if it changes the
 /// privilege.
 fn may_change_stack(ops: &[Op]) -> bool {
     let far = |op: &Op| op.def().is_some_and(|var| var.0 == Reg::Cpl as u16);

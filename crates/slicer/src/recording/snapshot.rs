@@ -15,7 +15,7 @@ use crate::error::Error;
 pub struct SnapshotMemory<'t> {
     snapshot: &'t trace::Snapshot,
     ranges: Vec<Range<PhysAddr>>,
-    /// By range: its pages in order, as far as they were read.
+    /// By range: its pages in order, each filled in when it is first read.
     pages: Vec<Vec<OnceLock<Option<Box<Page>>>>>,
     damage: Mutex<Option<TraceError>>,
 }
@@ -32,7 +32,7 @@ impl<'t> SnapshotMemory<'t> {
         Self { snapshot: trace.snapshot(), ranges, pages, damage: Mutex::new(None) }
     }
 
-    /// Whether every page that was read could be.
+    /// Checks that every page that was read could be.
     ///
     /// # Errors
     /// [`Error::Trace`] with the first that could not; it is reported once.

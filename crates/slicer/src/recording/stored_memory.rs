@@ -5,9 +5,10 @@ use std::ops::Range;
 use machine::{GuestMemory, MemoryError, PAGE_SIZE, Page, PhysAddr};
 use rustc_hash::FxHashMap;
 
-/// What memory held at the begin mark, and over it what was stored since: a copy-on-write overlay.
+/// A copy-on-write overlay: what memory held at the begin mark, and over it what was stored since.
 ///
-/// Memory that the snapshot does not hold reads as zeros once something is stored beside it.
+/// A page that the snapshot does not hold reads as zeros once it was asked for with
+/// [`Self::page_mut`].
 pub struct StoredMemory<'m> {
     begin: &'m dyn GuestMemory,
     pages: FxHashMap<PhysAddr, Box<Page>>,

@@ -1,11 +1,12 @@
 //! Static path completion: code that no recording executed becomes part of its function where it
 //! only goes on between executed code.
 //!
-//! One more turn of a loop, the other entry of a hash chain: the slice follows registers and locals
-//! statically, so a path that training did not take is as good as one it took, as long as its
-//! instructions only compute, load and store, and come back to executed code or return. The start
-//! snapshot has them. What calls, jumps to computed places or asks the world stays unexplored:
-//! those are the slow paths, and a whole run answers for them.
+//! Examples are one more iteration of a loop or another entry of a hash chain: the slice follows
+//! registers and locals statically, so a path that training did not take can be treated like one
+//! that it took, as long as its instructions only compute, load and store, and come back to
+//! executed code or return. The start snapshot has them. A side that calls, jumps to a computed
+//! address or asks the environment stays unexplored: such sides are slow paths, and a whole run
+//! answers for them.
 
 use ir::{Arg, Class, Kind, Op};
 use machine::VirtAddr;
@@ -18,12 +19,12 @@ use crate::dependence::Graph;
 use crate::dependence::graph::Body;
 use crate::vocabulary::{Code, CodeSource, CodeTable, ContextId, SiteId};
 
-/// Instructions on the way from a branch back to executed code, at most.
+/// The most unexecuted instructions that are followed from a branch's side.
 const MAX_DETOUR: usize = 96;
-/// The same where some sides do not come back: a check or two more.
+/// The most instructions of a detour some of whose sides do not come back: a check or two.
 const MAX_CHECK: usize = 16;
 
-/// Adds what the slice's branches may lead to. Returns the contexts that changed.
+/// Adds the detours that the slice's branches may lead to. Returns the contexts that changed.
 pub fn complete(
     graph: &mut Graph,
     table: &mut CodeTable,
@@ -67,7 +68,7 @@ fn decides(graph: &Graph, table: &CodeTable, slice: &Slice, site: SiteId) -> boo
 /// What was executed of a context.
 struct Executed {
     sites: FxHashMap<VirtAddr, SiteId>,
-    /// How frames that began in it go on as others, by address.
+    /// The contexts that it was seen to go on as by tail calls, by address.
     tails: FxHashMap<VirtAddr, ContextId>,
 }
 
@@ -99,18 +100,19 @@ struct Detour {
     mode: lift::Mode,
 }
 
-/// Unexecuted code that is reached from a place, and where it leads.
+/// Unexecuted code that is reached from an address, and where it leads.
 #[derive(Default)]
 struct Reached {
     insns: Vec<Unexecuted>,
     /// Where each instruction leads within its function.
     ways: FxHashMap<VirtAddr, Vec<VirtAddr>>,
-    /// Instructions that lead to executed code, or end the function in a way that was seen.
+    /// Instructions that lead to executed code, return, or end the function by a tail call that was
+    /// seen.
     back: Vec<VirtAddr>,
 }
 
 impl Reached {
-    /// `None` if it is too much, or its bytes are not known.
+    /// The code reached from `start`; `None` if it is too much, or its bytes are not known.
     fn from(known: &Known<'_>, mode: lift::Mode, start: VirtAddr) -> Option<Self> {
         let executed = known.executed;
         let mut reached = Self::default();
@@ -127,8 +129,8 @@ impl Reached {
             let insn = known.source.insn(mode, pc).filter(is_plain);
             let Some(insn) = insn else { continue };
             let bytes = known.source.bytes(pc, usize::from(insn.len))?;
-            // Only a jump of its own can end the function: a branch to another one stays what it
-            // is.
+            // Only an unconditional jump can be a tail call here: a branch to another function
+            // stays unexplored.
             let ends = jump(&insn).is_some_and(|target| executed.tails.contains_key(&target));
             let ways = if ends { Vec::new() } else { targets(&insn) };
             if ends || returns(&insn) || ways.iter().any(|way| executed.sites.contains_key(way)) {
@@ -141,7 +143,7 @@ impl Reached {
         Some(reached)
     }
 
-    /// The instructions from which some way leads back.
+    /// The instructions from which some path leads back.
     fn coming_back(&self) -> FxHashSet<VirtAddr> {
         let mut before: FxHashMap<VirtAddr, Vec<VirtAddr>> = FxHashMap::default();
         for (&pc, ways) in &self.ways {
@@ -152,9 +154,10 @@ impl Reached {
 }
 
 impl Detour {
-    /// What lies at an address, if all ways on from there come back to executed code of the
-    /// function or end it in a way that was seen. A few instructions that store nothing are taken
-    /// also if they have sides that do not: these stay unexplored.
+    /// The detour at an address, if all paths from there come back to executed code of the
+    /// function, return, or end it by a tail call that was seen. A few instructions that store
+    /// nothing are taken even if they have sides that do not come back: these sides stay
+    /// unexplored.
     fn find(known: &Known<'_>, mode: lift::Mode, start: VirtAddr) -> Option<Self> {
         let executed = &known.executed.sites;
         let reached = Reached::from(known, mode, start)?;
@@ -168,8 +171,8 @@ impl Detour {
         (fits && fine(&start)).then_some(Self { insns, mode })
     }
 
-    /// Makes it a part of the function, entered from a site at its first address. Returns whether
-    /// that is new.
+    /// Adds the detour to the function; `site` branches to its first address `start`. Returns
+    /// whether that is new.
     fn add(
         self,
         graph: &mut Graph,
@@ -189,7 +192,8 @@ impl Detour {
             graph.mark_executed(added);
             code.sites.insert(pc, added);
             let info = graph.sites[added];
-            // Whoever reads what it stores reads memory: the store only has to be there.
+            // No recording joined a load with these stores, so nothing would bring them into the
+            // slice.
             graph.unexecuted_stores.extend(stores.into_iter().map(|at| info.op(at)));
             graph.flow[added].returns = returns;
             match tail {
@@ -226,7 +230,7 @@ fn targets(insn: &lift::Insn) -> Vec<VirtAddr> {
     lift::control(insn).successors().map(VirtAddr).collect()
 }
 
-/// Whether all that an instruction does is known from its operations.
+/// Whether an instruction only computes, loads, stores, and goes on to known addresses or returns.
 fn is_plain(insn: &lift::Insn) -> bool {
     let acts = |op: &Op| matches!(op.class(), Class::Effect | Class::Nondet);
     lift::control(insn).is_plain() && !insn.ops.iter().any(acts)

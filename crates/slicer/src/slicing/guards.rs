@@ -5,9 +5,9 @@
 //!
 //! * if that side may define a register that the slice uses where the side meets known code again,
 //!   or that some caller uses when it ends the function;
-//! * if it may store with the shape of address that some load of the slice has;
-//! * if it is the rest of a string instruction that always had nothing to do: where that copies to
-//!   is unknown.
+//! * if it may store with an address shape that some load of the slice has;
+//! * if it is the rest of a string instruction that always had a count of 0: the addresses it would
+//!   access are unknown.
 //!
 //! What callees of unseen code store is not looked at.
 
@@ -22,7 +22,7 @@ use crate::vocabulary::{ContextId, SiteId};
 
 use super::slice::Slice;
 
-/// What is kept from one question to the next, as the slice grows.
+/// What is kept from one search for guards to the next, while the slice grows.
 pub struct Guards {
     live: Liveness,
 }
@@ -77,8 +77,8 @@ fn load_shapes(program: &CfgInput<'_>, slice: &Slice) -> Shapes {
     loads.collect()
 }
 
-/// Sites in the slice's contexts whose instruction decided in its middle and never went on: string
-/// instructions that always had nothing to do.
+/// Sites in the slice's contexts whose instruction branches in its middle and never went on: string
+/// instructions that always had a count of 0.
 fn untouched_strings(program: &CfgInput<'_>, slice: &Slice) -> Vec<SiteId> {
     let graph = program.graph;
     let sites = slice.contexts.iter().flat_map(|context| &graph.contexts[context].sites).copied();

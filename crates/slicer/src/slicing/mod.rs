@@ -1,9 +1,8 @@
-//! The closed backward slice, and what its unseen sides lead to.
+//! The closed backward slice, and the unexecuted paths that it is completed by.
 //!
 //! [`search`] finds the slice by a search over the dependence graph, [`guards`] the one-sided
-//! branches that it must watch, [`completion`] the paths that nobody executed and that are as good
-//! as executed ones. They take turns until nothing new joins. How a slice is written down is for
-//! emission.
+//! branches that it must guard, [`completion`] unexecuted paths that can be treated like executed
+//! ones. They take turns until nothing new joins. How a slice is written down is for emission.
 
 pub mod completion;
 pub mod guards;
@@ -17,11 +16,12 @@ use crate::context::Contexts;
 use crate::dependence::Graph;
 use crate::vocabulary::{CodeSource, CodeTable, Policy, Table};
 
-/// How often a slice is made anew with what its unseen sides lead to. What is left after that stays
-/// unexplored, which a run reports.
+/// How often a slice is completed and searched again. What is left after that stays unexplored,
+/// which a run reports.
 const MAX_ROUNDS: usize = 8;
 
-/// The slice under a policy. Paths that it is completed by are added to graph and code table.
+/// The slice under a policy. Under [`Policy::Guard`] it is completed: the paths are added to graph
+/// and code table.
 #[must_use]
 pub fn slice(
     graph: &mut Graph,
@@ -36,7 +36,7 @@ pub fn slice(
     if policy != Policy::Guard {
         return slice;
     }
-    // What is added may bring branches of its own into the slice.
+    // Added paths may bring branches of their own into the slice.
     for _ in 0..MAX_ROUNDS {
         let changed = completion::complete(graph, code, contexts, source, &slice);
         if changed.is_empty() {

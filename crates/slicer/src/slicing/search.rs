@@ -1,17 +1,19 @@
 //! The closed backward slice: a search over the dependence graph.
 //!
-//! An operation in the slice brings in what it uses (as recordings saw it, and on every path:
-//! [`reaching`](crate::analysis::reaching)), the branches it is control dependent on in its
-//! context, and the calls and tail jumps that enter the context:
+//! An operation in the slice brings in what it uses (as recordings saw it and, except under
+//! `Policy::Assume`, on every path: [`reaching`](crate::analysis::reaching)), the branches it is
+//! control dependent on in its context, and the call sites of the context, which are the calls and
+//! tail jumps that enter it:
 //!
 //! ```text
-//! slice = least set with: criteria, the end's site,
+//! slice = least set with: criteria, stores of completed paths, the end's site,
 //!         definers(o), controls(site(o)), call_sites(context(o))   for each o in it
 //!         guards of it, under Policy::Guard
+//!         all decisions of its contexts, under Policy::Whole
 //! ```
 //!
-//! The set only grows and is bounded by the operations, so the search ends; without guards its cost
-//! is linear in the edges.
+//! The set only grows and is bounded by the operations, so the search ends. Without guards its cost
+//! is linear in the edges and in the values that `reaching` follows.
 
 use ir::{Arg, Class, Kind};
 
@@ -31,8 +33,8 @@ struct Search<'s> {
     work: Vec<OpId>,
 }
 
-/// Slices the graph backward from its criteria and its end mark. `cfgs` are graphs of contexts that
-/// are known already.
+/// Slices the graph backward from its criteria and its end mark. `cfgs` are the control-flow graphs
+/// that are known already.
 #[must_use]
 pub fn search(program: &CfgInput<'_>, policy: Policy, cfgs: Table<ContextId, Option<Cfg>>) -> Slice {
     let graph = program.graph;
@@ -94,7 +96,8 @@ impl Search<'_> {
         }
     }
 
-    /// A site joins: its controlling branches and the ways into its context.
+    /// A site joins the slice, and with it its controlling branches and the call sites of its
+    /// context.
     fn enter_site(&mut self, site: SiteId) {
         if !self.slice.sites.insert(site) {
             return;

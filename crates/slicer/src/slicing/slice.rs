@@ -8,11 +8,11 @@ use crate::vocabulary::{ContextId, IdSet, OpId, SiteId, Table};
 pub struct Slice {
     /// Which operations are in it.
     pub ops: IdSet<OpId>,
-    /// Which sites have one, or must be there as the end.
+    /// Which sites have such an operation, or are where the recording ends.
     pub sites: IdSet<SiteId>,
     /// Which contexts have such a site.
     pub contexts: IdSet<ContextId>,
-    /// Control-flow graphs of those contexts.
+    /// Control-flow graphs, of those contexts at least.
     pub cfgs: Table<ContextId, Option<Cfg>>,
 }
 

@@ -21,15 +21,16 @@ const MAX_INSN: usize = 15;
 pub struct AddressSpace<'t> {
     /// What page tables map.
     pub mappings: Mappings<'t>,
-    /// User pages by address: their frames.
+    /// The frames of user pages, by the page's address.
     pub user: FxHashMap<VirtAddr, PhysAddr>,
-    /// User pages that the kernel shares with its processes: their kernel addresses.
+    /// The kernel addresses of user pages that the kernel shares with its processes, by the page's
+    /// address.
     pub shared: FxHashMap<VirtAddr, VirtAddr>,
-    /// The system's lowest page in the upper half, if the process is in the lower one.
+    /// The system's lowest page in the upper half, if the process is in the lower one; else 0.
     system_start: VirtAddr,
     /// Made when first asked for.
     named: OnceCell<NamedPages>,
-    /// Lifted instructions that no run executed, by address.
+    /// The instructions that were asked for, lifted, by address; `None` where there is no code.
     unseen: RefCell<FxHashMap<VirtAddr, Option<lift::Insn>>>,
 }
 
@@ -109,7 +110,7 @@ impl<'t> AddressSpace<'t> {
         bytes
     }
 
-    /// The trusted code of the system: pages executable for the supervisor.
+    /// The trusted code of the system: the pages of [`Mappings::code_pages`].
     #[must_use]
     pub fn system(&self) -> System {
         let mut system = System::default();
@@ -119,8 +120,9 @@ impl<'t> AddressSpace<'t> {
 }
 
 impl UserMemory for AddressSpace<'_> {
-    /// Mapped for the process, in its half of the address space, or below the system's lowest page
-    /// in the other half, for 32-bit systems mostly leave their processes three quarters.
+    /// A page that is mapped for the process, lies in its half of the address space, or lies below
+    /// the system's lowest page in the other half: 32-bit systems mostly leave their processes
+    /// three quarters of the address space.
     fn is_user(&self, page: VirtAddr) -> bool {
         self.user.contains_key(&page) || self.mappings.is_in_user_half(page) || page < self.system_start
     }

@@ -1,12 +1,12 @@
 //! Finds where a kernel keeps the last time stamp it read.
 //!
 //! Code that measures time subtracts a stored counter value from the counter, or compares the two.
-//! A memory dump has no time stamp counter; the stored value is the best answer it holds, and this
-//! is how it is found without knowing the kernel.
+//! A memory dump does not hold the time stamp counter. The stored value is the best substitute in
+//! it, and this module finds its address without knowing the kernel.
 //!
-//! Operations whose value is the counter's are a closure over the dependence graph, forward from
-//! where the counter is read through operations that pass a value on; a clock cell is what the
-//! other operand of a subtraction was loaded from.
+//! Operations whose value is the counter's are a closure over the dependence graph: forward from
+//! where the counter is read, through operations that pass a value on. A clock cell is the memory
+//! that the other operand of a subtraction (or comparison) was loaded from.
 
 use ir::{Arg, Class, Kind, Op, Width};
 use machine::VirtAddr;
@@ -17,7 +17,7 @@ use crate::dependence::Graph;
 use crate::dependence::graph::Adjacency;
 use crate::vocabulary::{CodeTable, OpId};
 
-/// Copies that a loaded value is followed back through at most.
+/// The most copies that a value is followed back through to its load.
 const MAX_COPIES: usize = 8;
 
 struct Clock<'c> {
@@ -27,8 +27,8 @@ struct Clock<'c> {
 }
 
 /// The addresses of clock cells in the training system, ascending; pages that the process shares
-/// with the kernel (`shared`) are given by their kernel address. `in_image` tells addresses that
-/// are the same in another boot: what was allocated at run time lies elsewhere there.
+/// with the kernel (`shared`) are given by their kernel address. `in_image` tells addresses in the
+/// kernel's image; what was allocated at run time lies elsewhere in another boot.
 #[must_use]
 pub fn cells(
     graph: &Graph,

@@ -1,5 +1,5 @@
-//! The execution context: by which per-CPU cells code finds out in whose context it runs, and what
-//! they hold on an idle processor.
+//! The execution context: the per-CPU cells by which code finds out in whose context it runs, and
+//! what they hold on an idle processor.
 //!
 //! All of them are cells of per-CPU memory that the recorded code read before it wrote them. There
 //! are two kinds. *Pointers*: cells that hold the same address in the kernel's image at every halt
@@ -18,14 +18,14 @@ use crate::filter::Retained;
 use crate::recording::Recording;
 use crate::recording::replay::{Blind, Replay};
 
-/// How far above a segment base per-CPU memory is looked for.
+/// How far above a segment base per-CPU memory is looked for, in bytes.
 const REACH: u64 = 256 << 10;
 /// Different instructions that must change a cell before it counts as a nesting counter.
 const MIN_SITES: usize = 12;
 /// Bytes of a nesting counter.
 const COUNTER_SIZE: u8 = 4;
 
-/// A cell that is changed in place.
+/// A cell that is changed in place: its first and last value.
 struct Counter {
     first: u64,
     last: u64,
@@ -40,7 +40,8 @@ struct Area {
     start: VirtAddr,
 }
 
-/// Per-CPU areas by the segment base that the idle processor's cells are found by.
+/// The per-CPU areas, each with the segment base register to which the idle processor's cells are
+/// relative.
 ///
 /// In 64-bit systems the kernel's base waits at the begin mark to be swapped in. Others load a
 /// segment on the way into the kernel: it is the one by which the recorded code first reads one of
@@ -93,7 +94,7 @@ fn areas(recording: &Recording) -> Vec<(Reg, Area)> {
 struct Search {
     /// Bytes of a word of the system.
     width: u8,
-    /// Addresses wrap at this mask.
+    /// The bits of an address: sums wrap around.
     mask: u64,
     /// Where per-CPU memory begins, and how many bytes of it are looked at.
     first: VirtAddr,
@@ -102,7 +103,7 @@ struct Search {
     pointers: FxHashMap<VirtAddr, PerCpuOverride>,
     /// Addresses that were accessed.
     seen: FxHashSet<VirtAddr>,
-    /// Cells by address; `None` for what is no counter.
+    /// Possible nesting counters by address; `None` for what is none.
     counters: FxHashMap<VirtAddr, Option<Counter>>,
     found: Vec<PerCpuOverride>,
 }
@@ -148,7 +149,8 @@ pub fn overrides(
     let (width, mask) = if long { (8, u64::MAX) } else { (4, u64::from(u32::MAX)) };
     let areas = areas(recording);
     let mut pointers: FxHashMap<VirtAddr, PerCpuOverride> = FxHashMap::default();
-    // Another boot has what was allocated elsewhere.
+    // Only pointers into the image count: what was allocated at run time lies elsewhere in another
+    // boot.
     for cell in idle.iter().filter(|cell| in_kernel(VirtAddr(cell.value))) {
         if let Some((_, area)) = areas.iter().find(|it| it.0 == cell.base) {
             let found =
@@ -157,7 +159,8 @@ pub fn overrides(
         }
     }
     let Some((reg, area)) = areas.first() else { return Vec::new() };
-    // Where the base is only a number to add, the area is where its cells are.
+    // In 32-bit systems the base may be only a number to add to addresses: the area is where the
+    // idle cells are.
     let offsets = || idle.iter().filter(|cell| cell.base == *reg).map(|cell| cell.offset & !0xfff);
     let (from, reach) = match (offsets().min(), offsets().max()) {
         (Some(from), Some(to)) if !long => (u64::from(from), u64::from(to - from) + 0x1000),

@@ -1,6 +1,6 @@
-//! Fixups: bytes of code that are other bytes in another boot, and how they change.
+//! Fixups: bytes of code that differ in another boot, and how they change.
 //!
-//! A fixup is a whole operand of an instruction that both boots have in the same form. One that
+//! A fixup is an operand of an instruction that both boots have with the same layout. One that
 //! differs by the slide of an image, or by the difference of two images' slides, moves with them;
 //! any other constant that differs is one that the system patches into its own code. Where the
 //! boots have another instruction, the system has patched its code, and bytes that differ there by
@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use super::images::{Stretch, names};
 use crate::vocabulary::{Id, ImageId, Table};
 
-/// By how much a fixup may differ: the kind that each difference stands for.
+/// The differences that a fixup may have, and the kind that each stands for.
 pub struct Deltas {
     images: Vec<Image>,
     slides: Table<ImageId, Option<u64>>,
@@ -21,7 +21,7 @@ pub struct Deltas {
 }
 
 impl Deltas {
-    /// What differences stand for, given how far away the other boot has each image.
+    /// What differences stand for, given the slide of each image in the other boot.
     #[must_use]
     pub fn new(images: &[Image], slides: &Table<ImageId, Option<u64>>) -> Self {
         let by_image = slides.ids().map(|own| {
@@ -32,7 +32,8 @@ impl Deltas {
                     table.entry(delta as u32).or_insert(kind);
                 }
             };
-            // What only moves against its own image names something that stays.
+            // A relative operand that changes by its own image's slide alone names something that
+            // stays.
             add(own_slide.wrapping_neg(), FixupKind::Moves { plus: None, minus: Some(own.number()) });
             for (image, slide) in slides.iter() {
                 let Some(slide) = *slide else { continue };
@@ -60,7 +61,7 @@ impl Deltas {
         {
             return names(&self.images[usize::from(image)], a).then_some((8, kind));
         }
-        // Four bytes reach no farther.
+        // A slide that does not fit four bytes, extended or not, cannot have changed them so.
         let reaches = |delta: u64| delta >> 32 == 0 || delta as i32 as i64 as u64 == delta;
         let of = |image: Option<u16>| image.map_or(Some(0), |image| self.slides[image_id(image)]);
         let FixupKind::Moves { plus, minus } = kind else { return None };
@@ -72,8 +73,8 @@ fn image_id(number: u16) -> ImageId {
     ImageId::new(usize::from(number))
 }
 
-/// Finds the fixups of a stretch of an image that the other boot has otherwise; `theirs` are its
-/// bytes there, where they are mapped.
+/// Finds the fixups of a stretch of an image. `theirs` are the other boot's bytes; `None` where
+/// nothing is mapped.
 pub fn compare(
     stretch: &Stretch,
     theirs: &[Option<u8>],
@@ -122,8 +123,8 @@ fn operand_at(mode: lift::Mode, mine: &[u8], other: &[u8], byte: usize) -> Optio
     ((len, &operands) == (theirs.0, &theirs.1)).then_some((len, from, size))
 }
 
-/// Whether an operand that differs is a constant of an instruction that is otherwise the same.
-/// Where control goes is no such constant.
+/// Whether an operand that differs is a constant of an instruction that is otherwise the same. The
+/// target of a jump or call is not.
 fn is_constant(mode: lift::Mode, pc: u64, mine: &[u8], other: &[u8], operand: usize) -> bool {
     let (Ok(mine_lifted), Ok(other)) = (lift::lift(mode, pc, mine), lift::lift(mode, pc, other)) else {
         return false;
@@ -176,8 +177,9 @@ mod tests {
             let head: &[u8] = &[0x48, 0xb8];
             [head, &constant.to_le_bytes(), rest].concat()
         };
-        // movabs of the end of user space, cmp, cmova, nopl: with five levels another constant, and
-        // stac. Both differ by a slide if looked at askew.
+        // movabs of the end of user space, cmp, cmova, nopl; with five levels of page tables
+        // another constant, and stac. Both differ by a slide if bytes are compared at the wrong
+        // offset.
         let mine = code(0x7fff_ffff_f000, &[0x48, 0x39, 0xc6, 0x48, 0x0f, 0x47, 0xf0, 0x0f, 0x1f, 0x00]);
         let other = code(0xff_ffff_ffff_f000, &[0x48, 0x39, 0xc6, 0x48, 0x0f, 0x47, 0xf0, 0x0f, 0x01, 0xcb]);
         assert_eq!(found(&mine, &other), [(2, 8, FixupKind::Patched)]);

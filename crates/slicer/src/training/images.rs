@@ -6,10 +6,11 @@ use machine::{Reg, VirtAddr};
 
 use super::mappings::Mappings;
 
-/// Vectors whose gates are kept: the processor's own exceptions.
+/// How many vectors' gates are kept: those of the processor's own exceptions.
 const VECTORS: u8 = 32;
 
-/// Code this near to the interrupt handlers belongs to their image.
+/// Code less than this many bytes from the interrupt handlers' belongs to their image, and what is
+/// farther from an image does not move with it.
 pub const NEAR: u64 = 64 << 20;
 
 /// Contiguous executable pages.
@@ -28,8 +29,8 @@ impl Stretch {
         Image { start: self.start.0, end, movable: false }
     }
 
-    /// Bytes that the other boot has otherwise, this far away, and all; filling between functions
-    /// says nothing.
+    /// How many bytes differ in the other boot at this slide, and how many were compared. Padding
+    /// between functions is left out.
     #[must_use]
     pub fn difference(&self, other: &Mappings<'_>, slide: u64) -> (usize, usize) {
         let theirs = other.read_mapped(self.start.add(slide), self.bytes.len());
@@ -38,7 +39,7 @@ impl Stretch {
     }
 }
 
-/// The executable pages of the kernel, joined.
+/// The kernel's code pages, neighbours joined.
 #[must_use]
 pub fn stretches(mappings: &Mappings<'_>) -> Vec<Stretch> {
     let mut found: Vec<Stretch> = Vec::new();
@@ -78,8 +79,8 @@ pub fn kernel_image(gates: &[(u8, u64)], stretches: &[Stretch]) -> Image {
 }
 
 /// Whether a value can be an address that moves with an image: in it or near it. What is far from
-/// it and moved alike once (physical memory is mapped a second time, with some code in it) need not
-/// do so in the next boot.
+/// it and moved alike once need not do so in the next boot: physical memory is mapped a second
+/// time, with some code in it.
 #[must_use]
 pub const fn names(image: &Image, value: u64) -> bool {
     image.start.saturating_sub(NEAR) <= value && value < image.end.saturating_add(NEAR)

@@ -12,10 +12,11 @@ use crate::error::Error;
 use crate::recording::Recording;
 use crate::recording::snapshot::SnapshotMemory;
 
-/// A larger executable mapping is no code but all memory.
+/// The most bytes of an executable mapping that counts as code; a larger one is a mapping of all
+/// memory.
 pub const MAX_CODE_MAPPING: u64 = 64 << 20;
 
-/// How far from its code a kernel's image may reach.
+/// How far from its code a kernel's image may reach, in bytes.
 const IMAGE_REACH: u64 = 1 << 30;
 
 /// A mapping for the supervisor.
@@ -42,7 +43,7 @@ pub struct Mappings<'t> {
     pub kernel_root: u64,
     /// What is mapped for the supervisor only.
     pub supervisor: Vec<SupervisorMapping>,
-    /// The highest bit of the process's addresses.
+    /// The highest bit of the process's addresses: 0 or 1.
     user_half: u64,
     /// An address in the kernel's code; the last address of all if no recorded step was there.
     kernel_code: VirtAddr,
@@ -61,8 +62,7 @@ impl<'t> Mappings<'t> {
         let begin = recording.steps.ids().next().map_or(VirtAddr(0), |step| recording.pc(step));
         let mut pcs = recording.steps.ids().map(|step| recording.pc(step));
         let entry = pcs.find(|&pc| half(mode, pc) != half(mode, begin));
-        // The process's own tables may lack the kernel: then its other tables are loaded at the
-        // entry.
+        // The process's own tables may lack the kernel: then the kernel's are loaded at the entry.
         let maps = |root: u64| {
             entry.is_none_or(|pc| paging::translate(&memory, mode, root, pc).is_ok_and(|found| !found.user))
         };
@@ -98,7 +98,7 @@ impl<'t> Mappings<'t> {
         });
     }
 
-    /// Visits what the kernel may execute.
+    /// Visits the mappings that are executable for the supervisor, mappings of all memory left out.
     pub fn walk_code(&self, visit: &mut dyn FnMut(&Mapping)) {
         self.walk(self.kernel_root, &mut |mapping| {
             if !mapping.user && mapping.executable && mapping.size <= MAX_CODE_MAPPING {
@@ -107,7 +107,7 @@ impl<'t> Mappings<'t> {
         });
     }
 
-    /// The pages that are executable for the supervisor and not all zero, ascending.
+    /// The pages of the kernel's code that are not all zero, ascending.
     #[must_use]
     pub fn code_pages(&self) -> Vec<(VirtAddr, Page)> {
         let mut pages = Vec::new();
@@ -159,7 +159,7 @@ impl<'t> Mappings<'t> {
     }
 
     /// Whether an address lies where the kernel's image may be. In 32-bit systems much else is
-    /// there.
+    /// there too.
     #[must_use]
     pub const fn is_near_code(&self, address: VirtAddr) -> bool {
         self.distance_to_code(address) < IMAGE_REACH
@@ -171,7 +171,7 @@ fn half(mode: PagingMode, address: VirtAddr) -> u64 {
     address.0 >> (linear_bits(mode) - 1) & 1
 }
 
-/// Bits of a linear address.
+/// Bits that a linear address has as a number: 64 or 32.
 fn linear_bits(mode: PagingMode) -> u32 {
     if mode.linear_bits() > 32 { 64 } else { 32 }
 }

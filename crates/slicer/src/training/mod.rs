@@ -4,8 +4,9 @@
 //! [`start`] is where programs begin. [`mappings`] and [`address_space`] are the system's memory at
 //! the begin mark, [`shared_page`] what of it processes see, [`process_pages`] what a program holds
 //! of the process. [`relocation`] learns what moves from boot to boot, [`clock`] where the kernel
-//! keeps the last time stamp, [`execution_context`] by which cells code finds out in whose context
-//! it runs, and [`signature`] by which words per-CPU memory is recognised. None of them slices.
+//! keeps the last time stamp, [`execution_context`] the cells by which code finds out in whose
+//! context it runs, and [`signature`] the words by which per-CPU memory is recognised. None of them
+//! slices.
 
 pub mod address_space;
 pub mod clock;

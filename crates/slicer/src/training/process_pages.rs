@@ -8,10 +8,10 @@ use super::address_space::AddressSpace;
 use crate::filter::Retained;
 use crate::recording::Recording;
 
-/// Room left between the process's highest page near its code and run-time allocations.
+/// Bytes left free between the process's highest page near its code and run-time allocations.
 const HEAP_GAP: u64 = 256 << 20;
 
-/// Pages farther from the process's code than this are not around it.
+/// Pages at least this many bytes from the process's code are not around it.
 const NEAR: u64 = 1 << 30;
 
 /// All pages of the process, those it gained after the begin mark included, ascending.
@@ -56,7 +56,8 @@ fn content(bytes: Vec<u8>) -> PageContent {
     if bytes.iter().all(|&byte| byte == 0) { PageContent::Zero } else { PageContent::Bytes(bytes) }
 }
 
-/// A free stretch above the pages around the process's code, of which `begin` is an address.
+/// The address where run-time allocations begin: above the pages around the process's code, in
+/// which `begin` lies.
 #[must_use]
 pub fn heap(pages: &[UserPage], begin: VirtAddr) -> u64 {
     let near = pages.iter().map(|page| page.addr).filter(|addr| addr.abs_diff(begin.0) < NEAR).max();

@@ -1,4 +1,4 @@
-//! What is another in another boot: images and their slides, fixups, relocated constants.
+//! What differs in another boot: images and their slides, fixups, relocated constants.
 //!
 //! Learned by comparing the code of two boots, byte by byte ([`fixups`](super::fixups)) and, for
 //! the instructions of a slice, constant by constant. Nothing is known of relocation tables, nor of
@@ -20,23 +20,23 @@ use super::signature::signature;
 use crate::error::Error;
 use crate::vocabulary::{Code, Id, ImageId, Table};
 
-/// What an image's code may have otherwise in the other boot and still be the same: half of it, for
-/// every address in a small module differs.
+/// An image's code counts as the same if at most one byte in this many differs in the other boot.
+/// That is half of it, for in a small module every address differs.
 const SAME: usize = 2;
 
 /// What was learned of the training system's code.
 pub struct Relocations {
-    /// For companion file and programs; without constants.
+    /// For the companion file and for programs; it has no relocated constants yet.
     pub table: RelocationTable,
-    /// By what per-CPU memory is recognised.
+    /// The words by which per-CPU memory is recognised.
     pub signature: Vec<SignatureWord>,
-    /// For each image how far away the other boot has it.
+    /// For each image its slide in the other boot; `None` if it was not found there.
     slides: Table<ImageId, Option<u64>>,
     /// The other boot's code, by this boot's address.
     other: BTreeMap<VirtAddr, Vec<u8>>,
 }
 
-/// An operand of an instruction that is another constant in another boot.
+/// An operand that is a relocated constant.
 pub struct RelocatedOperand {
     /// Index of the operation in its instruction.
     pub op: usize,
@@ -47,7 +47,7 @@ pub struct RelocatedOperand {
 }
 
 impl Relocations {
-    /// What one boot tells.
+    /// What one boot shows: the images, without knowing what moves.
     #[must_use]
     pub fn single(mappings: &Mappings<'_>) -> Self {
         let gates = gates(mappings);
@@ -60,7 +60,7 @@ impl Relocations {
         Self { table, signature: signature(mappings), slides: Table::new(), other: BTreeMap::new() }
     }
 
-    /// What two boots tell.
+    /// What two boots show.
     ///
     /// # Errors
     /// [`Error::Bases`] when they are not two bases of one kernel.
@@ -77,7 +77,7 @@ impl Relocations {
         let mine = stretches(mappings);
         this.find_images(&mine, other, slide)?;
         this.find_fixups(&mine, other, mappings.lift_mode());
-        // Which of two images that moved alike a constant belongs to, nobody can tell.
+        // Images that moved alike cannot be told apart by the constants that name them.
         for (image, slide) in this.table.images.iter_mut().zip(this.slides.values()) {
             image.movable =
                 slide.is_some() && this.slides.values().iter().filter(|other| *other == slide).count() == 1;
@@ -88,7 +88,7 @@ impl Relocations {
         Ok(this)
     }
 
-    /// Finds how far away the other boot has each image; `slide` is that of its interrupt handlers.
+    /// Finds each image's slide in the other boot; `slide` is that of the interrupt handlers.
     fn find_images(&mut self, mine: &[Stretch], other: &Mappings<'_>, slide: u64) -> Result<(), Error> {
         let theirs = stretches(other);
         for (at, image) in self.table.images.iter().enumerate() {
@@ -131,7 +131,7 @@ impl Relocations {
     #[must_use]
     pub fn in_kernel(&self, space: &AddressSpace<'_>, addr: VirtAddr) -> bool {
         match self.table.images.first() {
-            // Two boots told how far it reaches.
+            // Two boots have shown how far it reaches.
             Some(kernel) if kernel.movable => kernel.holds(addr.0),
             _ if space.mappings.mode.linear_bits() > 32 => space.mappings.is_near_code(addr),
             _ => space.is_named(addr),
@@ -174,7 +174,7 @@ impl Relocations {
         Some(value.wrapping_sub(self.slides.values()[0].unwrap_or(0)))
     }
 
-    /// Which constants of an instruction are others in another boot.
+    /// The operands of an instruction that are relocated constants.
     #[must_use]
     pub fn constants(&self, code: &Code) -> Vec<RelocatedOperand> {
         let pc = code.pc();
@@ -214,12 +214,13 @@ impl Relocations {
     fn delta(&self, value: u64, theirs: Option<Arg>) -> Option<u64> {
         match theirs {
             Some(Arg::Const(theirs)) => Some(theirs.wrapping_sub(value)),
-            // The other boot has patched other code here: what lies in an image moves with it.
+            // The other boot has another instruction here: a constant in an image is taken to move
+            // with it.
             _ => self.slide_at(value),
         }
     }
 
-    /// How far away the other boot has the image that holds an address.
+    /// The slide, in the other boot, of the image that holds an address.
     fn slide_at(&self, address: u64) -> Option<u64> {
         let image = self.table.image(address).map(ImageId::new)?;
         self.slides.get(image).copied().flatten()
@@ -236,8 +237,8 @@ impl Relocations {
         holder.or_else(|| self.slides.ids().find(named))
     }
 
-    /// What a program needs of all this: its own code's fixups, and the images that it names.
-    /// `ranges` are its code, `constants` those that its operands name by number.
+    /// The part of the table that a program needs: the fixups of its own code, and the images that
+    /// it names. `ranges` are its code, `constants` those that its operands name by number.
     #[must_use]
     pub fn of_program(&self, ranges: &[(u64, u64)], constants: Vec<RelocatedConstant>) -> RelocationTable {
         let in_range = |&(start, end): &(u64, u64)| self.table.fixups_in(start, end).iter().copied();
@@ -300,8 +301,8 @@ impl Relocations {
     }
 }
 
-/// The candidate by which the other boot's code is likest these parts of an image; `None` if none
-/// is like enough.
+/// The candidate slide at which the other boot's code differs least from these parts of an image;
+/// `None` if it differs too much at all of them.
 fn likest(parts: &[&Stretch], other: &Mappings<'_>, candidates: &[u64]) -> Option<u64> {
     let (mut best, mut tried) = (None, Vec::new());
     for &candidate in candidates {

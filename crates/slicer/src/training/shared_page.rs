@@ -1,12 +1,13 @@
-//! Pages that the kernel shows to its processes: where the kernel itself has them.
+//! Pages that the kernel shows to its processes: the kernel's own address of each.
 //!
-//! By their content such pages (Linux's vvar page, which the vDSO reads; Windows' shared user data)
-//! are the target's, so a program holds only the kernel's own address of the frame.
+//! What such a page holds (Linux's vvar page, which the vDSO reads; Windows' shared user data) is
+//! the target's own, so a program holds only the kernel's address of the frame.
 //!
-//! Near the kernel's code: the frame is mapped for the kernel in two ways at least (every frame has
-//! one in a kernel that maps all memory). Of these the nearest to the kernel's code is its own, if
-//! that code names it: memory behind the image may have such an address too, and hold anything, the
-//! process's program among it. Elsewhere: the one address that the code uses as such.
+//! Two cases are recognised. The frame has at least two supervisor mappings, mostly one of them in
+//! the mapping of all memory, and the kernel's code names an address on the one nearest to it. The
+//! name is required because ordinary memory behind the image has two mappings as well, and may hold
+//! anything, the trainer's own code included. Or the code uses an address far from itself as a
+//! constant address, and the frame has only one such mapping.
 
 use machine::{GuestMemory, PAGE_SIZE, PhysAddr, VirtAddr};
 use rustc_hash::FxHashSet;
@@ -16,13 +17,13 @@ use super::mappings::Mappings;
 /// Pages that the kernel's code names.
 #[derive(Default)]
 pub struct NamedPages {
-    /// Those near it.
+    /// Those near the code.
     pub near: FxHashSet<VirtAddr>,
     /// Others in the kernel's half, by constants that can only be addresses.
     pub far: FxHashSet<VirtAddr>,
 }
 
-/// What fills pages of code that are not there: each byte is an instruction of its own.
+/// Fills pages of code that are not there: each byte is an instruction of its own.
 const BREAKPOINT: u8 = 0xcc;
 
 impl NamedPages {

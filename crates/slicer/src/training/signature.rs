@@ -1,16 +1,16 @@
-//! The per-CPU signature: by what per-CPU memory is recognised in a target whose registers nobody
-//! kept. It consists of words of that memory that hold an address in it.
+//! The per-CPU signature, by which per-CPU memory is recognised in a target whose registers nobody
+//! kept: words of that memory that hold an address in it.
 //!
-//! Of lists that are empty in training and not elsewhere there may be many among them; whoever uses
-//! the signature asks for a majority, and a second boot (`build --base`) takes away those that were
-//! chance. What the words are for nobody needs to know.
+//! Many of them may belong to lists that are empty in training, and so point at themselves, but not
+//! in a target. So a search asks for a majority of the words, and a second boot (`build --base`)
+//! removes those that were chance. What the words are for need not be known.
 
 use ir::program::SignatureWord;
 use machine::{Reg, VirtAddr};
 
 use super::mappings::Mappings;
 
-/// How far above the segment base words are looked for, and may point.
+/// How far above the segment base words are looked for, and may point, in bytes.
 const REACH: u64 = 256 << 10;
 /// The most words that are kept.
 const MOST: usize = 48;

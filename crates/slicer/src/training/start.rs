@@ -1,6 +1,7 @@
 //! Where programs begin: the training system and process at a recording's begin mark.
 //!
-//! A whole run needs no more than this, a slice takes its registers and pages from it.
+//! A whole run needs no more than this. A program with a slice takes its registers and pages from
+//! here.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -36,7 +37,8 @@ impl<'r> Start<'r> {
     /// Reads a recording's start snapshot and cuts its interruptions.
     ///
     /// # Errors
-    /// [`Error`] when the snapshot's page tables cannot be used, or nothing was recorded.
+    /// [`Error`] when the snapshot's page tables cannot be used, interruptions or other tasks
+    /// cannot be cut, or nothing was recorded.
     pub fn new(recording: &'r Recording) -> Result<Self, Error> {
         let space = AddressSpace::new(recording)?;
         let retained = filter(recording, &space)?;
@@ -56,7 +58,7 @@ impl<'r> Start<'r> {
         self.relocations.set(learned).map_err(|_| Error::Bases("the program was begun without it".into()))
     }
 
-    /// What is another in another boot.
+    /// What differs in another boot.
     pub(crate) fn relocations(&self) -> &Relocations {
         self.relocations.get_or_init(|| Relocations::single(&self.space.mappings))
     }
@@ -133,7 +135,7 @@ impl<'r> Start<'r> {
         self.recording.trace.header().inputs().map(|input| (declared(input), bytes(input))).collect()
     }
 
-    /// What the recorded code read from the time stamp counter first, if it did.
+    /// What the recorded code first read from the time stamp counter, if it did.
     #[must_use]
     pub fn time_stamp(&self) -> Option<u64> {
         let recording = self.recording;

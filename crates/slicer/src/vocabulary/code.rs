@@ -1,4 +1,4 @@
-//! Distinct instructions, and where those come from that nobody executed.
+//! Distinct instructions, and the source of those that nobody executed.
 
 use ir::{Arg, Kind, Op};
 use machine::VirtAddr;
@@ -39,8 +39,8 @@ impl Code {
     }
 }
 
-/// The distinct instructions of all recordings: those that several share (same address and bytes)
-/// have one id.
+/// The distinct instructions of all recordings, and those that static path completion adds.
+/// Instructions with the same address and bytes have one id.
 #[derive(Clone, Default)]
 pub struct CodeTable {
     index: FxHashMap<(VirtAddr, Vec<u8>), InsnId>,

@@ -1,10 +1,10 @@
 //! Ids: small numbers, one type for each kind of thing they number.
 //!
-//! The slicer speaks of steps, instructions, sites, operations, contexts and nodes of control-flow
-//! graphs, millions of the first and all of them in dense tables. A 32-bit number takes half the
-//! room of a reference and borrows nothing; a type for each kind keeps one from being used as
-//! another (as `cranelift-entity` does, of which this is the part that is needed here). Their text
-//! form is a letter and the number, in dumps and in file tests alike.
+//! The slicer keeps steps, instructions, sites, operations, contexts and nodes of control-flow
+//! graphs in dense tables, steps by the million. A 32-bit number takes half the room of a reference
+//! and borrows nothing; a type for each kind keeps one from being used as another.
+//! `cranelift-entity` does the same; this is the part of it that is needed here. The text form of
+//! an id is a letter and the number, in dumps and in file tests alike.
 
 use std::fmt;
 
@@ -53,11 +53,11 @@ id! {
     StepId, "t"
 }
 id! {
-    /// A step that is the program's own work, counted among those only.
+    /// A retained step, numbered among the retained steps of its recording.
     RetainedId, "r"
 }
 id! {
-    /// A distinct instruction (address, bytes and mode) of all recordings together.
+    /// A distinct instruction (address and bytes) of all recordings together.
     InsnId, "i"
 }
 id! {

@@ -8,12 +8,13 @@ use rustc_hash::FxHashMap;
 /// What to do about branches that training saw going one way only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Policy {
-    /// They go the same way always, as in 2011. Fast and sometimes silently wrong.
+    /// They always go the same way, as in the paper of 2011. The slice is small, and silently wrong
+    /// where one goes the other way.
     Assume,
-    /// Those that can matter become guards.
+    /// Those whose unseen side may matter become guards.
     #[default]
     Guard,
-    /// Every one in a function of the slice becomes a guard.
+    /// Every branch of a context in the slice joins the slice.
     Whole,
 }
 

@@ -1,4 +1,4 @@
-//! Registers as the slicer handles them: sets of them, and what all of them hold.
+//! Sets of registers, and tables with a value for each register.
 
 use std::ops::{Index, IndexMut};
 
@@ -89,7 +89,7 @@ impl FromIterator<Var> for RegisterSet {
 pub struct RegisterValues<T = u64>([T; REGISTERS]);
 
 impl<T: Copy> RegisterValues<T> {
-    /// The same value for all.
+    /// The same value for all registers.
     #[must_use]
     pub const fn all(value: T) -> Self {
         Self([value; REGISTERS])

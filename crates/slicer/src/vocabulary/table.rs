@@ -5,7 +5,7 @@ use std::ops::{Index, IndexMut};
 
 use super::ids::Id;
 
-/// A value for each id from the first on.
+/// A value for each id, from index 0 on.
 #[derive(Clone, Debug)]
 pub struct Table<K, V> {
     values: Vec<V>,
@@ -74,7 +74,7 @@ impl<K: Id, V> Table<K, V> {
         &self.values
     }
 
-    /// The same, to be changed.
+    /// All values in the order of their ids, mutable.
     pub fn values_mut(&mut self) -> &mut [V] {
         &mut self.values
     }
