@@ -63,6 +63,8 @@ struct Cache {
     slide: u64,
     /// Whether code of modules is in it, which may be elsewhere in another target.
     modules: bool,
+    /// Whether it was lifted for watched runs, which need every operation and the bytes.
+    watched: bool,
 }
 
 /// The trainer's code and what was lifted of all code.
@@ -93,12 +95,14 @@ impl<'p> Code<'p> {
     }
 
     /// Drops the lifted code if it may not hold in this target: the kernel lies elsewhere, the code
-    /// has constants that a kernel writes into it in each boot, or it has code of modules.
-    pub fn begin(&mut self, kernel: &KernelCode<'_>) {
+    /// has constants that a kernel writes into it in each boot, it has code of modules, or it was
+    /// lifted for runs that are watched and this is not, or the other way round.
+    pub fn begin<W: Watch>(&mut self, kernel: &KernelCode<'_>) {
         let varies = kernel.system.relocations().fixups.iter().any(|fixup| fixup.kind == FixupKind::Patched);
         let slide = kernel.relocation.slide();
-        if self.cache.slide != slide || varies || self.cache.modules {
-            self.cache = Cache { slide, ..Cache::default() };
+        let other = self.cache.slide != slide || self.cache.watched != W::ON;
+        if other || varies || self.cache.modules {
+            self.cache = Cache { slide, watched: W::ON, ..Cache::default() };
         }
     }
 

@@ -88,7 +88,7 @@ impl<'p> WholeProgram<'p> {
     ) -> Result<(Outcome, WholeReport), RunError> {
         let relocation = Relocation::find(self.program, run)?;
         let mut kernel = KernelCode::new(self.system, run.memory, &relocation);
-        self.code.begin(&kernel);
+        self.code.begin::<W>(&kernel);
         let mut overlay = run.overlay(self.program, &relocation);
         let mut report = WholeReport::default();
         let begun = prepare(self.program, inputs, &mut overlay)

@@ -179,16 +179,16 @@ impl<'t> Overlay<'t> {
     }
 
     /// Allocates `size` bytes of zeroed memory in the training process's address space. The result
-    /// is address 0 when there is no room.
+    /// is address 0 when there is no room. Pages that the process has of its own are passed over.
     pub fn allocate(&mut self, size: u64) -> VirtAddr {
-        let start = self.heap;
         let pages = size.max(1).div_ceil(PAGE_SIZE);
         if pages as usize > self.limit.saturating_sub(self.copies.len()) {
             return VirtAddr(0);
         }
         // Small allocations share a page; 16 bytes is what malloc promises on x86-64.
-        let rounded = size.max(1).checked_next_multiple_of(16);
-        let Some(end) = rounded.and_then(|size| start.0.checked_add(size)) else {
+        let Some((start, end)) =
+            size.max(1).checked_next_multiple_of(16).and_then(|size| self.room(self.heap, size))
+        else {
             return VirtAddr(0);
         };
         for page in (start.page().0..end).step_by(PAGE_SIZE as usize).map(VirtAddr) {
@@ -201,6 +201,24 @@ impl<'t> Overlay<'t> {
         self.state = self.state.wrapping_add(size.max(1).wrapping_mul(key(NONE, 0)));
         self.heap_sizes.insert(start, size);
         start
+    }
+
+    /// The next `size` bytes that an allocation can have, and where they end: from `start` on, or
+    /// behind the pages of the process's own that are in the way. The page that `start` is in the
+    /// middle of is the heap's.
+    fn room(&self, mut start: VirtAddr, size: u64) -> Option<(VirtAddr, u64)> {
+        loop {
+            let end = start.0.checked_add(size)?;
+            let first = start.0.checked_next_multiple_of(PAGE_SIZE)?;
+            let own = |page: &u64| {
+                let page = VirtAddr(*page);
+                self.user.contains_key(&page) || self.aliases.contains_key(&page)
+            };
+            match (first..end).step_by(PAGE_SIZE as usize).filter(own).last() {
+                None => return Some((start, end)),
+                Some(page) => start = VirtAddr(page.checked_add(PAGE_SIZE)?),
+            }
+        }
     }
 
     /// Copies an allocation into a new one of `size` bytes, whose address is the result: 0 when
@@ -448,5 +466,21 @@ impl<'t> Overlay<'t> {
             self.store(address.add(at), 1, value >> (8 * at) & 0xff)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allocations_pass_over_the_pages_of_the_process() {
+        let memory = machine::memory::Mock::new();
+        let mut overlay = Overlay::new(&memory, PagingMode::Off, 0, VirtAddr(0x1000), 16);
+        overlay.add_page(VirtAddr(0x3000), &[7]);
+        assert_eq!(overlay.allocate(16), VirtAddr(0x1000));
+        assert_eq!(overlay.allocate(16), VirtAddr(0x1010), "small ones share a page");
+        assert_eq!(overlay.allocate(0x2000), VirtAddr(0x4000));
+        assert_eq!(overlay.load(VirtAddr(0x3000), 1).ok(), Some(7));
     }
 }

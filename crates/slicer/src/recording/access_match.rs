@@ -25,8 +25,10 @@ pub struct MemRef {
 
 impl MemRef {
     fn new(access: &Access, offset: u64, vaddr: VirtAddr, size: u64) -> Self {
-        let (paddr, second_frame) = (access.paddr.add(offset), access.next_page);
-        MemRef { vaddr, paddr, second_frame, size: size as u8, io: access.io }
+        // Where the recording does not say which frame the second page is in, the next one is
+        // assumed, as `byte` does.
+        let paddr = access.byte_addr(offset as u8).unwrap_or(access.paddr.add(offset));
+        MemRef { vaddr, paddr, second_frame: access.next_page, size: size as u8, io: access.io }
     }
 
     /// Physical address of its n-th byte. Where the recording does not say where the second page
@@ -123,6 +125,7 @@ impl Matcher {
     ) -> Option<(MemRef, u64)> {
         let store = accesses[first].store;
         let (mut value, mut have, mut at) = (0u64, 0u64, first);
+        let mut taken = Vec::new();
         let mut mem = MemRef::new(&accesses[first], 0, vaddr, size);
         while have < size {
             let access = accesses.get(at)?;
@@ -135,10 +138,45 @@ impl Matcher {
                     mem.second_frame = Some(access.paddr.page());
                 }
                 have += u64::from(access.size);
-                self.used[at] = true;
+                taken.push(at);
             }
             at += 1;
         }
+        taken.into_iter().for_each(|at| self.used[at] = true);
         Some((mem, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(vaddr: u64, size: u8) -> Access {
+        let (vaddr, paddr) = (VirtAddr(vaddr), PhysAddr(0x5_0000 + vaddr % PAGE_SIZE));
+        let crosses = vaddr.offset() + u64::from(size) > PAGE_SIZE;
+        let next_page = crosses.then_some(PhysAddr(0x9_0000));
+        Access { store: false, vaddr, paddr, next_page, size, value: 0x1122_3344, io: false }
+    }
+
+    #[test]
+    fn operand_on_the_second_page_of_an_access_is_in_that_pages_frame() {
+        let accesses = [access(0x1ff8, 16)];
+        let mut matcher = Matcher::default();
+        matcher.restart(1);
+        matcher.find(&accesses, false, VirtAddr(0x1ff8), 8).expect("its first half");
+        let (second, _) = matcher.find(&accesses, false, VirtAddr(0x2000), 8).expect("its second half");
+        assert_eq!(
+            second.bytes().collect::<Vec<_>>(),
+            (0x9_0000..0x9_0008).map(PhysAddr).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn operand_that_is_not_found_takes_no_access() {
+        let accesses = [access(0x1000, 2), access(0x1004, 2)];
+        let mut matcher = Matcher::default();
+        matcher.restart(2);
+        assert!(matcher.find(&accesses, false, VirtAddr(0x1000), 4).is_none());
+        assert_eq!(matcher.left(&accesses).count(), 2);
     }
 }

@@ -5,7 +5,6 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use ir::program::{Count, Elem, FuncId, PerCpuOverride, Program, Provenance, Variable};
 use ir::{Summary, System};
@@ -183,18 +182,13 @@ fn declared(variable: &trace::Variable) -> Variable {
 
 /// The bytes of declared outputs that some steps of a recording wrote.
 fn written_outputs(recording: &Recording, steps: impl IntoIterator<Item = StepId>) -> BTreeMap<VirtAddr, u8> {
-    let outputs: Vec<Range<VirtAddr>> = recording
-        .trace
-        .header()
-        .outputs()
-        .map(|output| output.addr..VirtAddr(output.addr.0 + output.size))
-        .collect();
+    let outputs: Vec<_> = recording.trace.header().outputs().collect();
     let mut written = BTreeMap::new();
     for step in steps {
         for access in recording.accesses_of(step).iter().filter(|access| access.store) {
             for (at, byte) in (0..u64::from(access.size)).zip(access.value.to_le_bytes()) {
                 let address = access.vaddr.add(at);
-                if outputs.iter().any(|output| output.contains(&address)) {
+                if outputs.iter().any(|output| address.0.wrapping_sub(output.addr.0) < output.size) {
                     written.insert(address, byte);
                 }
             }
