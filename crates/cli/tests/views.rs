@@ -130,7 +130,9 @@ fn full_lists_and_texts_are_printed_with_their_own_code() {
         "{}",
         ended.err()
     );
-    assert_eq!(json(&folder, "ps")["full"], json!(["pids", "path"]));
+    let listed = json(&folder, "ps");
+    assert_eq!(listed["full"], json!(["pids", "path"]));
+    assert_eq!(listed["processes"][0], json!({"pid": 1, "path": "/bin/in", "full": true}));
 
     // A stop comes first.
     list(&folder, "pslist", "pids", &[1, 40_000], 2, 0);
@@ -169,6 +171,11 @@ fn a_list_of_processes_that_cannot_be_all_is_doubted() {
     assert!(err.contains("below 4096 only pidprobe sees: 1 7\n"), "{err}");
     assert!(err.contains("pidprobe sees 2 of the processes that pslist does not"), "{err}");
     assert_eq!(json(&folder, "ps")["unlisted"], json!([1, 7]));
+
+    // A full list may just not have had room for them.
+    list(&folder, "pslist", "pids", &[2, 3], 2, 0);
+    assert_eq!(ask(&folder, "ps").code(), 26);
+    list(&folder, "pslist", "pids", &[2, 3], 8, 0);
 
     // It sees no more: the doubt stays a remark.
     probe(&folder, &[2, 3]);

@@ -247,6 +247,9 @@ impl Listing {
             if let Err(failure) = &row.text {
                 object["error"] = failure.to_string().into();
             }
+            if row.full {
+                object["full"] = true.into();
+            }
             object
         };
         let rows: Vec<_> = self.rows.iter().map(row).collect();
@@ -283,6 +286,8 @@ impl Listing {
             return Err(Failure::new(first.exit, text));
         }
         match (&self.unlisted, &table.always) {
+            // What a full list lacks says nothing.
+            _ if self.full.iter().any(|name| name == table.list.1) => Err(Failure::quiet(Exit::Full)),
             (Some(unlisted), Some(always)) if !unlisted.is_empty() => Err(Failure::new(
                 Exit::Crossview,
                 format!(
@@ -341,7 +346,8 @@ fn texts(
     if !full.is_empty() {
         remarks.push(format!("{file}: of {}: {}", full.join(" "), report::full(&other.program, output)));
     }
-    Ok((rows, unverified.is_empty()))
+    let verified = unverified.is_empty() && rows.iter().all(|row| row.text.is_ok());
+    Ok((rows, verified))
 }
 
 /// A failure without the name of the program, which is that of all rows.
