@@ -3,14 +3,18 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "virtuoso.h"
 
+/* rc where /proc is no procfs, whose magic number this is: something else is mounted there. See docs/packs.md. */
+#define PROC_MAGIC 0x9fa0
+
 /* Not on the stack: there, their addresses would depend on the length of the arguments, and recordings could not be merged. */
 static uint32_t pid;
 static int32_t rc;
-static char path[256];
+static char path[4096];
 
 int main(int argc, char **argv)
 {
@@ -18,13 +22,16 @@ int main(int argc, char **argv)
 
     virtuoso_input("pid:u32", &pid);
     virtuoso_output("rc:i32", &rc);
-    virtuoso_output("path:cstr[256]", path);
+    virtuoso_output("path:cstr[4096]", path);
     virtuoso_begin("getpsfile");
     char link[32];
     snprintf(link, sizeof link, "/proc/%u/exe", pid);
     /* rc: the path's length, or the negative error: a kernel thread has no executable (-ENOENT). */
-    rc = readlink(link, path, sizeof path - 1);
-    if (rc < 0)
+    struct statfs fs;
+    rc = statfs("/proc", &fs);
+    if (rc == 0 && fs.f_type != PROC_MAGIC)
+        rc = -PROC_MAGIC;
+    else if (rc < 0 || (rc = readlink(link, path, sizeof path - 1)) < 0)
         rc = -errno;
     virtuoso_end();
 

@@ -9,7 +9,7 @@
 
 #include "virtuoso.h"
 
-static uint32_t pids[4096];
+static uint32_t pids[65536];
 static uint32_t count;
 static uint32_t limit;
 
@@ -19,10 +19,10 @@ int main(int argc, char **argv)
     limit = argc > 1 ? strtoul(argv[1], NULL, 10) : 1024;
     virtuoso_input("limit:u32", &limit);
     virtuoso_output("count:u32", &count);
-    virtuoso_output("pids:u32[count<=4096]", pids);
+    virtuoso_output("pids:u32[count<=65536]", pids);
     virtuoso_begin("pidprobe");
     /* Signal 0 only asks; thread PID of process PID: threads other than the first are no processes. */
-    for (uint32_t pid = 1; pid < limit && count < 4096; pid++)
+    for (uint32_t pid = 1; pid < limit && count < 65536; pid++)
         if (syscall(SYS_tgkill, pid, pid, 0) == 0 || errno == EPERM)
             pids[count++] = pid;
     virtuoso_end();

@@ -5,10 +5,14 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/vfs.h>
 
 #include "virtuoso.h"
 
-static uint32_t pids[4096];
+/* rc where /proc is no procfs, whose magic number this is: something else is mounted there. See docs/packs.md. */
+#define PROC_MAGIC 0x9fa0
+
+static uint32_t pids[65536];
 static uint32_t count;
 static int32_t rc;
 
@@ -17,17 +21,22 @@ int main(void)
 
     virtuoso_output("rc:i32", &rc);
     virtuoso_output("count:u32", &count);
-    virtuoso_output("pids:u32[count<=4096]", pids);
+    virtuoso_output("pids:u32[count<=65536]", pids);
     virtuoso_begin("pslist");
     DIR *dir = opendir("/proc");
-    if (dir) {
+    struct statfs fs;
+    if (!dir || fstatfs(dirfd(dir), &fs) != 0) {
+        rc = -errno;
+    } else if (fs.f_type != PROC_MAGIC) {
+        rc = -PROC_MAGIC;
+    } else {
         struct dirent *entry;
-        while ((entry = readdir(dir)) && count < 4096)
+        errno = 0;
+        while (count < 65536 && (entry = readdir(dir)))
             if (isdigit((unsigned char)entry->d_name[0]))
                 pids[count++] = strtoul(entry->d_name, NULL, 10);
-        closedir(dir);
-    } else {
         rc = -errno;
+        closedir(dir);
     }
     virtuoso_end();
 

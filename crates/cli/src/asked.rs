@@ -21,6 +21,40 @@ use crate::statistics::companion_name;
 use crate::target::TargetArgs;
 use crate::ways::{Verdict, Ways};
 
+/// What a trainer's return code `rc` is where its /proc is something else than the system's own,
+/// procfs, whose magic number this is: outside the ranges of errno and of Windows' errors.
+const NO_PROCFS: i128 = -0x9fa0;
+
+/// What a program's own return code says went wrong, in words.
+#[must_use]
+pub fn guest_error(values: &Values) -> Option<String> {
+    match values.number("rc")? {
+        0.. => None,
+        NO_PROCFS => Some(
+            "the guest's /proc is no procfs: something else is mounted there, and no answer can come from it"
+                .to_string(),
+        ),
+        code => Some(format!("the guest's own code answers with the error code {code}")),
+    }
+}
+
+/// Whether the return code says that there is no answer to be had, rather than nothing to tell.
+#[must_use]
+pub fn is_no_procfs(values: &Values) -> bool {
+    values.number("rc") == Some(NO_PROCFS)
+}
+
+/// An answer, and what there is to say about it.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// The outputs.
+    pub values: Values,
+    /// The outputs that are full, so that there may be more.
+    pub full: Vec<String>,
+    /// Why the other way does not verify it, where it does not.
+    pub unverified: Option<String>,
+}
+
 /// A program, a target and how to look at it: what every run needs.
 #[derive(Args, Clone, Debug)]
 pub struct Asked {
@@ -140,7 +174,7 @@ impl Asked {
     }
 
     /// The answer about an opened target by both ways, or by the one that comes to an end.
-    pub fn answer(&self, program: &Program, target: &Target, context: Context) -> Result<Values, Failure> {
+    pub fn answer(&self, program: &Program, target: &Target, context: Context) -> Result<Answered, Failure> {
         let inputs = self.inputs(program)?;
         let run = self.run(target)?;
         let slice = SliceProgram::new(program).map_err(|error| self.failure(&error.into()))?;
@@ -150,15 +184,24 @@ impl Asked {
             .progress
             .during("slice and whole run", || Ways::ask(&slice, whole.as_mut(), &run, &inputs))
             .map_err(|error| self.failure(&error))?;
-        self.judge(&ways, system.as_ref().err())
+        self.judge(program, &ways, system.as_ref().err())
     }
 
     /// The answer that both ways give; a failure if they differ or both stop. `no_whole` says why
     /// there was no whole run.
-    pub fn judge(&self, ways: &Ways, no_whole: Option<&Failure>) -> Result<Values, Failure> {
+    pub fn judge(
+        &self,
+        program: &Program,
+        ways: &Ways,
+        no_whole: Option<&Failure>,
+    ) -> Result<Answered, Failure> {
         let name = self.program.display();
         match ways.verdict() {
-            Some(Verdict::Answer { values, .. }) => Ok(values.clone()),
+            Some(Verdict::Answer { values, .. }) => Ok(Answered {
+                values: values.clone(),
+                full: values.full(program),
+                unverified: ways.unverified().or_else(|| no_whole.map(Failure::to_string)),
+            }),
             Some(Verdict::Differ { .. }) => {
                 let outputs = ways.differing().join(", ");
                 let text = format!(

@@ -61,10 +61,12 @@ exits! {
     Disagree 22 "`trace check`: an instruction does what the lifter does not expect",
     /// `tampering` found code that the kernel did not change itself.
     Tampered 23 "`tampering`: the target's kernel code has changes that are not the kernel's own",
-    /// `crossview` found what one program sees and another does not.
-    Crossview 24 "`crossview`: one program sees what another does not",
+    /// `crossview` or `ps` found what one program sees and another does not.
+    Crossview 24 "`crossview`, `ps`: one program sees what another does not",
     /// A run ended as [`Stopped::Unrepeated`].
     Unrepeated 25 "the whole run ended without help that the trainer had in training",
+    /// A list or a string of the answer fills its buffer.
+    Full 26 "the answer is printed, but a list or a string in it is full: there may be more",
     /// `record` found a mark missing or wrong.
     Marks 30 "`record`: nothing was recorded, or a trainer's marks are wrong",
     /// The guest of `record` was still running at the time limit.

@@ -6,10 +6,10 @@
 
 use std::path::{Path, PathBuf};
 
-use engine::{Relocation, Run, SliceProgram, Values, WholeProgram, parse_inputs};
+use engine::{Relocation, Run, SliceProgram, WholeProgram, parse_inputs};
 use ir::{Program, System};
 
-use crate::asked::Asked;
+use crate::asked::{Answered, Asked};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -94,13 +94,13 @@ impl Query<'_> {
     ///
     /// # Errors
     /// Neither answers, or they differ.
-    pub fn ask(&mut self, run: &Run<'_>, inputs: &[(String, String)]) -> Result<Values, Failure> {
+    pub fn ask(&mut self, run: &Run<'_>, inputs: &[(String, String)]) -> Result<Answered, Failure> {
         let asked = &self.member.asked;
         let inputs = parse_inputs(&self.member.program, inputs)
             .map_err(|error| Failure::file(self.member.path(), error))?;
         let ways = Ways::ask(&self.slice, self.whole.as_mut(), run, &inputs)
             .map_err(|error| asked.failure(&error))?;
-        asked.judge(&ways, self.member.system.as_ref().err())
+        asked.judge(&self.member.program, &ways, self.member.system.as_ref().err())
     }
 }
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use engine::locate::Located;
 use engine::{Outcome, Stopped, Values};
+use ir::Program;
 use serde_json::{Value as Json, json};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::ways::{Verdict, Ways};
+use crate::ways::{Verdict, Ways, stop};
 use crate::{format, output};
 
 /// What one way of running cost.
@@ -23,7 +24,7 @@ pub struct Cost {
 
 /// Everything that `run` found, before it is printed.
 pub struct Report<'r> {
-    program: &'r str,
+    program: &'r Program,
     target: &'r Path,
     opening: Duration,
     /// How both ways ended.
@@ -45,7 +46,7 @@ pub struct Report<'r> {
 impl<'r> Report<'r> {
     /// A report without runs yet; `opening` is the time it took to read program and target.
     #[must_use]
-    pub fn new(program: &'r str, target: &'r Path, opening: Duration) -> Self {
+    pub fn new(program: &'r Program, target: &'r Path, opening: Duration) -> Self {
         Self {
             program,
             target,
@@ -72,6 +73,7 @@ impl<'r> Report<'r> {
         match self.ways.verdict() {
             Some(Verdict::Stopped { stopped, .. }) => Exit::of(stopped),
             Some(Verdict::Differ { .. }) => Exit::Differ,
+            Some(Verdict::Answer { values, .. }) if !values.full(self.program).is_empty() => Exit::Full,
             Some(Verdict::Answer { .. }) | None => Exit::Done,
         }
     }
@@ -88,32 +90,22 @@ impl<'r> Report<'r> {
     #[must_use]
     pub fn remarks(&self, verify: bool) -> Vec<String> {
         let mut remarks = Vec::new();
-        let (slice, whole) = (stop(self.ways.slice.as_ref()), stop(self.ways.whole.as_ref()));
-        match (self.ways.verdict(), slice, whole) {
-            (Some(Verdict::Answer { by: "whole", .. }), Some(stopped), _) => {
-                remarks.push(format!(
-                    "not verified: the slice stopped: {stopped}; the answer is the whole run's"
-                ));
-            }
-            (Some(Verdict::Answer { by: "slice", .. }), _, Some(stopped)) => {
-                remarks.push(format!(
-                    "not verified: the whole run stopped: {stopped}; the answer is the slice's"
-                ));
-            }
-            (Some(Verdict::Answer { verified: true, .. }), ..) if verify => {
+        match (self.ways.verdict(), self.slice_stop()) {
+            (Some(Verdict::Answer { verified: true, .. }), _) if verify => {
                 remarks.push("verified: slice and whole run agree".to_string());
             }
-            (Some(Verdict::Differ { .. }), ..) => {
+            (Some(Verdict::Differ { .. }), _) => {
                 remarks.push(format!("slice and whole run differ in: {}", self.ways.differing().join(", ")));
             }
-            (Some(Verdict::Stopped { by: "whole", .. }), Some(stopped), _) => {
+            (Some(Verdict::Stopped { by: "whole", .. }), Some(stopped)) => {
                 remarks.push(format!("the slice stopped: {stopped}; the whole run was tried"));
             }
             _ => {}
         }
-        if let Some(why) = &self.no_whole_run {
+        if let Some(why) = self.ways.unverified().or_else(|| self.no_whole_run.clone()) {
             remarks.push(format!("not verified: {why}"));
         }
+        remarks.extend(self.ways.full(self.program).iter().map(|name| full(self.program, name)));
         let mut places = self.assertions.clone();
         places.sort_unstable();
         for same in places.chunk_by(|a, b| a == b) {
@@ -179,13 +171,14 @@ impl<'r> Report<'r> {
         let whole = self.whole_cost.as_ref().filter(|_| by != Some("slice"));
         let whole = whole.map_or(0.0, |it| milliseconds(it.time));
         json!({
-            "program": self.program,
+            "program": self.program.name,
             "target": self.target.display().to_string(),
             "by": by,
             "outcome": ended,
             "verified": verified,
             "differing": self.ways.differing(),
             "outputs": values,
+            "full": self.ways.full(self.program),
             "slice_outputs": self.ways.slice_answer().filter(|_| differs),
             "whole_outputs": self.ways.whole_answer(),
             "operations": self.slice_cost.as_ref().map(|it| it.steps),
@@ -206,11 +199,12 @@ impl<'r> Report<'r> {
     }
 }
 
-fn stop(outcome: Option<&Outcome>) -> Option<&Stopped> {
-    match outcome? {
-        Outcome::Answer(_) => None,
-        Outcome::Stopped(stopped) => Some(stopped),
-    }
+/// That an output of a program is full, and what to do.
+#[must_use]
+pub fn full(program: &Program, name: &str) -> String {
+    let output = program.outputs.iter().find(|output| output.name == *name);
+    let output = output.map_or_else(|| format::plain(name).into_owned(), format::variable);
+    format!("the output {output} is full: there may be more; train with a larger buffer and build it again")
 }
 
 /// An outcome's name: `answer`, or the stop's own as it serialises.
@@ -257,5 +251,31 @@ const fn next_step(stopped: &Stopped, whole: bool) -> &'static str {
         }
         _ if whole => "take another processor's view with --cpu, or pause the guest at another moment",
         _ => "run without --slice to fall back to the whole run, or train this path and build again",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_difference_comes_before_a_full_list() {
+        let text = "program \"test\"\noutput \"pids\" u32[field \"count\" max 2] @0x5000\n";
+        let program = ir::text::parse_program(text, machine::Reg::NAMES).expect("it parses");
+        let list = |last: u64| {
+            let items = vec![Value::Unsigned(1), Value::Unsigned(last)];
+            Some(Outcome::Answer(Values(vec![("pids".into(), Value::List(items))])))
+        };
+        let mut report = Report::new(&program, Path::new("guest.elf"), Duration::ZERO);
+        report.ways = Ways { slice: list(7), whole: list(7) };
+        assert_eq!(report.exit(), Exit::Full);
+        let remarks = report.remarks(false);
+        assert!(remarks.len() == 1 && remarks[0].contains("pids:u32[count<=2] is full"), "{remarks:?}");
+        assert_eq!(report.json()["full"], json!(["pids"]));
+        report.ways.whole = list(8);
+        assert_eq!(report.exit(), Exit::Differ);
+        assert_eq!(report.json()["full"], json!([]));
     }
 }

@@ -5,6 +5,7 @@
 //! they differ there is none. Where only one ends, its answer counts and is said to be unverified.
 
 use engine::{Inputs, Outcome, Run, RunError, SliceProgram, Stopped, Values, WholeProgram};
+use ir::Program;
 
 /// How a slice run and a whole run ended, as far as they were made.
 #[derive(Clone, Debug, Default)]
@@ -91,6 +92,29 @@ impl Ways {
         Some(verdict)
     }
 
+    /// Why only one way answers, as far as the other was tried.
+    #[must_use]
+    pub fn unverified(&self) -> Option<String> {
+        match (self.verdict()?, stop(self.slice.as_ref()), stop(self.whole.as_ref())) {
+            (Verdict::Answer { by: "whole", .. }, Some(stopped), _) => {
+                Some(format!("the slice stopped: {stopped}; the answer is the whole run's"))
+            }
+            (Verdict::Answer { by: "slice", .. }, _, Some(stopped)) => {
+                Some(format!("the whole run stopped: {stopped}; the answer is the slice's"))
+            }
+            _ => None,
+        }
+    }
+
+    /// The outputs of the answer that are full, so that there may be more.
+    #[must_use]
+    pub fn full(&self, program: &Program) -> Vec<String> {
+        match self.verdict() {
+            Some(Verdict::Answer { values, .. }) => values.full(program),
+            _ => Vec::new(),
+        }
+    }
+
     /// The names of outputs in which two answers differ.
     #[must_use]
     pub fn differing(&self) -> Vec<String> {
@@ -103,6 +127,15 @@ fn answer(outcome: Option<&Outcome>) -> Option<&Values> {
     match outcome? {
         Outcome::Answer(values) => Some(values),
         Outcome::Stopped(_) => None,
+    }
+}
+
+/// Why a way stopped, if it was tried and did.
+#[must_use]
+pub fn stop(outcome: Option<&Outcome>) -> Option<&Stopped> {
+    match outcome? {
+        Outcome::Answer(_) => None,
+        Outcome::Stopped(stopped) => Some(stopped),
     }
 }
 
@@ -135,5 +168,10 @@ mod tests {
         assert_eq!(differ.differing(), ["x"]);
         assert!(matches!(both(stops(), stops()).verdict(), Some(Verdict::Stopped { by: "whole", .. })));
         assert!(both(None, None).verdict().is_none());
+
+        assert_eq!(both(answers(1), answers(1)).unverified(), None);
+        let said = |ways: Ways| ways.unverified().is_some_and(|why| why.contains("the slice stopped"));
+        assert!(said(both(stops(), answers(1))) && !said(both(answers(1), stops())));
+        assert!(both(answers(1), stops()).unverified().is_some());
     }
 }

@@ -72,6 +72,13 @@ const COMMANDS: &[Case] = &[
         let pair = "a.prog:next=b.prog:next";
         folder.virtuoso(&["crossview", target(folder), "--pair", pair, "--input", "n=1"])
     }),
+    case(26, &["pids:u32[count<=2] is full", "a larger buffer"], |folder| {
+        let text = "program \"list\"\nbits 32\nbegin 0x1000\noutput \"count\" u32 @0x2000\n\
+                    output \"pids\" u32[field \"count\" max 2] @0x2010\npage 0x2000 zero\n\
+                    function f0 0x1000 \"main\" {\nb0 @0x1000:\n store.32 0x2000, 2\n end\n}\n";
+        let program = ir::text::parse_program(text, machine::Reg::NAMES).expect("it parses");
+        run(folder, &program, &["--slice"])
+    }),
     case(30, &["nothing was recorded", "virtuoso_begin"], |folder| record(folder, &[LOADED], "exit 0", &[])),
     case(30, &["an end mark without a begin mark"], |folder| {
         let refused =

@@ -1,5 +1,6 @@
 //! The values that an answer consists of.
 
+use ir::program::{Count, Elem, Program};
 use serde::Serialize;
 
 /// The value of an output. In JSON it is a number, a string or an array.
@@ -36,10 +37,58 @@ impl Values {
             Value::Text(_) | Value::List(_) => None,
         }
     }
+
+    /// The outputs of `program` that fill what the trainer has for them, so that there may be more:
+    /// lists as long as their capacity, and strings that leave no byte free but that of a NUL.
+    ///
+    /// Fixed arrays always have all their elements. Strings with bytes that are not UTF-8 are
+    /// taken to be as long as they are here, which is never shorter than they were.
+    #[must_use]
+    pub fn full(&self, program: &Program) -> Vec<String> {
+        let is_full = |(name, value): &&(String, Value)| {
+            let Some(output) = program.outputs.iter().find(|output| output.name == *name) else {
+                return false;
+            };
+            match (value, &output.count) {
+                (Value::List(items), Count::Variable { max, .. }) => items.len() as u64 >= *max,
+                (Value::Text(text), count) => {
+                    output.elem == Elem::Char && text.len() as u64 + 1 >= count.max()
+                }
+                _ => false,
+            }
+        };
+        self.0.iter().filter(is_full).map(|(name, _)| name.clone()).collect()
+    }
 }
 
 impl Serialize for Values {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ir::text::parse_program;
+    use machine::Reg;
+
+    use super::*;
+
+    #[test]
+    fn what_fills_its_buffer_is_full() {
+        let text = "program \"test\"\nbegin 0x100\noutput \"count\" u32 @0x5000\n\
+                    output \"pids\" u32[field \"count\" max 3] @0x5010\n\
+                    output \"path\" char[8] @0x5020\noutput \"both\" u32[2] @0x5030\n";
+        let program = parse_program(text, Reg::NAMES).expect("it parses");
+        let list = |length: u64| Value::List((0..length).map(Value::Unsigned).collect());
+        let full = |length, path: &str| {
+            let values = [("pids", list(length)), ("path", Value::Text(path.into())), ("both", list(2))];
+            Values(values.map(|(name, value)| (name.to_owned(), value)).into()).full(&program)
+        };
+        assert!(full(2, "/bin/a").is_empty());
+        assert_eq!(full(3, "/bin/a"), ["pids"]);
+        // Cut by a trainer that leaves room for the NUL, and without a NUL.
+        assert_eq!(full(0, "/bin/ab"), ["path"]);
+        assert_eq!(full(3, "/bin/abc"), ["pids", "path"]);
     }
 }

@@ -107,18 +107,20 @@ fn encode(variable: &Variable, text: &str) -> Result<Vec<u8>, InputError> {
 
 /// Zeroes the output variables, then writes the inputs: a variable may be both.
 pub(crate) fn prepare(program: &Program, inputs: &Inputs, overlay: &mut Overlay<'_>) -> Result<(), Stopped> {
-    let mut store = |address: u64, byte: u8| {
-        let stored = overlay.store(VirtAddr(address), 1, u64::from(byte));
+    let mut store = |address: u64, size: u64, value: u64| {
+        let stored = overlay.store(VirtAddr(address), size, value);
         stored.map_err(|fault| Stopped::access(program.begin_pc, address, &fault))
     };
     for variable in &program.outputs {
-        for at in 0..variable.count.max() * variable.elem.size() {
-            store(variable.addr.wrapping_add(at), 0)?;
+        // Buffers may be large and are mostly unused: a word at a time.
+        let size = variable.count.max() * variable.elem.size();
+        for at in (0..size).step_by(8) {
+            store(variable.addr.wrapping_add(at), (size - at).min(8), 0)?;
         }
     }
     for (variable, bytes) in inputs {
         for (at, &byte) in bytes.iter().enumerate() {
-            store(variable.addr.wrapping_add(at as u64), byte)?;
+            store(variable.addr.wrapping_add(at as u64), 1, u64::from(byte))?;
         }
     }
     Ok(())

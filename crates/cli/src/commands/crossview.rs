@@ -10,13 +10,13 @@ use ir::Program;
 use machine::Target;
 use serde_json::json;
 
-use crate::asked::Asked;
+use crate::asked::{Asked, guest_error};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::inputs::parse_input;
 use crate::target::TargetArgs;
-use crate::{files, format, output};
+use crate::{files, format, output, report};
 
 /// Run programs that compute the same thing by different public interfaces and report what one sees
 /// and another does not
@@ -24,7 +24,7 @@ use crate::{files, format, output};
 /// Code that hides things is defeated by running trusted code. Data that was changed is not: a
 /// process taken off the list that /proc walks is gone from the answer. It is seldom gone
 /// everywhere: ask in two ways. Each pair names an output of a program; lists are compared as sets,
-/// strings by their words.
+/// strings by their words. What a full list or string may lack is shown, and is no difference.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso crossview guest.elf --pair pslist.prog:pids=pidprobe.prog:pids --input limit=4096
@@ -50,6 +50,24 @@ pub struct CrossviewArgs {
 struct View {
     program: PathBuf,
     output: String,
+}
+
+/// What a view holds.
+struct Seen {
+    words: BTreeSet<String>,
+    /// Whether its output is full, so that there may be more.
+    full: bool,
+    /// What there is to say about how it was obtained.
+    remarks: Vec<String>,
+}
+
+impl Seen {
+    /// What only this one sees, numbers first.
+    fn without(&self, other: &Self) -> Vec<String> {
+        let mut only: Vec<String> = self.words.difference(&other.words).cloned().collect();
+        only.sort_by_key(|word| (word.parse::<u64>().unwrap_or(u64::MAX), word.clone()));
+        only
+    }
 }
 
 fn parse_pair(text: &str) -> Result<(View, View), String> {
@@ -80,40 +98,51 @@ impl CrossviewArgs {
             })
             .collect();
         target.resume()?;
-        let mut differences = 0;
-        for ((a, b), (left, right)) in self.pairs.iter().zip(seen?) {
-            let only = |mine: &BTreeSet<String>, other: &BTreeSet<String>| -> Vec<String> {
-                let mut only: Vec<String> = mine.difference(other).cloned().collect();
-                only.sort_by_key(|word| (word.parse::<u64>().unwrap_or(u64::MAX), word.clone()));
-                only
-            };
-            let (only_a, only_b) = (only(&left, &right), only(&right, &left));
-            differences += only_a.len() + only_b.len();
-            let name = |view: &View| format!("{}:{}", view.program.display(), view.output);
-            if self.json {
-                output::json(&json!({
-                    "a": name(a), "b": name(b), "both": left.intersection(&right).count(), "only_a": only_a,
-                        "only_b": only_b,
-                }))?;
-                continue;
+        let (mut differences, mut is_full) = (0, false);
+        for ((a, b), (left, right)) in self.pairs.iter().zip(&seen?) {
+            let sides = [(a, left, right), (b, right, left)];
+            for (_, seen, other) in sides {
+                // What a full view lacks says nothing: it may just not have had room for it.
+                differences += if other.full { 0 } else { seen.without(other).len() };
+                is_full |= seen.full;
             }
-            let mut out = output::stdout();
-            writeln!(out, "{} and {}: {} in both", name(a), name(b), left.intersection(&right).count())?;
-            for (view, words) in [(a, only_a), (b, only_b)] {
-                if !words.is_empty() {
-                    let words: Vec<_> = words.iter().map(|word| format::plain(word)).collect();
-                    writeln!(out, "  only {} sees: {}", name(view), words.join(" "))?;
-                }
+            self.print(&sides)?;
+            for remark in left.remarks.iter().chain(&right.remarks).filter(|_| !context.quiet) {
+                output::note(remark);
             }
-            out.flush()?;
         }
         match differences {
+            0 if is_full => Err(Failure::quiet(Exit::Full)),
             0 => Ok(()),
             count => Err(Failure::new(
                 Exit::Crossview,
                 format!("the views differ in {count} entries: something may be hidden"),
             )),
         }
+    }
+
+    /// Prints what both views of a pair have, and what only one has.
+    fn print(&self, sides: &[(&View, &Seen, &Seen); 2]) -> Result<(), Failure> {
+        let name = |view: &View| format!("{}:{}", view.program.display(), view.output);
+        let [(a, left, right), (b, ..)] = *sides;
+        let both = left.words.intersection(&right.words).count();
+        if self.json {
+            let full: Vec<_> = sides.iter().filter(|it| it.1.full).map(|it| name(it.0)).collect();
+            return output::json(&json!({
+                "a": name(a), "b": name(b), "both": both, "only_a": left.without(right),
+                "only_b": right.without(left), "full": full,
+            }));
+        }
+        let mut out = output::stdout();
+        writeln!(out, "{} and {}: {both} in both", name(a), name(b))?;
+        for (view, seen, other) in sides {
+            let words = seen.without(other);
+            if !words.is_empty() {
+                let words: Vec<_> = words.iter().map(|word| format::plain(word)).collect();
+                writeln!(out, "  only {} sees: {}", name(view), words.join(" "))?;
+            }
+        }
+        Ok(out.flush()?)
     }
 
     /// What a program sees in its output: the elements of a list, the words of a text, or a number.
@@ -123,23 +152,32 @@ impl CrossviewArgs {
         program: &Program,
         target: &Target,
         context: Context,
-    ) -> Result<BTreeSet<String>, Failure> {
+    ) -> Result<Seen, Failure> {
         let asked = Asked::new(view.program.clone(), self.target.clone(), self.how.clone(), Vec::new());
         let asked = asked.with_inputs(program, &self.inputs);
-        let values = asked.answer(program, target, context)?;
-        match values.get(&view.output) {
-            Some(Value::List(list)) => Ok(list.iter().map(text).collect()),
-            Some(Value::Text(words)) => Ok(words.split_whitespace().map(str::to_string).collect()),
-            Some(value) => Ok(BTreeSet::from([text(value)])),
+        let answered = asked.answer(program, target, context)?;
+        let words = match answered.values.get(&view.output) {
+            Some(Value::List(list)) => list.iter().map(text).collect(),
+            Some(Value::Text(words)) => words.split_whitespace().map(str::to_string).collect(),
+            Some(value) => BTreeSet::from([text(value)]),
             None => {
                 let known: Vec<&str> =
                     program.outputs.iter().map(|variable| variable.name.as_str()).collect();
-                Err(Failure::file(
+                return Err(Failure::file(
                     &view.program,
                     format!("it has no output {}; its outputs: {}", view.output, known.join(", ")),
-                ))
+                ));
             }
+        };
+        if let Some(error) = guest_error(&answered.values) {
+            return Err(Failure::file(&view.program, error));
         }
+        let file = view.program.display();
+        let full = answered.full.contains(&view.output);
+        let mut remarks: Vec<String> =
+            answered.unverified.iter().map(|why| format!("{file}: not verified: {why}")).collect();
+        remarks.extend(full.then(|| format!("{file}: {}", report::full(program, &view.output))));
+        Ok(Seen { words, full, remarks })
     }
 }
 

@@ -19,8 +19,9 @@ use crate::{exit, output};
 /// Two ways lead to an answer: the slice, and the whole run of the trainer's and the kernel's
 /// trusted code. By default both are taken and compared: where they agree the answer is verified,
 /// where they differ both are printed and the exit code is 21, where only one comes to an end its
-/// answer is printed and a remark says that it is not verified. The target is never written, and no
-/// code is ever taken from it.
+/// answer is printed and a remark says that it is not verified. Where a list or a string fills its
+/// buffer, there may be more: the exit code is 26. The target is never written, and no code is ever
+/// taken from it.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso run pslist.prog guest.elf
@@ -74,7 +75,7 @@ impl RunArgs {
         let needed = self.whole || self.verify || !self.asked.lacks_companion(&program);
         let system = if needed { system.transpose()?.map(Ok) } else { system };
         let mut target = self.asked.target(&program, context)?;
-        let mut report = Report::new(&program.name, self.asked.target_path(), begin.elapsed());
+        let mut report = Report::new(&program, self.asked.target_path(), begin.elapsed());
         report.located = target.located().cloned();
         let asked = self.ask(&program, &inputs, slice.as_ref(), system, &target, &mut report, context);
         // A pause that was over too early is the cause of whatever went wrong.

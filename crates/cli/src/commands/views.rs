@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
-use engine::{Run, Value, Values};
-use serde_json::json;
+use engine::{Run, Value};
+use serde_json::{Value as Json, json};
 
+use crate::asked::{Answered, guest_error, is_no_procfs};
 use crate::context::Context;
+use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::packs::{Member, Query, choose};
+use crate::packs::{Member, choose};
 use crate::target::TargetArgs;
-use crate::{format, output};
+use crate::{format, output, report};
 
 /// The options that `ps`, `lsmod` and `time` share.
 #[derive(Args, Debug)]
@@ -33,28 +35,34 @@ struct Common {
 
 impl Common {
     fn table(&self, table: &Table, context: Context) -> Result<(), Failure> {
-        let rows = self.ask(table.list.0, context, |member, run| rows(member, run, table))?;
+        let listing = self
+            .ask(table.list.0, context, |member, run, remarks| Listing::ask(member, run, table, remarks))?;
         if self.json {
-            let (_, key, text) = table.texts;
-            let rows: Vec<_> = rows.iter().map(|row| json!({ key: row.0, text: row.1 })).collect();
-            return output::json(&json!({ table.name: rows }));
+            output::json(&listing.json(table))?;
+        } else {
+            listing.print(table)?;
         }
-        print(table.heads, rows.iter().map(|(number, text)| ((table.show)(*number), text.as_deref())))
+        listing.end(table)
     }
 
-    /// Asks with the pack that fits; a live guest runs again before anything is printed.
+    /// Asks with the pack that fits; a live guest runs again before anything is printed. Remarks
+    /// are printed whether or not there is an answer.
     fn ask<T>(
         &self,
         name: &str,
         context: Context,
-        ask: impl FnOnce(&Member, &Run<'_>) -> Result<T, Failure>,
+        ask: impl FnOnce(&Member, &Run<'_>, &mut Vec<String>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let (member, mut opened) = choose(&self.packs, name, &self.target, &self.how, context)?;
         let run = member.run(&opened)?;
-        let answer = ask(&member, &run);
+        let mut remarks = Vec::new();
+        let answer = ask(&member, &run, &mut remarks);
         opened.resume()?;
-        if !context.quiet && answer.is_ok() {
-            output::note(&format!("answered by {}", member.path().display()));
+        if !context.quiet {
+            if answer.is_ok() {
+                output::note(&format!("answered by {}", member.path().display()));
+            }
+            remarks.iter().for_each(|remark| output::note(remark));
         }
         answer
     }
@@ -72,6 +80,18 @@ struct Table {
     heads: (&'static str, &'static str),
     /// Writes the number as people read it.
     show: fn(u64) -> String,
+    /// What the list always has.
+    always: Option<Always>,
+}
+
+/// An entry without which a list is not to be trusted, and the program that is asked then.
+struct Always {
+    number: u64,
+    /// What its absence means.
+    absent: &'static str,
+    /// Another program of the pack that makes such a list in another way: its name, its input, the
+    /// number at which it ends, and its output.
+    other: (&'static str, &'static str, &'static str),
 }
 
 const PROCESSES: Table = Table {
@@ -80,6 +100,11 @@ const PROCESSES: Table = Table {
     texts: ("getpsfile", "pid", "path"),
     heads: ("PID", "EXECUTABLE"),
     show: |pid| pid.to_string(),
+    always: Some(Always {
+        number: 1,
+        absent: "the list has no process 1, which Linux and the BSDs always have: something may be missing",
+        other: ("pidprobe", "limit", "pids"),
+    }),
 };
 
 const MODULES: Table = Table {
@@ -88,9 +113,14 @@ const MODULES: Table = Table {
     texts: ("getdrvfile", "base", "name"),
     heads: ("ADDRESS", "MODULE"),
     show: |base| format!("{base:#x}"),
+    always: None,
 };
 
 /// List the processes with their executables, by the pack that fits the target
+///
+/// Where one row fails its error stands in the place of the executable, and the exit code is that
+/// row's. A list that has no process 1 is said to be suspicious; where the pack has `pidprobe`, it
+/// is asked too, and what only it sees ends in exit code 24.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso ps guest.elf --packs packs
@@ -136,8 +166,8 @@ pub struct TimeArgs {
 impl TimeArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
-        let (seconds, nanoseconds) = self.common.ask("gettime", context, |member, run| {
-            let values = answer(&mut member.query()?, member, run, &[])?;
+        let (seconds, nanoseconds) = self.common.ask("gettime", context, |member, run, remarks| {
+            let values = answer(member, run, &[], remarks)?.values;
             let number =
                 |name: &str| values.get(name).and_then(number).ok_or_else(|| no_output(member, name));
             Ok((number("sec")?, number("nsec")?))
@@ -160,62 +190,256 @@ impl TimeArgs {
 /// Seconds from 1970 to the first year that a date of four digits cannot tell.
 const YEAR_10000: u64 = 253_402_300_800;
 
-/// The rows of a table; no text where the guest says that there is none.
-fn rows(member: &Member, run: &Run<'_>, table: &Table) -> Result<Vec<(u64, Option<String>)>, Failure> {
-    let (list, (name, input, output)) = (table.list.1, table.texts);
-    let values = answer(&mut member.query()?, member, run, &[])?;
-    let Some(Value::List(items)) = values.get(list) else { return Err(no_output(member, list)) };
-    let numbers =
-        items.iter().map(number).collect::<Option<Vec<u64>>>().ok_or_else(|| no_output(member, list))?;
-    let room = member
-        .program
-        .outputs
-        .iter()
-        .find(|variable| variable.name == list)
-        .map(|variable| variable.count.max());
-    if room.is_some_and(|room| numbers.len() as u64 >= room) {
-        let text = format!(
-            "its list {list} is full with {} entries, there may be more; build it with a longer one",
-            numbers.len()
-        );
-        return Err(Failure::file(member.path(), text));
-    }
-    let other = member.other(name)?;
-    let mut query = other.as_ref().map(|other| Ok::<_, Failure>((other, other.query()?))).transpose()?;
-    let mut rows = Vec::new();
-    for item in numbers {
-        let text = match &mut query {
-            None => None,
-            Some((other, query)) => {
-                let values = query.ask(run, &[(input.to_string(), item.to_string())])?;
-                match (is_failure(&values), values.get(output)) {
-                    (true, _) => None,
-                    (false, Some(Value::Text(text))) => Some(text.clone()),
-                    _ => return Err(no_output(other, output)),
-                }
-            }
-        };
-        rows.push((item, text));
-    }
-    Ok(rows)
+/// A row of a table.
+struct Row {
+    number: u64,
+    /// Nothing where the guest says that there is none.
+    text: Result<Option<String>, Failure>,
+    /// Whether the text is full, so that there may be more.
+    full: bool,
 }
+
+/// A table, and what there is to say about it as a whole.
+struct Listing {
+    rows: Vec<Row>,
+    /// Whether every answer in it is verified.
+    verified: bool,
+    /// The outputs that are full somewhere in it.
+    full: Vec<String>,
+    /// What only the other program sees, where it was asked.
+    unlisted: Option<Vec<u64>>,
+}
+
+impl Listing {
+    /// Asks for the list, for the text of each row, and where the list is not to be trusted also
+    /// another program for the list.
+    fn ask(
+        member: &Member,
+        run: &Run<'_>,
+        table: &Table,
+        remarks: &mut Vec<String>,
+    ) -> Result<Self, Failure> {
+        let list = table.list.1;
+        let answered = answer(member, run, &[], remarks)?;
+        let numbers = numbers(&answered, list).ok_or_else(|| no_output(member, list))?;
+        let unlisted = unlisted(member, run, table, &numbers, remarks);
+        if numbers.is_empty() && table.always.is_some() {
+            let text = format!(
+                "no {} were found: that cannot be all; pause the guest at another moment, and look for \
+                 tampering if it stays so",
+                table.name
+            );
+            return Err(Failure::file(member.path(), text));
+        }
+        let mut full: Vec<String> = answered.full.iter().filter(|name| *name == list).cloned().collect();
+        let (rows, mut verified) = texts(member, run, table, numbers, remarks)?;
+        verified &= answered.unverified.is_none();
+        if rows.iter().any(|row| row.full) {
+            full.push(table.texts.2.to_string());
+        }
+        Ok(Self { rows, verified, full, unlisted })
+    }
+
+    fn json(&self, table: &Table) -> Json {
+        let (_, key, name) = table.texts;
+        let row = |row: &Row| {
+            let mut object = json!({ key: row.number, name: row.text.as_ref().ok() });
+            if let Err(failure) = &row.text {
+                object["error"] = failure.to_string().into();
+            }
+            if row.full {
+                object["full"] = true.into();
+            }
+            object
+        };
+        let rows: Vec<_> = self.rows.iter().map(row).collect();
+        let mut object = json!({ table.name: rows, "verified": self.verified, "full": self.full });
+        if table.always.is_some() {
+            object["unlisted"] = json!(self.unlisted);
+        }
+        object
+    }
+
+    /// Prints the table; what is not there is a dash.
+    fn print(&self, table: &Table) -> Result<(), Failure> {
+        let keys: Vec<String> = self.rows.iter().map(|row| (table.show)(row.number)).collect();
+        let width = keys.iter().map(String::len).max().unwrap_or(0).max(table.heads.0.len());
+        let mut out = output::stdout();
+        writeln!(out, "{:>width$}  {}", table.heads.0, table.heads.1)?;
+        for (key, row) in keys.iter().zip(&self.rows) {
+            let text = match &row.text {
+                Ok(text) => text.clone().unwrap_or_else(|| "-".to_string()),
+                Err(failure) => format!("error: {failure}"),
+            };
+            writeln!(out, "{key:>width$}  {}", format::plain(&text))?;
+        }
+        Ok(out.flush()?)
+    }
+
+    /// The exit code: that of the first row without an answer, before anything else.
+    fn end(&self, table: &Table) -> Result<(), Failure> {
+        let failures: Vec<&Failure> = self.rows.iter().filter_map(|row| row.text.as_ref().err()).collect();
+        if let Some(first) = failures.first() {
+            let all = format::counted(self.rows.len(), "row");
+            let text =
+                format!("{} of {all} without an answer: the error stands in its place", failures.len());
+            return Err(Failure::new(first.exit, text));
+        }
+        match (&self.unlisted, &table.always) {
+            // What a full list lacks says nothing.
+            _ if self.full.iter().any(|name| name == table.list.1) => Err(Failure::quiet(Exit::Full)),
+            (Some(unlisted), Some(always)) if !unlisted.is_empty() => Err(Failure::new(
+                Exit::Crossview,
+                format!(
+                    "{} sees {} of the {} that {} does not: something may be hidden",
+                    always.other.0,
+                    unlisted.len(),
+                    table.name,
+                    table.list.0
+                ),
+            )),
+            _ if !self.full.is_empty() => Err(Failure::quiet(Exit::Full)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The text of each row, and whether all of them are verified.
+fn texts(
+    member: &Member,
+    run: &Run<'_>,
+    table: &Table,
+    numbers: Vec<u64>,
+    remarks: &mut Vec<String>,
+) -> Result<(Vec<Row>, bool), Failure> {
+    let (name, input, output) = table.texts;
+    let Some(other) = member.other(name)? else {
+        let row = |number| Row { number, text: Ok(None), full: false };
+        return Ok((numbers.into_iter().map(row).collect(), true));
+    };
+    let mut query = other.query()?;
+    let (mut rows, mut unverified) = (Vec::new(), Vec::new());
+    for number in numbers {
+        let mut row = Row { number, text: Ok(None), full: false };
+        match query.ask(run, &[(input.to_string(), number.to_string())]) {
+            Ok(answered) => {
+                row.text = text(&other, &answered, output);
+                row.full = row.text.is_ok() && answered.full.iter().any(|name| name == output);
+                unverified.extend(answered.unverified.map(|why| (number, why)));
+            }
+            Err(failure) => row.text = Err(failure),
+        }
+        row.text = row.text.map_err(|failure| short(&failure, &other));
+        rows.push(row);
+    }
+    let file = other.path().display();
+    let all = rows.len();
+    if let Some((number, why)) = unverified.first() {
+        let number = (table.show)(*number);
+        let count = unverified.len();
+        remarks.push(format!(
+            "{file}: not verified: {count} of {}; the first is that of {number}: {why}",
+            format::counted(all, "row")
+        ));
+    }
+    let full: Vec<String> = rows.iter().filter(|row| row.full).map(|row| (table.show)(row.number)).collect();
+    if !full.is_empty() {
+        remarks.push(format!("{file}: of {}: {}", full.join(" "), report::full(&other.program, output)));
+    }
+    let verified = unverified.is_empty() && rows.iter().all(|row| row.text.is_ok());
+    Ok((rows, verified))
+}
+
+/// A failure without the name of the program, which is that of all rows.
+fn short(failure: &Failure, member: &Member) -> Failure {
+    let text = failure.to_string();
+    let file = format!("{}: ", member.path().display());
+    Failure::new(failure.exit, text.strip_prefix(&file).unwrap_or(&text))
+}
+
+/// The text of a row, nothing where the guest says that there is none.
+fn text(member: &Member, answered: &Answered, output: &str) -> Result<Option<String>, Failure> {
+    let values = &answered.values;
+    match (guest_error(values), values.get(output)) {
+        (Some(error), _) if is_no_procfs(values) => Err(Failure::input(error)),
+        (Some(_), _) => Ok(None),
+        (None, Some(Value::Text(text))) => Ok(Some(text.clone())),
+        (None, _) => Err(no_output(member, output)),
+    }
+}
+
+/// Where the list lacks what it always has: what another program of the pack sees beside it. `None`
+/// if it is not asked or has no answer.
+fn unlisted(
+    member: &Member,
+    run: &Run<'_>,
+    table: &Table,
+    numbers: &[u64],
+    remarks: &mut Vec<String>,
+) -> Option<Vec<u64>> {
+    let always = table.always.as_ref().filter(|always| !numbers.contains(&always.number))?;
+    remarks.push(always.absent.to_string());
+    let name = always.other.0;
+    let limit = numbers.iter().max().map_or(0, |most| most.saturating_add(1)).clamp(LEAST, MOST);
+    match list_of_another(member, run, always, limit, remarks) {
+        Ok(Some(mut seen)) => {
+            seen.retain(|number| !numbers.contains(number));
+            let only: Vec<String> = seen.iter().map(|&number| (table.show)(number)).collect();
+            let only = if only.is_empty() { "nothing".to_string() } else { only.join(" ") };
+            remarks.push(format!("below {limit} only {name} sees: {only}"));
+            Some(seen)
+        }
+        Ok(None) => {
+            remarks.push(format!("with {name}.prog in the pack, it would be asked too"));
+            None
+        }
+        Err(failure) => {
+            remarks.push(format!("{name} has no answer either: {failure}"));
+            None
+        }
+    }
+}
+
+/// The list of the other program, up to `limit`; `None` if the pack has no such program.
+fn list_of_another(
+    member: &Member,
+    run: &Run<'_>,
+    always: &Always,
+    limit: u64,
+    remarks: &mut Vec<String>,
+) -> Result<Option<Vec<u64>>, Failure> {
+    let (name, input, output) = always.other;
+    let Some(other) = member.other(name)? else { return Ok(None) };
+    let answered = answer(&other, run, &[(input.to_string(), limit.to_string())], remarks)?;
+    numbers(&answered, output).map(Some).ok_or_else(|| no_output(&other, output))
+}
+
+/// The number at which another program's list ends, at least and at most: it tries all below.
+const LEAST: u64 = 4096;
+const MOST: u64 = 65536;
 
 /// An answer whose own return code tells no failure.
 fn answer(
-    query: &mut Query<'_>,
     member: &Member,
     run: &Run<'_>,
     inputs: &[(String, String)],
-) -> Result<Values, Failure> {
-    let values = query.ask(run, inputs)?;
-    if is_failure(&values) {
-        return Err(Failure::file(member.path(), "the guest's own code answers with an error code"));
+    remarks: &mut Vec<String>,
+) -> Result<Answered, Failure> {
+    let answered = member.query()?.ask(run, inputs)?;
+    if let Some(error) = guest_error(&answered.values) {
+        return Err(Failure::file(member.path(), error));
     }
-    Ok(values)
+    let file = member.path().display();
+    remarks.extend(answered.unverified.iter().map(|why| format!("{file}: not verified: {why}")));
+    remarks
+        .extend(answered.full.iter().map(|name| format!("{file}: {}", report::full(&member.program, name))));
+    Ok(answered)
 }
 
-fn is_failure(values: &Values) -> bool {
-    matches!(values.get("rc"), Some(Value::Signed(code)) if *code < 0)
+/// The numbers in a list; `None` if the output is not there or holds something else.
+fn numbers(answered: &Answered, name: &str) -> Option<Vec<u64>> {
+    let Some(Value::List(items)) = answered.values.get(name) else { return None };
+    items.iter().map(number).collect()
 }
 
 fn number(value: &Value) -> Option<u64> {
@@ -231,19 +455,4 @@ fn no_output(member: &Member, name: &str) -> Failure {
         member.path(),
         format!("it has no output {name} of the expected type; docs/packs.md says what packs hold"),
     )
-}
-
-/// Prints a table; what is not there is a dash.
-fn print<'r>(
-    heads: (&str, &str),
-    rows: impl Iterator<Item = (String, Option<&'r str>)>,
-) -> Result<(), Failure> {
-    let rows: Vec<_> = rows.collect();
-    let width = rows.iter().map(|row| row.0.len()).max().unwrap_or(0).max(heads.0.len());
-    let mut out = output::stdout();
-    writeln!(out, "{:>width$}  {}", heads.0, heads.1)?;
-    for (key, text) in &rows {
-        writeln!(out, "{key:>width$}  {}", format::plain(text.unwrap_or("-")))?;
-    }
-    Ok(out.flush()?)
 }

@@ -26,7 +26,7 @@ use crate::inputs::parse_input;
 use crate::live::{Guest, Name, expired};
 use crate::target::TargetArgs;
 use crate::ways::{Verdict, Ways};
-use crate::{format, output};
+use crate::{format, output, report};
 
 /// How long Ctrl-C may go unnoticed between two rounds, at most.
 const NAP: Duration = Duration::from_millis(50);
@@ -133,6 +133,7 @@ struct Tally {
     rounds: u64,
     changed: u64,
     unanswered: u64,
+    full: u64,
     too_late: u64,
     /// The length of each pause in microseconds, in the order of the rounds.
     pauses: Vec<u32>,
@@ -262,51 +263,7 @@ impl WatchArgs {
             "round": tally.rounds, "seconds": round(at.as_secs_f64()), "program": name,
             "pause_milliseconds": round(pause.as_secs_f64() * 1e3),
         });
-        let mut text = String::new();
-        match given {
-            Given::Answer { values, by, verified } => {
-                object["outcome"] = "answer".into();
-                object["by"] = by.into();
-                object["verified"] = verified.into();
-                match &watched.last {
-                    None => {
-                        object["outputs"] = json!(values);
-                        for (name, value) in &values.0 {
-                            let _ = write!(
-                                text,
-                                "\n  {} = {}",
-                                format::plain(name),
-                                format::value(value, name.len() + 5)
-                            );
-                        }
-                    }
-                    Some(last) => {
-                        let changes = compare(last, &values);
-                        tally.changed += u64::from(!changes.is_empty());
-                        text = changes.text();
-                        changes.add_to(&mut object);
-                    }
-                }
-                watched.last = Some(values);
-            }
-            Given::Differ(outputs) => {
-                tally.unanswered += 1;
-                text = format!("\n  no answer: slice and whole run differ in {}", outputs.join(", "));
-                object["outcome"] = "differ".into();
-                object["differing"] = json!(outputs);
-            }
-            Given::Stopped { stopped, by } => {
-                tally.unanswered += 1;
-                text = format!("\n  no answer: {stopped}");
-                object["outcome"] = json!(stopped)["outcome"].take();
-                object["by"] = by.into();
-                object["stop"] = json!(stopped);
-            }
-            Given::TooLate => {
-                tally.unanswered += 1;
-                object["outcome"] = "pause-over".into();
-            }
-        }
+        let text = told(watched.program, &mut watched.last, given, tally, &mut object);
         if self.json {
             return output::json(&object);
         }
@@ -323,19 +280,86 @@ impl WatchArgs {
         if self.json {
             return output::json(&json!({"summary": {
                 "rounds": tally.rounds, "changed": tally.changed, "unanswered": tally.unanswered,
-                "pauses_over": tally.too_late,
+                "full": tally.full, "pauses_over": tally.too_late,
                 "pause_median_milliseconds": median, "pause_maximum_milliseconds": maximum,
             }}));
         }
         let mut out = output::stdout();
         writeln!(
             out,
-            "{} rounds: {} answers changed, {} without an answer; guest paused for {median:.1} ms in the \
+            "{} rounds: {} answers changed, {} without an answer{}; guest paused for {median:.1} ms in the \
              median, {maximum:.1} ms at most",
-            tally.rounds, tally.changed, tally.unanswered
+            tally.rounds,
+            tally.changed,
+            tally.unanswered,
+            if tally.full > 0 { format!(", {} full", tally.full) } else { String::new() }
         )?;
         Ok(out.flush()?)
     }
+}
+
+/// What a program's round says, for people; its object gets the fields that belong to it.
+fn told(
+    program: &Program,
+    last: &mut Option<Values>,
+    given: Given,
+    tally: &mut Tally,
+    object: &mut Json,
+) -> String {
+    let mut text = String::new();
+    match given {
+        Given::Answer { values, by, verified } => {
+            object["outcome"] = "answer".into();
+            object["by"] = by.into();
+            object["verified"] = verified.into();
+            match &*last {
+                None => {
+                    object["outputs"] = json!(values);
+                    for (name, value) in &values.0 {
+                        let _ = write!(
+                            text,
+                            "\n  {} = {}",
+                            format::plain(name),
+                            format::value(value, name.len() + 5)
+                        );
+                    }
+                }
+                Some(before) => {
+                    let changes = compare(before, &values);
+                    tally.changed += u64::from(!changes.is_empty());
+                    text = changes.text();
+                    changes.add_to(object);
+                }
+            }
+            let full = values.full(program);
+            let before = last.replace(values).map(|before| before.full(program));
+            if before.unwrap_or_default() != full {
+                for name in &full {
+                    let _ = write!(text, "\n  {}", report::full(program, name));
+                }
+            }
+            tally.full += u64::from(!full.is_empty());
+            object["full"] = json!(full);
+        }
+        Given::Differ(outputs) => {
+            tally.unanswered += 1;
+            text = format!("\n  no answer: slice and whole run differ in {}", outputs.join(", "));
+            object["outcome"] = "differ".into();
+            object["differing"] = json!(outputs);
+        }
+        Given::Stopped { stopped, by } => {
+            tally.unanswered += 1;
+            text = format!("\n  no answer: {stopped}");
+            object["outcome"] = json!(stopped)["outcome"].take();
+            object["by"] = by.into();
+            object["stop"] = json!(stopped);
+        }
+        Given::TooLate => {
+            tally.unanswered += 1;
+            object["outcome"] = "pause-over".into();
+        }
+    }
+    text
 }
 
 /// Asks all programs about one moment of the guest.
@@ -373,5 +397,26 @@ mod tests {
         assert_eq!(tally.lengths(), (0.0, 0.0));
         [3, 1, 2].iter().for_each(|&length| tally.pause(Duration::from_millis(length)));
         assert_eq!(tally.lengths(), (2.0, 3.0));
+    }
+
+    #[test]
+    fn a_full_list_is_told_when_it_becomes_full() {
+        use engine::Value;
+
+        let text = "program \"test\"\noutput \"pids\" u32[field \"count\" max 3] @0x5000\n";
+        let program = ir::text::parse_program(text, machine::Reg::NAMES).expect("it parses");
+        let (mut last, mut tally) = (None, Tally::default());
+        let mut round = |pids: &[u64]| {
+            let list = Value::List(pids.iter().map(|&pid| Value::Unsigned(pid)).collect());
+            let values = Values(vec![("pids".into(), list)]);
+            let mut object = json!({});
+            let given = Given::Answer { values, by: "slice", verified: true };
+            let text = told(&program, &mut last, given, &mut tally, &mut object);
+            (text.contains("is full: there may be more"), object["full"].take())
+        };
+        assert_eq!(round(&[1, 2]), (false, json!([])));
+        assert_eq!(round(&[1, 2, 3]), (true, json!(["pids"])));
+        assert_eq!(round(&[1, 2, 4]), (false, json!(["pids"])));
+        assert_eq!(tally.full, 2);
     }
 }
