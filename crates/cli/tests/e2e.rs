@@ -63,21 +63,19 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
     }
     assert!(before == std::fs::read(&idle.elf)?, "the target's file is never written");
 
-    // One recording, as in 2011 and in the prototype: branches go where training saw them go.
+    // One recording, as in 2011 and in the prototype: branches go where training saw them go, and
+    // which ones it saw is luck. The slice alone may be wrong; what is answered may not.
     let pslist: Vec<PathBuf> = traces.iter().filter(|trace| program_of(trace) == "pslist").cloned().collect();
     let file = directory.join("pslist.assume.prog");
     tool.build_with("pslist", &pslist, &file, &["--policy", "assume"])?;
     for target in [&idle.elf, &idle.raw] {
-        let answer = match tool.answer(&file, target, &[], &["--slice"]) {
+        let answer = match tool.answer(&file, target, &[], &[]) {
             Ok(answer) => answer,
-            // Without guards it may come to a call of something that one recording did not see, and
-            // then says so.
-            Err(testkit::Error::Tool { code: 10, .. }) => continue,
+            Err(testkit::Error::Tool { code: 21, .. }) => continue,
             Err(error) => return Err(error.into()),
         };
         let question = &testkit::pipeline::questions("pslist", &idle.truth, 0)[0];
-        assert!(question.is_answered(&answer), "pslist as a slice of one recording: {}", answer["outputs"]);
-        assert_eq!(answer["by"], "slice");
+        assert!(question.is_answered(&answer), "pslist without guards: {}", answer["outputs"]);
     }
 
     // A process of uid 1000 is on the CPU: getpid is its PID.
