@@ -214,7 +214,7 @@ fn stop(outcome: Option<&Outcome>) -> Option<&Stopped> {
 }
 
 /// An outcome's name: `answer`, or the stop's own as it serialises.
-fn outcome(outcome: Option<&Outcome>) -> Json {
+pub fn outcome(outcome: Option<&Outcome>) -> Json {
     match outcome {
         Some(Outcome::Answer(_)) => "answer".into(),
         Some(Outcome::Stopped(stopped)) => json!(stopped)["outcome"].take(),
