@@ -74,8 +74,8 @@ fn a_right_slice_gives_the_whole_runs_answer_over_changed_targets() -> Result<()
 /// Where the target's memory from 0 on is mapped.
 const KERNEL: u32 = 0x8000_0000;
 
-/// A 32-bit program over two words of the target's kernel, at 0x100 and 0x104. Its code copies the first
-/// over the second and puts out the second; the slice lacks the store.
+/// A 32-bit program over two words of the target's kernel, at 0x100 and 0x104. Its code copies the
+/// first over the second and puts out the second; the slice lacks the store.
 fn lacking() -> Program {
     let mut program = program(&Slice::Right);
     let mut code = vec![0; 4096];

@@ -24,11 +24,12 @@ use crate::{format, output};
 /// Search for a change of a target that makes slice and whole run give different answers
 ///
 /// A word or two of the target's memory, of those that the whole run reads, become something else:
-/// 0, all ones, another bit, a neighbouring number, another pointer, another object's value, another
-/// character. Slice and whole run are asked about that target: the same answer, or one that stops,
-/// is well; two answers are a finding, exit code 21, and the program's slice lacks something. The
-/// dump itself is never changed. The same seed tries the same cases in the same order, and each
-/// finding is the first case of a seed of its own. Ctrl-C ends the search and prints what was found.
+/// 0, all ones, another bit, a neighbouring number, another pointer, another object's value, a
+/// character. Slice and whole run are asked about that target. The same answer, or one that stops,
+/// is well. Two answers are a finding, exit code 21: the slice lacks something that another target
+/// may need. The dump itself is never changed. The same seed tries the same cases in the same
+/// order, and each finding is the first case of a seed of its own. Ctrl-C ends the search and
+/// prints what was found.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso verify pslist.prog guest.elf --search 60s
