@@ -1,6 +1,7 @@
 //! Values and programs as people read them.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use engine::Value;
 use engine::locate::Located;
@@ -188,6 +189,20 @@ pub fn parse_number(text: &str) -> Result<u64, String> {
     parsed.map_err(|error| format!("{error}; give a number such as 4096 or 0x1000"))
 }
 
+/// A time from the command line, such as 1s, 500ms or 2m; without a unit, seconds.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(char::is_alphabetic);
+    let unit = match &text[digits.len()..] {
+        "ms" => 1e-3,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        _ => return Err("give a time such as 1s, 500ms or 2m".to_owned()),
+    };
+    let seconds = digits.parse::<f64>().map(|number| number * unit).ok();
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or_else(|| "give a time such as 1s, 500ms or 2m".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,5 +248,14 @@ mod tests {
     fn numbers() {
         assert_eq!(parse_number("0x10"), Ok(16));
         assert!(parse_number("ten").is_err());
+    }
+
+    #[test]
+    fn intervals_have_units() {
+        assert_eq!(parse_time("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_time("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_time("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_time("3"), Ok(Duration::from_secs(3)));
+        assert!(["", "s", "-1s", "1h", "nan", "infs"].iter().all(|text| parse_time(text).is_err()));
     }
 }

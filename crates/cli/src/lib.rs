@@ -22,6 +22,7 @@ mod output;
 mod packs;
 mod record;
 mod report;
+mod search;
 mod statistics;
 mod symbols;
 mod tampering;

@@ -93,6 +93,14 @@ impl Steps {
         }
     }
 
+    /// Moves the bar, if there is one, to `done` steps in all; no line is printed elsewhere.
+    pub fn reached(&self, done: u64, what: impl FnOnce() -> String) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            bar.set_message(what());
+        }
+    }
+
     /// Prints a line on standard error, above the bar if there is one.
     pub fn note(&self, text: &str) {
         match &self.bar {

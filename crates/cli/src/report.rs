@@ -208,7 +208,7 @@ pub fn full(program: &Program, name: &str) -> String {
 }
 
 /// An outcome's name: `answer`, or the stop's own as it serialises.
-fn outcome(outcome: Option<&Outcome>) -> Json {
+pub fn outcome(outcome: Option<&Outcome>) -> Json {
     match outcome {
         Some(Outcome::Answer(_)) => "answer".into(),
         Some(Outcome::Stopped(stopped)) => json!(stopped)["outcome"].take(),

@@ -42,6 +42,8 @@ pub struct WholeReport {
     /// Machine instructions executed, without those of replaced functions. A block that was left in
     /// its middle counts in full.
     pub instructions: u64,
+    /// Fuel used: operations, and one more for each block.
+    pub used: u64,
     /// The addresses, the training system's where it has that code, at which the kernel's own
     /// assertions fired and were stepped over: the first 64.
     pub assertions: Vec<u64>,
@@ -123,7 +125,7 @@ impl<'p> WholeProgram<'p> {
         let env = run.environment(self.program, relocation, overlay);
         let (mut show, mut spin) = (Show::default(), Spin::new());
         let mut calls = SystemCalls::new(&slots);
-        let (mut pc, mut from, mut used) = (self.program.begin_pc, self.program.begin_pc, 0u64);
+        let (mut pc, mut from) = (self.program.begin_pc, self.program.begin_pc);
         loop {
             let Some(block) = self.code.find::<W>(kernel, pc, &mut slots, overlay)? else {
                 return Err(Stopped::NoCode { at: from, to: pc }.into());
@@ -132,12 +134,12 @@ impl<'p> WholeProgram<'p> {
             if block.end {
                 return Ok(pc);
             }
-            used += u64::from(block.last - block.first) + 1;
+            report.used += u64::from(block.last - block.first) + 1;
             if spin.is_waiting(pc, 0, &slots, overlay) {
                 return Err(Stopped::Blocked { at: pc }.into());
             }
-            if used > run.limits.fuel {
-                return Err(Stopped::OutOfFuel { at: pc, used }.into());
+            if report.used > run.limits.fuel {
+                return Err(Stopped::OutOfFuel { at: pc, used: report.used }.into());
             }
             from = pc;
             if let Some(summary) = block.summary {

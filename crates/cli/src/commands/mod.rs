@@ -10,6 +10,7 @@ mod tampering;
 mod target;
 mod trace;
 mod train;
+mod verify;
 mod views;
 mod watch;
 
@@ -40,6 +41,7 @@ enum Verb {
     Build(build::BuildArgs),
     Train(train::TrainArgs),
     Run(run::RunArgs),
+    Verify(verify::VerifyArgs),
     Learn(learn::LearnArgs),
     Explain(explain::ExplainArgs),
     Tampering(tampering::TamperingArgs),
@@ -64,6 +66,7 @@ impl Cli {
             Verb::Build(args) => args.run(context),
             Verb::Train(args) => args.run(context),
             Verb::Run(args) => args.run(context),
+            Verb::Verify(args) => args.run(context),
             Verb::Learn(args) => args.run(context),
             Verb::Explain(args) => args.run(),
             Verb::Tampering(args) => args.run(context),

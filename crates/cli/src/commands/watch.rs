@@ -49,7 +49,7 @@ pub struct WatchArgs {
     /// A live guest: qmp:SOCKET or libvirt:DOMAIN
     target: PathBuf,
     /// Time from one pause to the next, such as 1s, 500ms or 2m
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = format::parse_time)]
     interval: Duration,
     /// End after so many rounds; default: go on until Ctrl-C
     #[arg(long, value_name = "N")]
@@ -62,19 +62,6 @@ pub struct WatchArgs {
     /// Print JSON lines: one object for each program and round, and one summary
     #[arg(long)]
     json: bool,
-}
-
-fn parse_interval(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(char::is_alphabetic);
-    let unit = match &text[digits.len()..] {
-        "ms" => 1e-3,
-        "s" | "" => 1.0,
-        "m" => 60.0,
-        _ => return Err("give a time such as 1s, 500ms or 2m".to_owned()),
-    };
-    let seconds = digits.parse::<f64>().map(|number| number * unit).ok();
-    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    duration.ok_or_else(|| "give a time such as 1s, 500ms or 2m".to_owned())
 }
 
 /// A program ready to run, and its last answer.
@@ -381,15 +368,6 @@ fn round(number: f64) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn intervals_have_units() {
-        assert_eq!(parse_interval("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_interval("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(parse_interval("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(parse_interval("3"), Ok(Duration::from_secs(3)));
-        assert!(["", "s", "-1s", "1h", "nan", "infs"].iter().all(|text| parse_interval(text).is_err()));
-    }
 
     #[test]
     fn the_summary_has_median_and_maximum() {
