@@ -70,15 +70,22 @@ fn fold(items: &[String], indent: usize) -> String {
     text
 }
 
-/// Text from a file, without the control characters that a terminal would obey.
+/// Text from a file, without the characters that a terminal would obey instead of showing them.
 #[must_use]
 pub fn plain(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    if !text.contains(is_obeyed) {
         return text.into();
     }
-    text.chars()
-        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
-        .collect()
+    text.chars().map(|c| if is_obeyed(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// Whether a character steers what shows it: controls (C0, DEL, C1), the ends of lines and
+/// paragraphs, and the marks, embeddings, overrides and isolates that change in which direction the
+/// text behind them runs (Unicode Standard Annex 9).
+fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2066}'..='\u{2069}')
 }
 
 /// A number of bytes in the unit that suits it: bytes, KiB, MiB or GiB.
@@ -242,6 +249,15 @@ mod tests {
     fn control_characters_are_escaped() {
         assert_eq!(plain("a b"), "a b");
         assert_eq!(plain("a\x1b[31m"), "a\\u{1b}[31m");
+        assert_eq!(plain("ä\u{9b}31m\x7f"), "ä\\u{9b}31m\\u{7f}");
+        let obeyed = ('\0'..'\x20').chain('\x7f'..='\u{9f}').chain('\u{2028}'..='\u{202e}');
+        for c in obeyed.chain('\u{2066}'..='\u{2069}').chain(['\u{61c}', '\u{200e}', '\u{200f}']) {
+            let code = c as u32;
+            for text in [plain(&format!("a{c}b")).into_owned(), value(&Value::Text(format!("a{c}b")), 0)] {
+                assert!(!text.contains(c) && text.contains('\\'), "{code:#x}: {text:?}");
+            }
+        }
+        assert_eq!(plain("שלום 漢字"), "שלום 漢字");
     }
 
     #[test]

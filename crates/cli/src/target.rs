@@ -2,14 +2,25 @@
 //!
 //! Every verb that reads a target takes it from here, with its processors: as the target names
 //! them, as a side file does, or found in its memory. What is asked of it then is not known here.
+//! A dump is mapped, so that one which somebody cuts off meanwhile raises SIGBUS: a message and an
+//! exit code come of that here, as of any other bad file.
 
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use engine::locate::{Hints, LocateError, locate};
 use ir::Program;
+use machine::target::Format;
 use machine::{Target, TargetOptions};
+use signal_hook::consts::SIGBUS;
+use signal_hook::low_level::pipe;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -23,6 +34,14 @@ pub struct TargetArgs {
     /// The processor whose view is taken, counted from 0
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub cpu: usize,
+    /// What the dump is; default: what its content shows, unless a guest may have written that
+    /// content into its RAM
+    #[arg(long, value_name = "FORMAT", value_parser = formats())]
+    pub format: Option<Format>,
+    /// Use a dump that was cut off (ELF, LiME, VMware, raw): what is missing is absent, and a run
+    /// that needs it says so
+    #[arg(long)]
+    pub partial: bool,
     /// Processor state as JSON; default: the dump's own, TARGET.cpu.json where it has none, or what
     /// is found in memory
     #[arg(long, value_name = "FILE")]
@@ -55,21 +74,32 @@ impl TargetArgs {
     pub fn open(&self, path: &Path, program: &Program, context: Context) -> Result<Opened, Failure> {
         let hints = Hints { cr3: self.cr3, gs_base: self.gs };
         let hinted = hints.cr3.is_some() || hints.gs_base.is_some();
+        if (self.format.is_some() || self.partial) && Name::parse(path).is_some() {
+            return Err(Failure::file(path, "a live guest is no file; leave --format and --partial out"));
+        }
         if hinted && Name::parse(path).is_some() {
             return Err(Failure::file(
                 path,
                 "a live guest has its own processor state; leave --cr3 and --gs out",
             ));
         }
-        let mut opened = open(path, self.cpu_file.as_deref(), self.max_pause(), context)?;
+        let options = TargetOptions {
+            cpu_file: self.cpu_file.clone(),
+            without_cpus: true,
+            format: self.format,
+            partial: self.partial,
+        };
+        let mut opened = open_with(path, &options, self.max_pause(), context)?;
         if !opened.cpus.is_empty() && !hinted {
             return Ok(opened);
         }
         let found =
             context.progress.during("finding the processors", || locate(program, &*opened.mem, hints));
         let found = found.map_err(|error| {
-            let taken =
-                if opened.format == "raw" { " (a file of no known format is taken for raw RAM)" } else { "" };
+            let taken = match opened.format {
+                "raw" if self.format.is_none() => " (a file of no known format is taken for raw RAM)",
+                _ => "",
+            };
             let text = format!(
                 "{}: {error}{taken}; give the processors' state with --cpu-file, or --cr3 and --gs",
                 path.display()
@@ -100,14 +130,143 @@ pub fn open(
     limit: Duration,
     context: Context,
 ) -> Result<Opened, Failure> {
+    let cpu_file = cpu_file.map(Path::to_owned);
+    let options = TargetOptions { cpu_file, without_cpus: true, ..TargetOptions::default() };
+    open_with(path, &options, limit, context)
+}
+
+/// The same with all that can be said about a dump.
+fn open_with(
+    path: &Path,
+    options: &TargetOptions,
+    limit: Duration,
+    context: Context,
+) -> Result<Opened, Failure> {
     match Name::parse(path) {
-        Some(_) if cpu_file.is_some() => {
+        Some(_) if options.cpu_file.is_some() => {
             Err(Failure::file(path, "a live guest has its own processor state; leave --cpu-file out"))
         }
         Some(name) => Opened::live(&name, path, limit, context),
         None => {
-            let options = TargetOptions { cpu_file: cpu_file.map(Path::to_owned), without_cpus: true };
-            Target::open(path, &options).map(Opened::dump).map_err(Failure::input)
+            watch_for_cuts(path)?;
+            let target = Target::open(path, options).map_err(Failure::input)?;
+            if target.missing != 0 && !context.quiet {
+                output::note(&format!("{}: {}", path.display(), missing(&target)));
+            }
+            Ok(Opened::dump(target))
         }
+    }
+}
+
+/// What a dump that was cut off lacks.
+fn missing(target: &Target) -> String {
+    let all = format::size(target.mem.size());
+    let more = if target.format == "lime" { "; ranges that followed are not known" } else { "" };
+    format!(
+        "cut off: {} of {all} of RAM are missing, and a run that needs them says so{more}",
+        format::size(target.missing)
+    )
+}
+
+/// Names of formats on the command line.
+fn formats() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::ALL.map(Format::name))
+        .try_map(|name| Format::from_name(&name).ok_or("no such format"))
+}
+
+/// The dump that was opened last, once its mapping is watched.
+static WATCHED: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// From now on an access to a part of a mapped file that is not there any more, or that the disk
+/// does not give, ends the process with a message that names `path`, and [`Exit::Input`].
+///
+/// A signal's handler cannot print. This one wakes a thread that does, by the first pipe, and then
+/// waits for ever, since the second is full and nobody reads it. It must not return: Rust's own
+/// handler, which runs before it, has told the system to end the process at the next access.
+fn watch_for_cuts(path: &Path) -> Result<(), Failure> {
+    let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    if watched.replace(path.to_owned()).is_some() {
+        return Ok(());
+    }
+    let listen = || -> io::Result<()> {
+        let (mut hear, wake) = io::pipe()?;
+        let (unread, mut full) = io::pipe()?;
+        pipe::register(SIGBUS, wake)?;
+        pipe::register(SIGBUS, full.try_clone()?)?;
+        // Registering made the pipe one that does not block, for both copies: it is filled, and
+        // then made one that does. (That it is no socket does not matter to that call.)
+        while full.write(&[0; 4096]).is_ok() {}
+        while full.write(&[0]).is_ok() {}
+        UnixStream::from(OwnedFd::from(full)).set_nonblocking(false)?;
+        let tell = move || {
+            let _unread = unread;
+            if hear.read_exact(&mut [0]).is_ok() {
+                let path = WATCHED.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+                output::note(&format!(
+                    "{}: it was cut off while it was read, or the disk does not give it; ask again when \
+                     nobody changes it",
+                    path.display()
+                ));
+                std::process::exit(Exit::Input.code().into());
+            }
+        };
+        thread::Builder::new().name("cuts".to_owned()).spawn(tell).map(drop)
+    };
+    listen().map_err(|error| Failure::file(path, format!("cannot watch it: {error}; check ulimit -n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::process::Command;
+
+    use clap::Parser;
+    use machine::PhysAddr;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        how: TargetArgs,
+    }
+
+    #[test]
+    fn formats_have_the_names_of_the_library() {
+        for format in Format::ALL {
+            let line = Line::try_parse_from(["line", "--format", format.name(), "--partial"]);
+            let how = line.map_err(|error| error.to_string()).unwrap().how;
+            assert_eq!((how.format, how.partial), (Some(format), true));
+        }
+        assert!(Line::try_parse_from(["line", "--format", "qcow2"]).is_err());
+    }
+
+    /// Tells the process that cuts a file off under itself that it is that one.
+    const CUT: &str = "VIRTUOSO_TEST_CUT";
+
+    #[test]
+    fn a_dump_that_is_cut_off_while_it_is_read_is_a_message_and_an_exit_code() {
+        if let Some(path) = std::env::var_os(CUT) {
+            let path = PathBuf::from(path);
+            let context = Context { quiet: true, progress: output::Progress::new(true) };
+            let opened =
+                open(&path, None, Duration::ZERO, context).map_err(|error| error.to_string()).unwrap();
+            File::options().write(true).open(&path).and_then(|file| file.set_len(4096)).unwrap();
+            assert_eq!(opened.mem.page(PhysAddr(0)).unwrap()[4095], 1);
+            let page = opened.mem.page(PhysAddr(0x8_0000)).unwrap();
+            unreachable!("{}", page[0]);
+        }
+        let path = std::env::temp_dir().join(format!("virtuoso-cut-{}.raw", std::process::id()));
+        fs::write(&path, vec![1; 1 << 20]).unwrap();
+        let name = "a_dump_that_is_cut_off_while_it_is_read_is_a_message_and_an_exit_code";
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args([&format!("target::tests::{name}"), "--exact", "--nocapture"])
+            .env(CUT, &path)
+            .output()
+            .unwrap();
+        let _ = fs::remove_file(&path);
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert_eq!(child.status.code(), Some(Exit::Input.code().into()), "{said}");
+        assert!(said.contains(&format!("{}: it was cut off", path.display())), "{said}");
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use virtuoso_machine as machine;
 
+use machine::memory::ImageError;
 use machine::target::{FlatError, KdumpError, LimeError, TargetCause};
 use machine::{Cpu, GuestMemory, MemoryError, PhysAddr, Target, TargetError};
 use proptest::prelude::*;
@@ -174,7 +175,10 @@ fn what_is_wrong_is_named() {
         TargetCause::Lime(LimeError::Truncated { .. })
     ));
     assert!(matches!(cause([bytes.clone(), vec![0; 32]].concat()), TargetCause::Lime(LimeError::Header(_))));
-    assert!(matches!(cause([bytes.clone(), bytes].concat()), TargetCause::Image(_)));
+    let mut twice = [bytes.clone(), bytes].concat();
+    assert!(open(twice.clone()).is_ok(), "the same bytes");
+    *twice.last_mut().unwrap() ^= 1;
+    assert!(matches!(cause(twice), TargetCause::Image(ImageError::Overlap(PhysAddr(0x8_2fff)))));
     let bytes = avml(&pages, 4096, 0);
     assert!(matches!(cause(bytes[..bytes.len() - 1].to_vec()), TargetCause::Lime(LimeError::Trailer(_))));
     assert!(matches!(

@@ -3,9 +3,11 @@
 //! An empty store costs a fraction of a byte per page, so that a dump of hundreds of gigabytes
 //! opens at once; slots come in groups, allocated when the first page of a group is asked for.
 //! Nothing is ever thrown away, because callers hold references: what is kept grows with the pages
-//! that were touched, up to the size of the guest.
+//! that were touched, up to the size of the guest or to a budget. When that is used up, pages fail
+//! that are not there yet.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Page;
 
@@ -18,16 +20,24 @@ type Slot = OnceLock<Box<Page>>;
 #[derive(Debug)]
 pub(crate) struct PageStore {
     groups: Box<[OnceLock<Box<[Slot]>>]>,
+    /// Pages that may still be kept.
+    left: AtomicU64,
 }
 
 impl PageStore {
     /// Room for `pages` pages.
     pub(crate) fn new(pages: usize) -> Self {
-        Self { groups: (0..pages.div_ceil(GROUP)).map(|_| OnceLock::new()).collect() }
+        Self::with_budget(pages, u64::MAX)
     }
 
-    /// Page `index`, which `make` produces if it is not there yet; `None` if there is no such slot
-    /// or `make` fails.
+    /// The same, of which `budget` pages at most are kept.
+    pub(crate) fn with_budget(pages: usize, budget: u64) -> Self {
+        let groups = (0..pages.div_ceil(GROUP)).map(|_| OnceLock::new()).collect();
+        Self { groups, left: AtomicU64::new(budget) }
+    }
+
+    /// Page `index`, which `make` produces if it is not there yet; `None` if there is no such slot,
+    /// `make` fails, or the budget is used up.
     ///
     /// Two threads may both produce a page; one of the copies is kept.
     pub(crate) fn get_or_make(
@@ -41,6 +51,8 @@ impl PageStore {
             return Some(page);
         }
         let page = make()?;
+        let spend = |left: u64| left.checked_sub(1);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).ok()?;
         Some(slot.get_or_init(|| page))
     }
 }
@@ -57,5 +69,14 @@ mod tests {
         let again = store.get_or_make(GROUP, || None).unwrap();
         assert!(std::ptr::eq(made, again));
         assert_eq!(store.get_or_make(2 * GROUP, || Some(Box::new([7; 4096]))), None);
+    }
+
+    #[test]
+    fn a_budget_bounds_what_is_kept() {
+        let store = PageStore::with_budget(5, 2);
+        let made: Vec<bool> =
+            (0..5).map(|at| store.get_or_make(at, || Some(Box::new([7; 4096]))).is_some()).collect();
+        assert_eq!(made, [true, true, false, false, false]);
+        assert!(store.get_or_make(1, || None).is_some(), "what is kept stays");
     }
 }

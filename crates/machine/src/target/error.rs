@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use super::cpu::MAX_CPUS;
 use super::cpu_json::JsonError;
 use super::flat::FlatError;
+use super::foreign::Foreign;
+use super::format::{Doubt, Format};
 use super::kdump::KdumpError;
 use super::lime::LimeError;
 use super::qemu_note::NoteError;
@@ -15,12 +17,14 @@ use crate::memory::ImageError;
 
 /// A target that cannot be opened; its text names the file, the cause and the next step.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {cause}; {}", path.display(), self.hint())]
+#[error("{}: {cause}; {}{}", path.display(), self.hint(), self.raw_hint())]
 pub struct TargetError {
     /// The target asked for.
     pub path: PathBuf,
     /// What is wrong.
     pub cause: Box<TargetCause>,
+    /// It has the size of raw RAM: the guest may have written what it seems to be.
+    pub maybe_raw: bool,
 }
 
 impl TargetError {
@@ -28,6 +32,10 @@ impl TargetError {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         self.cause.hint()
+    }
+
+    const fn raw_hint(&self) -> &'static str {
+        if self.maybe_raw { "; if it is raw RAM that happens to begin so, say --format raw" } else { "" }
     }
 }
 
@@ -47,8 +55,31 @@ pub enum TargetCause {
     #[error("the file is empty")]
     Empty,
     /// A known format that is not read.
-    #[error("it is {0}, which is not supported")]
-    Foreign(&'static str),
+    #[error("it is {}, which is not read", .0.name)]
+    Foreign(&'static Foreign),
+    /// It begins as a dump and may be raw RAM.
+    #[error("it begins as {} does, but those headers may be what a guest wrote into raw RAM: {doubt}",
+        format.title())]
+    Ambiguous {
+        /// What it begins as.
+        format: Format,
+        /// Why that is not believed.
+        doubt: Doubt,
+    },
+    /// The format that the user named is not the file's.
+    #[error("it does not begin as {} does", .0.title())]
+    NotThat(Format),
+    /// The file got longer or shorter.
+    #[error("it was changed while it was read: it had {before} bytes and has {now} now")]
+    Resized {
+        /// Bytes that it had when it was opened.
+        before: u64,
+        /// Bytes that it has.
+        now: u64,
+    },
+    /// The file was written.
+    #[error("it was changed while it was read: somebody wrote to it")]
+    Written,
     /// Neither an ELF file nor accompanied by processor state.
     #[error(
         "unknown format: no dump of a kind that is read, and no processor state at {} that would make it \
@@ -102,7 +133,10 @@ pub enum TargetCause {
         source: NoteError,
     },
     /// Raw RAM that ends in the middle of a page.
-    #[error("it has {0} bytes, which are no whole pages of 4096: it was cut off, or it is no raw RAM")]
+    #[error(
+        "it has {0} bytes, which are no whole pages of 4096: at least {missing} bytes are missing at its \
+         end, or it is no raw RAM", missing = .0.next_multiple_of(4096) - .0
+    )]
     PartOfAPage(u64),
     /// The notes of a core of VirtualBox cannot be used.
     #[error("{0}")]
@@ -129,7 +163,22 @@ impl TargetCause {
             },
             Self::Directory | Self::NotAFile => "give the path of a dump file",
             Self::Empty => "take the dump again, after making room on the disk",
-            Self::Foreign(_) => "unpack or convert it, or take an ELF core with QEMU's dump-guest-memory",
+            Self::Foreign(foreign) => foreign.next,
+            Self::Ambiguous { format, .. } => match format {
+                Format::Elf => "say which it is with --format elf or --format raw",
+                Format::Kdump => "say which it is with --format kdump or --format raw",
+                Format::Lime => "say which it is with --format lime or --format raw",
+                Format::Avml => "say which it is with --format avml or --format raw",
+                Format::Vmware => "say which it is with --format vmware or --format raw",
+                Format::Raw => "say which it is with --format",
+            },
+            Self::NotThat(_) => "leave --format out, or give the format that it has",
+            Self::Resized { .. } | Self::Written => {
+                "ask again when nobody writes to it; while QEMU still writes a dump, wait for it"
+            }
+            Self::Image(ImageError::Truncated { .. })
+            | Self::Lime(LimeError::Truncated { .. })
+            | Self::PartOfAPage(_) => "copy it again or take the dump again; --partial uses what is there",
             Self::NoCpuFile(_) => {
                 "take an ELF core with QEMU's dump-guest-memory, or name the CPU state of the raw RAM with \
                  --cpu-file"
@@ -152,7 +201,6 @@ impl TargetCause {
             | Self::Lime(_)
             | Self::Vmware(_)
             | Self::NoMemory
-            | Self::PartOfAPage(_)
             | Self::Image(_)
             | Self::Note { .. }
             | Self::TooManyCpus => "take the dump again, or copy it again if it was copied",
@@ -161,6 +209,29 @@ impl TargetCause {
 }
 
 impl TargetCause {
+    /// Whether it says that the content is not that of a dump which can be read.
+    pub(super) const fn is_of_content(&self) -> bool {
+        matches!(
+            self,
+            Self::Foreign(_)
+                | Self::Elf(_)
+                | Self::NotACore(_)
+                | Self::Flat(_)
+                | Self::Kdump(_)
+                | Self::Lime(_)
+                | Self::Image(_)
+                | Self::Note { .. }
+                | Self::TooManyCpus
+                | Self::Vbox(_)
+                | Self::Vmware(
+                    VmwareError::Old
+                        | VmwareError::Cut { .. }
+                        | VmwareError::NoMemory
+                        | VmwareError::Compressed
+                )
+        )
+    }
+
     /// A file of processor state that could not be read.
     pub(super) fn cpu_file_io(path: &Path, source: io::Error) -> Self {
         Self::CpuFileIo { path: path.to_owned(), source }

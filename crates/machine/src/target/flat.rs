@@ -91,6 +91,13 @@ impl<B: AsRef<[u8]>> Source<B> {
         }
     }
 
+    /// Bytes that there really are.
+    pub(super) fn stored(&self) -> u64 {
+        match self {
+            Self::Plain(bytes) | Self::Flat(Flat { bytes, .. }) => bytes.as_ref().len() as u64,
+        }
+    }
+
     /// `len` bytes from `at` on, if they lie in one piece.
     pub(super) fn slice(&self, at: u64, len: usize) -> Option<&[u8]> {
         let (bytes, at) = match self {

@@ -1,10 +1,12 @@
 //! A machine to ask: the memory of a captured guest and the state of its processors, read from
 //! files, or from a running guest while it is paused (`live`).
 //!
-//! The format is found from the content, not from the name. Opening maps the file and decodes
-//! headers and indexes only: what is compressed is decompressed when it is asked for. Formats read
-//! today: ELF cores and compressed kdumps of QEMU's `dump-guest-memory`, kdumps of makedumpfile,
-//! LiME, AVML, and raw RAM; docs/targets.md has the list with what each was tested against.
+//! The format is found from the content, not from the name, unless the user names it; where the
+//! content may be what a guest wrote, it is not believed (`format`). Opening maps the file and
+//! decodes headers and indexes only: what is compressed is decompressed when it is asked for.
+//! Formats read today: ELF cores and compressed kdumps of QEMU's `dump-guest-memory`, kdumps of
+//! makedumpfile, LiME, AVML, VMware's snapshots and raw RAM; docs/targets.md has the list with what
+//! each was tested against.
 //! Captures without processors take them from a side file. Targets are never written.
 
 mod codec;
@@ -13,6 +15,8 @@ mod cpu_json;
 mod elf;
 mod error;
 mod flat;
+mod foreign;
+mod format;
 mod kdump;
 mod lime;
 pub mod live;
@@ -23,13 +27,16 @@ mod vbox_note;
 mod vmware;
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use cpu::{Cpu, MAX_CPUS};
 pub use cpu_json::{JsonError, cpu_json, cpus_json, parse_cpus};
 pub use error::{TargetCause, TargetError};
 pub use flat::FlatError;
+pub use foreign::Foreign;
+pub use format::{Doubt, Format};
 pub use kdump::KdumpError;
 pub use lime::LimeError;
 pub use qemu_note::NoteError;
@@ -37,9 +44,11 @@ pub use vbox_note::VboxError;
 pub use vmware::VmwareError;
 
 use flat::Source;
+use format::Claims;
 
-use crate::map::FileMap;
-use crate::memory::{GuestMemory, ImageMemory};
+use crate::addr::PAGE_SIZE;
+use crate::map::{self, FileMap};
+use crate::memory::{GuestMemory, ImageError, ImageMemory, Segment};
 
 /// How to open a target.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +59,10 @@ pub struct TargetOptions {
     /// Open a capture that has no processors, too, and no side file: somebody finds them in memory.
     /// A file of no known format is RAM then.
     pub without_cpus: bool,
+    /// What the file is. Default: what its content shows, if that is beyond doubt.
+    pub format: Option<Format>,
+    /// Open a file that was cut off: what is missing is RAM that is absent.
+    pub partial: bool,
 }
 
 /// A captured machine.
@@ -63,6 +76,16 @@ pub struct Target {
     pub format: &'static str,
     /// Where from.
     pub path: PathBuf,
+    /// Bytes of RAM that the file should hold and does not ([`TargetOptions::partial`]).
+    pub missing: u64,
+    /// The file that is mapped, as it was when it was opened.
+    origin: Option<Origin>,
+}
+
+/// A file and what it was like.
+struct Origin {
+    file: File,
+    meta: Metadata,
 }
 
 impl Target {
@@ -70,9 +93,29 @@ impl Target {
     ///
     /// The file must not be modified while the target lives: it is mapped, and a file that another
     /// process truncates makes the operating system end this one (SIGBUS).
+    /// [`Target::check_unchanged`] says afterwards whether that was so.
     pub fn open(path: impl AsRef<Path>, options: &TargetOptions) -> Result<Self, TargetError> {
         let path = path.as_ref();
-        open(path, options).map_err(|cause| TargetError { path: path.to_owned(), cause: Box::new(cause) })
+        open(path, options).map_err(|cause| {
+            let len = fs::metadata(path).map_or(0, |meta| meta.len());
+            error(path, cause, options.format, len)
+        })
+    }
+
+    /// That the file is as it was when it was opened: neither cut off nor written. What was read of
+    /// one that is not is worth nothing.
+    ///
+    /// # Errors
+    /// That it was changed.
+    pub fn check_unchanged(&self) -> Result<(), TargetError> {
+        let Some(Origin { file, meta }) = &self.origin else { return Ok(()) };
+        let cause = match file.metadata() {
+            Ok(now) if now.len() != meta.len() => TargetCause::Resized { before: meta.len(), now: now.len() },
+            Ok(now) if now.modified().ok() != meta.modified().ok() => TargetCause::Written,
+            Ok(_) => return Ok(()),
+            Err(error) => TargetCause::Io(error),
+        };
+        Err(TargetError { path: self.path.clone(), cause: Box::new(cause), maybe_raw: false })
     }
 
     /// The same for bytes in memory, which are called `name` in messages; no file is looked at.
@@ -84,19 +127,37 @@ impl Target {
         name: impl AsRef<Path>,
         cpus: Option<Vec<Cpu>>,
     ) -> Result<Self, TargetError> {
+        Self::from_bytes_as(bytes, name, cpus, &TargetOptions::default())
+    }
+
+    /// The same with format and completeness by the options.
+    pub fn from_bytes_as(
+        bytes: Vec<u8>,
+        name: impl AsRef<Path>,
+        cpus: Option<Vec<Cpu>>,
+        options: &TargetOptions,
+    ) -> Result<Self, TargetError> {
         let path = name.as_ref();
+        let len = bytes.len() as u64;
+        let how = How { format: options.format, partial: options.partial, holes: Vec::new() };
         let open = || {
             if bytes.is_empty() {
                 return Err(TargetCause::Empty);
             }
-            let layout = vmware::is_description(&bytes).then(|| vmware::parse(&bytes)).transpose();
+            let described = how.may_be(Format::Vmware) && vmware::is_description(&bytes);
+            let layout = described.then(|| vmware::parse(&bytes)).transpose();
             let layout = layout.map_err(TargetCause::Vmware)?;
             if layout.as_ref().is_some_and(|layout| layout.inside.is_none()) {
                 return Err(TargetCause::Vmware(VmwareError::NoVmem(path.with_extension("vmem"))));
             }
-            decode(bytes, path, layout, cpus, || Ok(None))
+            decode(bytes, path, layout, &how, cpus, || Ok(None))
         };
-        open().map_err(|cause| TargetError { path: path.to_owned(), cause: Box::new(cause) })
+        open().map_err(|cause| error(path, cause, options.format, len))
+    }
+
+    /// A live guest's memory.
+    fn live(mem: Box<dyn GuestMemory>, cpus: Vec<Cpu>, format: &'static str, path: PathBuf) -> Self {
+        Self { mem, cpus, format, path, missing: 0, origin: None }
     }
 }
 
@@ -122,38 +183,106 @@ fn open(path: &Path, options: &TargetOptions) -> Result<Target, TargetCause> {
     }
     let file = File::open(path).map_err(TargetCause::Io)?;
     let map = FileMap::new(&file).map_err(TargetCause::Io)?;
-    let (map, layout) = with_description(path, map)?;
+    let mut how = How { format: options.format, partial: options.partial, holes: Vec::new() };
+    let (file, map, layout) =
+        if how.may_be(Format::Vmware) { with_description(path, file, map)? } else { (file, map, None) };
+    let meta = file.metadata().map_err(TargetCause::Io)?;
+    how.holes = map::holes(&file, meta.len());
     let side = options.cpu_file.clone().unwrap_or_else(|| raw::default_cpu_file(path));
     let given = if options.cpu_file.is_some() { Some(raw::read_cpus(&side)?) } else { None };
-    decode(map, path, layout, given, || match side.exists() {
+    let mut target = decode(map, path, layout, &how, given, || match side.exists() {
         true => raw::read_cpus(&side).map(Some),
         false => Ok(options.without_cpus.then(Vec::new)),
-    })
+    })?;
+    target.origin = Some(Origin { file, meta });
+    Ok(target)
+}
+
+/// Raw RAM from this size on is refused if nothing was ever written to the file: that it holds no
+/// kernel is otherwise found out by looking through all of it, which takes a second for each GiB.
+const LARGE: u64 = 1 << 30;
+
+/// The error of a file of `len` bytes for this cause; `format` is what the user said that it is.
+fn error(path: &Path, cause: TargetCause, format: Option<Format>, len: u64) -> TargetError {
+    let maybe_raw = format.is_none() && len.is_multiple_of(PAGE_SIZE) && cause.is_of_content();
+    TargetError { path: path.to_owned(), cause: Box::new(cause), maybe_raw }
+}
+
+/// How bytes are to be read.
+struct How {
+    format: Option<Format>,
+    partial: bool,
+    /// Places that are zero for sure.
+    holes: Vec<Range<u64>>,
+}
+
+impl How {
+    /// Whether the user lets it be of this format.
+    fn may_be(&self, format: Format) -> bool {
+        self.format.is_none_or(|named| named == format)
+    }
+
+    /// That a file which begins like one of `format` may not as well be raw RAM.
+    fn believe(&self, format: Format, claims: Claims, len: u64) -> Result<(), TargetCause> {
+        match claims.doubt(len).filter(|_| self.format.is_none()) {
+            Some(doubt) => Err(TargetCause::Ambiguous { format, doubt }),
+            None => Ok(()),
+        }
+    }
+
+    /// Memory of segments that should be wholly there.
+    fn image<B: AsRef<[u8]>>(
+        &self,
+        bytes: B,
+        segments: impl IntoIterator<Item = Segment>,
+    ) -> Result<ImageMemory<B>, ImageError> {
+        let memory = match self.partial {
+            true => ImageMemory::partial(bytes, segments)?,
+            false => ImageMemory::new(bytes, segments)?,
+        };
+        Ok(memory.with_holes(self.holes.clone()))
+    }
 }
 
 /// A file and, if it is of VMware, where memory is in it; for a description without memory the file
 /// that has it.
-fn with_description(path: &Path, map: FileMap) -> Result<(FileMap, Option<vmware::Layout>), TargetCause> {
-    let open = |path: &Path| File::open(path).and_then(|file| FileMap::new(&file));
+fn with_description(
+    path: &Path,
+    file: File,
+    map: FileMap,
+) -> Result<(File, FileMap, Option<vmware::Layout>), TargetCause> {
+    let open = |path: &Path| File::open(path).and_then(|file| FileMap::new(&file).map(|map| (file, map)));
     if vmware::is_description(map.as_ref()) {
         let layout = vmware::parse(map.as_ref()).map_err(TargetCause::Vmware)?;
         if layout.inside.is_some() {
-            return Ok((map, Some(layout)));
+            return Ok((file, map, Some(layout)));
         }
         let memory = path.with_extension("vmem");
         let opened = if memory.is_file() { open(&memory).ok() } else { None };
-        let opened = opened.ok_or(TargetCause::Vmware(VmwareError::NoVmem(memory)))?;
-        return Ok((opened, Some(layout)));
+        let (file, map) = opened.ok_or(TargetCause::Vmware(VmwareError::NoVmem(memory)))?;
+        return Ok((file, map, Some(layout)));
     }
     if let Some(description) = vmware::description_of(path) {
-        let described = open(&description).map_err(TargetCause::Io)?;
+        let (_, described) = open(&description).map_err(TargetCause::Io)?;
         if vmware::is_description(described.as_ref()) {
             let mut layout = vmware::parse(described.as_ref()).map_err(TargetCause::Vmware)?;
             layout.inside = None;
-            return Ok((map, Some(layout)));
+            return Ok((file, map, Some(layout)));
         }
     }
-    Ok((map, None))
+    Ok((file, map, None))
+}
+
+/// The format that a file's first bytes are of.
+fn format_of(start: &[u8]) -> Option<Format> {
+    let magics: [(&[u8], Format); 5] = [
+        (&elf::MAGIC, Format::Elf),
+        (kdump::MAGIC, Format::Kdump),
+        (flat::MAGIC, Format::Kdump),
+        (lime::MAGIC, Format::Lime),
+        (lime::AVML_MAGIC, Format::Avml),
+    ];
+    magics.iter().find(|(magic, _)| start.starts_with(magic)).map(|&(_, format)| format)
 }
 
 /// Opens bytes, whose `layout` is given if they are of VMware. Processors `given` replace those of
@@ -162,42 +291,87 @@ fn decode<B: AsRef<[u8]> + Send + Sync + 'static>(
     bytes: B,
     path: &Path,
     layout: Option<vmware::Layout>,
+    how: &How,
     given: Option<Vec<Cpu>>,
     find: impl FnOnce() -> Result<Option<Vec<Cpu>>, TargetCause>,
 ) -> Result<Target, TargetCause> {
     let with_notes = given.is_none();
-    let target =
-        |mem: Box<dyn GuestMemory>, cpus, format| Target { mem, cpus, format, path: path.to_owned() };
-    let start = &bytes.as_ref()[..bytes.as_ref().len().min(64)];
-    let mut target = if let Some(layout) = layout {
-        let (at, len) = layout.inside.unwrap_or((0, bytes.as_ref().len() as u64));
-        let mem = ImageMemory::new(bytes, layout.segments(at, len)).map_err(TargetCause::Image)?;
-        target(Box::new(mem), Vec::new(), "vmware")
-    } else if start.starts_with(&elf::MAGIC) {
-        let (mem, cpus, format) = elf::read(bytes, with_notes)?;
-        target(Box::new(mem), cpus, format)
-    } else if start.starts_with(kdump::MAGIC) || start.starts_with(flat::MAGIC) {
-        let source = Source::new(bytes).map_err(TargetCause::Flat)?;
-        let first = source.get(0, kdump::MAGIC.len());
-        if first.as_deref() != Some(kdump::MAGIC) {
-            return Err(TargetCause::Foreign("a flattened stream of something else than a kdump"));
+    let len = bytes.as_ref().len() as u64;
+    let target = |mem: Box<dyn GuestMemory>, cpus, format| Target {
+        mem,
+        cpus,
+        format,
+        path: path.to_owned(),
+        missing: 0,
+        origin: None,
+    };
+    let image = |bytes: B, segments: Vec<Segment>, cpus: Vec<Cpu>, format| {
+        let mem = how.image(bytes, segments).map_err(TargetCause::Image)?;
+        let missing = mem.missing();
+        Ok(Target { missing, ..target(Box::new(mem), cpus, format) })
+    };
+    let start = &bytes.as_ref()[..bytes.as_ref().len().min(foreign::LOOKED_AT)];
+    let shown = if layout.is_some() { Some(Format::Vmware) } else { format_of(start) };
+    let format = match (how.format, shown) {
+        (Some(Format::Raw), _) => Format::Raw,
+        (Some(named), shown) if shown != Some(named) => return Err(TargetCause::NotThat(named)),
+        (_, Some(shown)) => shown,
+        (_, None) => match foreign::recognise(start) {
+            Some(foreign) => return Err(TargetCause::Foreign(foreign)),
+            None => Format::Raw,
+        },
+    };
+    let mut target = match format {
+        Format::Vmware => {
+            let layout = layout.unwrap_or_default();
+            let (at, size) = layout.inside.unwrap_or((0, len));
+            if layout.inside.is_some() {
+                let claims = Claims { described: at.saturating_add(size).min(len), covered: false };
+                how.believe(format, claims, len)?;
+            }
+            image(bytes, layout.segments(at, size), Vec::new(), "vmware")?
         }
-        drop(first);
-        let (mem, cpus, format) = kdump::read(source, with_notes)?;
-        target(Box::new(mem), cpus, format)
-    } else if start.starts_with(lime::MAGIC) {
-        target(Box::new(lime::read(bytes)?), Vec::new(), "lime")
-    } else if start.starts_with(lime::AVML_MAGIC) {
-        target(Box::new(lime::read_avml(bytes)?), Vec::new(), "avml")
-    } else if let Some(name) = foreign_format(start) {
-        return Err(TargetCause::Foreign(name));
-    } else {
-        // Nothing in the bytes says that they are RAM: somebody has to.
-        let cpus = match given {
-            Some(given) => given,
-            None => find()?.ok_or_else(|| TargetCause::NoCpuFile(raw::default_cpu_file(path)))?,
-        };
-        return Ok(target(Box::new(raw::read(bytes)?), cpus, "raw"));
+        Format::Elf => {
+            let core = elf::read(bytes.as_ref(), with_notes)?;
+            let claims = core.claims;
+            // That bytes are missing comes first: who is told so can say what the file is.
+            let opened = image(bytes, core.segments, core.cpus, core.format)?;
+            how.believe(format, claims, len)?;
+            opened
+        }
+        Format::Kdump => {
+            let source = Source::new(bytes).map_err(TargetCause::Flat)?;
+            let first = source.get(0, kdump::MAGIC.len());
+            if first.as_deref() != Some(kdump::MAGIC) {
+                return Err(TargetCause::Foreign(&foreign::FLAT));
+            }
+            drop(first);
+            let dump = kdump::read(source, with_notes)?;
+            how.believe(format, dump.claims, len)?;
+            target(Box::new(dump.mem), dump.cpus, dump.format)
+        }
+        Format::Lime => {
+            let segments = lime::read(bytes.as_ref(), how.partial)?;
+            let opened = image(bytes, segments, Vec::new(), "lime")?;
+            how.believe(format, Claims::all(len), len)?;
+            opened
+        }
+        Format::Avml => {
+            let mem = lime::read_avml(bytes)?;
+            how.believe(format, Claims::all(len), len)?;
+            target(Box::new(mem), Vec::new(), "avml")
+        }
+        Format::Raw => {
+            // Nothing in the bytes says that they are RAM: somebody has to.
+            let cpus = match given {
+                Some(given) => given,
+                None => find()?.ok_or_else(|| TargetCause::NoCpuFile(raw::default_cpu_file(path)))?,
+            };
+            if len >= LARGE && how.holes.first().is_some_and(|hole| *hole == (0..len)) {
+                return Err(TargetCause::NoMemory);
+            }
+            return image(bytes, vec![raw::read(len, how.partial)?], cpus, "raw");
+        }
     };
     if let Some(given) = given {
         target.cpus = given;
@@ -205,19 +379,4 @@ fn decode<B: AsRef<[u8]> + Send + Sync + 'static>(
         target.cpus = find()?.ok_or_else(|| TargetCause::NoCpus(raw::default_cpu_file(path)))?;
     }
     Ok(target)
-}
-
-/// The name of a format that is recognised and not read.
-fn foreign_format(bytes: &[u8]) -> Option<&'static str> {
-    const MAGICS: &[(&[u8], &str)] = &[
-        (b"PAGEDU64", "a Windows crash dump"),
-        (b"PAGEDUMP", "a Windows crash dump"),
-        (b"QFI\xfb", "a qcow2 disk image"),
-        (b"QEVM", "a QEMU migration stream"),
-        (b"\x1f\x8b\x08", "gzip-compressed"),
-        (b"\x28\xb5\x2f\xfd", "zstd-compressed"),
-        (b"\xfd7zXZ\0", "xz-compressed"),
-        (b"BZh", "bzip2-compressed"),
-    ];
-    MAGICS.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|&(_, name)| name)
 }

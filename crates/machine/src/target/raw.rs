@@ -15,21 +15,20 @@ use super::cpu::Cpu;
 use super::cpu_json::{JsonError, parse_cpus};
 use super::error::TargetCause;
 use crate::addr::{PAGE_SIZE, PhysAddr};
-use crate::memory::{ImageMemory, Segment};
+use crate::memory::Segment;
 
 /// Bytes a side file may have.
 const MAX_SIDE_FILE: u64 = 16 << 20;
 
-/// Memory of which byte n is at physical address n.
-pub(super) fn read<B: AsRef<[u8]>>(bytes: B) -> Result<ImageMemory<B>, TargetCause> {
-    let len = bytes.as_ref().len() as u64;
+/// Memory of which byte n is at physical address n, for a file of `len` bytes. If it may be cut off
+/// (`partial`), it reaches to the end of the page that the file ends in.
+pub(super) fn read(len: u64, partial: bool) -> Result<Segment, TargetCause> {
     // No machine has a part of a page, and reading what was cut off as zeros would make answers of
     // it.
-    if !len.is_multiple_of(PAGE_SIZE) {
+    if !len.is_multiple_of(PAGE_SIZE) && !partial {
         return Err(TargetCause::PartOfAPage(len));
     }
-    let all = Segment { start: PhysAddr(0), size: len, offset: 0 };
-    ImageMemory::new(bytes, [all]).map_err(TargetCause::Image)
+    Ok(Segment { start: PhysAddr(0), size: len.next_multiple_of(PAGE_SIZE), offset: 0 })
 }
 
 /// The target's path with `.cpu.json` appended.

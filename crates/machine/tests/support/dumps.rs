@@ -132,6 +132,29 @@ impl Kdump {
         file
     }
 
+    /// A file whose pages all are one compressed page of it.
+    pub fn bomb(&self, pages: u64) -> Vec<u8> {
+        let packed = self.packing.pack(&[7; 4096]);
+        let bits = vec![0xff; pages.div_ceil(8).next_multiple_of(4096) as usize];
+        let mut file = self.file(&BTreeMap::from([(0, vec![7; 4096])]));
+        // Behind the blocks of the sub header, whose number comes before that of the bitmaps'.
+        file.truncate(4096 * (1 + usize::from(file[432])));
+        for (i, word) in [2 * (bits.len() / 4096) as u32, pages as u32].into_iter().enumerate() {
+            file[436 + 4 * i..][..4].copy_from_slice(&word.to_le_bytes());
+        }
+        file[4096 + 96..][..8].copy_from_slice(&pages.to_le_bytes());
+        file.extend([&bits[..], &bits[..]].concat());
+        let data = file.len() as u64 + 24 * pages;
+        for _ in 0..pages {
+            file.extend(data.to_le_bytes());
+            file.extend((packed.len() as u32).to_le_bytes());
+            file.extend(self.packing.flags().to_le_bytes());
+            file.extend([0; 8]);
+        }
+        file.extend(&packed);
+        file
+    }
+
     /// The stream of a writer that cannot seek, in pieces of `size` bytes; zeroes at their ends are
     /// left out.
     pub fn stream(&self, pages: &Pages, size: usize) -> Vec<u8> {

@@ -3,9 +3,10 @@
 //!
 //! Two bitmaps say which pages are RAM and which of them are in the file; each page in the file has
 //! a descriptor with its place, size and compression. Opening reads headers and bitmaps; pages are
-//! decompressed when they are asked for and then kept, and pages that are stored as they are stay
-//! in the mapped file. Processors come from QEMU's notes, as in an ELF core; a dump that a crashed
-//! kernel wrote of itself has none and needs a file of processor state.
+//! decompressed when they are asked for and then kept, up to a budget that follows from the file's
+//! size, and pages that are stored as they are stay in the mapped file. Processors come from QEMU's
+//! notes, as in an ELF core; a dump that a crashed kernel wrote of itself has none and needs a file
+//! of processor state.
 //!
 //! Parts of a split dump are refused. Xen's additions and erased data (`eraseinfo`) are ignored.
 
@@ -24,6 +25,7 @@ use super::codec::Codec;
 use super::cpu::Cpu;
 use super::error::TargetCause;
 use super::flat::Source;
+use super::format::Claims;
 use super::notes;
 use crate::addr::{PAGE_SIZE, PhysAddr};
 use crate::memory::{GuestMemory, MAX_SEGMENTS, MemoryError, Page, PageStore};
@@ -37,6 +39,11 @@ const DESCRIPTOR: u64 = 24;
 /// first page that is missing.
 const CHECKED: u64 = 1 << 14;
 
+/// Pages that are kept decompressed whatever the file's size (64 MiB), and how many more for each
+/// of its bytes: far more than kernels' memory shrinks by, since pages of zeros are stored as one.
+const KEPT: u64 = 1 << 14;
+const RATIO: u64 = 16;
+
 /// Guest memory in a kdump.
 #[derive(Debug)]
 pub(super) struct KdumpMemory<B> {
@@ -47,14 +54,22 @@ pub(super) struct KdumpMemory<B> {
     ranges: Vec<Range<PhysAddr>>,
     /// Place of the first descriptor.
     descriptors: u64,
+    /// One past the last descriptor: pages lie behind.
+    data: u64,
     store: PageStore,
 }
 
+/// A dump, opened.
+#[derive(Debug)]
+pub(super) struct Dump<B> {
+    pub(super) mem: KdumpMemory<B>,
+    pub(super) cpus: Vec<Cpu>,
+    pub(super) format: &'static str,
+    pub(super) claims: Claims,
+}
+
 /// Reads a dump; processors only if `with_notes`.
-pub(super) fn read<B: AsRef<[u8]>>(
-    source: Source<B>,
-    with_notes: bool,
-) -> Result<(KdumpMemory<B>, Vec<Cpu>, &'static str), TargetCause> {
+pub(super) fn read<B: AsRef<[u8]>>(source: Source<B>, with_notes: bool) -> Result<Dump<B>, TargetCause> {
     let header = header::parse(&source).map_err(TargetCause::Kdump)?;
     let mut cpus = Vec::new();
     if let Some((at, size)) = header.notes.filter(|_| with_notes) {
@@ -63,11 +78,16 @@ pub(super) fn read<B: AsRef<[u8]>>(
         notes::collect(&source.get(at, size).ok_or(TargetCause::Kdump(cut))?, header.is64, &mut cpus)?;
     }
     let flattened = matches!(source, Source::Flat(_));
-    let memory = memory(source, &header).map_err(TargetCause::Kdump)?;
-    if memory.ranges.is_empty() {
+    let len = source.stored();
+    let mem = memory(source, &header).map_err(TargetCause::Kdump)?;
+    if mem.ranges.is_empty() {
         return Err(TargetCause::NoMemory);
     }
-    Ok((memory, cpus, name(header.compression, flattened)))
+    let end = mem.check_end().map_err(TargetCause::Kdump);
+    let end = if header.incomplete { end.unwrap_or(0) } else { end? };
+    // A stream is walked from its beginning to its end mark.
+    let claims = if flattened { Claims::all(len) } else { Claims { described: end, covered: false } };
+    Ok(Dump { mem, cpus, format: name(header.compression, flattened), claims })
 }
 
 fn memory<B: AsRef<[u8]>>(source: Source<B>, header: &Header) -> Result<KdumpMemory<B>, KdumpError> {
@@ -86,17 +106,15 @@ fn memory<B: AsRef<[u8]>>(source: Source<B>, header: &Header) -> Result<KdumpMem
         return Err(cut("its page descriptors", end));
     }
     let address = |page: u64| PhysAddr(page * PAGE_SIZE);
-    let memory = KdumpMemory {
+    let budget = KEPT + source.stored().saturating_mul(RATIO) / PAGE_SIZE;
+    Ok(KdumpMemory {
         ranges: runs.into_iter().map(|run| address(run.start)..address(run.end)).collect(),
         descriptors: header.descriptors,
-        store: PageStore::new(dumped.total() as usize),
+        data: end,
+        store: PageStore::with_budget(dumped.total() as usize, budget),
         dumped,
         source,
-    };
-    if !header.incomplete {
-        memory.check_end()?;
-    }
-    Ok(memory)
+    })
 }
 
 /// Where a page is and how.
@@ -120,15 +138,15 @@ impl<B: AsRef<[u8]>> KdumpMemory<B> {
         })
     }
 
-    /// The data of the last pages has to be there.
-    fn check_end(&self) -> Result<(), KdumpError> {
+    /// Where the data of the last pages ends; it has to be there.
+    fn check_end(&self) -> Result<u64, KdumpError> {
         let total = self.dumped.total();
         let last = (total.saturating_sub(CHECKED)..total).filter_map(|rank| self.descriptor(rank));
         let end = last.map(|last| last.offset.saturating_add(last.size.into())).max().unwrap_or(0);
         if end > self.source.len() {
             return Err(KdumpError::Cut { what: "the data of its pages", end, len: self.source.len() });
         }
-        Ok(())
+        Ok(end.max(self.data))
     }
 }
 
@@ -144,6 +162,10 @@ impl<B: AsRef<[u8]> + Send + Sync> GuestMemory for KdumpMemory<B> {
         if offset == 0 {
             // What makedumpfile leaves when it runs out of room.
             return Err(MemoryError::Absent(addr));
+        }
+        if offset < self.data {
+            // Headers are no memory; a dump that says so was not written by any tool.
+            return Err(damaged);
         }
         let size = usize::try_from(size).ok().filter(|&size| size as u64 <= PAGE_SIZE).ok_or(damaged)?;
         let codec = Codec::from_flags(flags).ok_or(damaged)?;

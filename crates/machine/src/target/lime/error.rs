@@ -31,12 +31,17 @@ pub enum LimeError {
         last: u64,
     },
     /// A block that the file ends in.
-    #[error("truncated: the block at byte {at:#x} is not whole, the file ends at {len:#x}")]
+    #[error(
+        "truncated: at least {missing} bytes are missing at its end: the block at byte {at:#x} is not \
+         whole, the file ends at {len:#x}"
+    )]
     Truncated {
         /// Where the block begins.
         at: usize,
         /// Bytes of the file.
         len: usize,
+        /// Bytes of the block that are missing; others may have followed.
+        missing: u64,
     },
     /// Bytes behind which no block of AVML ends.
     #[error("truncated or damaged: no whole block ends at byte {0:#x}")]

@@ -22,8 +22,9 @@ pub(super) struct Header {
 
 /// The header at `at`.
 pub(super) fn header(bytes: &[u8], at: usize, magic: &[u8], version: u32) -> Result<Header, LimeError> {
+    let missing = (at + HEADER).saturating_sub(bytes.len());
     let fields = bytes.get(at..).and_then(|rest| rest.first_chunk::<HEADER>());
-    let fields = fields.ok_or(LimeError::Truncated { at, len: bytes.len() })?;
+    let fields = fields.ok_or(LimeError::Truncated { at, len: bytes.len(), missing: missing as u64 })?;
     if fields[..4] != *magic {
         return Err(LimeError::Header(at));
     }

@@ -16,31 +16,37 @@ mod header;
 
 use super::error::TargetCause;
 use crate::addr::PhysAddr;
-use crate::memory::{ImageMemory, MAX_SEGMENTS, Segment};
+use crate::memory::{MAX_SEGMENTS, Segment};
 use header::{HEADER, header};
 
 pub(super) use avml::AvmlMemory;
 pub use error::LimeError;
 pub(super) use header::{AVML_MAGIC, MAGIC};
 
-/// Reads a LiME capture: its ranges stay in the file.
-pub(super) fn read<B: AsRef<[u8]>>(bytes: B) -> Result<ImageMemory<B>, TargetCause> {
-    let data = bytes.as_ref();
-    let mut segments = Vec::new();
+/// Finds the ranges of a LiME capture, which stay in the file. If it may be cut off (`partial`),
+/// the last range may reach beyond it.
+pub(super) fn read(data: &[u8], partial: bool) -> Result<Vec<Segment>, TargetCause> {
+    let mut segments: Vec<Segment> = Vec::new();
     let mut at = 0;
     while at < data.len() {
-        let block = header(data, at, MAGIC, 1).map_err(TargetCause::Lime)?;
+        let block = match header(data, at, MAGIC, 1) {
+            // A part of a header: which memory follows it is not known.
+            Err(LimeError::Truncated { .. }) if partial && !segments.is_empty() => break,
+            block => block.map_err(TargetCause::Lime)?,
+        };
         let start = at + HEADER;
-        let end = usize::try_from(block.size).ok().and_then(|size| start.checked_add(size));
-        let end = end.filter(|&end| end <= data.len());
-        let end = end.ok_or(TargetCause::Lime(LimeError::Truncated { at, len: data.len() }))?;
+        let end = (start as u64).saturating_add(block.size);
+        if end > data.len() as u64 && !partial {
+            let missing = end - data.len() as u64;
+            return Err(TargetCause::Lime(LimeError::Truncated { at, len: data.len(), missing }));
+        }
         if segments.len() == MAX_SEGMENTS {
             return Err(TargetCause::Lime(LimeError::TooMany));
         }
         segments.push(Segment { start: PhysAddr(block.start), size: block.size, offset: start as u64 });
-        at = end;
+        at = usize::try_from(end).unwrap_or(usize::MAX);
     }
-    ImageMemory::new(bytes, segments).map_err(TargetCause::Image)
+    Ok(segments)
 }
 
 /// Reads an AVML capture.

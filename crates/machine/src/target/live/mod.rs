@@ -185,7 +185,7 @@ impl Live {
             Some(Backing::Process { .. }) => "live, RAM read from QEMU's process",
             _ => "live, RAM read through the monitor",
         };
-        Ok((Target { mem: Box::new(memory), cpus, format, path: self.path.clone() }, pause))
+        Ok((Target::live(Box::new(memory), cpus, format, self.path.clone()), pause))
     }
 
     /// Compares the root of the page tables, which no other guest has alike, with what QEMU says it
@@ -220,8 +220,10 @@ impl Live {
         let mut bytes = Vec::new();
         let read = self.dump.rewind().and_then(|()| (&self.dump).take(MAX_DUMP).read_to_end(&mut bytes));
         read.map_err(|error| LiveError::Io { what: "reading QEMU's dump of a page", error })?;
-        let (mem, cpus, _) = elf::read(bytes, true).map_err(LiveError::Dump)?;
-        Ok((cpus, mem))
+        let core = elf::read(&bytes, true).map_err(LiveError::Dump)?;
+        let mem = ImageMemory::new(bytes, core.segments);
+        let mem = mem.map_err(|error| LiveError::Dump(TargetCause::Image(error)))?;
+        Ok((core.cpus, mem))
     }
 
     /// Closes the connection, so that somebody else can have the monitor. Nothing more can be
