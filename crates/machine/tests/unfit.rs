@@ -160,6 +160,15 @@ fn genuine_dumps_need_no_option() {
         let target = open(&bytes, &TargetOptions::default()).unwrap();
         assert_eq!(target.missing, 0);
     }
+    // Whole pages by chance, of which the last are all the same page of zeros.
+    let mut kdump = Kdump::new(true, Packing::Stored);
+    kdump.filtered = Vec::new();
+    let page = |frame: u64| if frame < 512 { ram(4096, frame as u8 | 1) } else { vec![0; 4096] };
+    let mut bytes = kdump.file(&(0..33 * 512).map(|frame| (frame, page(frame))).collect());
+    assert_eq!(bytes.len() % 4096, 0);
+    assert!(open(&bytes, &TargetOptions::default()).is_ok());
+    bytes.resize(bytes.len() + 100 * 4096, 0);
+    assert!(matches!(doubt(&bytes), (Format::Kdump, Doubt::Unexplained { .. })));
     // A dump of a real guest, where there is one.
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/run/demo-target.elf");
     if path.exists() {

@@ -83,7 +83,9 @@ pub(super) fn read<B: AsRef<[u8]>>(source: Source<B>, with_notes: bool) -> Resul
     if mem.ranges.is_empty() {
         return Err(TargetCause::NoMemory);
     }
-    let end = mem.check_end().map_err(TargetCause::Kdump);
+    // In a file that may be raw RAM, all pages have to say where it ends.
+    let checked = if len.is_multiple_of(PAGE_SIZE) { u64::MAX } else { CHECKED };
+    let end = mem.check_end(checked).map_err(TargetCause::Kdump);
     let end = if header.incomplete { end.unwrap_or(0) } else { end? };
     // A stream is walked from its beginning to its end mark.
     let claims = if flattened { Claims::all(len) } else { Claims { described: end, covered: false } };
@@ -138,10 +140,10 @@ impl<B: AsRef<[u8]>> KdumpMemory<B> {
         })
     }
 
-    /// Where the data of the last pages ends; it has to be there.
-    fn check_end(&self) -> Result<u64, KdumpError> {
+    /// Where the data of the last `checked` pages ends; it has to be there.
+    fn check_end(&self, checked: u64) -> Result<u64, KdumpError> {
         let total = self.dumped.total();
-        let last = (total.saturating_sub(CHECKED)..total).filter_map(|rank| self.descriptor(rank));
+        let last = (total.saturating_sub(checked)..total).filter_map(|rank| self.descriptor(rank));
         let end = last.map(|last| last.offset.saturating_add(last.size.into())).max().unwrap_or(0);
         if end > self.source.len() {
             return Err(KdumpError::Cut { what: "the data of its pages", end, len: self.source.len() });
