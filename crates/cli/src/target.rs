@@ -89,7 +89,7 @@ impl TargetArgs {
             format: self.format,
             partial: self.partial,
         };
-        let mut opened = open_with(path, &options, self.max_pause(), context)?;
+        let mut opened = open(path, &options, self.max_pause(), context)?;
         if !opened.cpus.is_empty() && !hinted {
             return Ok(opened);
         }
@@ -122,21 +122,9 @@ impl TargetArgs {
     }
 }
 
-/// Opens a target: a dump, which may hold no processors, with or without a file of processor state,
-/// or a live guest, which is paused for `limit` at most.
+/// Opens a target: a dump, as the options say, or a live guest, which is paused for `limit` at
+/// most.
 pub fn open(
-    path: &Path,
-    cpu_file: Option<&Path>,
-    limit: Duration,
-    context: Context,
-) -> Result<Opened, Failure> {
-    let cpu_file = cpu_file.map(Path::to_owned);
-    let options = TargetOptions { cpu_file, without_cpus: true, ..TargetOptions::default() };
-    open_with(path, &options, limit, context)
-}
-
-/// The same with all that can be said about a dump.
-fn open_with(
     path: &Path,
     options: &TargetOptions,
     limit: Duration,
@@ -169,7 +157,7 @@ fn missing(target: &Target) -> String {
 }
 
 /// Names of formats on the command line.
-fn formats() -> impl TypedValueParser<Value = Format> {
+pub fn formats() -> impl TypedValueParser<Value = Format> {
     PossibleValuesParser::new(Format::ALL.map(Format::name))
         .try_map(|name| Format::from_name(&name).ok_or("no such format"))
 }
@@ -249,8 +237,9 @@ mod tests {
         if let Some(path) = std::env::var_os(CUT) {
             let path = PathBuf::from(path);
             let context = Context { quiet: true, progress: output::Progress::new(true) };
+            let options = TargetOptions { without_cpus: true, ..TargetOptions::default() };
             let opened =
-                open(&path, None, Duration::ZERO, context).map_err(|error| error.to_string()).unwrap();
+                open(&path, &options, Duration::ZERO, context).map_err(|error| error.to_string()).unwrap();
             File::options().write(true).open(&path).and_then(|file| file.set_len(4096)).unwrap();
             assert_eq!(opened.mem.page(PhysAddr(0)).unwrap()[4095], 1);
             let page = opened.mem.page(PhysAddr(0x8_0000)).unwrap();

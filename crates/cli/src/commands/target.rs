@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use machine::target::cpus_json;
-use machine::{Cpu, PagingMode, Reg};
+use machine::target::{Format, cpus_json};
+use machine::{Cpu, PagingMode, Reg, TargetOptions};
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::target::open;
+use crate::target::{formats, open};
 use crate::{format, output};
 
 /// Look at captured machines and live guests
@@ -43,6 +43,13 @@ pub struct InfoArgs {
     /// Processor state as JSON; default: the dump's own, and TARGET.cpu.json where it has none
     #[arg(long, value_name = "FILE")]
     cpu_file: Option<PathBuf>,
+    /// What the dump is; default: what its content shows, unless a guest may have written that
+    /// content into its RAM
+    #[arg(long, value_name = "FORMAT", value_parser = formats())]
+    format: Option<Format>,
+    /// Look at a dump that was cut off: what is missing is absent
+    #[arg(long)]
+    partial: bool,
     /// Print the processors' state in the form that --cpu-file reads
     #[arg(long)]
     json: bool,
@@ -50,7 +57,13 @@ pub struct InfoArgs {
 
 impl InfoArgs {
     fn run(&self, context: Context) -> Result<(), Failure> {
-        let mut target = open(&self.target, self.cpu_file.as_deref(), INFO_PAUSE, context)?;
+        let options = TargetOptions {
+            cpu_file: self.cpu_file.clone(),
+            without_cpus: true,
+            format: self.format,
+            partial: self.partial,
+        };
+        let mut target = open(&self.target, &options, INFO_PAUSE, context)?;
         target.resume()?;
         let mut out = output::stdout();
         if self.json {

@@ -65,12 +65,15 @@ impl Opened {
         self.located.as_ref()
     }
 
-    /// Lets a live guest run; its memory can no longer be read. A dump has no pause to report.
+    /// Lets a live guest run; its memory can no longer be read. A dump has no pause to report, and
+    /// is to be the file that was opened.
     ///
     /// # Errors
     /// That what was computed is worth nothing, or that the guest may stand still.
     pub fn resume(&mut self) -> Result<Option<PauseReport>, Failure> {
-        let Some((mut guest, pause)) = self.paused.take() else { return Ok(None) };
+        let Some((mut guest, pause)) = self.paused.take() else {
+            return self.target.check_unchanged().map(|()| None).map_err(Failure::input);
+        };
         let report = guest.resume(pause)?;
         if report.expired {
             return Err(Failure::new(Exit::PauseOver, expired(&self.target.path, &report)));
@@ -84,6 +87,9 @@ impl Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
+        if self.paused.is_none() {
+            return;
+        }
         // Here something failed already, which the caller reports; this may be why.
         if let Err(failure) = self.resume() {
             output::note(&failure.to_string());
