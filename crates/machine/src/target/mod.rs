@@ -285,6 +285,27 @@ fn format_of(start: &[u8]) -> Option<Format> {
     magics.iter().find(|(magic, _)| start.starts_with(magic)).map(|&(_, format)| format)
 }
 
+/// The format to read a file as: the one that somebody named, if the file may be of it, or the one
+/// that its first bytes, `start`, are of (`shown`).
+fn choose(named: Option<Format>, shown: Option<Format>, start: &[u8]) -> Result<Format, TargetCause> {
+    match (named, shown) {
+        (Some(Format::Raw), _) => Ok(Format::Raw),
+        (Some(named), shown) if shown != Some(named) => Err(TargetCause::NotThat(named)),
+        (_, Some(shown)) => Ok(shown),
+        (_, None) => match foreign::recognise(start) {
+            Some(foreign) => Err(TargetCause::Foreign(foreign)),
+            None => Ok(Format::Raw),
+        },
+    }
+}
+
+/// A kdump's bytes, taken out of a flattened file if they are in one.
+fn unflattened<B: AsRef<[u8]>>(bytes: B) -> Result<Source<B>, TargetCause> {
+    let source = Source::new(bytes).map_err(TargetCause::Flat)?;
+    let begins = source.get(0, kdump::MAGIC.len()).as_deref() == Some(kdump::MAGIC);
+    if begins { Ok(source) } else { Err(TargetCause::Foreign(&foreign::FLAT)) }
+}
+
 /// Opens bytes, whose `layout` is given if they are of VMware. Processors `given` replace those of
 /// the capture; `find` looks for some where there are none.
 fn decode<B: AsRef<[u8]> + Send + Sync + 'static>(
@@ -312,15 +333,7 @@ fn decode<B: AsRef<[u8]> + Send + Sync + 'static>(
     };
     let start = &bytes.as_ref()[..bytes.as_ref().len().min(foreign::LOOKED_AT)];
     let shown = if layout.is_some() { Some(Format::Vmware) } else { format_of(start) };
-    let format = match (how.format, shown) {
-        (Some(Format::Raw), _) => Format::Raw,
-        (Some(named), shown) if shown != Some(named) => return Err(TargetCause::NotThat(named)),
-        (_, Some(shown)) => shown,
-        (_, None) => match foreign::recognise(start) {
-            Some(foreign) => return Err(TargetCause::Foreign(foreign)),
-            None => Format::Raw,
-        },
-    };
+    let format = choose(how.format, shown, start)?;
     let mut target = match format {
         Format::Vmware => {
             let layout = layout.unwrap_or_default();
@@ -340,13 +353,7 @@ fn decode<B: AsRef<[u8]> + Send + Sync + 'static>(
             opened
         }
         Format::Kdump => {
-            let source = Source::new(bytes).map_err(TargetCause::Flat)?;
-            let first = source.get(0, kdump::MAGIC.len());
-            if first.as_deref() != Some(kdump::MAGIC) {
-                return Err(TargetCause::Foreign(&foreign::FLAT));
-            }
-            drop(first);
-            let dump = kdump::read(source, with_notes)?;
+            let dump = kdump::read(unflattened(bytes)?, with_notes)?;
             how.believe(format, dump.claims, len)?;
             target(Box::new(dump.mem), dump.cpus, dump.format)
         }
