@@ -85,7 +85,10 @@ pub fn parse(lines: &[String]) -> Result<Parsed, Unusable> {
         match words.as_slice() {
             ["entries", rest @ ..] => entries.extend(addresses(rest)?),
             ["pseudo", rest @ ..] => pseudo.extend(addresses(rest)?),
-            ["context", _, rest @ ..] => {
+            ["context", name, rest @ ..] => {
+                if *name != format!("c{}", keys.len()) {
+                    return Err(format!("{line}: contexts are numbered in their order, from c0"));
+                }
                 let (key, convention) = context(rest)?;
                 keys.push(key);
                 conventions.push(convention);

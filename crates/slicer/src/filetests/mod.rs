@@ -38,6 +38,26 @@ fn answer(case: &Case) -> String {
     answer.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
+/// The lines from the first to the last that differ: what must come out with `-`, what comes out
+/// with `+`, after the line before them.
+fn difference(expected: &str, answer: &str) -> String {
+    let (must, is): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), answer.lines().collect());
+    let same = must.iter().zip(&is).take_while(|(a, b)| a == b).count();
+    let (must, is) = (&must[same..], &is[same..]);
+    let tail = must.iter().rev().zip(is.iter().rev()).take_while(|(a, b)| a == b).count();
+    let mut text = format!("line {} of what comes out:\n", same + 1);
+    text.extend(expected.lines().nth(same.wrapping_sub(1)).map(|line| format!("  {line}\n")));
+    text.extend(must[..must.len() - tail].iter().map(|line| format!("- {line}\n")));
+    text.extend(is[..is.len() - tail].iter().map(|line| format!("+ {line}\n")));
+    text
+}
+
+#[test]
+fn a_difference_is_what_lies_between_equal_lines() {
+    assert_eq!(difference("a\nb\nc\n", "a\nx\ny\nc\n"), "line 2 of what comes out:\n  a\n- b\n+ x\n+ y\n");
+    assert_eq!(difference("a\n", ""), "line 1 of what comes out:\n- a\n");
+}
+
 #[test]
 fn every_case_comes_out_as_written() {
     let bless = std::env::var_os("VIRTUOSO_BLESS").is_some();
@@ -52,8 +72,8 @@ fn every_case_comes_out_as_written() {
             if answer.starts_with("unusable") {
                 wrong.push(format!("{}: {}: {answer}", file.display(), case.name));
             } else if answer != case.expected && !bless {
-                let (name, expected) = (&case.name, &case.expected);
-                wrong.push(format!("{}: {name}\nmust be\n{expected}\nand is\n{answer}", file.display()));
+                let difference = difference(&case.expected, &answer);
+                wrong.push(format!("{}: {}\n{difference}", file.display(), case.name));
             }
             case.expected = answer;
         }
