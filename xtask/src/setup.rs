@@ -154,8 +154,7 @@ fn qemu() -> Outcome {
             apt::versions(PACKAGE).first().map_or("none at all".to_owned(), |(version, _)| version.clone());
         return Err(format!(
             "this system's archive has no {PACKAGE} of {wanted} or newer (the best is {here}); use Debian 12 \
-             or newer or \
-             Ubuntu 25.04 or newer, or put a qemu-system-x86_64 of your own first on the PATH"
+             or newer or Ubuntu 25.04 or newer, or put a qemu-system-x86_64 of your own first on the PATH"
         )
         .into());
     };

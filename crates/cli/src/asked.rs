@@ -206,8 +206,7 @@ impl Asked {
                 let outputs = ways.differing().join(", ");
                 let text = format!(
                     "{name}: slice and whole run differ in {outputs}: `virtuoso run` prints both; trust \
-                     neither, \
-                     and please report it"
+                     neither, and please report it"
                 );
                 Err(Failure::new(Exit::Differ, text))
             }

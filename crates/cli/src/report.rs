@@ -188,7 +188,7 @@ impl<'r> Report<'r> {
             "pause_milliseconds": self.pause.map(milliseconds),
             "processors_found": self.located.as_ref().map(|found| json!({
                 "processors": found.cpus.len(), "gates": found.gates, "page_tables": found.roots,
-                    "anchors": found.signature,
+                "anchors": found.signature,
             })),
             "assertions": self.assertions,
             "slice_outcome": outcome(self.ways.slice.as_ref()),

@@ -74,9 +74,6 @@ impl TargetArgs {
     pub fn open(&self, path: &Path, program: &Program, context: Context) -> Result<Opened, Failure> {
         let hints = Hints { cr3: self.cr3, gs_base: self.gs };
         let hinted = hints.cr3.is_some() || hints.gs_base.is_some();
-        if (self.format.is_some() || self.partial) && Name::parse(path).is_some() {
-            return Err(Failure::file(path, "a live guest is no file; leave --format and --partial out"));
-        }
         if hinted && Name::parse(path).is_some() {
             return Err(Failure::file(
                 path,
@@ -133,6 +130,9 @@ pub fn open(
     match Name::parse(path) {
         Some(_) if options.cpu_file.is_some() => {
             Err(Failure::file(path, "a live guest has its own processor state; leave --cpu-file out"))
+        }
+        Some(_) if options.format.is_some() || options.partial => {
+            Err(Failure::file(path, "a live guest is no file; leave --format and --partial out"))
         }
         Some(name) => Opened::live(&name, path, limit, context),
         None => {

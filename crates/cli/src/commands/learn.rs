@@ -67,8 +67,7 @@ impl LearnArgs {
                 target.resume()?;
                 output::note(&format!(
                     "the slice answers already, {why}: there is nothing to learn, and the program is copied \
-                     as \
-                     it is"
+                     as it is"
                 ));
                 let bytes = program.to_bytes().map_err(built::internal)?;
                 return files::write(&self.output, &bytes);

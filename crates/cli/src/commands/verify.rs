@@ -28,7 +28,8 @@ use crate::{format, output};
 /// 0, all ones, another bit, a neighbouring number, another pointer, another object's value, a
 /// character. Slice and whole run are asked about that target. The same answer, or one that stops,
 /// is well. Two answers are a finding, exit code 21: the slice lacks something that another target
-/// may need. The dump itself is never changed. The same seed tries the same cases in the same
+/// may need. The dump itself is never changed. Live guests are refused, for they would stand still
+/// meanwhile. The same seed tries the same cases in the same
 /// order, and each finding is the first case of a seed of its own. Ctrl-C ends the search and
 /// prints what was found.
 #[derive(Args, Debug)]
