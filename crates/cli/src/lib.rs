@@ -1,7 +1,8 @@
 //! The `virtuoso` command: parses the command line, runs one verb, turns failures into text and
 //! exit codes.
 //!
-//! A library only so that its own tests and examples can use [`training`] and [`allocators`].
+//! A library only so that its own tests and examples can use [`training`], [`allocators`] and
+//! [`Changed`].
 
 #![forbid(unsafe_code)]
 
@@ -39,6 +40,7 @@ use clap::Parser;
 
 use exit::Exit;
 use failure::Failure;
+pub use search::{ChangeError, Changed};
 
 /// Runs the command line of this process.
 #[must_use]

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use case::{Failure, build, options, recording};
 use engine::{Environment, Limits, Outcome, Run, SliceProgram, Stopped, WholeProgram};
 use slicer::{Policy, Start};
-use words::{Changed, Finder, Word, patterns};
+use words::{Finder, Word, changed, patterns};
 
 const LIMITS: Limits = Limits { fuel: 20_000_000, pages: 4096, depth: 1000 };
 
@@ -47,7 +47,7 @@ fn a_held_lock_ends_in_an_answer_or_an_outcome() -> Result<(), Failure> {
             if matches!(name, "0xff" | "0x101") {
                 continue;
             }
-            let memory = Changed::new(run.memory, word, value)?;
+            let memory = changed(run.memory, word, value)?;
             let run = Run { memory: &memory, ..run };
             let (by_slice, used) = slice.run(&run, &Vec::new())?;
             let (by_whole, _) = whole.run(&run, &Vec::new())?;

@@ -57,7 +57,7 @@ struct Entry<'t> {
 
 /// Where the synthetic frames of the training process's pages begin: processors have at most 52
 /// bits of physical address.
-const PROCESS_FRAMES: u64 = 1 << 52;
+pub(crate) const PROCESS_FRAMES: u64 = 1 << 52;
 
 /// The local APIC's in-service registers, where it lies unless a system moves it (SDM vol. 3
 /// sections 11.4.1 and 11.8.4).

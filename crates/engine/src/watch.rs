@@ -3,6 +3,8 @@
 use lift::Mode;
 use machine::Reg;
 
+use crate::overlay::PROCESS_FRAMES;
+
 /// A memory access of a watched run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Seen {
@@ -19,6 +21,15 @@ pub struct Seen {
     pub size: u8,
     /// What was read or written.
     pub value: u64,
+}
+
+impl Seen {
+    /// Whether it went to the training process's own pages, or to those of its heap, and not to the
+    /// target.
+    #[must_use]
+    pub const fn is_process(&self) -> bool {
+        self.paddr >= PROCESS_FRAMES
+    }
 }
 
 /// Sees a whole run. The calls come in the order of execution: an instruction, then its accesses.

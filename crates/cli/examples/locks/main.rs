@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use engine::{Environment, Limits, Outcome, Run, SliceProgram, Values, WholeProgram, parse_inputs};
 use machine::{Target, TargetOptions};
-use words::{Changed, Finder, patterns};
+use words::{Finder, changed, patterns};
 
 /// Far more than any of the programs needs here, and little enough for many runs.
 const LIMITS: Limits = Limits { fuel: 60_000_000, pages: 16_384, depth: 1000 };
@@ -51,7 +51,7 @@ fn ask(argument: &str, target: &Target, table: &mut Table) -> Result<(), Box<dyn
     let mut whole = WholeProgram::new(&program, &system);
     for word in finder.words.values() {
         for (name, value) in patterns(word) {
-            let memory = Changed::new(&*target.mem, word, value)?;
+            let memory = changed(&*target.mem, word, value)?;
             let run = Run { memory: &memory, ..run };
             let (by_slice, used) = slice.run(&run, &inputs)?;
             let (by_whole, report) = whole.run(&run, &inputs)?;

@@ -2,13 +2,10 @@
 //! them changed. Shared with `tests/locks.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
 
 use engine::{Seen, Watch};
-use machine::{GuestMemory, MemoryError, Page, PhysAddr, Reg};
-
-/// Made-up physical addresses of the trainer's own pages begin here.
-const PROCESS: u64 = 1 << 52;
+use machine::{GuestMemory, PhysAddr, Reg};
+use virtuoso_cli::{ChangeError, Changed};
 
 /// A word that could be a lock.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +33,7 @@ pub struct Finder {
 
 impl Finder {
     fn found(&mut self, seen: Seen, kind: &'static str, pc: u64) {
-        if seen.paddr < PROCESS && seen.next_page.is_none() {
+        if !seen.is_process() && seen.next_page.is_none() {
             let word = Word { paddr: seen.paddr, size: seen.size, value: seen.value, kind, pc };
             self.words.entry(seen.paddr).or_insert(word);
         }
@@ -107,32 +104,11 @@ fn tests_oddness(bytes: &[u8]) -> bool {
     }
 }
 
-/// A target in which one page is another.
-pub struct Changed<'t> {
-    inner: &'t dyn GuestMemory,
-    at: u64,
-    page: Box<Page>,
-}
-
-impl<'t> Changed<'t> {
-    /// The target with another value of one word.
-    pub fn new(inner: &'t dyn GuestMemory, word: &Word, value: u64) -> Result<Self, MemoryError> {
-        let at = PhysAddr(word.paddr);
-        let mut page = Box::new(*inner.page(at)?);
-        let (offset, size) = (at.offset() as usize, usize::from(word.size.min(8)));
-        page[offset..offset + size].copy_from_slice(&value.to_le_bytes()[..size]);
-        Ok(Self { inner, at: at.page().0, page })
-    }
-}
-
-impl GuestMemory for Changed<'_> {
-    fn page(&self, addr: PhysAddr) -> Result<&Page, MemoryError> {
-        if addr.page().0 == self.at { Ok(&self.page) } else { self.inner.page(addr) }
-    }
-
-    fn ranges(&self) -> Vec<Range<PhysAddr>> {
-        self.inner.ranges()
-    }
+/// The target with another value of one word.
+pub fn changed<'t>(target: &'t dyn GuestMemory, word: &Word, value: u64) -> Result<Changed<'t>, ChangeError> {
+    let mut memory = Changed::new(target);
+    memory.write(PhysAddr(word.paddr), &value.to_le_bytes()[..usize::from(word.size.min(8))])?;
+    Ok(memory)
 }
 
 /// What a held lock may look like.

@@ -19,7 +19,7 @@ use rustc_hash::FxHashSet;
 
 use crate::report::outcome;
 use crate::ways::{Verdict, Ways};
-use changed::Changed;
+pub use changed::{ChangeError, Changed};
 use mutation::{Change, choose};
 use random::Random;
 use words::{Reader, Word, Words};

@@ -9,10 +9,6 @@ use engine::{Seen, Watch};
 use machine::{GuestMemory, PAGE_SIZE, PhysAddr, Reg};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-/// Frames of the trainer's own pages begin here: processors have at most 52 bits of physical
-/// address.
-const PROCESS: u64 = 1 << 52;
-
 /// A word that a run read from the target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Word {
@@ -75,7 +71,7 @@ impl Watch for Reader {
     }
 
     fn access(&mut self, seen: Seen) {
-        if seen.paddr >= PROCESS {
+        if seen.is_process() {
             return;
         }
         if seen.store {
@@ -191,7 +187,7 @@ pub mod tests {
         insn(&mut reader, 4, Seen { store: true, ..read(0x1014, 1, 0) });
         // Written in part, the process's own, not what the target has, across pages.
         insn(&mut reader, 5, read(0x1010, 8, 6));
-        insn(&mut reader, 6, read(PROCESS + 0x1000, 8, 1));
+        insn(&mut reader, 6, read((1 << 52) + 0x1000, 8, 1));
         insn(&mut reader, 7, read(0x1019, 4, 8));
         insn(&mut reader, 8, Seen { next_page: Some(0x2000), ..read(0x1ffe, 4, 0) });
         insn(&mut reader, 9, read(0x1010, 4, 6));
