@@ -3,13 +3,10 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
+#include "procfs.h"
 #include "virtuoso.h"
-
-/* rc where /proc is no procfs, whose magic number this is: something else is mounted there. See docs/packs.md. */
-#define PROC_MAGIC 0x9fa0
 
 /* Not on the stack: there, their addresses would depend on the length of the arguments, and recordings could not be merged. */
 static uint32_t pid;
@@ -28,10 +25,8 @@ int main(int argc, char **argv)
     snprintf(link, sizeof link, "/proc/%u/exe", pid);
     /* rc: the path's length, or the negative error: a kernel thread has no executable (-ENOENT). */
     struct statfs fs;
-    rc = statfs("/proc", &fs);
-    if (rc == 0 && fs.f_type != PROC_MAGIC)
-        rc = -PROC_MAGIC;
-    else if (rc < 0 || (rc = readlink(link, path, sizeof path - 1)) < 0)
+    rc = procfs_error(statfs("/proc", &fs), &fs);
+    if (rc == 0 && (rc = readlink(link, path, sizeof path - 1)) < 0)
         rc = -errno;
     virtuoso_end();
 

@@ -5,12 +5,9 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/vfs.h>
 
+#include "procfs.h"
 #include "virtuoso.h"
-
-/* rc where /proc is no procfs, whose magic number this is: something else is mounted there. See docs/packs.md. */
-#define PROC_MAGIC 0x9fa0
 
 static uint32_t pids[65536];
 static uint32_t count;
@@ -18,18 +15,14 @@ static int32_t rc;
 
 int main(void)
 {
-
     virtuoso_output("rc:i32", &rc);
     virtuoso_output("count:u32", &count);
     virtuoso_output("pids:u32[count<=65536]", pids);
     virtuoso_begin("pslist");
     DIR *dir = opendir("/proc");
     struct statfs fs;
-    if (!dir || fstatfs(dirfd(dir), &fs) != 0) {
-        rc = -errno;
-    } else if (fs.f_type != PROC_MAGIC) {
-        rc = -PROC_MAGIC;
-    } else {
+    rc = dir ? procfs_error(fstatfs(dirfd(dir), &fs), &fs) : -errno;
+    if (rc == 0) {
         struct dirent *entry;
         errno = 0;
         while (count < 65536 && (entry = readdir(dir)))
