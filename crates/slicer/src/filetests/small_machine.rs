@@ -27,7 +27,7 @@
 //! to no recorder.
 
 use ir::summary::{Action, ArgumentLocation, Summary};
-use ir::{Arg, Class, Kind, Op, Var};
+use ir::{Class, Kind, Var};
 use machine::{PAGE_SIZE, PhysAddr, Reg, RegFile, VirtAddr};
 use rustc_hash::FxHashMap;
 use trace::{Access, Direction, Header, IdleCell, RamRange, Recorded, Trace, TraceWriter, Variable};
@@ -38,7 +38,7 @@ use super::memory::{Memory, RAM, ROOT, SYSTEM, Use};
 use crate::error::Error;
 use crate::recording::Recording;
 use crate::training::start::Start;
-use crate::vocabulary::{BuildOptions, Policy, RegisterValues};
+use crate::vocabulary::{BuildOptions, Policy, RegisterValues, Temporaries};
 use crate::{Form, Stage};
 
 /// Steps at most.
@@ -290,7 +290,7 @@ fn begin_regs() -> RegFile {
 struct Machine {
     script: Script,
     regs: RegisterValues,
-    temps: Vec<u64>,
+    temps: Temporaries,
     writer: TraceWriter,
     /// The registers as last written down.
     recorded: RegisterValues,
@@ -319,7 +319,7 @@ impl Machine {
         }
         let mut regs = RegisterValues::all(0);
         script.regs.known().for_each(|(reg, value)| regs[reg] = value);
-        Ok(Self { script, regs, temps: Vec::new(), writer, recorded: regs, changed: false })
+        Ok(Self { script, regs, temps: Temporaries::default(), writer, recorded: regs, changed: false })
     }
 
     /// Runs to the end and returns the trace.
@@ -413,16 +413,16 @@ impl Machine {
         let insn = self.note_insn(pc)?;
         let next = pc.add(u64::from(insn.len));
         for op in &insn.ops {
-            let [a, b, c] = op.args.map(|arg| self.value(arg));
+            let [a, b, c] = op.args.map(|arg| self.temps.value(arg, &self.regs));
             match op.class() {
                 Class::Pure => {
                     let value = ir::eval(op.kind, op.width, a, b, c).map_err(|error| format!("{error:?}"))?;
-                    self.set(op, value);
+                    self.temps.define(op, &mut self.regs, value);
                 }
                 Class::Load => {
                     let value = self.script.memory.load(VirtAddr(a), op.width.bytes())?;
                     self.note_access(false, VirtAddr(a), op.width.bytes(), value)?;
-                    self.set(op, value);
+                    self.temps.define(op, &mut self.regs, value);
                 }
                 Class::Store => {
                     let (bytes, value) = (op.width.bytes(), b & op.width.mask());
@@ -431,7 +431,7 @@ impl Machine {
                     self.script.memory.store(VirtAddr(a), &value.to_le_bytes()[..bytes as usize])?;
                 }
                 Class::Nondet => {
-                    self.set(op, 0);
+                    self.temps.define(op, &mut self.regs, 0);
                     self.changed = true;
                 }
                 Class::Effect => {}
@@ -458,27 +458,5 @@ impl Machine {
         let (value, io) = (u128::from(value), self.script.devices.contains(&vaddr.page()));
         let access = Access { store, vaddr, paddr, next_page, size: size as u8, value, io };
         self.writer.access(&access).map_err(|error| error.to_string())
-    }
-
-    fn value(&self, arg: Arg) -> u64 {
-        match arg {
-            Arg::Const(value) => value,
-            Arg::Relocated(_) => 0,
-            Arg::Var(var) if var.is_reg() => self.regs[var],
-            Arg::Var(var) => self.temps.get((var.0 - Var::FIRST_TEMP) as usize).copied().unwrap_or(0),
-        }
-    }
-
-    fn set(&mut self, op: &Op, value: u64) {
-        let Some(var) = op.def() else { return };
-        if var.is_reg() {
-            self.regs[var] = value;
-            return;
-        }
-        let at = (var.0 - Var::FIRST_TEMP) as usize;
-        if self.temps.len() <= at {
-            self.temps.resize(at + 1, 0);
-        }
-        self.temps[at] = value;
     }
 }

@@ -5,7 +5,7 @@
 //! the check of the lifter (stores, next addresses and registers are compared with the recording)
 //! and the walk that the analyses observe.
 
-use ir::{Arg, Class, Kind, Op, Var};
+use ir::{Class, Kind, Op};
 use machine::{PROCESS_REGS, Reg, VirtAddr};
 use trace::Access;
 
@@ -13,7 +13,7 @@ pub use super::access_match::MemRef;
 
 use super::Recording;
 use super::access_match::Matcher;
-use crate::vocabulary::{Code, RegisterValues, StepId};
+use crate::vocabulary::{Code, RegisterValues, StepId, Temporaries};
 
 /// How many general registers there are; their numbers come first.
 const GENERAL: usize = 16;
@@ -109,7 +109,7 @@ pub struct Replay<'r> {
     recording: &'r Recording,
     /// What registers hold now.
     pub regs: RegisterValues,
-    temps: Vec<u64>,
+    temps: Temporaries,
     matcher: Matcher,
     /// Disagreements of the current step.
     pub mismatches: Vec<Mismatch>,
@@ -135,7 +135,7 @@ impl<'r> Replay<'r> {
         let mut replay = Self {
             recording,
             regs: RegisterValues::all(0),
-            temps: Vec::new(),
+            temps: Temporaries::default(),
             matcher: Matcher::default(),
             mismatches: Vec::new(),
             loose: true,
@@ -221,30 +221,6 @@ impl<'r> Replay<'r> {
         self.loose = true;
     }
 
-    /// The value of an operand.
-    fn arg(&self, arg: Arg) -> u64 {
-        match arg {
-            Arg::Const(value) => value,
-            // Only programs have such operands.
-            Arg::Relocated(_) => 0,
-            Arg::Var(var) if var.is_reg() => self.regs[var],
-            Arg::Var(var) => self.temps.get((var.0 - Var::FIRST_TEMP) as usize).copied().unwrap_or(0),
-        }
-    }
-
-    fn set(&mut self, op: &Op, value: u64) {
-        let Some(var) = op.def() else { return };
-        if var.is_reg() {
-            self.regs[var] = value;
-        } else {
-            let at = (var.0 - Var::FIRST_TEMP) as usize;
-            if self.temps.len() <= at {
-                self.temps.resize(at + 1, 0);
-            }
-            self.temps[at] = value;
-        }
-    }
-
     /// Executes one step.
     pub fn step(&mut self, step: StepId, observer: &mut impl Observer) -> Ended {
         let recording = self.recording;
@@ -327,7 +303,7 @@ impl<'r> Replay<'r> {
         let fallthrough = code.fallthrough();
         let mut ended = Ended { control: None, next: fallthrough, complete: true, slot: VirtAddr(0) };
         for (index, op) in code.insn.ops.iter().enumerate() {
-            let [a, b, c] = op.args.map(|arg| self.arg(arg));
+            let [a, b, c] = op.args.map(|arg| self.temps.value(arg, &self.regs));
             let done = match op.class() {
                 Class::Pure => ir::eval(op.kind, op.width, a, b, c).ok().map(|value| (value, None)),
                 Class::Load => {
@@ -364,7 +340,7 @@ impl<'r> Replay<'r> {
                 ended.complete = false;
                 break;
             };
-            self.set(op, value);
+            self.temps.define(op, &mut self.regs, value);
             observer.op(index, op, value, mem);
         }
         ended.slot = slot.unwrap_or(VirtAddr(0));

@@ -2,7 +2,7 @@
 
 use std::ops::{Index, IndexMut};
 
-use ir::Var;
+use ir::{Arg, Op, Var};
 use machine::Reg;
 
 /// The stack pointer.
@@ -122,6 +122,44 @@ impl<T: Copy> Index<Var> for RegisterValues<T> {
 impl<T: Copy> IndexMut<Var> for RegisterValues<T> {
     fn index_mut(&mut self, var: Var) -> &mut T {
         &mut self.0[var.0 as usize % REGISTERS]
+    }
+}
+
+/// Values of an instruction's temporaries; one that was not defined is 0.
+#[derive(Clone, Default, Debug)]
+pub struct Temporaries(Vec<u64>);
+
+impl Temporaries {
+    /// The value of an operand: a constant, a register or a temporary.
+    #[inline]
+    #[must_use]
+    pub fn value(&self, arg: Arg, regs: &RegisterValues) -> u64 {
+        match arg {
+            Arg::Const(value) => value,
+            // Only programs have such operands.
+            Arg::Relocated(_) => 0,
+            Arg::Var(var) if var.is_reg() => regs[var],
+            Arg::Var(var) => self.0.get(Self::index(var)).copied().unwrap_or(0),
+        }
+    }
+
+    /// Gives what an operation defines, if it defines anything, this value.
+    #[inline]
+    pub fn define(&mut self, op: &Op, regs: &mut RegisterValues, value: u64) {
+        let Some(var) = op.def() else { return };
+        if var.is_reg() {
+            regs[var] = value;
+            return;
+        }
+        let at = Self::index(var);
+        if self.0.len() <= at {
+            self.0.resize(at + 1, 0);
+        }
+        self.0[at] = value;
+    }
+
+    const fn index(var: Var) -> usize {
+        (var.0 - Var::FIRST_TEMP) as usize
     }
 }
 
