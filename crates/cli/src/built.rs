@@ -53,7 +53,11 @@ pub fn failure(traces: &[PathBuf], error: training::Error) -> Failure {
         _ => "",
     };
     match traces {
-        [only] => Failure::file(only, format!("{error}{next}")),
+        [only] => {
+            let text = format!("{error}{next}");
+            let name = format!("{}: ", files::name(only));
+            Failure::file(only, text.strip_prefix(&name).unwrap_or(&text))
+        }
         _ => Failure::input(format!("{error}{next}")),
     }
 }
@@ -75,6 +79,8 @@ pub struct Built<'b> {
     pub companion: &'b Path,
     /// In whose context the program runs, and why.
     pub execution_context: ExecutionContext,
+    /// Why recordings that were given had no part in it.
+    pub left_out: Vec<String>,
 }
 
 impl Built<'_> {
@@ -93,6 +99,9 @@ impl Built<'_> {
         )?;
         for source in &from.sources {
             writeln!(out, "  {}", source_line(source))?;
+        }
+        for why in &self.left_out {
+            writeln!(out, "  left out: {}", format::plain(why))?;
         }
         writeln!(
             out,
@@ -142,6 +151,7 @@ impl Built<'_> {
             "view_reason": reason,
             "unrepeated": from.unrepeated,
             "sources": sources_json(program),
+            "left_out": self.left_out,
             "instructions": from.sources.iter().map(|it| it.instructions).sum::<u64>(),
             "kept": from.sources.iter().map(|it| it.retained).sum::<u64>(),
             "in_slice": from.sources.iter().map(|it| it.in_slice).sum::<u64>(),

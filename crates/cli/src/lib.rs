@@ -18,6 +18,7 @@ mod files;
 mod format;
 mod imports;
 mod inputs;
+mod interrupted;
 mod live;
 mod output;
 mod packs;

@@ -19,6 +19,8 @@ use rustc_hash::FxHashMap;
 use slicer::{BuildOptions, Recording, Start, outputs_of_run};
 use trace::{Access, Header, InsnId, Recorded, Trace, TraceError, TraceWriter};
 
+use crate::interrupted;
+
 /// Values for inputs: name and text.
 pub type InputTexts = Vec<(String, String)>;
 
@@ -58,6 +60,17 @@ pub enum Error {
         /// The output.
         output: String,
     },
+    /// The memory of the begin mark is not what the recorded trainer's answer was made of.
+    #[error(
+        "{trace}: an interrupt came between the marks and changed what the instruction at {pc:#x} reads, so \
+         the trainer's answer is not that of the memory at the begin mark; record again"
+    )]
+    Interrupted {
+        /// The recording.
+        trace: String,
+        /// The first instruction that reads such memory.
+        pc: VirtAddr,
+    },
     /// All traces were made by whole runs.
     #[error(
         "every trace given was made by a whole run; add a recording of a guest, which has the start state"
@@ -96,6 +109,8 @@ pub struct Trained {
     pub system: System,
     /// In whose context the program runs, and why.
     pub execution_context: ExecutionContext,
+    /// Why recordings that were given had no part in the program, a sentence each.
+    pub left_out: Vec<String>,
 }
 
 /// What is sliced: where programs begin, and what was executed from there.
@@ -110,9 +125,35 @@ struct Sources<'s, 'r> {
 
 /// Builds a program from recordings of guests and of whole runs.
 ///
+/// When an interrupt comes is luck: a clock's may write between the marks what the trainer goes on
+/// to read. Such a recording is left out as long as there are others.
+///
 /// # Errors
 /// [`Error`].
 pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, Error> {
+    let mut used: Vec<&Recording> = recordings.iter().collect();
+    let mut left_out = Vec::new();
+    loop {
+        let why = match build(&used, wishes) {
+            Ok(trained) => return Ok(Trained { left_out, ..trained }),
+            Err(why) => why,
+        };
+        let (Error::Slicer(slicer::Error::Foreign { name, .. }) | Error::Interrupted { trace: name, .. }) =
+            &why
+        else {
+            return Err(why);
+        };
+        let whole_run = |it: &Recording| it.trace.header().whole_run;
+        if !used.iter().any(|it| !whole_run(it) && it.name != *name) {
+            return Err(why);
+        }
+        used.retain(|it| whole_run(it) || it.name != *name);
+        left_out.push(why.to_string());
+    }
+}
+
+/// Builds a program from all of these recordings.
+fn build(recordings: &[&Recording], wishes: &Wishes<'_>) -> Result<Trained, Error> {
     with_sources(recordings, wishes, |sources| {
         let Sources { starts, recordings, options, execution_context, unrepeated } = sources;
         let mut program = slicer::build(&starts[0], recordings, options)?;
@@ -121,7 +162,8 @@ pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, E
         for start in starts {
             faithful(&program, start)?;
         }
-        Ok(Trained { program, system: starts[0].system().clone(), execution_context })
+        let system = starts[0].system().clone();
+        Ok(Trained { program, system, execution_context, left_out: Vec::new() })
     })
 }
 
@@ -135,7 +177,8 @@ pub fn dump(
     stage: slicer::Stage,
     form: slicer::Form,
 ) -> Result<String, Error> {
-    with_sources(recordings, wishes, |sources| {
+    let recordings: Vec<&Recording> = recordings.iter().collect();
+    with_sources(&recordings, wishes, |sources| {
         Ok(slicer::dump(&sources.starts[0], sources.recordings, sources.options, stage, form)?)
     })
 }
@@ -143,12 +186,12 @@ pub fn dump(
 /// Chooses the execution context and rehearses, then does something with what there is to slice;
 /// there is at least one start.
 fn with_sources<T>(
-    recordings: &[Recording],
+    recordings: &[&Recording],
     wishes: &Wishes<'_>,
     then: impl FnOnce(Sources<'_, '_>) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let (learned, recorded): (Vec<&Recording>, Vec<&Recording>) =
-        recordings.iter().partition(|it| it.trace.header().whole_run);
+        recordings.iter().copied().partition(|it| it.trace.header().whole_run);
     let starts: Vec<Start<'_>> = recorded.into_iter().map(Start::new).collect::<Result<_, _>>()?;
     if starts.is_empty() {
         return Err(Error::NoStart);
@@ -202,6 +245,9 @@ fn faithful(program: &Program, start: &Start<'_>) -> Result<(), Error> {
             && let Some((name, _)) = values.0.iter().find(|(name, value)| truth.get(name) != Some(value))
         {
             let (trace, output) = (start.recording().name.clone(), name.clone());
+            if let Some(pc) = interrupted::by_luck(program, start.system(), start)? {
+                return Err(Error::Interrupted { trace, pc });
+            }
             return Err(Error::Unfaithful { trace, way, output });
         }
     }

@@ -44,6 +44,8 @@ const TRAINERS: &[&str] = &[
     "inner:deeper",
     "stacks",
     "stacks:handler",
+    "ticked",
+    "ticked:once",
     "others",
     "state:patched",
     "names:patched",
@@ -94,7 +96,7 @@ const fn refused(name: &'static str, trainer: &'static str, why: &'static str) -
     Case { name, trainer, refused: Some(why), runs: &[] }
 }
 
-const OTHERS: &str = "was written between the marks by another thread, process or signal handler";
+const OTHERS: &str = "was written between the marks by an interrupt, another thread";
 
 /// Right wherever it is asked.
 const EVERYWHERE: &[(&str, &str, Expect)] = &[
@@ -118,7 +120,7 @@ const CASES: &[Case] = &[
     case("cached", EVERYWHERE),
     refused("uncached", "uncached", OTHERS),
     refused("slowpipe", "slowpipe", OTHERS),
-    refused("thread", "thread", "the output count was written between the marks by another thread"),
+    refused("thread", "thread", "the output count was written between the marks"),
     refused("helper", "helper", OTHERS),
     refused("forked", "forked", OTHERS),
     refused("shared", "shared", OTHERS),
@@ -175,15 +177,12 @@ const CASES: &[Case] = &[
             ("busy", "--whole", Stop(12, "unmapped memory")),
         ],
     ),
-    refused(
-        "waited",
-        "waited",
-        "the output count was written between the marks by another thread, process or signal handler",
-    ),
+    refused("waited", "waited", "the output count was written between the marks"),
     case("inner", EVERYWHERE),
     refused("deeper", "inner", "the end mark is not in the function that set the begin mark"),
     case("stacks", EVERYWHERE),
     refused("handler", "stacks", "the end mark is not in the function that set the begin mark"),
+    refused("ticked", "ticked", "an interrupt came between the marks"),
     refused("others", "others", "another thread executed it"),
 ];
 
@@ -206,6 +205,14 @@ fn is_true(program: &str, answer: &Value, capture: &Capture) -> bool {
     }
 }
 
+/// How often a trainer is run: twice where a program is wanted of it, since one recording may be
+/// spoiled by an interrupt.
+fn rounds(trainer: &str) -> usize {
+    let name = trainer.split(':').next_back().unwrap_or(trainer);
+    let wanted = CASES.iter().any(|case| case.name == name && case.refused.is_none());
+    if wanted && !trainer.starts_with("state:") { 2 } else { 1 }
+}
+
 /// Records all trainers in one guest; the marks of the last two are refused.
 fn record(tool: &Tool, directory: &Path) -> Result<(), Failure> {
     // Left by an earlier run, or not there.
@@ -213,7 +220,7 @@ fn record(tool: &Tool, directory: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(directory)?;
     let mut words: Vec<OsString> = ["record", "--quiet", "-o"].map(OsString::from).to_vec();
     words.extend([directory.into(), "--".into()]);
-    let trainers = TRAINERS.iter().map(|&it| it.to_owned()).collect();
+    let trainers = TRAINERS.iter().flat_map(|&it| vec![it.to_owned(); rounds(it)]).collect();
     words.extend(training_argv(&Training { trainers, ..Training::default() })?);
     let done = tool.run(&words)?;
     assert!(
@@ -259,13 +266,21 @@ impl Targets {
     }
 }
 
-/// Builds a case's program; what there is to say against how that went.
+/// Builds a case's program, of its second recording where an interrupt spoiled the first; what
+/// there is to say against how that went.
 fn build(tool: &Tool, case: &Case, directory: &Path) -> Result<Option<String>, Failure> {
-    let mut words: Vec<OsString> = ["build", "--quiet", "-o"].map(OsString::from).to_vec();
-    words.extend([directory.join(format!("{}.prog", case.name)).into(), "--elf".into()]);
-    words.push(layout::build().join("trainers").join(case.trainer).into());
-    words.push(directory.join(format!("{}-0001.trace", case.name)).into());
-    let Finished { code, messages, .. } = tool.run(&words)?;
+    let of = |number: u32| {
+        let mut words: Vec<OsString> = ["build", "--quiet", "-o"].map(OsString::from).to_vec();
+        words.extend([directory.join(format!("{}.prog", case.name)).into(), "--elf".into()]);
+        words.push(layout::build().join("trainers").join(case.trainer).into());
+        words.push(directory.join(format!("{}-000{number}.trace", case.name)).into());
+        tool.run(&words)
+    };
+    let mut done = of(1)?;
+    if case.refused.is_none() && done.code == 1 && done.messages.contains("record again") {
+        done = of(2)?;
+    }
+    let Finished { code, messages, .. } = done;
     let expected = match case.refused {
         None => code == 0,
         Some(why) => code == 1 && messages.contains(why),
@@ -295,6 +310,20 @@ fn run(
         .then(|| format!("{} {way}: {code}, {}, {messages}", capture.elf.display(), answer["outputs"])))
 }
 
+/// A clock's interrupt between the marks spoils a recording; the program is made of the other.
+fn unlucky_recording(tool: &Tool, directory: &Path) -> Result<Option<String>, Failure> {
+    let mut words: Vec<OsString> = ["build", "--quiet", "--json", "-o"].map(OsString::from).to_vec();
+    words.push(directory.join("ticked.prog").into());
+    words.extend([1, 2].map(|n| directory.join(format!("ticked-000{n}.trace")).into()));
+    let Finished { code, output, messages } = tool.run(&words)?;
+    let built: Value = serde_json::from_str(&output).unwrap_or_default();
+    let used: Vec<&str> =
+        built["sources"].as_array().into_iter().flatten().filter_map(|it| it["trace"].as_str()).collect();
+    let left_out = built["left_out"][0].as_str().unwrap_or_default();
+    let expected = code == 0 && used == ["ticked-0002.trace"] && left_out.contains("ticked-0001.trace");
+    Ok((!expected).then(|| format!("ticked: build ended with {code}, {output}, {messages}")))
+}
+
 #[test]
 fn each_limit_of_2011_is_gone_or_named() -> Result<(), Failure> {
     if std::env::var_os("VIRTUOSO_E2E").is_none() {
@@ -314,6 +343,7 @@ fn each_limit_of_2011_is_gone_or_named() -> Result<(), Failure> {
             wrong.extend(found.map(|text| format!("{} over {text}", case.name)));
         }
     }
+    wrong.extend(unlucky_recording(&tool, &directory)?);
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), CASES.len(), wrong.join("\n"));
     Ok(())
 }

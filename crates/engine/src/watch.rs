@@ -1,7 +1,7 @@
 //! What a whole run executes, step by step: enough to slice it like a recording.
 
 use lift::Mode;
-use machine::Reg;
+use machine::{PAGE_SIZE, Reg};
 
 use crate::overlay::PROCESS_FRAMES;
 
@@ -29,6 +29,16 @@ impl Seen {
     #[must_use]
     pub const fn is_process(&self) -> bool {
         self.paddr >= PROCESS_FRAMES
+    }
+
+    /// Guest-physical address of each byte.
+    pub fn bytes(&self) -> impl Iterator<Item = u64> + use<> {
+        let Self { paddr, next_page, size, .. } = *self;
+        let here = PAGE_SIZE - paddr % PAGE_SIZE;
+        (0..u64::from(size)).map(move |n| match next_page {
+            Some(next) if n >= here => next + n - here,
+            _ => paddr + n,
+        })
     }
 }
 

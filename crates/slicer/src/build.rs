@@ -6,13 +6,14 @@
 //! return.
 
 use ir::program::{CodeRange, PageContent, Program, Provenance, Source, UserPage};
-use machine::{PhysAddr, Reg, VirtAddr};
+use machine::{Reg, VirtAddr};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::context::callee_saved::CalleeSaved;
 use crate::context::walk::walk;
 use crate::context::{ContextPath, Contexts, Convention, Entries};
 use crate::dependence::Graph;
+use crate::dependence::foreign::OwnPages;
 use crate::dependence::graph::Body;
 use crate::dependence::recorder::{Begin, DependenceRecorder};
 use crate::emission::{Emission, RelocatedConstants};
@@ -165,9 +166,8 @@ impl<'m> Merged<'m> {
         let user: &dyn UserMemory = &self.start.space;
         for ((recording, retained, path), insns) in self.walks().zip(&self.interned) {
             let begin = Begin::new(recording, self.start.recording())?;
-            let frames = own_frames(recording, self.start)?;
-            let mut recorder =
-                DependenceRecorder::new(&mut graph, code, insns, &begin, user, retained, frames);
+            let own = own_pages(recording, retained, self.start)?;
+            let mut recorder = DependenceRecorder::new(&mut graph, code, insns, &begin, user, own);
             walk(recording, retained, path, &self.contexts, self.summaries, &mut recorder)?;
             recorder.finish(recording, &begin)?;
         }
@@ -236,18 +236,20 @@ impl Sliced<'_, '_> {
 
     /// Refuses a slice that needs foreign values, or a device that the process has mapped.
     fn is_own(&self) -> Result<(), Error> {
-        let first = |ops: &FxHashSet<OpId>| {
-            let op = ops.iter().copied().filter(|&op| self.slice.ops.contains(op)).min()?;
+        let in_slice = |op: &OpId| self.slice.ops.contains(*op);
+        let pc = |op| {
             let code = self.graph.code(&self.code, self.graph.op_site[op]);
-            Some(code.map_or(VirtAddr(0), |code| code.pc()))
+            code.map_or(VirtAddr(0), |code| code.pc())
         };
-        if let Some(pc) = first(&self.graph.devices) {
-            return Err(Error::Device { pc });
+        if let Some(op) = self.graph.devices.iter().copied().filter(in_slice).min() {
+            return Err(Error::Device { pc: pc(op) });
         }
-        match first(&self.graph.foreign) {
-            Some(pc) => {
-                Err(Error::Foreign { what: format!("what the instruction at {pc:#x} reads for the answer") })
-            }
+        let foreign = self.graph.foreign.iter().filter(|&(op, _)| in_slice(op));
+        match foreign.min_by_key(|&(&op, _)| op) {
+            Some((&op, &number)) => Err(Error::Foreign {
+                name: self.merged.inputs.recordings[number].name.clone(),
+                what: format!("what the instruction at {:#x} reads for the answer", pc(op)),
+            }),
             None => Ok(()),
         }
     }
@@ -349,16 +351,15 @@ impl Sliced<'_, '_> {
 /// code is carried even if it is more.
 const ENOUGH_CODE: usize = 4096;
 
-/// The pages that a recording's process had to itself at the begin mark, by frame. A whole run has
-/// no frames of the process.
-fn own_frames(recording: &Recording, start: &Start<'_>) -> Result<FxHashMap<PhysAddr, VirtAddr>, Error> {
+/// What a recording's process has to itself. A whole run has no frames of the process.
+fn own_pages(recording: &Recording, retained: &Retained, start: &Start<'_>) -> Result<OwnPages, Error> {
     if recording.is_whole_run() {
-        return Ok(FxHashMap::default());
+        return Ok(OwnPages::default());
     }
     if std::ptr::eq(recording, start.recording()) {
-        return Ok(start.space.own_frames());
+        return Ok(start.space.own_pages(recording, retained));
     }
-    AddressSpace::new(recording).map(|space| space.own_frames())
+    AddressSpace::new(recording).map(|space| space.own_pages(recording, retained))
 }
 
 /// Recordings merge when they are of the same program with the same variables, and have the trainer

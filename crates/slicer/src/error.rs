@@ -49,10 +49,13 @@ pub enum Error {
     },
     /// Something that the answer needs is foreign: another task, a handler or a device wrote it.
     #[error(
-        "{what} was written between the marks by another thread, process or signal handler, whose work is \
-         not the trainer's own; do all of the work in the thread that set the marks"
+        "{name}: {what} was written between the marks by an interrupt, another thread, process or signal \
+         handler, whose work is not the trainer's own; record again, and do all of the work in the thread \
+         that set the marks"
     )]
     Foreign {
+        /// The trace.
+        name: String,
         /// What is foreign: an output, or what an instruction reads.
         what: String,
     },

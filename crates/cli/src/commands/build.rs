@@ -129,7 +129,7 @@ impl BuildArgs {
         let wishes = Wishes { options, paused, base: base.as_ref(), rehearse: self.rehearse.clone() };
         let Some(output) = &self.output else { return self.print_stage(&recordings, &wishes, context) };
         let trained = context.progress.during("rehearsing and slicing", || train(&recordings, &wishes));
-        let Trained { mut program, system, execution_context } =
+        let Trained { mut program, system, execution_context, left_out } =
             trained.map_err(|error| built::failure(&self.traces, error))?;
         for symbols in symbols.iter().chain(trainer.as_ref().map(|trainer| &trainer.symbols)) {
             symbols.name_functions(&mut program);
@@ -142,6 +142,7 @@ impl BuildArgs {
             bytes: bytes.len(),
             companion: &companion,
             execution_context,
+            left_out,
         };
         if self.json { built.print_json() } else { built.print() }
     }

@@ -87,7 +87,7 @@ impl LearnArgs {
         let trace =
             Trace::from_bytes(bytes.as_slice()).map_err(|error| files::trace_failure(&learned, &error))?;
         recordings.push(Recording::load(&files::name(&learned), trace).map_err(built::internal)?);
-        let Trained { program: new, system, execution_context } =
+        let Trained { program: new, system, execution_context, left_out } =
             self.merged(&program, &recordings, context)?;
         let slice = SliceProgram::new(&new).map_err(|error| self.asked.failure(&error.into()))?;
         let (outcome, _) = slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?;
@@ -102,6 +102,7 @@ impl LearnArgs {
             bytes: encoded.len(),
             companion: &companion,
             execution_context,
+            left_out,
         };
         if self.json { built.print_json() } else { built.print() }
     }

@@ -256,11 +256,15 @@ impl TrainArgs {
             Err(why) => return Ok(row(0, Err(why.to_string()))),
         };
         trainer.symbols.name_functions(&mut trained.program);
+        for why in trained.left_out.iter().filter(|_| !context.quiet) {
+            output::note(&format!("left out: {why}"));
+        }
         let mut verdicts = Vec::new();
         for recording in &usable(compared, context)? {
             let verdict = verify::ask(&trained, recording);
             verdicts.push(verdict.unwrap_or_else(|why| Verdict::Wrong(why.to_string())));
         }
+        verdicts.retain(|it| *it != Verdict::Interrupted);
         let Trained { program, system, .. } = &trained;
         let row = row(program.provenance.static_in_slice, Ok(verdicts));
         if row.problem().is_none() {

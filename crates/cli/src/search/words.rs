@@ -53,14 +53,8 @@ pub struct Reader {
 impl Reader {
     /// Whether the run wrote one of these bytes.
     fn wrote(&self, seen: &Seen) -> bool {
-        bytes(seen).any(|at| self.written.get(&(at >> 3)).is_some_and(|bits| bits >> (at & 7) & 1 == 1))
+        seen.bytes().any(|at| self.written.get(&(at >> 3)).is_some_and(|bits| bits >> (at & 7) & 1 == 1))
     }
-}
-
-/// The physical addresses of an access within a page.
-fn bytes(seen: &Seen) -> std::ops::Range<u64> {
-    let on_page = PAGE_SIZE - seen.paddr % PAGE_SIZE;
-    seen.paddr..seen.paddr + u64::from(seen.size).min(on_page)
 }
 
 impl Watch for Reader {
@@ -75,11 +69,7 @@ impl Watch for Reader {
             return;
         }
         if seen.store {
-            for at in bytes(&seen) {
-                *self.written.entry(at >> 3).or_default() |= 1 << (at & 7);
-            }
-            let rest = u64::from(seen.size) - (bytes(&seen).end - seen.paddr);
-            for at in seen.next_page.into_iter().flat_map(|page| page..page + rest) {
+            for at in seen.bytes() {
                 *self.written.entry(at >> 3).or_default() |= 1 << (at & 7);
             }
             return;

@@ -24,7 +24,7 @@ impl Row {
         match &self.verdicts {
             Err(why) => Some(format!("not built: {why}")),
             Ok(all) if all.is_empty() => {
-                Some("not verified: the second guest recorded nothing of it".to_owned())
+                Some("not verified: no recording of the second guest can judge it; train again".to_owned())
             }
             Ok(all) => {
                 let wrong = all.iter().find(|it| matches!(it, Verdict::Wrong(_)))?;

@@ -12,6 +12,7 @@ use lift::Mode;
 use machine::{Reg, VirtAddr};
 use slicer::{Recording, Start};
 
+use crate::interrupted;
 use crate::training::{Error, Trained};
 
 /// How a program did on one recording.
@@ -21,6 +22,8 @@ pub enum Verdict {
     BySlice,
     /// The whole run gave it; why the slice stopped.
     ByWhole(String),
+    /// The guest's answer was changed by an interrupt, so it judges nothing.
+    Interrupted,
     /// There was no answer, or another one.
     Wrong(String),
 }
@@ -30,6 +33,7 @@ impl fmt::Display for Verdict {
         match self {
             Self::BySlice => f.write_str("the guest's answer"),
             Self::ByWhole(why) => write!(f, "the guest's answer by the whole run; the slice stopped: {why}"),
+            Self::Interrupted => f.write_str("an interrupt changed the guest's answer"),
             Self::Wrong(what) => f.write_str(what),
         }
     }
@@ -60,6 +64,9 @@ pub fn ask(trained: &Trained, recording: &Recording) -> Result<Verdict, Error> {
         if within(&truth, recorded.addr, recorded.size)
             != within(&written.0, VirtAddr(variable.addr), recorded.size)
         {
+            if interrupted::by_luck(program, &trained.system, &start)?.is_some() {
+                return Ok(Verdict::Interrupted);
+            }
             return Ok(Verdict::Wrong(format!(
                 "the whole run's {} is not what the guest found itself",
                 variable.name

@@ -11,7 +11,6 @@ use trace::Access;
 
 use super::definer::PackedDefiner;
 use super::shadow_memory::ShadowMemory;
-use crate::filter::Retained;
 use crate::recording::stored_memory::StoredMemory;
 use crate::recording::{UserMemory, parts};
 
@@ -24,13 +23,19 @@ struct Overwritten {
     own: bool,
 }
 
+/// What a process has to itself, without the pages that the system shows to all of them.
+#[derive(Default)]
+pub struct OwnPages {
+    /// Its pages at the begin mark, by frame.
+    pub frames: FxHashMap<PhysAddr, VirtAddr>,
+    /// Those it gained later that somebody else had filled.
+    pub filled: FxHashSet<VirtAddr>,
+}
+
 /// What others wrote, and where it counts as foreign.
 pub struct ForeignWrites {
     overwritten: FxHashMap<PhysAddr, Overwritten>,
-    /// The process's own pages at the begin mark, by frame.
-    frames: FxHashMap<PhysAddr, VirtAddr>,
-    /// Pages of the process that somebody else filled.
-    filled: FxHashSet<VirtAddr>,
+    own: OwnPages,
     /// Whether other tasks ran before this step.
     switched: bool,
     /// Whether this step loads what a device wrote.
@@ -38,23 +43,16 @@ pub struct ForeignWrites {
 }
 
 impl ForeignWrites {
-    /// For a recording whose process had these pages to itself at the begin mark, by frame.
+    /// For a recording whose process has these pages to itself.
     #[must_use]
-    pub fn new(retained: &Retained, frames: FxHashMap<PhysAddr, VirtAddr>) -> Self {
-        let filled = retained.late_pages.iter().filter(|(_, page)| page.foreign).map(|(&addr, _)| addr);
-        Self {
-            overwritten: FxHashMap::default(),
-            frames,
-            filled: filled.collect(),
-            switched: false,
-            unexplained: false,
-        }
+    pub fn new(own: OwnPages) -> Self {
+        Self { overwritten: FxHashMap::default(), own, switched: false, unexplained: false }
     }
 
     /// Whether somebody else filled this page of the process before it was first touched.
     #[must_use]
     pub fn is_filled(&self, page: VirtAddr) -> bool {
-        self.filled.contains(&page)
+        self.own.filled.contains(&page)
     }
 
     /// Other tasks ran in the call that the next step returns from.
@@ -91,7 +89,7 @@ impl ForeignWrites {
             let (page, frame) = (part.vaddr.page(), part.paddr.page());
             // The store may be another process's in memory that both have, or the system's through
             // an address of its own.
-            let known = self.frames.get(&frame).copied();
+            let known = self.own.frames.get(&frame).copied();
             let shared = known.is_some_and(|page| memory.frame_or(page, frame) == frame);
             let addressed = here && user.is_user(page);
             if addressed {

@@ -113,8 +113,11 @@ pub struct Graph {
     pub criteria: FxHashSet<OpId>,
     /// Loads from devices that the process has mapped.
     pub devices: FxHashSet<OpId>,
-    /// Operations that use what is [`Definer::Foreign`].
-    pub foreign: FxHashSet<OpId>,
+    /// Operations that use what is [`Definer::Foreign`], and the number of the first recording in
+    /// which they do.
+    pub foreign: FxHashMap<OpId, usize>,
+    /// How many recordings are in the graph.
+    pub recordings: usize,
     /// Where the last recording that was added ends.
     pub end: Option<End>,
     index: FxHashMap<(ContextId, Body), SiteId>,
@@ -192,7 +195,7 @@ impl Graph {
         match definer.unpack() {
             Definer::Initial => {}
             Definer::Foreign => {
-                self.foreign.insert(user);
+                self.foreign.entry(user).or_insert(self.recordings);
             }
             Definer::Op(definer) => self.edge(user, definer),
         }

@@ -9,13 +9,13 @@ use ir::summary::{Action, ArgumentLocation};
 use ir::{Class, Kind, Op, Var};
 use lift::Mode;
 use machine::paging::PagingMode;
-use machine::{PhysAddr, Reg, RegFile, VirtAddr};
-use rustc_hash::{FxHashMap, FxHashSet};
+use machine::{Reg, RegFile, VirtAddr};
+use rustc_hash::FxHashSet;
 use trace::{Access, InsnId};
 
 use super::definer::{Definer, PackedDefiner};
 use super::flow_recorder::FlowRecorder;
-use super::foreign::ForeignWrites;
+use super::foreign::{ForeignWrites, OwnPages};
 use super::graph::{Body, End, Graph, Locals};
 use super::page_tables::PageTables;
 use super::shadow_memory::ShadowMemory;
@@ -23,7 +23,6 @@ use super::variable_map::{RegisterDefiners, VariableMap};
 use crate::context::Transition;
 use crate::context::walk::{SummaryCall, Visitor};
 use crate::error::Error;
-use crate::filter::Retained;
 use crate::recording::replay::{Ended, MemRef};
 use crate::recording::snapshot::SnapshotMemory;
 use crate::recording::stored_memory::StoredMemory;
@@ -109,15 +108,14 @@ pub struct DependenceRecorder<'g> {
 }
 
 impl<'g> DependenceRecorder<'g> {
-    /// About to walk a recording whose process had these pages to itself, by frame.
+    /// About to walk a recording whose process has these pages to itself.
     pub fn new(
         graph: &'g mut Graph,
         code: &'g CodeTable,
         insns: &'g Interned,
         begin: &'g Begin<'g>,
         user: &'g dyn UserMemory,
-        retained: &Retained,
-        frames: FxHashMap<PhysAddr, VirtAddr>,
+        own: OwnPages,
     ) -> Self {
         let variables = VariableMap::new();
         let stack = VirtAddr(begin.regs.get_or_zero(Reg::Rsp));
@@ -131,7 +129,7 @@ impl<'g> DependenceRecorder<'g> {
             memory: ShadowMemory::default(),
             content: StoredMemory::new(&begin.memory),
             page_tables: PageTables::new(begin.mode),
-            foreign: ForeignWrites::new(retained, frames),
+            foreign: ForeignWrites::new(own),
             flow: FlowRecorder::default(),
             frames: Vec::new(),
             site: SiteId::new(0),
@@ -160,7 +158,8 @@ impl<'g> DependenceRecorder<'g> {
                 match self.memory.writer(at).unpack() {
                     Definer::Initial => {}
                     Definer::Foreign => {
-                        return Err(Error::Foreign { what: format!("the output {}", output.name) });
+                        let name = recording.name.clone();
+                        return Err(Error::Foreign { name, what: format!("the output {}", output.name) });
                     }
                     Definer::Op(writer) => {
                         self.graph.criteria.insert(writer);
@@ -169,6 +168,7 @@ impl<'g> DependenceRecorder<'g> {
             }
         }
         let (site, pc) = self.flow.position();
+        self.graph.recordings += 1;
         self.graph.end = Some(End { site: site.unwrap_or(self.site), pc });
         begin.memory.intact()
     }

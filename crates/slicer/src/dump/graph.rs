@@ -62,7 +62,7 @@ fn notes(names: &Names<'_>, adjacency: &Adjacency, op: OpId) -> Vec<String> {
         (!graph.executed[op], "not executed"),
         (graph.criteria.contains(&op), "criterion"),
         (graph.unexecuted_stores.contains(&op), "completed store"),
-        (graph.foreign.contains(&op), "foreign"),
+        (graph.foreign.contains_key(&op), "foreign"),
         (graph.devices.contains(&op), "device"),
     ];
     notes.extend(flags.iter().filter(|flag| flag.0).map(|flag| flag.1.to_owned()));

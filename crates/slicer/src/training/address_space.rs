@@ -10,7 +10,10 @@ use rustc_hash::FxHashMap;
 
 use super::mappings::Mappings;
 use super::shared_page::{NamedPages, kernel_alias};
+use crate::dependence::foreign::OwnPages;
 use crate::error::Error;
+use crate::filter::Retained;
+use crate::filter::late_page::LatePage;
 use crate::recording::{Recording, UserMemory};
 use crate::vocabulary::CodeSource;
 
@@ -87,11 +90,26 @@ impl<'t> AddressSpace<'t> {
         self.named_pages().near.contains(&address.page())
     }
 
-    /// The pages that the process had to itself, by frame.
+    /// The pages that the recording's process has to itself.
     #[must_use]
-    pub fn own_frames(&self) -> FxHashMap<PhysAddr, VirtAddr> {
+    pub fn own_pages(&self, recording: &Recording, retained: &Retained) -> OwnPages {
         let pages = self.user.iter().filter(|(page, _)| !self.shared.contains_key(page));
-        pages.map(|(&page, &frame)| (frame, page)).collect()
+        let late = retained.late_pages.iter().filter(|(_, late)| late.foreign);
+        OwnPages {
+            frames: pages.map(|(&page, &frame)| (frame, page)).collect(),
+            filled: late
+                .filter(|&(&page, late)| self.shown(recording, page, late).is_none())
+                .map(|(&page, _)| page)
+                .collect(),
+        }
+    }
+
+    /// The kernel's own address of a page that appeared after the begin mark, where the kernel
+    /// shows it to its processes.
+    #[must_use]
+    pub fn shown(&self, recording: &Recording, page: VirtAddr, late: &LatePage) -> Option<VirtAddr> {
+        let executed = || recording.code.iter().any(|code| code.pc().page() == page);
+        if late.written || executed() { None } else { self.kernel_alias(late.frame) }
     }
 
     /// Bytes at a linear address, as far as they are mapped.

@@ -31,10 +31,8 @@ pub fn process_pages(recording: &Recording, space: &AddressSpace<'_>, retained: 
         };
         pages.push(UserPage { addr: page.0, content });
     }
-    let executed: FxHashSet<VirtAddr> = recording.code.iter().map(|code| code.pc().page()).collect();
     for (&page, late) in &retained.late_pages {
-        let private = late.written || executed.contains(&page);
-        let alias = if private { None } else { space.kernel_alias(late.frame) };
+        let alias = space.shown(recording, page, late);
         let content =
             alias.map_or_else(|| content(late.content.to_vec()), |alias| PageContent::Kernel(alias.0));
         pages.push(UserPage { addr: page.0, content });

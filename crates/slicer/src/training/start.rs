@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use ir::program::{Count, Elem, FuncId, PerCpuOverride, Program, Provenance, Variable};
 use ir::{Summary, System};
-use machine::{GuestMemory, Reg, RegFile, VirtAddr};
+use machine::{GuestMemory, PhysAddr, Reg, RegFile, VirtAddr};
+use rustc_hash::FxHashSet;
 use trace::{Length, VarType};
 
 use super::address_space::AddressSpace;
@@ -17,8 +18,8 @@ use super::process_pages::{heap, process_pages};
 use super::relocation::Relocations;
 use crate::error::Error;
 use crate::filter::{Retained, filter};
-use crate::recording::Recording;
 use crate::recording::replay::{Blind, Replay};
+use crate::recording::{Recording, parts};
 use crate::vocabulary::{BuildOptions, Id, StepId};
 
 /// A recording's begin mark.
@@ -125,6 +126,19 @@ impl<'r> Start<'r> {
     #[must_use]
     pub fn written_outputs(&self) -> BTreeMap<VirtAddr, u8> {
         written_outputs(self.recording, self.retained.steps.values().iter().copied())
+    }
+
+    /// The bytes of memory that interruptions and other tasks changed between the marks. A run over
+    /// the memory of the begin mark reads them as they were before.
+    #[must_use]
+    pub fn changed_by_others(&self) -> FxHashSet<PhysAddr> {
+        let own: FxHashSet<StepId> = self.retained.steps.values().iter().copied().collect();
+        let others = self.recording.steps.ids().filter(|step| !own.contains(step));
+        let stores = others.flat_map(|step| self.recording.accesses_of(step));
+        let parts = stores.filter(|access| access.store && !access.io).flat_map(parts);
+        let before = |at: PhysAddr| self.memory().page(at.page()).ok().map(|page| page[at.offset() as usize]);
+        let bytes = parts.flat_map(|part| part.each().collect::<Vec<_>>());
+        bytes.filter(|&(at, value)| before(at) != Some(value)).map(|(at, _)| at).collect()
     }
 
     /// The declared inputs, with the bytes that the recorded code began with.
