@@ -116,6 +116,8 @@ pub struct Graph {
     /// Operations that use what is [`Definer::Foreign`], and the number of the first recording in
     /// which they do.
     pub foreign: FxHashMap<OpId, usize>,
+    /// Stores that may write what a load reads, although no recording joined the two.
+    pub may: FxHashMap<OpId, FxHashSet<OpId>>,
     /// How many recordings are in the graph.
     pub recordings: usize,
     /// Where the last recording that was added ends.

@@ -18,6 +18,7 @@ use super::flow_recorder::FlowRecorder;
 use super::foreign::{ForeignWrites, OwnPages};
 use super::graph::{Body, End, Graph, Locals};
 use super::page_tables::PageTables;
+use super::pointers::{Here, Pointers};
 use super::shadow_memory::ShadowMemory;
 use super::variable_map::{RegisterDefiners, VariableMap};
 use crate::context::Transition;
@@ -89,6 +90,7 @@ pub struct DependenceRecorder<'g> {
     content: StoredMemory<'g>,
     page_tables: PageTables,
     foreign: ForeignWrites,
+    pointers: Pointers,
     flow: FlowRecorder,
     frames: Vec<Frame>,
     /// The running site.
@@ -130,6 +132,7 @@ impl<'g> DependenceRecorder<'g> {
             content: StoredMemory::new(&begin.memory),
             page_tables: PageTables::new(begin.mode),
             foreign: ForeignWrites::new(own),
+            pointers: Pointers::new(begin.regs),
             flow: FlowRecorder::default(),
             frames: Vec::new(),
             site: SiteId::new(0),
@@ -167,6 +170,7 @@ impl<'g> DependenceRecorder<'g> {
                 }
             }
         }
+        self.pointers.objects.finish(self.graph);
         let (site, pc) = self.flow.position();
         self.graph.recordings += 1;
         self.graph.end = Some(End { site: site.unwrap_or(self.site), pc });
@@ -340,6 +344,8 @@ impl Visitor for DependenceRecorder<'_> {
         if let Some(mem) = &mem {
             self.access(number, op, value, mem);
         }
+        let here = Here { context: self.graph.sites[self.site].context, bottom: self.bottom.0 };
+        self.pointers.op(number, op, value, mem.as_ref(), here);
         if let Some(var) = op.def() {
             self.variables.define(var, number);
         }
@@ -372,6 +378,7 @@ impl Visitor for DependenceRecorder<'_> {
             Transition::Tail(context) => self.flow.tail_call(self.graph, self.site, context, control),
             Transition::Return(count) => self.close_frames(count, switched, regs),
         }
+        self.pointers.settle(regs, GENERAL as u16);
         self.values = std::array::from_fn(|at| regs[Var(at as u16)]);
     }
 

@@ -84,6 +84,7 @@ impl Search<'_> {
             while let Some(op) = self.work.pop() {
                 found.extend_from_slice(self.adjacency.of(op));
                 if self.policy != Policy::Assume {
+                    found.extend(self.program.graph.may.get(&op).into_iter().flatten());
                     self.reaching.uses(op, &mut found);
                 }
                 found.drain(..).for_each(|op| self.add(op));
