@@ -12,7 +12,9 @@
 //! Two judgements, each over one recording. The first is over *elements*: the addresses that a
 //! register held before an instruction added to it, which are records of an array, or cursors.
 //! Where two instructions met the same element, in whatever contexts, what they did relative to it
-//! decides, unless one of them went over the object without a gap. Else the object decides:
+//! decides, unless one of them went over the object without a gap. An index that leads to one
+//! distance in each of several elements is a member's offset, and counts as a constant. Else the
+//! object decides:
 //!
 //! ```text
 //! may(l) includes s   if s was first executed before l was last, and
@@ -41,6 +43,9 @@ use crate::vocabulary::{ContextId, OpId};
 /// loop went to.
 const BEHIND: i64 = 8;
 
+/// From how many elements on one distance is no coincidence.
+const ENOUGH: usize = 3;
+
 /// What names an object.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Object {
@@ -61,6 +66,8 @@ pub struct Met {
     pub indexed: bool,
     /// Whether it wrote.
     pub store: bool,
+    /// Whether it met several places.
+    several: bool,
     first: u64,
     last: u64,
 }
@@ -69,7 +76,7 @@ impl Met {
     /// Of the bytes from `from` to `to`, for the first time.
     #[must_use]
     pub const fn new(from: i64, to: i64, indexed: bool, store: bool) -> Self {
-        Self { from, to, indexed, store, first: 0, last: 0 }
+        Self { from, to, indexed, store, several: false, first: 0, last: 0 }
     }
 
     fn note<K: Eq + Hash>(all: &mut FxHashMap<K, Self>, key: K, met: Self) {
@@ -79,7 +86,8 @@ impl Met {
             }
             Entry::Occupied(mut known) => {
                 let it = known.get_mut();
-                it.indexed |= met.indexed || it.from != met.from;
+                it.indexed |= met.indexed;
+                it.several |= it.from != met.from;
                 it.from = it.from.min(met.from);
                 it.to = it.to.max(met.to);
                 it.last = met.last;
@@ -89,10 +97,11 @@ impl Met {
 
     /// Whether a store that met `self` may write what a load that met `read` reads.
     fn may_meet(&self, read: &Self) -> bool {
-        let end = |it: &Self| if it.indexed { it.to.saturating_add(BEHIND) } else { it.to };
+        let varies = |it: &Self| it.indexed || it.several;
+        let end = |it: &Self| if varies(it) { it.to.saturating_add(BEHIND) } else { it.to };
         let apart = end(read) <= self.from || end(self) <= read.from;
         self.first < read.last
-            && match (self.indexed, read.indexed) {
+            && match (varies(self), varies(read)) {
                 (true, true) => true,
                 (false, false) => false,
                 _ => !apart,
@@ -120,17 +129,23 @@ impl Objects {
     }
 
     /// Adds what may meet to the graph.
-    pub fn finish(self, graph: &mut Graph) {
-        // What is known of two instructions holds for them in all contexts.
+    pub fn finish(mut self, graph: &mut Graph) {
+        // What is known of an instruction holds for it in all contexts.
         let place = |graph: &Graph, op: OpId| {
             let site = graph.sites[graph.op_site[op]];
             (site.body, site.index_of(op))
         };
-        let mut elements: FxHashMap<OpId, Vec<(u64, Met)>> = FxHashMap::default();
-        for (&(element, op), &met) in &self.elements {
-            elements.entry(op).or_default().push((element, met));
+        let members =
+            members(self.elements.iter().map(|(&(element, op), met)| (place(graph, op), element, met)));
+        for ((_, op), met) in &mut self.elements {
+            met.indexed &= !members.contains(&place(graph, *op));
         }
-        elements.values_mut().for_each(|it| it.sort_unstable_by_key(|it| it.0));
+        for ((_, op), met) in &mut self.objects {
+            met.indexed &= !members.contains(&place(graph, *op));
+        }
+        let each = || self.elements.iter().map(|(&(element, op), &met)| (op, (element, met)));
+        let elements = ascending(each());
+        let records = ascending(each().map(|(op, it)| (place(graph, op), it)));
         let scanning = elements.iter().filter(|(_, elements)| scans(elements));
         let scanning: FxHashSet<OpId> = scanning.map(|(&op, _)| op).collect();
         let mut judged = FxHashSet::default();
@@ -144,12 +159,35 @@ impl Objects {
             }
         });
         each_pair(self.objects, |(store, written), (load, read)| {
-            let known = || judged.contains(&(place(graph, store), place(graph, load)));
-            if written.may_meet(read) && !known() && !is_beside(&elements[&store], &elements[&load]) {
+            let (places, read_at) = ((place(graph, store), place(graph, load)), &elements[&load]);
+            let beside = || is_beside(&elements[&store], read_at) || is_beside(&records[&places.0], read_at);
+            if written.may_meet(read) && !judged.contains(&places) && !beside() {
                 graph.may.entry(load).or_default().insert(store);
             }
         });
     }
+}
+
+/// What was met, by key, ascending by element.
+fn ascending<K: Eq + Hash>(met: impl Iterator<Item = (K, (u64, Met))>) -> FxHashMap<K, Vec<(u64, Met)>> {
+    let mut all: FxHashMap<K, Vec<(u64, Met)>> = FxHashMap::default();
+    met.for_each(|(key, it)| all.entry(key).or_default().push(it));
+    all.values_mut().for_each(|it| it.sort_unstable_by_key(|it| it.0));
+    all
+}
+
+/// Places in code that access every element at one distance, though they add an index: the index is
+/// a member's offset that is kept somewhere, as an allocator keeps where free objects are linked.
+fn members<'m, P: Copy + Eq + Hash>(met: impl Iterator<Item = (P, u64, &'m Met)>) -> FxHashSet<P> {
+    let mut distances: FxHashMap<P, (i64, i64, FxHashSet<u64>, bool)> = FxHashMap::default();
+    for (place, element, met) in met {
+        let new = || (met.from, met.to, FxHashSet::default(), true);
+        let (from, to, elements, one) = distances.entry(place).or_insert_with(new);
+        *one &= !met.several && (*from, *to) == (met.from, met.to);
+        elements.insert(element);
+    }
+    let alike = distances.into_iter().filter(|(_, (_, _, elements, one))| *one && elements.len() >= ENOUGH);
+    alike.map(|(place, _)| place).collect()
 }
 
 /// Whether an access goes from place to place without a gap, as a loop over a string does. Its
@@ -157,14 +195,15 @@ impl Objects {
 fn scans(elements: &[(u64, Met)]) -> bool {
     let next = |pair: &[(u64, Met)]| pair[1].0.wrapping_sub(pair[0].0);
     let gapless = |pair: &[(u64, Met)]| next(pair) == (pair[0].1.to - pair[0].1.from).cast_unsigned();
-    elements.iter().all(|(_, met)| !met.indexed) && elements.windows(2).any(gapless)
+    elements.iter().all(|(_, met)| !met.indexed && !met.several) && elements.windows(2).any(gapless)
 }
 
 /// Whether a store goes to the same member of each of several records, and the load always read
 /// other bytes of the record behind whose start it read. Both are ascending by element.
 fn is_beside(written: &[(u64, Met)], read: &[(u64, Met)]) -> bool {
     let (from, to) = (written[0].1.from, written[0].1.to);
-    let member = written.iter().all(|(_, met)| !met.indexed && (met.from, met.to) == (from, to));
+    let member =
+        written.iter().all(|(_, met)| !met.indexed && !met.several && (met.from, met.to) == (from, to));
     member
         && read.iter().all(|(element, met)| {
             let start = element.wrapping_add_signed(met.from);

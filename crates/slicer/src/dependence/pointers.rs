@@ -19,8 +19,9 @@ use crate::vocabulary::{ContextId, OpId, RegisterValues, STACK_POINTER};
 /// Values below are numbers, not addresses.
 const LOWEST_ADDRESS: u64 = 0x1_0000;
 
-/// No index is as large: what is farther from a pointer was not computed from it.
-const FARTHEST: u64 = 1 << 31;
+/// An index as large leads to another object: what the base of a processor's memory or of all
+/// memory is added to is a pointer by itself.
+const FARTHEST: u64 = 1 << 16;
 
 /// Where a value points.
 #[derive(Clone, Copy)]
