@@ -110,6 +110,43 @@ fn a_row_that_fails_leaves_the_others() {
 }
 
 #[test]
+fn only_what_does_not_exist_is_a_dash() {
+    let folder = pack("views-none");
+    list(&folder, "pslist", "pids", &[1, 2, 3], 8, 0);
+    texts(&folder, "getpsfile", ("pid", "path"), &[(1, 0, "/init"), (2, -2, ""), (3, -13, "")]);
+    let ended = ask(&folder, "ps");
+    let out = ended.out();
+    let rows: Vec<&str> = out.lines().collect();
+    assert_eq!((ended.code(), rows.len(), rows[2]), (1, 4, "  2  -"), "{out}");
+    assert_eq!(rows[3], "  3  error: the guest's own code answers with the error code -13");
+    assert!(json(&folder, "ps")["processes"][2]["error"].is_string());
+
+    // What is listed as a module has a name.
+    list(&folder, "lsmod", "bases", &[1, 2], 8, 0);
+    texts(&folder, "getdrvfile", ("base", "name"), &[(1, 0, "loop"), (2, -2, "")]);
+    let ended = ask(&folder, "lsmod");
+    assert!(ended.out().contains("0x2  error: the guest's own code answers with the error code -2"));
+    assert_eq!(ended.code(), 1);
+
+    // Where nothing was asked a remark says so.
+    std::fs::remove_file(folder.path("getpsfile.prog")).expect("it is there");
+    let ended = ask(&folder, "ps");
+    assert_eq!(ended.code(), 0);
+    assert!(ended.err().contains("without getpsfile.prog in the pack no path is told"), "{}", ended.err());
+}
+
+#[test]
+fn a_time_says_whether_it_is_verified() {
+    let folder = pack("views-time");
+    let header = "output \"sec\" u64 @0x2000\noutput \"nsec\" u64 @0x2008";
+    put(&folder, "gettime", header, " store.32 0x2000, 86400\n store.32 0x2008, 5", "");
+    let expected = json!({
+        "seconds": 86400, "nanoseconds": 5, "time": "1970-01-02T00:00:00.000000005Z", "verified": false,
+    });
+    assert_eq!(json(&folder, "time"), expected);
+}
+
+#[test]
 fn full_lists_and_texts_are_printed_with_their_own_code() {
     let folder = pack("views-full");
     list(&folder, "pslist", "pids", &[1, 2], 2, 0);
