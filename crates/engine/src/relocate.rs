@@ -32,13 +32,15 @@ pub struct Relocation<'p> {
     /// For each image its slide, the target's address minus training's modulo 2^64; `None` if the
     /// image is not in the target.
     slides: Vec<Option<u64>>,
+    /// How many bytes of the kernel's code are not training's, and how many there are.
+    fit: (u64, u64),
 }
 
 impl<'p> Relocation<'p> {
     /// Everything is where training had it.
     #[cfg(test)]
     pub(crate) fn unmoved(table: &'p RelocationTable) -> Self {
-        Self { table, mode: PagingMode::Level4, root: 0, slides: vec![Some(0); table.images.len()] }
+        Self { table, mode: PagingMode::Level4, root: 0, slides: vec![Some(0); table.images.len()], fit: (0, 0) }
     }
 
     /// Finds a program's images, and the page tables that map the kernel.
@@ -53,7 +55,8 @@ impl<'p> Relocation<'p> {
         let mut best = RunError::OtherKernel { differing: u64::MAX, checked: u64::MAX };
         for root in [cr3, paging::beside(cr3)] {
             for slide in slides(table, run, mode, root) {
-                let mut found = Self { table, mode, root, slides: vec![Some(slide); table.images.len()] };
+                let slides = vec![Some(slide); table.images.len()];
+                let mut found = Self { table, mode, root, slides, fit: (0, 0) };
                 if table.images.is_empty() {
                     found.slides.push(Some(slide));
                 }
@@ -76,6 +79,7 @@ impl<'p> Relocation<'p> {
                     found.slides[image] = None;
                     found.slides[image] = found.module(run.memory, image, &ranges, true);
                 }
+                found.fit = (differing, checked);
                 if differing > 0 {
                     found.patched_constants(program, run.memory)?;
                 }
@@ -94,7 +98,7 @@ impl<'p> Relocation<'p> {
         if let (Some(first), Some(slide)) = (slides.first_mut(), self.slides.first()) {
             *first = *slide;
         }
-        Relocation { table, mode: self.mode, root: self.root, slides }
+        Relocation { table, mode: self.mode, root: self.root, slides, fit: self.fit }
     }
 
     /// Looks for all images of a companion file but the first. If `exact`, as for code that is to
@@ -120,6 +124,13 @@ impl<'p> Relocation<'p> {
     #[must_use]
     pub const fn root(&self) -> u64 {
         self.root
+    }
+
+    /// How many bytes of the program's kernel code differ in the target or are not there, and how
+    /// many were compared: how well the target's kernel is recognised.
+    #[must_use]
+    pub const fn fit(&self) -> (u64, u64) {
+        self.fit
     }
 
     /// Whether the code has fixups, that is, bytes that differ in another boot.
