@@ -206,7 +206,10 @@ impl Asked {
             }
             Some(Verdict::Stopped { stopped, by }) => {
                 let next = no_whole.map_or(String::new(), |why| format!("; {why}"));
-                Err(Failure::new(Exit::of(stopped), format!("{name}: {} stopped: {stopped}{next}", by.title())))
+                Err(Failure::new(
+                    Exit::of(stopped),
+                    format!("{name}: {} stopped: {stopped}{next}", by.title()),
+                ))
             }
             None => Err(Failure::file(&self.program, "it was asked in no way")),
         }
@@ -238,6 +241,16 @@ impl Asked {
                     self.target.display()
                 ),
             ),
+            RunError::Copy { .. } => Failure::new(
+                Exit::OtherKernel,
+                format!(
+                    "{}: {error}; look for tampering with its interrupt table and page tables",
+                    self.target.display()
+                ),
+            ),
+            RunError::GsBase { .. } => {
+                Failure::file(&self.target, format!("{error}; pause the guest at another moment"))
+            }
             RunError::TooLarge(_) => {
                 Failure::file(&self.program, format!("{error}; mark less work between begin and end"))
             }

@@ -55,13 +55,7 @@ fn list(folder: &Folder, name: &str, output: &str, numbers: &[u32], max: u32, rc
 }
 
 /// The same, made in a system with this kernel code.
-fn list_of(
-    folder: &Folder,
-    name: &str,
-    output: &str,
-    (numbers, max, rc): (&[u32], u32, i32),
-    kernel: &[u8],
-) {
+fn list_of(folder: &Folder, name: &str, output: &str, (numbers, max, rc): (&[u32], u32, i32), kernel: &[u8]) {
     let header = format!(
         "output \"rc\" i32 @0x2000\noutput \"count\" u32 @0x2004\n\
          output \"{output}\" u32[field \"count\" max {max}] @0x2010"
