@@ -50,7 +50,7 @@ impl Member {
     /// The program called `name` in the same pack; `None` if there is none.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// It cannot be read, or nothing ties it to the target.
     pub fn other(&self, name: &str) -> Result<Option<Self>, Failure> {
         let path = self.asked.program_path().with_file_name(format!("{name}.prog"));
         if !path.is_file() {
@@ -58,6 +58,18 @@ impl Member {
         }
         let asked = self.asked.clone().with_program(path);
         let program = asked.program()?;
+        // One with kernel code is compared with the target's by each run.
+        if code_bytes(&program) < LEAST_CODE && program.system != self.program.system {
+            let text = format!(
+                "it holds no kernel code by which a target could be recognised, and was not made in the \
+                 training system of {}; train both together",
+                self.path().display()
+            );
+            return Err(Failure::new(
+                Exit::OtherKernel,
+                format!("{}: {text}", asked.program_path().display()),
+            ));
+        }
         Ok(Some(Self::new(asked, program)))
     }
 

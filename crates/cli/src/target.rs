@@ -132,7 +132,7 @@ impl TargetArgs {
                 LocateError::Bits | LocateError::Nothing => {
                     Missing { failure: Failure::input(text), another_may: true }
                 }
-                LocateError::Ambiguous(..) | LocateError::Processors => {
+                LocateError::Ambiguous(..) | LocateError::ManyTables(_) | LocateError::Processors => {
                     Missing { failure: Failure::input(text), another_may: false }
                 }
             }

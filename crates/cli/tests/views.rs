@@ -39,7 +39,8 @@ fn put_of(folder: &Folder, name: &str, header: &str, ops: &str, rows: &str, kern
     };
     let text = format!(
         "program \"{name}\"\nbits 32\nbegin 0x1000\n{header}\npage 0x2000 zero\n\
-         page 0x3000 bytes 4096 {{\n{rows}}}\n{code}function f0 0x1000 \"main\" {{\nb0 @0x1000:\n{ops}\n end\n}}\n"
+         page 0x3000 bytes 4096 {{\n{rows}}}\n{code}\
+         function f0 0x1000 \"main\" {{\nb0 @0x1000:\n{ops}\n end\n}}\n"
     );
     let program = ir::text::parse_program(&text, machine::Reg::NAMES).expect("it parses");
     folder.file(&format!("{name}.prog"), program.to_bytes().expect("it encodes"));
@@ -162,6 +163,23 @@ fn packs_are_chosen_by_evidence() {
     assert_eq!(ask(&folder, "time").out(), "1970-01-01T00:01:00.000000000Z\n");
     std::fs::remove_file(folder.path("b/pslist.prog")).expect("it is there");
     refused("time", "./b");
+    // Nor is one of another system taken for a row's.
+    let header = "input \"pid\" u32 @0x2000\noutput \"path\" char[8] @0x2010";
+    put_of(&folder, "c/getpsfile", header, " store.32 0x2010, 0x78", "", &[]);
+    std::fs::remove_file(folder.path("a/pslist.prog")).expect("it is there");
+    assert_eq!(listed(), (0, "1x3x".to_owned()));
+    let path = folder.path("c/getpsfile.prog");
+    let mut program =
+        ir::Program::from_bytes(&std::fs::read(&path).expect("it is there")).expect("it is one");
+    program.system = [7; 32];
+    std::fs::write(&path, program.to_bytes().expect("it encodes")).expect("a file");
+    let ended = ask(&folder, "ps");
+    assert_eq!((ended.code(), ended.out().as_str()), (20, ""));
+    assert!(
+        ended.err().contains("was not made in the training system of ./c/pslist.prog"),
+        "{}",
+        ended.err()
+    );
 }
 
 #[test]

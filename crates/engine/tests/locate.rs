@@ -227,6 +227,15 @@ fn planted_page_tables_do_not_win_by_their_number() {
 }
 
 #[test]
+fn interrupt_tables_that_lead_everywhere_are_refused() {
+    let mut memory = guest(false, 1);
+    for place in 0..70 {
+        lead_gates(&mut memory, 0x40_0000 + place * 0x1000, 0x100_0000 + place * 0x1000);
+    }
+    assert_eq!(found(&memory).unwrap_err(), LocateError::ManyTables(71));
+}
+
+#[test]
 fn a_table_above_the_guests_does_not_make_five_levels() {
     // Any entry in memory may point to the root of four levels, and leads to the same kernel.
     let mut memory = guest(false, 1);

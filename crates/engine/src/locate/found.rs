@@ -49,13 +49,16 @@ pub enum LocateError {
          all of its memory"
     )]
     Tables,
-    /// More than one such kernel is there, or its page tables contradict each other: an earlier boot
-    /// left its memory behind, or somebody planted them.
+    /// More than one such kernel is there, or its page tables contradict each other: an earlier
+    /// boot left its memory behind, or somebody planted them.
     #[error(
         "its memory holds more than one such kernel, of an earlier boot or planted: page tables at {0:#x} \
          and {1:#x} disagree"
     )]
     Ambiguous(u64, u64),
+    /// Interrupt tables lead to so many places that they are planted.
+    #[error("its memory holds interrupt tables that lead to {0} different places, which somebody planted")]
+    ManyTables(usize),
     /// Nothing looks like per-CPU memory.
     #[error("page tables are there, but no per-CPU memory by which a processor could be recognised")]
     Processors,

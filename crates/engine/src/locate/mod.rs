@@ -39,6 +39,9 @@ use roots::halves;
 const PROBE: usize = 16;
 /// The most pieces of code that are searched for.
 const PROBES: usize = 8;
+/// The most places that interrupt tables may lead to: each costs a pass over memory. A system that
+/// was booted several times may have left some.
+const MOST_TABLES: usize = 64;
 
 /// A piece of the kernel's code that is the same in every boot.
 struct Probe {
@@ -86,11 +89,13 @@ pub fn locate(program: &Program, memory: &dyn GuestMemory, hints: Hints) -> Resu
     if tables.is_empty() || probes.is_empty() {
         return Err(LocateError::Gates);
     }
+    let mut seen = FxHashSet::default();
+    tables.retain(|table| seen.insert(table.slide));
+    if tables.len() > MOST_TABLES {
+        return Err(LocateError::ManyTables(tables.len()));
+    }
     let mut candidates = Vec::new();
-    for (at, table) in tables.iter().enumerate() {
-        if tables[..at].iter().any(|earlier| earlier.slide == table.slide) {
-            continue;
-        }
+    for table in &tables {
         let maps = |mode: PagingMode, root: u64| {
             probes.iter().all(|probe| {
                 let found = paging::translate(memory, mode, root, probe.addr.add(table.slide));
