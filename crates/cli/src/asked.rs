@@ -38,12 +38,6 @@ pub fn guest_error(values: &Values) -> Option<String> {
     }
 }
 
-/// Whether the return code says that there is no answer to be had, rather than nothing to tell.
-#[must_use]
-pub fn is_no_procfs(values: &Values) -> bool {
-    values.number("rc") == Some(NO_PROCFS)
-}
-
 /// An answer, and what there is to say about it.
 #[derive(Clone, Debug)]
 pub struct Answered {
@@ -211,9 +205,11 @@ impl Asked {
                 Err(Failure::new(Exit::Differ, text))
             }
             Some(Verdict::Stopped { stopped, by }) => {
-                let way = if by == "whole" { "the whole run" } else { "the slice" };
                 let next = no_whole.map_or(String::new(), |why| format!("; {why}"));
-                Err(Failure::new(Exit::of(stopped), format!("{name}: {way} stopped: {stopped}{next}")))
+                Err(Failure::new(
+                    Exit::of(stopped),
+                    format!("{name}: {} stopped: {stopped}{next}", by.title()),
+                ))
             }
             None => Err(Failure::file(&self.program, "it was asked in no way")),
         }
@@ -245,6 +241,16 @@ impl Asked {
                     self.target.display()
                 ),
             ),
+            RunError::Copy { .. } => Failure::new(
+                Exit::OtherKernel,
+                format!(
+                    "{}: {error}; look for tampering with its interrupt table and page tables",
+                    self.target.display()
+                ),
+            ),
+            RunError::GsBase { .. } => {
+                Failure::file(&self.target, format!("{error}; pause the guest at another moment"))
+            }
             RunError::TooLarge(_) => {
                 Failure::file(&self.program, format!("{error}; mark less work between begin and end"))
             }

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::ways::{Verdict, Ways, stop};
+use crate::ways::{Verdict, Way, Ways, stop};
 use crate::{format, output};
 
 /// What one way of running cost.
@@ -82,8 +82,7 @@ impl<'r> Report<'r> {
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let Some(Verdict::Stopped { stopped, by }) = self.ways.verdict() else { return None };
-        let way = if by == "whole" { "the whole run" } else { "the slice" };
-        Some(format!("{way} stopped: {stopped}; {}", next_step(stopped, by == "whole")))
+        Some(format!("{} stopped: {stopped}; {}", by.title(), next_step(stopped, by == Way::Whole)))
     }
 
     /// Remarks about how the answer was obtained; `verify`: also if nothing is remarkable.
@@ -97,7 +96,7 @@ impl<'r> Report<'r> {
             (Some(Verdict::Differ { .. }), _) => {
                 remarks.push(format!("slice and whole run differ in: {}", self.ways.differing().join(", ")));
             }
-            (Some(Verdict::Stopped { by: "whole", .. }), Some(stopped)) => {
+            (Some(Verdict::Stopped { by: Way::Whole, .. }), Some(stopped)) => {
                 remarks.push(format!("the slice stopped: {stopped}; the whole run was tried"));
             }
             _ => {}
@@ -168,12 +167,12 @@ impl<'r> Report<'r> {
         };
         // What the answer cost: a whole run that only verifies is not counted.
         let slice = self.slice_cost.as_ref().map_or(0.0, |it| milliseconds(it.time));
-        let whole = self.whole_cost.as_ref().filter(|_| by != Some("slice"));
+        let whole = self.whole_cost.as_ref().filter(|_| by != Some(Way::Slice));
         let whole = whole.map_or(0.0, |it| milliseconds(it.time));
         json!({
             "program": self.program.name,
             "target": self.target.display().to_string(),
-            "by": by,
+            "by": by.map(Way::name),
             "outcome": ended,
             "verified": verified,
             "differing": self.ways.differing(),

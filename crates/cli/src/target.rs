@@ -72,9 +72,20 @@ impl TargetArgs {
     /// Opens a target for a program, by which the processors are found where the target does not
     /// say; a live guest is paused from here on.
     pub fn open(&self, path: &Path, program: &Program, context: Context) -> Result<Opened, Failure> {
-        let hints = Hints { cr3: self.cr3, gs_base: self.gs };
-        let hinted = hints.cr3.is_some() || hints.gs_base.is_some();
-        if hinted && Name::parse(path).is_some() {
+        let mut opened = self.open_without(path, context)?;
+        self.find(&mut opened, path, program, context).map_err(|missing| missing.failure)?;
+        Ok(opened)
+    }
+
+    /// Processors that the user says are to be found, and what is known of them.
+    fn hints(&self) -> Option<Hints> {
+        (self.cr3.is_some() || self.gs.is_some()).then_some(Hints { cr3: self.cr3, gs_base: self.gs })
+    }
+
+    /// Opens a target with the processors that it names itself, if any; a live guest is paused from
+    /// here on.
+    pub fn open_without(&self, path: &Path, context: Context) -> Result<Opened, Failure> {
+        if self.hints().is_some() && Name::parse(path).is_some() {
             return Err(Failure::file(
                 path,
                 "a live guest has its own processor state; leave --cr3 and --gs out",
@@ -86,10 +97,23 @@ impl TargetArgs {
             format: self.format,
             partial: self.partial,
         };
-        let mut opened = open(path, &options, self.max_pause(), context)?;
-        if !opened.cpus.is_empty() && !hinted {
-            return Ok(opened);
+        open(path, &options, self.max_pause(), context)
+    }
+
+    /// Finds the processors of an opened target in its memory, by a program, unless the target
+    /// names them.
+    pub fn find(
+        &self,
+        opened: &mut Opened,
+        path: &Path,
+        program: &Program,
+        context: Context,
+    ) -> Result<(), Missing> {
+        let hints = self.hints();
+        if hints.is_none() && !opened.cpus.is_empty() && opened.located().is_none() {
+            return Ok(());
         }
+        let hints = hints.unwrap_or_default();
         let found =
             context.progress.during("finding the processors", || locate(program, &*opened.mem, hints));
         let found = found.map_err(|error| {
@@ -102,21 +126,36 @@ impl TargetArgs {
                 path.display()
             );
             match error {
-                LocateError::Gates | LocateError::Tables => Failure::new(Exit::OtherKernel, text),
-                _ => Failure::input(text),
+                LocateError::Gates | LocateError::Tables => {
+                    Missing { failure: Failure::new(Exit::OtherKernel, text), another_may: true }
+                }
+                LocateError::Bits | LocateError::Nothing => {
+                    Missing { failure: Failure::input(text), another_may: true }
+                }
+                LocateError::Ambiguous(..) | LocateError::ManyTables(_) | LocateError::Processors => {
+                    Missing { failure: Failure::input(text), another_may: false }
+                }
             }
         })?;
         if !context.quiet {
             output::note(&format!("{}: {}", path.display(), format::located(&found)));
         }
         opened.found(found);
-        Ok(opened)
+        Ok(())
     }
 
     /// How long a live guest may be paused (`--max-pause`).
     pub const fn max_pause(&self) -> Duration {
         Duration::from_millis(self.max_pause)
     }
+}
+
+/// Why no processors were found in a target's memory.
+pub struct Missing {
+    /// What is wrong, and what to do.
+    pub failure: Failure,
+    /// It is this program that finds none; one of another kernel may.
+    pub another_may: bool,
 }
 
 /// Opens a target: a dump, as the options say, or a live guest, which is paused for `limit` at

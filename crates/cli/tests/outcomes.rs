@@ -262,20 +262,42 @@ fn refusal(error: &RunError) -> Case {
         }),
         RunError::Elsewhere { .. } => {
             case(20, &["lies 0x1000 bytes from where training had it", "--base"], |f| {
-                moved_target(f, &[0x90; 64], false)
+                moved_target(f, &[0x90; 64], false, None)
             })
         }
         RunError::Constant { .. } => {
             case(20, &["another constant", "at 0xffff800000008200", "--base"], |f| {
                 // mov $1,%eax with another constant, in the middle of code that is the same.
-                moved_target(f, &[&[0xb8, 2, 0, 0, 0][..], &[0x90; 59]].concat(), true)
+                moved_target(f, &[&[0xb8, 2, 0, 0, 0][..], &[0x90; 59]].concat(), true, None)
             })
         }
+        RunError::Copy { .. } => {
+            case(20, &["lead to the kernel's code 0x1000 bytes", "elsewhere", "tampering"], |f| {
+                // Where per-CPU memory points to, nothing of the program's code is.
+                moved_target(f, &[0x90; 64], true, Some(KERNEL + 0x2_0000))
+            })
+        }
+        RunError::GsBase { .. } => case(1, &["kernel addresses", "at another moment"], |f| {
+            large_target(f, 0, &[]);
+            let cpu = std::fs::read_to_string(f.path("large.raw.cpu.json")).expect("it was written");
+            let planted = format!(r#""kernel_gs_base": "{:#x}""#, KERNEL + 0x1000);
+            f.file("large.raw.cpu.json", cpu.replace(r#""kernel_gs_base": 0"#, &planted));
+            let mut program = text("end");
+            program.signature = signature();
+            f.file("p.prog", program.to_bytes().expect("it encodes"));
+            f.virtuoso(&["run", "p.prog", "large.raw"])
+        }),
     }
 }
 
-/// Asks a target whose kernel lies a page higher than training had it; `code` is what it has there.
-fn moved_target(folder: &Folder, code: &[u8], movable: bool) -> Ended {
+/// Words of per-CPU memory.
+fn signature() -> Vec<ir::program::SignatureWord> {
+    (1..6).map(|at| ir::program::SignatureWord { offset: 8 * at, points: 0x800 + at }).collect()
+}
+
+/// Asks a target whose kernel lies a page higher than training had it; `code` is what it has there,
+/// and per-CPU memory points to code at `points`.
+fn moved_target(folder: &Folder, code: &[u8], movable: bool, points: Option<u64>) -> Ended {
     let mut trained = code.to_vec();
     if movable {
         trained[1] = 1;
@@ -289,6 +311,9 @@ fn moved_target(folder: &Folder, code: &[u8], movable: bool) -> Ended {
     gate[6..8].copy_from_slice(&((handler >> 16) as u16).to_le_bytes());
     gate[8..12].copy_from_slice(&((handler >> 32) as u32).to_le_bytes());
     bytes[0x5200..].copy_from_slice(code);
+    for word in points.into_iter().flat_map(|to| (0..12).map(move |at| (at, to + at as u64))) {
+        bytes[0x1000 + 8 * word.0..][..8].copy_from_slice(&word.1.to_le_bytes());
+    }
     large_target(folder, 0x4000, &bytes);
     let cpu = std::fs::read_to_string(folder.path("large.raw.cpu.json")).expect("it was written");
     let idt = format!(r#""rip": 0, "idt": {{"base": "{:#x}", "limit": "0xfff"}}"#, KERNEL + 0x4000);
@@ -297,6 +322,10 @@ fn moved_target(folder: &Folder, code: &[u8], movable: bool) -> Ended {
     program.relocations.images =
         vec![ir::relocation::Image { start: KERNEL + 0x8000, end: KERNEL + 0x8800, movable }];
     program.relocations.gates = vec![(14, KERNEL + 0x8100)];
+    if points.is_some() {
+        program.signature = signature();
+        program.registers.push((machine::Reg::Efer as u16, 0xd01));
+    }
     program.code.push(ir::program::CodeRange { addr: KERNEL + 0x8200, bytes: trained });
     folder.file("p.prog", program.to_bytes().expect("it encodes"));
     folder.virtuoso(&["run", "p.prog", "large.raw"])
@@ -462,6 +491,8 @@ fn every_refusal_to_run_is_reached() {
         RunError::OtherKernel { differing: 0, checked: 0 },
         RunError::Elsewhere { slide: 0 },
         RunError::Constant { at: 0 },
+        RunError::Copy { slide: 0 },
+        RunError::GsBase { active: 0, swapped: 0 },
     ];
     for (number, error) in all.iter().enumerate() {
         let folder = Folder::new(&format!("refusal-{number}"));

@@ -17,6 +17,7 @@ mod exec;
 pub mod locate;
 mod outcome;
 mod overlay;
+mod per_cpu;
 mod predecode;
 mod relocate;
 mod run;

@@ -11,15 +11,20 @@ use std::ops::ControlFlow;
 use ir::program::CodeRange;
 use ir::relocation::{Fixup, RelocatedConstant, RelocationTable};
 use ir::{Arg, Class, Program, System};
+use lift::Mode;
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
 use machine::{GuestMemory, PAGE_SIZE, Reg, VirtAddr};
 
+use crate::per_cpu::Tables;
 use crate::run::{Run, RunError, system_mode};
 
 /// How many interrupt gates are compared: those of the processor's own exceptions.
 const VECTORS: u8 = 32;
 /// How many bytes of a module are searched for before all of it is compared.
 const PROBE: usize = 16;
+
+/// `EFER.NXE`: the execute-disable bit is in use (SDM vol. 3 section 4.6).
+const EFER_NXE: u64 = 1 << 11;
 
 /// Where a program's images, or a companion file's, are in one target.
 #[derive(Clone, Debug)]
@@ -32,13 +37,21 @@ pub struct Relocation<'p> {
     /// For each image its slide, the target's address minus training's modulo 2^64; `None` if the
     /// image is not in the target.
     slides: Vec<Option<u64>>,
+    /// How many bytes of the kernel's code are not training's, and how many there are.
+    fit: (u64, u64),
 }
 
 impl<'p> Relocation<'p> {
     /// Everything is where training had it.
     #[cfg(test)]
     pub(crate) fn unmoved(table: &'p RelocationTable) -> Self {
-        Self { table, mode: PagingMode::Level4, root: 0, slides: vec![Some(0); table.images.len()] }
+        Self {
+            table,
+            mode: PagingMode::Level4,
+            root: 0,
+            slides: vec![Some(0); table.images.len()],
+            fit: (0, 0),
+        }
     }
 
     /// Finds a program's images, and the page tables that map the kernel.
@@ -51,9 +64,11 @@ impl<'p> Relocation<'p> {
         let (mode, cr3) = run.paging()?;
         let table = &program.relocations;
         let mut best = RunError::OtherKernel { differing: u64::MAX, checked: u64::MAX };
+        let mut copy = None;
         for root in [cr3, paging::beside(cr3)] {
             for slide in slides(table, run, mode, root) {
-                let mut found = Self { table, mode, root, slides: vec![Some(slide); table.images.len()] };
+                let slides = vec![Some(slide); table.images.len()];
+                let mut found = Self { table, mode, root, slides, fit: (0, 0) };
                 if table.images.is_empty() {
                     found.slides.push(Some(slide));
                 }
@@ -67,6 +82,10 @@ impl<'p> Relocation<'p> {
                     }
                     continue;
                 }
+                if !found.is_pointed_to(program, run) {
+                    copy = Some(RunError::Copy { slide });
+                    continue;
+                }
                 if slide != 0 && !table.movable() {
                     return Err(RunError::Elsewhere { slide });
                 }
@@ -76,13 +95,37 @@ impl<'p> Relocation<'p> {
                     found.slides[image] = None;
                     found.slides[image] = found.module(run.memory, image, &ranges, true);
                 }
+                found.fit = (differing, checked);
                 if differing > 0 {
                     found.patched_constants(program, run.memory)?;
                 }
                 return Ok(found);
             }
         }
-        Err(best)
+        Err(copy.unwrap_or(best))
+    }
+
+    /// Whether per-CPU memory points into the kernel's image, as far as it can tell: gates may have
+    /// been led to a copy of the kernel, beside which the kernel itself works on. It cannot in
+    /// systems that do not use the execute-disable bit, and in those without a GS base.
+    fn is_pointed_to(&self, program: &Program, run: &Run<'_>) -> bool {
+        let Some(image) = self.table.images.first().filter(|_| !program.signature.is_empty()) else {
+            return true;
+        };
+        let efer = program.registers.iter().find(|(reg, _)| *reg == Reg::Efer as u16);
+        if system_mode(program) != Mode::Bits64 || efer.is_none_or(|(_, efer)| efer & EFER_NXE == 0) {
+            return true;
+        }
+        let (slide, tables) = (self.slide(), self.tables(run.memory));
+        let image = image.start.wrapping_add(slide)..image.end.wrapping_add(slide);
+        // What is wrong with the base is said by the run.
+        let base = run.kernel_gs_base(&program.signature, tables);
+        base.map_or(true, |base| tables.points_into(base, &image))
+    }
+
+    /// The page tables that map the kernel, over the target's memory.
+    pub(crate) fn tables<'m>(&self, memory: &'m dyn GuestMemory) -> Tables<'m> {
+        Tables { memory, mode: self.mode, root: self.root }
     }
 
     /// The relocation of a companion file, whose first image is the program's: the kernel's own.
@@ -94,7 +137,7 @@ impl<'p> Relocation<'p> {
         if let (Some(first), Some(slide)) = (slides.first_mut(), self.slides.first()) {
             *first = *slide;
         }
-        Relocation { table, mode: self.mode, root: self.root, slides }
+        Relocation { table, mode: self.mode, root: self.root, slides, fit: self.fit }
     }
 
     /// Looks for all images of a companion file but the first. If `exact`, as for code that is to
@@ -120,6 +163,13 @@ impl<'p> Relocation<'p> {
     #[must_use]
     pub const fn root(&self) -> u64 {
         self.root
+    }
+
+    /// How many bytes of the program's kernel code differ in the target or are not there, and how
+    /// many were compared: how well the target's kernel is recognised.
+    #[must_use]
+    pub const fn fit(&self) -> (u64, u64) {
+        self.fit
     }
 
     /// Whether the code has fixups, that is, bytes that differ in another boot.

@@ -80,6 +80,26 @@ pub enum RunError {
         /// The target's address minus training's, modulo 2^64.
         slide: u64,
     },
+    /// The interrupt gates lead to the kernel's code, and per-CPU memory to another place.
+    #[error(
+        "its interrupt gates lead to the kernel's code {slide:#x} bytes from where training had it, but \
+         per-CPU memory points to code elsewhere: that may be a copy with other data"
+    )]
+    Copy {
+        /// The target's address minus training's, modulo 2^64.
+        slide: u64,
+    },
+    /// Both GS bases are addresses of the kernel's half, and memory does not tell which is its own.
+    #[error(
+        "the processor was paused where its GS base may still be the process's, and both it, {active:#x}, \
+         and the other, {swapped:#x}, are kernel addresses: the program cannot tell which is the kernel's"
+    )]
+    GsBase {
+        /// The one in use.
+        active: u64,
+        /// The one that `SWAPGS` swaps in.
+        swapped: u64,
+    },
     /// A constant in the kernel's code is not the one training knows, or the image that it names is
     /// not in the target.
     #[error(

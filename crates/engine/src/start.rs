@@ -132,7 +132,7 @@ impl<'t> Run<'t> {
                     descriptor.map_err(|fault| Stopped::access(program.begin_pc, address, &fault))?,
                 )
             } else if system_mode(program) == Mode::Bits64 && cell.base == Reg::GsBase as u16 {
-                self.kernel_gs_base()?
+                self.kernel_gs_base(&program.signature, relocation.tables(self.memory))?
             } else {
                 Reg::from_index(cell.base.into())
                     .and_then(|reg| self.regs.get(reg))
@@ -167,24 +167,9 @@ impl<'t> Run<'t> {
             }
         }
         if system_mode(program) == Mode::Bits64 {
-            slots[Reg::KernelGsBase.index()] = self.kernel_gs_base()?;
+            let tables = relocation.tables(self.memory);
+            slots[Reg::KernelGsBase.index()] = self.kernel_gs_base(&program.signature, tables)?;
         }
         Ok(())
-    }
-
-    /// The kernel's GS base: in `KERNEL_GS_BASE` while the CPU is in user mode, else in `GS` (SDM
-    /// vol. 2, SWAPGS).
-    fn kernel_gs_base(&self) -> Result<u64, RunError> {
-        let user = self.regs.get(Reg::Cs).unwrap_or(0) & 3 == 3;
-        let (active, swapped) = (self.regs.get(Reg::GsBase), self.regs.get(Reg::KernelGsBase));
-        let value = if user { swapped } else { active };
-        // Between the entry and its SWAPGS a CPU is privileged and still has the process's base:
-        // the kernel's is in the upper half.
-        let upper = |value: &u64| value >> 63 == 1;
-        value
-            .filter(upper)
-            .or(swapped.filter(upper))
-            .or(active.filter(upper))
-            .ok_or(RunError::NoRegister("kernel GS base"))
     }
 }

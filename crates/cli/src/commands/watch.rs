@@ -25,7 +25,7 @@ use crate::failure::Failure;
 use crate::inputs::parse_input;
 use crate::live::{Guest, Name, expired};
 use crate::target::TargetArgs;
-use crate::ways::{Verdict, Ways};
+use crate::ways::{Verdict, Way, Ways};
 use crate::{format, output, report};
 
 /// How long Ctrl-C may go unnoticed between two rounds, at most.
@@ -81,14 +81,14 @@ const VERIFY_EVERY: u64 = 10;
 enum Given {
     Answer {
         values: Values,
-        by: &'static str,
+        by: Way,
         verified: bool,
     },
     /// Slice and whole run gave different answers, in these outputs.
     Differ(Vec<String>),
     Stopped {
         stopped: Stopped,
-        by: &'static str,
+        by: Way,
     },
     /// The pause was over before the program had an answer.
     TooLate,
@@ -297,7 +297,7 @@ fn told(
     match given {
         Given::Answer { values, by, verified } => {
             object["outcome"] = "answer".into();
-            object["by"] = by.into();
+            object["by"] = by.name().into();
             object["verified"] = verified.into();
             match &*last {
                 None => {
@@ -338,7 +338,7 @@ fn told(
             tally.unanswered += 1;
             text = format!("\n  no answer: {stopped}");
             object["outcome"] = json!(stopped)["outcome"].take();
-            object["by"] = by.into();
+            object["by"] = by.name().into();
             object["stop"] = json!(stopped);
         }
         Given::TooLate => {
@@ -388,7 +388,7 @@ mod tests {
             let list = Value::List(pids.iter().map(|&pid| Value::Unsigned(pid)).collect());
             let values = Values(vec![("pids".into(), list)]);
             let mut object = json!({});
-            let given = Given::Answer { values, by: "slice", verified: true };
+            let given = Given::Answer { values, by: Way::Slice, verified: true };
             let text = told(&program, &mut last, given, &mut tally, &mut object);
             (text.contains("is full: there may be more"), object["full"].take())
         };
