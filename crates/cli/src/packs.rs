@@ -148,9 +148,16 @@ pub fn choose(
             Err(failure) if failure.exit == Exit::OtherKernel => {
                 reasons.push(reason(&directory, target, &failure))
             }
-            Err(failure) => return Err(failure),
+            Err(failure) => {
+                let mut there = there;
+                return there.during(|_| Err(failure));
+            }
         }
         opened = Some(there);
+    }
+    // A live guest that runs again has no memory to be read, and then no pack fits.
+    if let Some(mut there) = opened {
+        there.resume()?;
     }
     if reasons.is_empty() {
         let text = format!(

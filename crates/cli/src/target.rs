@@ -105,7 +105,11 @@ impl TargetArgs {
                 LocateError::Gates | LocateError::Tables => Failure::new(Exit::OtherKernel, text),
                 _ => Failure::input(text),
             }
-        })?;
+        });
+        let found = match found {
+            Ok(found) => found,
+            Err(failure) => return opened.during(|_| Err(failure)),
+        };
         if !context.quiet {
             output::note(&format!("{}: {}", path.display(), format::located(&found)));
         }
