@@ -67,6 +67,8 @@ exits! {
     Unrepeated 25 "the whole run ended without help that the trainer had in training",
     /// A list or a string of the answer fills its buffer.
     Full 26 "the answer is printed, but a list or a string in it is full: there may be more",
+    /// A live guest's pause was not ours to its end.
+    Torn 29 "torn: another client resumed the guest during the pause; nothing printed",
     /// `record` found a mark missing or wrong.
     Marks 30 "`record`: nothing was recorded, or a trainer's marks are wrong",
     /// The guest of `record` was still running at the time limit.

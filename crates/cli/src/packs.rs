@@ -257,16 +257,24 @@ pub fn choose(
                     reasons.push(reason(&candidate.directory, target, &missing.failure));
                     continue;
                 }
-                Err(missing) => return Err(missing.failure),
+                Err(missing) => return opened.during(|_| Err(missing.failure)),
             }
         }
-        match candidate.compare(opened)? {
+        let fit = match candidate.compare(opened) {
+            Ok(fit) => fit,
+            Err(failure) => return opened.during(|_| Err(failure)),
+        };
+        match fit {
             Ok(fit) if best.as_ref().is_none_or(|(_, other)| fit.beats(*other)) => {
                 best = Some((candidate, fit));
             }
             Ok(_) => {}
             Err(failure) => reasons.push(reason(&candidate.directory, target, &failure)),
         }
+    }
+    if let (None, Some(opened)) = (&best, &mut opened) {
+        // A live guest that runs again has no memory to be read, and then no pack fits.
+        opened.resume()?;
     }
     let (Some((candidate, _)), Some(mut opened)) = (best, opened) else {
         let text = format!(
@@ -277,7 +285,10 @@ pub fn choose(
         return Err(Failure::new(Exit::OtherKernel, text));
     };
     if opened.located().is_some() && found_by.as_ref() != Some(&candidate.directory) {
-        how.find(&mut opened, target, candidate.evidence(), context).map_err(|missing| missing.failure)?;
+        let found = how.find(&mut opened, target, candidate.evidence(), context);
+        if let Err(missing) = found {
+            return opened.during(|_| Err(missing.failure));
+        }
     }
     Ok((Member::new(candidate.asked, candidate.program), opened))
 }

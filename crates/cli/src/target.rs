@@ -73,8 +73,10 @@ impl TargetArgs {
     /// say; a live guest is paused from here on.
     pub fn open(&self, path: &Path, program: &Program, context: Context) -> Result<Opened, Failure> {
         let mut opened = self.open_without(path, context)?;
-        self.find(&mut opened, path, program, context).map_err(|missing| missing.failure)?;
-        Ok(opened)
+        match self.find(&mut opened, path, program, context) {
+            Ok(()) => Ok(opened),
+            Err(missing) => opened.during(|_| Err(missing.failure)),
+        }
     }
 
     /// Processors that the user says are to be found, and what is known of them.

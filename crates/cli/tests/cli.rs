@@ -87,6 +87,17 @@ fn live_guests_that_are_none() {
 }
 
 #[test]
+fn without_virsh_a_domain_is_refused_with_two_ways_on() {
+    let folder = ready("virsh", &Slice::Right);
+    let hints = ["libvirt:web", "virsh, which is not installed", "libvirt-clients", "qmp:PATH"];
+    folder.virtuoso_alone(&["run", "p.prog", "libvirt:web", "--input", "n=1"]).fails(1, &hints);
+    folder.virtuoso_alone(&["target", "info", "libvirt:web"]).fails(1, &hints);
+    folder.virtuoso_alone(&["watch", "--quiet", "p.prog", "libvirt:web", "--input", "n=1"]).fails(1, &hints);
+    // A bare name is a file's first.
+    folder.virtuoso_alone(&["target", "info", "web"]).fails(1, &["web", "check the path"]);
+}
+
+#[test]
 fn json_has_all_fields() {
     let folder = ready("json", &Slice::Right);
     let ended = folder.virtuoso(&["run", "p.prog", "guest.raw", "--input", "n=0x10", "--json"]);

@@ -56,14 +56,15 @@ impl TamperingArgs {
         let system = self.asked.companion(&program, "the comparison")?;
         let symbols = self.symbols.as_deref().map(Symbols::read).transpose()?;
         let mut target = self.asked.target(&program, context)?;
-        let run = self.asked.run(&target)?;
-        let found = Relocation::find(&program, &run).map_err(|error| self.asked.failure(&error))?;
-        let mut relocation = found.system(&system);
-        let found = context.progress.during("comparing code", || {
-            relocation.find_modules(&system, run.memory, false);
-            compare(&program, &system, run.memory, &relocation)
-        });
-        target.resume()?;
+        let found = target.during(|target| {
+            let run = self.asked.run(target)?;
+            let found = Relocation::find(&program, &run).map_err(|error| self.asked.failure(&error))?;
+            let mut relocation = found.system(&system);
+            Ok(context.progress.during("comparing code", || {
+                relocation.find_modules(&system, run.memory, false);
+                compare(&program, &system, run.memory, &relocation)
+            }))
+        })?;
         if found.pages == 0 {
             let text = format!(
                 "{}: none of the training system's {} code pages is there: another kernel, or another \

@@ -54,9 +54,9 @@ impl Common {
         ask: impl FnOnce(&Member, &Run<'_>, &mut Vec<String>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let (member, mut opened) = choose(&self.packs, name, &self.target, &self.how, context)?;
-        let run = member.run(&opened)?;
         let mut remarks = Vec::new();
-        let answer = ask(&member, &run, &mut remarks);
+        // Not with `?`: a pause that was over too early is the cause of whatever went wrong.
+        let answer = member.run(&opened).and_then(|run| ask(&member, &run, &mut remarks));
         opened.resume()?;
         if !context.quiet {
             if answer.is_ok() {

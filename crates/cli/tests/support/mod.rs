@@ -52,6 +52,11 @@ impl Folder {
         Ended(self.command(arguments).output().expect("the command starts"))
     }
 
+    /// Runs the command in this folder on a system that has no other programs.
+    pub fn virtuoso_alone(&self, arguments: &[&str]) -> Ended {
+        Ended(self.command(arguments).env("PATH", &self.0).output().expect("the command starts"))
+    }
+
     /// Runs the command in this folder with nobody who reads its output.
     pub fn virtuoso_unread(&self, arguments: &[&str]) -> Ended {
         let mut command = self.command(arguments);
