@@ -134,7 +134,8 @@ fn a_small_file_does_not_become_a_large_one() {
     assert!(body.len() < 16 << 20 && bytes.len() < 64 << 10, "{} {}", body.len(), bytes.len());
     assert_eq!(why(Program::from_bytes(&bytes)), "its lists take more memory than its size allows");
 
-    // Pages of no bytes in a companion file: a map's entry each. A map is encoded as a list of pairs.
+    // Pages of no bytes in a companion file: a map's entry each. A map is encoded as a list of
+    // pairs.
     let pages = vec![(0u64, Vec::<u8>::new()); 2 << 20];
     let body = postcard::to_stdvec(&(pages, ir::RelocationTable::default())).unwrap();
     let bytes = sealed(b"VIRTSYS\0", body.len() as u64, &body);
