@@ -18,8 +18,7 @@ use ir::Program;
 use ir::program::SignatureWord;
 use lift::Mode;
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
-use machine::{GuestMemory, PAGE_SIZE, Page, PhysAddr, Reg, RegFile, VirtAddr};
-use rustc_hash::FxHashSet;
+use machine::{GuestMemory, PAGE_SIZE, Page, PhysAddr, Reg, RegFile, VirtAddr, hash};
 
 use crate::run::system_mode;
 
@@ -102,7 +101,7 @@ struct Probe {
     addr: VirtAddr,
     bytes: [u8; PROBE],
     /// Pages of the target that hold it at its offset in the page.
-    pages: FxHashSet<PhysAddr>,
+    pages: hash::Set<PhysAddr>,
 }
 
 /// An interrupt table in the target's memory.
@@ -199,7 +198,7 @@ fn probes(program: &Program) -> Vec<Probe> {
             let fixed = relocations.fixups_in(addr.0, addr.0.saturating_add(PROBE as u64)).is_empty();
             let new = found.last().is_none_or(|last| last.addr.page() != addr.page());
             if let Some(bytes) = bytes.first_chunk().filter(|_| within && fixed && new) {
-                found.push(Probe { addr, bytes: *bytes, pages: FxHashSet::default() });
+                found.push(Probe { addr, bytes: *bytes, pages: hash::Set::default() });
             }
         }
     }
@@ -305,7 +304,7 @@ fn per_cpu(
         word == Some(base.wrapping_add(it.points.into()))
     };
     let aims = aims(signature);
-    let (mut found, mut seen) = (BTreeMap::new(), FxHashSet::default());
+    let (mut found, mut seen) = (BTreeMap::new(), hash::Set::default());
     each_page(memory, &mut |addr, page| {
         for (at, word) in page.chunks_exact(8).enumerate() {
             let (word, here) = (word.try_into().map_or(0, u64::from_le_bytes), addr.0 + at as u64 * 8);

@@ -14,6 +14,7 @@ use ir::{Arg, Class, Program, System};
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
 use machine::{GuestMemory, PAGE_SIZE, Reg, VirtAddr};
 
+use crate::limits::Deadline;
 use crate::run::{Run, RunError, system_mode};
 
 /// How many interrupt gates are compared: those of the processor's own exceptions.
@@ -32,13 +33,21 @@ pub struct Relocation<'p> {
     /// For each image its slide, the target's address minus training's modulo 2^64; `None` if the
     /// image is not in the target.
     slides: Vec<Option<u64>>,
+    /// When images are no longer looked for: a run stops then before it begins.
+    deadline: Deadline,
 }
 
 impl<'p> Relocation<'p> {
     /// Everything is where training had it.
     #[cfg(test)]
     pub(crate) fn unmoved(table: &'p RelocationTable) -> Self {
-        Self { table, mode: PagingMode::Level4, root: 0, slides: vec![Some(0); table.images.len()] }
+        Self {
+            table,
+            mode: PagingMode::Level4,
+            root: 0,
+            slides: vec![Some(0); table.images.len()],
+            deadline: Deadline::after(std::time::Duration::MAX),
+        }
     }
 
     /// Finds a program's images, and the page tables that map the kernel.
@@ -48,12 +57,14 @@ impl<'p> Relocation<'p> {
     /// it lies at another address and training saw one base only, or its code has a constant that
     /// training does not know.
     pub fn find(program: &'p Program, run: &Run<'_>) -> Result<Self, RunError> {
+        let deadline = Deadline::after(run.limits.time);
         let (mode, cr3) = run.paging()?;
         let table = &program.relocations;
         let mut best = RunError::OtherKernel { differing: u64::MAX, checked: u64::MAX };
         for root in [cr3, paging::beside(cr3)] {
             for slide in slides(table, run, mode, root) {
-                let mut found = Self { table, mode, root, slides: vec![Some(slide); table.images.len()] };
+                let mut found =
+                    Self { table, mode, root, slides: vec![Some(slide); table.images.len()], deadline };
                 if table.images.is_empty() {
                     found.slides.push(Some(slide));
                 }
@@ -70,11 +81,18 @@ impl<'p> Relocation<'p> {
                 if slide != 0 && !table.movable() {
                     return Err(RunError::Elsewhere { slide });
                 }
-                for image in 1..table.images.len() {
-                    let ranges: Vec<&CodeRange> =
-                        program.code.iter().filter(|range| table.image(range.addr) == Some(image)).collect();
-                    found.slides[image] = None;
-                    found.slides[image] = found.module(run.memory, image, &ranges, true);
+                let mut ranges = vec![Vec::new(); table.images.len()];
+                for range in &program.code {
+                    if let Some(image) = table.image(range.addr) {
+                        ranges[image].push(range);
+                    }
+                }
+                found.slides.iter_mut().skip(1).for_each(|slide| *slide = None);
+                for (image, ranges) in ranges.iter().enumerate().skip(1) {
+                    found.slides[image] = found.module(run.memory, image, ranges, true);
+                    if deadline.is_over() {
+                        break;
+                    }
                 }
                 if differing > 0 {
                     found.patched_constants(program, run.memory)?;
@@ -94,7 +112,7 @@ impl<'p> Relocation<'p> {
         if let (Some(first), Some(slide)) = (slides.first_mut(), self.slides.first()) {
             *first = *slide;
         }
-        Relocation { table, mode: self.mode, root: self.root, slides }
+        Relocation { table, mode: self.mode, root: self.root, slides, deadline: self.deadline }
     }
 
     /// Looks for all images of a companion file but the first. If `exact`, as for code that is to
@@ -102,10 +120,13 @@ impl<'p> Relocation<'p> {
     /// applied. For a comparison a tenth may differ.
     pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory, exact: bool) {
         for image in 1..self.table.images.len() {
+            if self.deadline.is_over() {
+                return;
+            }
             let here = self.table.images[image];
-            let page = |addr: u64| system.page(addr).map(|bytes| CodeRange { addr, bytes: bytes.to_vec() });
+            let pages = system.pages_in(here.start..here.end);
             let ranges: Vec<CodeRange> =
-                (here.start..here.end).step_by(PAGE_SIZE as usize).filter_map(page).collect();
+                pages.map(|(addr, bytes)| CodeRange { addr, bytes: bytes.to_vec() }).collect();
             self.slides[image] = self.module(memory, image, &ranges.iter().collect::<Vec<_>>(), exact);
         }
     }
@@ -313,7 +334,7 @@ impl<'p> Relocation<'p> {
             !fixups.iter().any(|fixup| (fixup.addr..fixup.addr + u64::from(fixup.size)).contains(&at))
         };
         let offset = VirtAddr(first.addr).offset() as usize;
-        let mut slide = None;
+        let (mut slide, mut looked) = (None, 0u64);
         let half = VirtAddr(1 << (self.mode.linear_bits() - 1));
         let range = if self.mode.linear_bits() > 32 {
             half..=VirtAddr(u64::MAX)
@@ -321,6 +342,10 @@ impl<'p> Relocation<'p> {
             half..=VirtAddr(0xffff_ffff)
         };
         paging::walk(memory, self.mode, self.root, range, DEFAULT_WALK_LIMIT, &mut |mapping| {
+            looked += 1;
+            if looked.is_multiple_of(1 << 12) && self.deadline.is_over() {
+                return ControlFlow::Break(());
+            }
             if mapping.user || !mapping.executable {
                 return ControlFlow::Continue(());
             }
