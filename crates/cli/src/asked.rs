@@ -128,7 +128,7 @@ impl Asked {
                 format!("it has no processor {}; give --cpu 0 to {last}", self.how.cpu),
             )
         })?;
-        let mut limits = Limits::default();
+        let mut limits = Limits { time: self.how.max_time, ..Limits::default() };
         if let Some(fuel) = self.how.fuel {
             limits.fuel = fuel;
         }

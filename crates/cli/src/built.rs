@@ -143,8 +143,8 @@ impl Built<'_> {
         };
         output::json(&json!({
             "program": program.name,
-            "file": self.file.display().to_string(),
-            "companion": self.companion.display().to_string(),
+            "file": engine::Text::of_path(self.file),
+            "companion": engine::Text::of_path(self.companion),
             "bytes": self.bytes,
             "policy": from.policy,
             "view": view,

@@ -75,6 +75,8 @@ exits! {
     Timeout 31 "`record`: the guest was still running at the --timeout",
     /// `record` could not run QEMU.
     Qemu 32 "`record`: QEMU is missing, too old, or could not start the guest",
+    /// A run ended as [`Stopped::OutOfTime`].
+    OutOfTime 34 "the run took longer than it may (--max-time)",
     /// A live guest's monitor failed during the pause.
     Live 40 "a live guest's monitor failed while the guest was paused",
     /// Something happened that must not, whatever the input: a bug of ours.
@@ -90,6 +92,7 @@ impl Exit {
         match stopped {
             Stopped::Unexplored { .. } => Exit::Unexplored,
             Stopped::OutOfFuel { .. } => Exit::OutOfFuel,
+            Stopped::OutOfTime { .. } => Exit::OutOfTime,
             Stopped::Unmapped { .. } => Exit::Unmapped,
             Stopped::NeedsDevice { .. } => Exit::NeedsDevice,
             Stopped::Blocked { .. } | Stopped::Switched { .. } => Exit::Blocked,

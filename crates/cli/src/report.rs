@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use engine::locate::Located;
-use engine::{Outcome, Stopped, Values};
+use engine::{Outcome, Stopped, Text, Values};
 use ir::Program;
 use serde_json::{Value as Json, json};
 
@@ -171,7 +171,7 @@ impl<'r> Report<'r> {
         let whole = whole.map_or(0.0, |it| milliseconds(it.time));
         json!({
             "program": self.program.name,
-            "target": self.target.display().to_string(),
+            "target": Text::of_path(self.target),
             "by": by.map(Way::name),
             "outcome": ended,
             "verified": verified,
@@ -230,6 +230,9 @@ fn print_values(out: &mut impl Write, values: &Values) -> std::io::Result<()> {
 const fn next_step(stopped: &Stopped, whole: bool) -> &'static str {
     match stopped {
         Stopped::OutOfFuel { .. } => "give it more with --fuel",
+        Stopped::OutOfTime { .. } => {
+            "give it more with --max-time, and distrust program and target if that does not help"
+        }
         Stopped::Blocked { .. } => {
             "pause the guest at another moment, or take another processor's view with --cpu"
         }

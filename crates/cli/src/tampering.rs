@@ -149,7 +149,7 @@ impl Report {
 
     fn json(&self) -> Json {
         json!({
-            "target": self.target.display().to_string(),
+            "target": engine::Text::of_path(&self.target),
             "pages": self.pages,
             "unclear": self.unclear,
             "absent": self.absent,

@@ -59,6 +59,9 @@ pub struct TargetArgs {
     /// Operations a run may execute
     #[arg(long, value_name = "N", value_parser = format::parse_number)]
     pub fuel: Option<u64>,
+    /// Seconds that each way to run may take, whatever its operations cost
+    #[arg(long, value_name = "SECONDS", value_parser = format::parse_time, default_value = "60")]
+    pub max_time: Duration,
     /// Milliseconds that a live guest may be paused; then it is resumed, and there is no answer
     #[arg(long, value_name = "MS", value_parser = format::parse_number, default_value_t = 10_000)]
     pub max_pause: u64,

@@ -125,6 +125,21 @@ const STOPS: &[Stop] = &[
         whole: Some(|folder| whole(folder, &[0x48, 0xff, 0xc0, 0xeb, 0xfb])),
     },
     Stop {
+        name: "out-of-time",
+        code: 34,
+        slice: Some(|folder| {
+            slice(folder, "end");
+            folder.file("p.prog", text("rax = add.64 rax, 1\n goto b0").to_bytes().expect("it encodes"));
+            let limits = ["--max-time", "0.05", "--fuel", "0xffffffffffffffff"];
+            folder.virtuoso(&[&["run", "p.prog", "large.raw", "--slice", "--json"], &limits[..]].concat())
+        }),
+        whole: Some(|folder| {
+            whole(folder, &[0x48, 0xff, 0xc0, 0xeb, 0xfb]);
+            let limits = ["--max-time", "0.05", "--fuel", "0xffffffffffffffff"];
+            folder.virtuoso(&[&["run", "p.prog", "large.raw", "--whole", "--json"], &limits[..]].concat())
+        }),
+    },
+    Stop {
         name: "unmapped",
         code: 12,
         slice: Some(|folder| slice(folder, "rax = load.64 0xffff900000000000\n end")),
@@ -209,6 +224,7 @@ const fn name(stopped: &Stopped) -> &'static str {
     match stopped {
         Stopped::Unexplored { .. } => "unexplored",
         Stopped::OutOfFuel { .. } => "out-of-fuel",
+        Stopped::OutOfTime { .. } => "out-of-time",
         Stopped::Unmapped { .. } => "unmapped",
         Stopped::NeedsDevice { .. } => "needs-device",
         Stopped::Blocked { .. } => "blocked",
@@ -465,6 +481,7 @@ fn every_stop_is_reached() {
     let all = [
         Stopped::Unexplored { at: 0, to: 0 },
         Stopped::OutOfFuel { at: 0, used: 0 },
+        Stopped::OutOfTime { at: 0, used: 0, milliseconds: 0 },
         Stopped::Unmapped { at: 0, address: 0, cause: text() },
         Stopped::NeedsDevice { at: 0, what: text() },
         Stopped::Blocked { at: 0 },

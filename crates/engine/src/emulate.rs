@@ -11,6 +11,7 @@ use machine::{Reg, RegFile};
 
 use crate::code::{Code, KernelCode};
 use crate::exec::execute;
+use crate::limits::Budget;
 use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
 use crate::predecode::slots;
@@ -88,16 +89,21 @@ impl<'p> WholeProgram<'p> {
         inputs: &Inputs,
         watch: &mut W,
     ) -> Result<(Outcome, WholeReport), RunError> {
+        let budget = Budget::new(&run.limits);
         let relocation = Relocation::find(self.program, run)?;
         let mut kernel = KernelCode::new(self.system, run.memory, &relocation);
         self.code.begin::<W>(&kernel);
-        let mut overlay = run.overlay(self.program, &relocation);
         let mut report = WholeReport::default();
+        let mut overlay = match run.overlay(self.program, &relocation) {
+            Ok(overlay) => overlay,
+            Err(stopped) => return Ok((Outcome::Stopped(stopped), report)),
+        };
         let begun = prepare(self.program, inputs, &mut overlay)
             .map_err(NoAnswer::from)
             .and_then(|()| run.override_per_cpu(self.program, &relocation, &mut overlay));
         let ended = begun.and_then(|()| {
-            let ended = self.execute(run, &relocation, &mut kernel, &mut overlay, &mut report, watch);
+            let ended =
+                self.execute((run, budget), &relocation, &mut kernel, &mut overlay, &mut report, watch);
             report.assertions.iter_mut().for_each(|at| *at = kernel.relocation.reported(*at));
             ended.map_err(|ended| ended.map_addresses(|at| kernel.relocation.reported(at)))
         });
@@ -112,7 +118,7 @@ impl<'p> WholeProgram<'p> {
     /// Runs to the end mark, whose address is the result.
     fn execute<W: Watch>(
         &mut self,
-        run: &Run<'_>,
+        (run, mut budget): (&Run<'_>, Budget),
         relocation: &Relocation<'_>,
         kernel: &mut KernelCode<'_>,
         overlay: &mut Overlay<'_>,
@@ -121,6 +127,7 @@ impl<'p> WholeProgram<'p> {
     ) -> Result<u64, NoAnswer> {
         let mut slots = slots();
         self.code.fill(&mut slots);
+        budget.time(self.program.begin_pc, 0)?;
         run.registers(self.program, relocation, &mut slots)?;
         let env = run.environment(self.program, relocation, overlay);
         let (mut show, mut spin) = (Show::default(), Spin::new());
@@ -128,6 +135,8 @@ impl<'p> WholeProgram<'p> {
         let (mut pc, mut from) = (self.program.begin_pc, self.program.begin_pc);
         loop {
             let Some(block) = self.code.find::<W>(kernel, pc, &mut slots, overlay)? else {
+                // Modules were not looked for to the end if the time is over.
+                budget.time(pc, report.used)?;
                 return Err(Stopped::NoCode { at: from, to: pc }.into());
             };
             let block = self.code.block(block);
@@ -138,8 +147,8 @@ impl<'p> WholeProgram<'p> {
             if spin.is_waiting(pc, 0, &slots, overlay) {
                 return Err(Stopped::Blocked { at: pc }.into());
             }
-            if report.used > run.limits.fuel {
-                return Err(Stopped::OutOfFuel { at: pc, used: report.used }.into());
+            if budget.is_due(report.used) {
+                budget.check(pc, report.used)?;
             }
             from = pc;
             if let Some(summary) = block.summary {

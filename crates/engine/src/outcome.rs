@@ -29,6 +29,16 @@ pub enum Stopped {
         /// Fuel used: operations, and one more for each block.
         used: u64,
     },
+    /// The time on the clock is over.
+    #[error("out of time: {milliseconds} ms were over after {used} operations, last at {at:#x}")]
+    OutOfTime {
+        /// As for [`Stopped::OutOfFuel`].
+        at: u64,
+        /// Fuel used.
+        used: u64,
+        /// The time that the run had.
+        milliseconds: u64,
+    },
     /// An access that memory does not allow: the address is not mapped, its page table or frame is
     /// not in the target's memory, it is user memory of the target, or it is read-only.
     #[error("unmapped memory: {at:#x} accesses {address:#x}: {cause}")]
@@ -121,6 +131,7 @@ impl Stopped {
                 *to = change(*to);
             }
             Self::OutOfFuel { at, .. }
+            | Self::OutOfTime { at, .. }
             | Self::Unmapped { at, .. }
             | Self::NeedsDevice { at, .. }
             | Self::Blocked { at }

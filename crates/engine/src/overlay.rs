@@ -10,8 +10,7 @@ use std::ops::Range;
 
 use machine::memory::ZERO_PAGE;
 use machine::paging::{self, PagingMode};
-use machine::{GuestMemory, MemoryError, PAGE_SIZE, Page, PhysAddr, VirtAddr};
-use rustc_hash::{FxHashMap, FxHashSet};
+use machine::{GuestMemory, MemoryError, PAGE_SIZE, Page, PhysAddr, VirtAddr, hash};
 
 /// Why an access failed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -67,7 +66,7 @@ const IN_SERVICE: Range<u64> = 0xfee0_0100..0xfee0_0180;
 /// through this, for a system may map memory while it answers.
 struct Frames<'s> {
     memory: &'s dyn GuestMemory,
-    frames: &'s FxHashMap<PhysAddr, u32>,
+    frames: &'s hash::Map<PhysAddr, u32>,
     copies: &'s [Box<Page>],
 }
 
@@ -93,20 +92,20 @@ pub struct Overlay<'t> {
     /// Copied pages, pages of the training process, and allocated ones.
     copies: Vec<Box<Page>>,
     /// The training process's pages and the heap's: copy by address of the page.
-    user: FxHashMap<VirtAddr, u32>,
+    user: hash::Map<VirtAddr, u32>,
     /// Pages that the kernel shows to processes: the kernel's own address of each.
-    aliases: FxHashMap<VirtAddr, VirtAddr>,
+    aliases: hash::Map<VirtAddr, VirtAddr>,
     /// Copied frames of the target: copy by address of the frame.
-    frames: FxHashMap<PhysAddr, u32>,
+    frames: hash::Map<PhysAddr, u32>,
     /// Frames of kernel pages that [`Overlay::physical`] was asked for, by page.
-    translated: FxHashMap<VirtAddr, PhysAddr>,
+    translated: hash::Map<VirtAddr, PhysAddr>,
     /// Frames of page tables that translations went through.
-    tables: FxHashSet<PhysAddr>,
+    tables: hash::Set<PhysAddr>,
     tlb: Box<[Entry<'t>; SLOTS]>,
     /// The next allocation's address.
     heap: VirtAddr,
     /// Bytes of each allocation, by address; also of those that were freed.
-    heap_sizes: FxHashMap<VirtAddr, u64>,
+    heap_sizes: hash::Map<VirtAddr, u64>,
     /// The most pages in `copies`.
     limit: usize,
     /// What [`Overlay::state`] returns.
@@ -142,14 +141,14 @@ impl<'t> Overlay<'t> {
             mode,
             root,
             copies: Vec::new(),
-            user: FxHashMap::default(),
-            aliases: FxHashMap::default(),
-            frames: FxHashMap::default(),
-            translated: FxHashMap::default(),
-            tables: FxHashSet::default(),
+            user: hash::Map::default(),
+            aliases: hash::Map::default(),
+            frames: hash::Map::default(),
+            translated: hash::Map::default(),
+            tables: hash::Set::default(),
             tlb: Box::new([empty; SLOTS]),
             heap,
-            heap_sizes: FxHashMap::default(),
+            heap_sizes: hash::Map::default(),
             limit,
             state: 0,
         }

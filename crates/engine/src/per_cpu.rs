@@ -7,13 +7,12 @@
 //! program's signature, and pointers to code. That something looks like per-CPU memory does not
 //! make it a processor's: it can be copied, too.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use ir::program::SignatureWord;
 use machine::paging::{self, PagingMode};
-use machine::{GuestMemory, PAGE_SIZE, PhysAddr, Reg, VirtAddr};
-use rustc_hash::FxBuildHasher;
+use machine::{GuestMemory, PAGE_SIZE, PhysAddr, Reg, VirtAddr, hash};
 
 use crate::run::{Run, RunError};
 
@@ -62,7 +61,7 @@ impl Tables<'_> {
     /// Whether the pointers to code in the per-CPU memory at `base` lead into the kernel's image,
     /// taken to be at `image`. Too few pointers do not deny it.
     pub(crate) fn points_into(self, base: u64, image: &Range<u64>) -> bool {
-        let mut known: HashMap<u64, Option<bool>, FxBuildHasher> = HashMap::default();
+        let mut known: hash::Map<u64, Option<bool>> = hash::Map::default();
         let (mut inside, mut code, mut mapped) = (0, 0, 0);
         for page in (base..base.saturating_add(REACH)).step_by(PAGE_SIZE as usize) {
             let bytes = self.place(page).and_then(|place| self.memory.page(place).ok());

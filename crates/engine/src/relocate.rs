@@ -15,6 +15,7 @@ use lift::Mode;
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
 use machine::{GuestMemory, PAGE_SIZE, Reg, VirtAddr};
 
+use crate::limits::Deadline;
 use crate::per_cpu::Tables;
 use crate::run::{Run, RunError, system_mode};
 
@@ -39,6 +40,8 @@ pub struct Relocation<'p> {
     slides: Vec<Option<u64>>,
     /// How many bytes of the kernel's code are not training's, and how many there are.
     fit: (u64, u64),
+    /// When images are no longer looked for: a run stops then before it begins.
+    deadline: Deadline,
 }
 
 impl<'p> Relocation<'p> {
@@ -51,6 +54,7 @@ impl<'p> Relocation<'p> {
             root: 0,
             slides: vec![Some(0); table.images.len()],
             fit: (0, 0),
+            deadline: Deadline::after(std::time::Duration::MAX),
         }
     }
 
@@ -61,6 +65,7 @@ impl<'p> Relocation<'p> {
     /// it lies at another address and training saw one base only, or its code has a constant that
     /// training does not know.
     pub fn find(program: &'p Program, run: &Run<'_>) -> Result<Self, RunError> {
+        let deadline = Deadline::after(run.limits.time);
         let (mode, cr3) = run.paging()?;
         let table = &program.relocations;
         let mut best = RunError::OtherKernel { differing: u64::MAX, checked: u64::MAX };
@@ -68,7 +73,7 @@ impl<'p> Relocation<'p> {
         for root in [cr3, paging::beside(cr3)] {
             for slide in slides(table, run, mode, root) {
                 let slides = vec![Some(slide); table.images.len()];
-                let mut found = Self { table, mode, root, slides, fit: (0, 0) };
+                let mut found = Self { table, mode, root, slides, fit: (0, 0), deadline };
                 if table.images.is_empty() {
                     found.slides.push(Some(slide));
                 }
@@ -89,11 +94,18 @@ impl<'p> Relocation<'p> {
                 if slide != 0 && !table.movable() {
                     return Err(RunError::Elsewhere { slide });
                 }
-                for image in 1..table.images.len() {
-                    let ranges: Vec<&CodeRange> =
-                        program.code.iter().filter(|range| table.image(range.addr) == Some(image)).collect();
-                    found.slides[image] = None;
-                    found.slides[image] = found.module(run.memory, image, &ranges, true);
+                let mut ranges = vec![Vec::new(); table.images.len()];
+                for range in &program.code {
+                    if let Some(image) = table.image(range.addr) {
+                        ranges[image].push(range);
+                    }
+                }
+                found.slides.iter_mut().skip(1).for_each(|slide| *slide = None);
+                for (image, ranges) in ranges.iter().enumerate().skip(1) {
+                    found.slides[image] = found.module(run.memory, image, ranges, true);
+                    if deadline.is_over() {
+                        break;
+                    }
                 }
                 found.fit = (differing, checked);
                 if differing > 0 {
@@ -137,7 +149,8 @@ impl<'p> Relocation<'p> {
         if let (Some(first), Some(slide)) = (slides.first_mut(), self.slides.first()) {
             *first = *slide;
         }
-        Relocation { table, mode: self.mode, root: self.root, slides, fit: self.fit }
+        let Self { mode, root, fit, deadline, .. } = *self;
+        Relocation { table, mode, root, slides, fit, deadline }
     }
 
     /// Looks for all images of a companion file but the first. If `exact`, as for code that is to
@@ -145,10 +158,13 @@ impl<'p> Relocation<'p> {
     /// applied. For a comparison a tenth may differ.
     pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory, exact: bool) {
         for image in 1..self.table.images.len() {
+            if self.deadline.is_over() {
+                return;
+            }
             let here = self.table.images[image];
-            let page = |addr: u64| system.page(addr).map(|bytes| CodeRange { addr, bytes: bytes.to_vec() });
+            let pages = system.pages_in(here.start..here.end);
             let ranges: Vec<CodeRange> =
-                (here.start..here.end).step_by(PAGE_SIZE as usize).filter_map(page).collect();
+                pages.map(|(addr, bytes)| CodeRange { addr, bytes: bytes.to_vec() }).collect();
             self.slides[image] = self.module(memory, image, &ranges.iter().collect::<Vec<_>>(), exact);
         }
     }
@@ -363,7 +379,7 @@ impl<'p> Relocation<'p> {
             !fixups.iter().any(|fixup| (fixup.addr..fixup.addr + u64::from(fixup.size)).contains(&at))
         };
         let offset = VirtAddr(first.addr).offset() as usize;
-        let mut slide = None;
+        let (mut slide, mut looked) = (None, 0u64);
         let half = VirtAddr(1 << (self.mode.linear_bits() - 1));
         let range = if self.mode.linear_bits() > 32 {
             half..=VirtAddr(u64::MAX)
@@ -371,6 +387,10 @@ impl<'p> Relocation<'p> {
             half..=VirtAddr(0xffff_ffff)
         };
         paging::walk(memory, self.mode, self.root, range, DEFAULT_WALK_LIMIT, &mut |mapping| {
+            looked += 1;
+            if looked.is_multiple_of(1 << 12) && self.deadline.is_over() {
+                return ControlFlow::Break(());
+            }
             if mapping.user || !mapping.executable {
                 return ControlFlow::Continue(());
             }

@@ -1,29 +1,13 @@
-//! The target of a run, how much the run may use, and why it may be unable to begin.
+//! The target of a run, and why a run may be unable to begin.
 
 use ir::Program;
 use lift::Mode;
 use machine::paging::PagingMode;
 use machine::{EFER_LMA, GuestMemory, Reg, RegFile};
 
+use crate::limits::Limits;
 use crate::predecode::TooLarge;
 use crate::variables::InputError;
-
-/// The most that a run may use.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Operations, and one more for each block.
-    pub fuel: u64,
-    /// Pages of 4 KiB that are copied or allocated; the training process's own count too.
-    pub pages: usize,
-    /// Nested calls of a slice. Those of a whole run are on its stack in the overlay.
-    pub depth: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { fuel: 400_000_000, pages: 65_536, depth: 10_000 }
-    }
-}
 
 /// What neither the target's memory nor its registers tell.
 #[derive(Clone, Copy, Debug, Default)]

@@ -81,8 +81,18 @@ pub(crate) fn outcome(answer: Result<Values, NoAnswer>) -> Result<Outcome, RunEr
 impl<'t> Run<'t> {
     /// The memory of a run of `program` before anything is written: the training process's pages
     /// over the target's memory. `relocation` is where the program was found in the target.
-    #[must_use]
-    pub fn overlay(&self, program: &Program, relocation: &Relocation<'_>) -> Overlay<'t> {
+    ///
+    /// # Errors
+    /// [`Stopped::Limit`]: the process has more pages than the run may have.
+    pub fn overlay(&self, program: &Program, relocation: &Relocation<'_>) -> Result<Overlay<'t>, Stopped> {
+        let own = program.pages.iter().filter(|page| !matches!(page.content, PageContent::Kernel(_))).count();
+        if own > self.limits.pages {
+            let what = format!(
+                "the training process has {own} pages of its own, and a run may have {}",
+                self.limits.pages
+            );
+            return Err(Stopped::Limit { at: program.begin_pc, what });
+        }
         let (mode, root) = (relocation.mode(), relocation.root());
         let mut overlay = Overlay::new(self.memory, mode, root, VirtAddr(program.heap), self.limits.pages);
         for page in &program.pages {
@@ -95,7 +105,7 @@ impl<'t> Run<'t> {
                 }
             }
         }
-        overlay
+        Ok(overlay)
     }
 
     /// The environment of a run. If the target's time stamp counter is not known, it is taken to be

@@ -8,10 +8,13 @@
 //! 52  .. zstd frame of the postcard-encoded body
 //! ```
 
+use std::cell::Cell;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use crate::budget::Metered;
 use crate::program::Program;
 use crate::verify;
 
@@ -21,6 +24,17 @@ const HEADER: usize = 52;
 const MAGIC: &[u8; 8] = b"VIRTPROG";
 /// The largest program accepted, uncompressed: a program holds the pages of one process.
 const MAX_BYTES: usize = 256 << 20;
+
+/// What any file may unpack to, whatever its own size, and how many times its own size on top. Real
+/// ones unpack to ten times their size at most, and a program to less than a megabyte.
+const UNPACKED: (usize, usize) = (32 << 20, 16);
+/// The same for what its lists take in memory.
+const DECODED: (usize, usize) = (64 << 20, 64);
+
+/// What a file of this many bytes may come to.
+const fn allowance((any, times): (usize, usize), bytes: usize) -> usize {
+    bytes.saturating_mul(times).saturating_add(any)
+}
 
 /// Why a file cannot be read or written.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -55,6 +69,10 @@ pub(crate) fn encode<T: Serialize>(magic: &[u8; 8], value: &T) -> Result<Vec<u8>
     let damaged = |why: String| FileError::Damaged { what: "value", why };
     let body = postcard::to_stdvec(value).map_err(|error| damaged(error.to_string()))?;
     let packed = zstd::bulk::compress(&body, 9).map_err(|error| damaged(error.to_string()))?;
+    // What no reader would accept is not written.
+    if body.len() > allowance(UNPACKED, packed.len() + HEADER) {
+        return Err(damaged("it is too large for what it holds".to_string()));
+    }
     let mut rest = (body.len() as u64).to_le_bytes().to_vec();
     rest.extend_from_slice(&packed);
     let mut bytes = magic.to_vec();
@@ -87,12 +105,21 @@ pub(crate) fn decode<T: DeserializeOwned>(
     }
     let length: [u8; 8] = std::array::from_fn(|at| bytes[44 + at]);
     let length = usize::try_from(u64::from_le_bytes(length)).unwrap_or(usize::MAX);
-    if length > max {
+    if length > max.min(allowance(UNPACKED, bytes.len())) {
         return Err(damaged("it claims to be too large"));
     }
     let body =
         zstd::bulk::decompress(&bytes[HEADER..], length).map_err(|_| damaged("it does not decompress"))?;
-    postcard::from_bytes(&body).map_err(|_| damaged("its content is malformed"))
+    let left = Cell::new(allowance(DECODED, bytes.len()));
+    let mut deserializer = postcard::Deserializer::from_bytes(&body);
+    let value = T::deserialize(Metered::new(&mut deserializer, &left));
+    let end = deserializer.finalize();
+    match value {
+        Ok(value) if end.is_ok_and(<[u8]>::is_empty) => Ok(value),
+        Ok(_) => Err(damaged("something follows its content")),
+        Err(_) if left.get() == 0 => Err(damaged("its lists take more memory than its size allows")),
+        Err(_) => Err(damaged("its content is malformed")),
+    }
 }
 
 impl Program {

@@ -5,6 +5,7 @@
 //! slice needs none of them; a whole run takes all its kernel code from here.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,12 @@ impl System {
     /// The pages in ascending order of address.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> + '_ {
         self.pages.iter().map(|(&addr, page)| (addr, page.as_slice()))
+    }
+
+    /// The pages that begin in a range of addresses, in ascending order.
+    pub fn pages_in(&self, range: Range<u64>) -> impl Iterator<Item = (u64, &[u8])> + '_ {
+        let all = if range.is_empty() { 0..0 } else { range };
+        self.pages.range(all).map(|(&addr, page)| (addr, page.as_slice()))
     }
 
     /// How many pages there are.

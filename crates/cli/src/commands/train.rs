@@ -283,7 +283,7 @@ impl TrainArgs {
     fn report(&self, rows: &[Row], seconds: f64) -> Result<(), Failure> {
         if self.json {
             let programs: Vec<Value> = rows.iter().map(Row::json).collect();
-            output::json(&json!({ "pack": self.output.display().to_string(), "seconds": seconds,
+            output::json(&json!({ "pack": engine::Text::of_path(&self.output), "seconds": seconds,
                     "programs": programs }))?;
         } else {
             let mut out = output::stdout();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
-use engine::{Run, Value};
+use engine::{Run, Text, Value};
 use serde_json::{Value as Json, json};
 
 use crate::asked::{Answered, guest_error};
@@ -208,7 +208,7 @@ const YEAR_10000: u64 = 253_402_300_800;
 struct Row {
     number: u64,
     /// Nothing where the guest says that there is none.
-    text: Result<Option<String>, Failure>,
+    text: Result<Option<Text>, Failure>,
     /// Whether the text is full, so that there may be more.
     full: bool,
 }
@@ -282,10 +282,10 @@ impl Listing {
         writeln!(out, "{:>width$}  {}", table.heads.0, table.heads.1)?;
         for (key, row) in keys.iter().zip(&self.rows) {
             let text = match &row.text {
-                Ok(text) => text.clone().unwrap_or_else(|| "-".to_string()),
-                Err(failure) => format!("error: {failure}"),
+                Ok(text) => text.as_ref().map_or_else(|| "-".to_string(), format::shown),
+                Err(failure) => format::plain(&format!("error: {failure}")).into_owned(),
             };
-            writeln!(out, "{key:>width$}  {}", format::plain(&text))?;
+            writeln!(out, "{key:>width$}  {text}")?;
         }
         Ok(out.flush()?)
     }
@@ -373,7 +373,7 @@ fn short(failure: &Failure, member: &Member) -> Failure {
 }
 
 /// The text of a row, nothing where the guest says that there is none.
-fn text(member: &Member, answered: &Answered, table: &Table) -> Result<Option<String>, Failure> {
+fn text(member: &Member, answered: &Answered, table: &Table) -> Result<Option<Text>, Failure> {
     let (values, output) = (&answered.values, table.texts.2);
     match (guest_error(values), values.get(output)) {
         (Some(_), _) if table.none.is_some() && values.number("rc") == table.none => Ok(None),

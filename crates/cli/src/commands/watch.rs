@@ -386,13 +386,16 @@ fn told(
         }
         Given::Differ(outputs) => {
             tally.unanswered += 1;
-            text = format!("\n  no answer: slice and whole run differ in {}", outputs.join(", "));
+            text = format!(
+                "\n  no answer: slice and whole run differ in {}",
+                format::plain(&outputs.join(", "))
+            );
             object["outcome"] = "differ".into();
             object["differing"] = json!(outputs);
         }
         Given::Stopped { stopped, by } => {
             tally.unanswered += 1;
-            text = format!("\n  no answer: {stopped}");
+            text = format!("\n  no answer: {}", format::plain(&stopped.to_string()));
             object["outcome"] = json!(stopped)["outcome"].take();
             object["by"] = by.name().into();
             object["stop"] = json!(stopped);

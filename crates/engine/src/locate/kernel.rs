@@ -10,9 +10,10 @@ use machine::{GuestMemory, PhysAddr, Reg, RegFile, VirtAddr};
 use super::found::{Hints, LocateError};
 use super::processors::processors;
 use super::roots::Half;
+use crate::limits::Limits;
 use crate::per_cpu::{Tables, aims};
 use crate::relocate::Relocation;
-use crate::run::{Environment, Limits, Run, RunError};
+use crate::run::{Environment, Run, RunError};
 
 /// How many page tables that disagree are looked at closely, by a pass over memory for each; what
 /// is beyond counts as good as those, so that a hostile target costs no more.

@@ -26,8 +26,7 @@ mod roots;
 use ir::Program;
 use lift::Mode;
 use machine::paging::{self, PagingMode};
-use machine::{GuestMemory, PAGE_SIZE, Page, PhysAddr, VirtAddr};
-use rustc_hash::FxHashSet;
+use machine::{GuestMemory, PAGE_SIZE, Page, PhysAddr, VirtAddr, hash};
 
 use crate::run::system_mode;
 pub use found::{Hints, LocateError, Located};
@@ -49,7 +48,7 @@ struct Probe {
     addr: VirtAddr,
     bytes: [u8; PROBE],
     /// Pages of the target that hold it at its offset in the page.
-    pages: FxHashSet<PhysAddr>,
+    pages: hash::Set<PhysAddr>,
 }
 
 /// An interrupt table in the target's memory.
@@ -89,7 +88,7 @@ pub fn locate(program: &Program, memory: &dyn GuestMemory, hints: Hints) -> Resu
     if tables.is_empty() || probes.is_empty() {
         return Err(LocateError::Gates);
     }
-    let mut seen = FxHashSet::default();
+    let mut seen = hash::Set::default();
     tables.retain(|table| seen.insert(table.slide));
     if tables.len() > MOST_TABLES {
         return Err(LocateError::ManyTables(tables.len()));
@@ -136,7 +135,7 @@ fn probes(program: &Program) -> Vec<Probe> {
             let fixed = relocations.fixups_in(addr.0, addr.0.saturating_add(PROBE as u64)).is_empty();
             let new = found.last().is_none_or(|last| last.addr.page() != addr.page());
             if let Some(bytes) = bytes.first_chunk().filter(|_| within && fixed && new) {
-                found.push(Probe { addr, bytes: *bytes, pages: FxHashSet::default() });
+                found.push(Probe { addr, bytes: *bytes, pages: hash::Set::default() });
             }
         }
     }

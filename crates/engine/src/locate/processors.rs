@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use ir::program::SignatureWord;
-use machine::{PAGE_SIZE, PhysAddr};
-use rustc_hash::FxHashSet;
+use machine::{PAGE_SIZE, PhysAddr, hash};
 
 use super::pages::each_page;
 use crate::per_cpu::{Tables, aims, enough};
@@ -39,8 +38,8 @@ pub(super) fn processors(
 }
 
 /// Those of the bases that a word of the kernel's image holds.
-fn named(tables: Tables<'_>, image: &Range<u64>, bases: &BTreeMap<u64, usize>) -> FxHashSet<u64> {
-    let mut named = FxHashSet::default();
+fn named(tables: Tables<'_>, image: &Range<u64>, bases: &BTreeMap<u64, usize>) -> hash::Set<u64> {
+    let mut named = hash::Set::default();
     // As `step_by` of ranges, for images whose end wraps to 0.
     let pages = image.end.wrapping_sub(image.start) / PAGE_SIZE;
     for page in 0..pages {
@@ -63,7 +62,7 @@ fn places(tables: Tables<'_>, signature: &[SignatureWord]) -> BTreeMap<u64, usiz
     let mut wanted = vec![false; PAGE_SIZE as usize];
     seeds.iter().for_each(|seed| wanted[by_distance(seed) as usize] = true);
     let all = aims(signature);
-    let (mut found, mut seen) = (BTreeMap::new(), FxHashSet::default());
+    let (mut found, mut seen) = (BTreeMap::new(), hash::Set::default());
     each_page(tables.memory, &mut |addr, page| {
         for (at, word) in page.chunks_exact(8).enumerate() {
             let (word, here) = (word.try_into().map_or(0, u64::from_le_bytes), addr.0 + at as u64 * 8);

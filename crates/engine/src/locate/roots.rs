@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use machine::paging::PagingMode;
-use machine::{GuestMemory, PhysAddr};
-use rustc_hash::FxHashSet;
+use machine::{GuestMemory, PhysAddr, hash};
 
 use super::pages::each_page;
 
@@ -80,7 +79,7 @@ pub(super) fn halves(
         memory.read_u64(PhysAddr(root + 8 * index)).unwrap_or(0) & ADDRESS
     };
     let five = found.iter().filter(|((four, _), _)| !four);
-    let tables: FxHashSet<u64> = five.flat_map(|(_, roots)| roots.iter().copied().map(below)).collect();
+    let tables: hash::Set<u64> = five.flat_map(|(_, roots)| roots.iter().copied().map(below)).collect();
     let mut halves: Vec<Half> = Vec::new();
     for ((four, entries), mut roots) in found {
         if four {

@@ -3,7 +3,9 @@
 use ir::op::{Arg, Kind, Op, Var, Width};
 use ir::program::{Count, Elem, PageContent, Program};
 use ir::text::parse_program;
-use ir::verify::{MAX_TEMPS, MAX_VARIABLE, MAX_VARIABLES, broken, verify};
+use ir::verify::{
+    MAX_IMAGES, MAX_NAMES, MAX_SAVED, MAX_SIGNATURE, MAX_TEMPS, MAX_VARIABLE, MAX_VARIABLES, broken, verify,
+};
 
 const GOOD: &str = r#"
 program "good"
@@ -146,4 +148,17 @@ fn pages_variables_and_bits() {
         },
         "together are too large",
     );
+}
+
+#[test]
+fn what_is_looked_for_among_all_others_is_not_many() {
+    use ir::program::SignatureWord;
+    use ir::relocation::Image;
+
+    let image = |at: u64| Image { start: at, end: at + 1, movable: false };
+    changed(|it| it.relocations.images = (0..=MAX_IMAGES as u64).map(image).collect(), "too many images");
+    let word = |offset: u32| SignatureWord { offset, points: 0 };
+    changed(|it| it.signature = (0..=MAX_SIGNATURE as u32).map(word).collect(), "too many anchors");
+    changed(|it| it.outputs = vec![it.inputs[0].clone(); MAX_NAMES], "too many fields");
+    changed(|it| it.functions[0].callee_saved = vec![Var(0); MAX_SAVED + 1], "too many preserved");
 }
