@@ -281,7 +281,13 @@ pub fn choose_execution_context(
     if starts.iter().any(|start| start.recording().trace.header().idle.is_empty()) {
         return paused("the recorder saw the processor idle too rarely");
     }
-    let mut cells: Vec<PerCpuOverride> = starts.iter().flat_map(Start::per_cpu_overrides).collect();
+    let mut cells: Vec<PerCpuOverride> = Vec::new();
+    for start in starts {
+        match start.per_cpu_overrides() {
+            Ok(found) => cells.extend(found),
+            Err(why) => return paused(why),
+        }
+    }
     cells.sort_unstable();
     cells.dedup();
     if cells.is_empty() {
