@@ -65,11 +65,7 @@ pub fn gates(mappings: &Mappings<'_>) -> Vec<(u8, u64)> {
 /// The kernel's own image: the code around its interrupt handlers, without what does not belong
 /// there. Empty if there is none.
 #[must_use]
-pub fn kernel_image(
-    gates: &[(u8, u64)],
-    stretches: &[Stretch],
-    belongs: &dyn Fn(&Stretch) -> bool,
-) -> Image {
+pub fn kernel_image(gates: &[(u8, u64)], stretches: &[Stretch], belongs: &dyn Fn(&Stretch) -> bool) -> Image {
     let count = |it: &&Stretch| gates.iter().filter(|gate| it.image().holds(gate.1)).count();
     let Some(home) = stretches.iter().max_by_key(count).filter(|it| count(it) > 0) else {
         return Image { start: 0, end: 0, movable: false };
@@ -98,7 +94,8 @@ mod tests {
     /// choose a place for itself less than 64 MiB above it.
     #[test]
     fn near_code_that_does_not_belong_is_no_part_of_the_kernels_image() {
-        let stretch = |start: u64, pages: usize| Stretch { start: VirtAddr(start), bytes: vec![0x90; pages << 12] };
+        let stretch =
+            |start: u64, pages: usize| Stretch { start: VirtAddr(start), bytes: vec![0x90; pages << 12] };
         let stretches = [stretch(0xc009_c000, 1), stretch(0xc400_0000, 3), stretch(0xc400_8000, 1)];
         let gates = [(0, 0xc400_1230)];
         let image = |belongs: &dyn Fn(&Stretch) -> bool| {

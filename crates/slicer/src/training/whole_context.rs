@@ -146,13 +146,17 @@ mod tests {
     #[test]
     fn a_pointer_that_moved_with_the_kernel_is_part_of_the_view_or_there_is_none() {
         assert_eq!(view(&[current()], ALL, Some(IDLE_TASK - MOVED)), Ok(2));
-        let allocated = Pointer { cell: PerCpuOverride { value: 0xcf9e_2760, ..current().cell }, ..current() };
+        let allocated =
+            Pointer { cell: PerCpuOverride { value: 0xcf9e_2760, ..current().cell }, ..current() };
         let more = Pointer { cell: PerCpuOverride { offset: CURRENT - 8, ..allocated.cell }, ..allocated };
         assert_eq!(view(&[current(), more], ALL, Some(IDLE_TASK - MOVED)), Ok(2), "an address on the heap");
         let far = Pointer { cell: PerCpuOverride { value: CODE + 0x32_b4c0, ..current().cell }, ..current() };
         let other = far.cell.value - MOVED;
         let inside = Pointer { cell: PerCpuOverride { offset: COUNT - 4, value: KERNEL, ..far.cell }, ..far };
-        assert!(view(&[inside, far], CODE, Some(other)).is_err(), "it is the kernel's, though not known to be");
+        assert!(
+            view(&[inside, far], CODE, Some(other)).is_err(),
+            "it is the kernel's, though not known to be"
+        );
     }
 
     #[test]
@@ -160,6 +164,9 @@ mod tests {
         assert!(view(&[current()], ALL, Some(IDLE_TASK)).is_err(), "the task stayed where it was");
         let end = u64::from(CURRENT);
         let low = Pointer { cell: PerCpuOverride { value: KERNEL, ..current().cell }, ..current() };
-        assert!(view(&[low], end, Some(KERNEL - MOVED)).is_err(), "the count moves, the task's cell does not");
+        assert!(
+            view(&[low], end, Some(KERNEL - MOVED)).is_err(),
+            "the count moves, the task's cell does not"
+        );
     }
 }
