@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 
 use super::address_space::AddressSpace;
 use super::fixups::{Deltas, compare};
-use super::images::{Stretch, gates, kernel_image, names, stretches};
+use super::images::{NEAR, Stretch, gates, kernel_image, names, stretches};
 use super::mappings::Mappings;
 use super::signature::signature;
 use crate::error::Error;
@@ -142,8 +142,8 @@ impl Relocations {
         let Some(&kernel) = self.table.images.first() else { return };
         let (mut start, mut end) = (kernel.start, kernel.end);
         for fixup in &self.table.fixups {
-            let address_of = FixupKind::Moves { plus: Some(0), minus: None };
-            if fixup.kind != address_of || !kernel.holds(fixup.addr) {
+            let names = FixupKind::Moves { plus: Some(0), minus: None };
+            if fixup.kind != names || !kernel.holds(fixup.addr) {
                 continue;
             }
             let Some(address) = self.named_by(fixup, &kernel) else { continue };
@@ -151,7 +151,7 @@ impl Relocations {
             // alike.
             let others =
                 self.table.images[1..].iter().any(|image| address <= image.end && image.start <= address);
-            if !others && names(&kernel, address) {
+            if !others && address.abs_diff(kernel.start) < NEAR {
                 start = start.min(VirtAddr(address).page().0);
                 end = end.max((address | (machine::PAGE_SIZE - 1)).saturating_add(1));
             }
