@@ -88,7 +88,7 @@ fn needed(
     // What rehearsals touch.
     let recording = Recording::load("rehearsed", Trace::open(path)?)?;
     let start = Start::new(&recording)?;
-    for overrides in [Vec::new(), start.per_cpu_overrides()] {
+    for overrides in [Vec::new(), start.per_cpu_overrides()?] {
         let options = BuildOptions { policy: Policy::Guard, summaries: summaries.clone(), overrides };
         let memory = Watched { inner: start.memory(), seen: Mutex::default() };
         let run = Run {

@@ -31,7 +31,9 @@ pub fn guest_error(values: &Values) -> Option<String> {
     match values.number("rc")? {
         0.. => None,
         NO_PROCFS => Some(
-            "the guest's /proc is no procfs: something else is mounted there, and no answer can come from it"
+            "the guest's /proc is no procfs: something else is mounted there, or the root of the program's \
+             view has none, and no answer can come from it; pidprobe asks without /proc, and a program built \
+             with --view paused asks from the root of the process that was paused"
                 .to_string(),
         ),
         code => Some(format!("the guest's own code answers with the error code {code}")),

@@ -71,6 +71,14 @@ pub enum Error {
         /// The first instruction that reads such memory.
         pc: VirtAddr,
     },
+    /// What came between the marks, perhaps by bad luck, cannot be cut.
+    #[error("{trace}: {why}")]
+    Uncut {
+        /// The recording.
+        trace: String,
+        /// What came, and what to do.
+        why: slicer::Error,
+    },
     /// All traces were made by whole runs.
     #[error(
         "every trace given was made by a whole run; add a recording of a guest, which has the start state"
@@ -126,7 +134,8 @@ struct Sources<'s, 'r> {
 /// Builds a program from recordings of guests and of whole runs.
 ///
 /// When an interrupt comes is luck: a clock's may write between the marks what the trainer goes on
-/// to read. Such a recording is left out as long as there are others.
+/// to read, or let another process run until after the end mark. Such a recording is left out as
+/// long as there are others.
 ///
 /// # Errors
 /// [`Error`].
@@ -138,8 +147,9 @@ pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, E
             Ok(trained) => return Ok(Trained { left_out, ..trained }),
             Err(why) => why,
         };
-        let (Error::Slicer(slicer::Error::Foreign { name, .. }) | Error::Interrupted { trace: name, .. }) =
-            &why
+        let (Error::Slicer(slicer::Error::Foreign { name, .. })
+        | Error::Interrupted { trace: name, .. }
+        | Error::Uncut { trace: name, .. }) = &why
         else {
             return Err(why);
         };
@@ -192,7 +202,7 @@ fn with_sources<T>(
 ) -> Result<T, Error> {
     let (learned, recorded): (Vec<&Recording>, Vec<&Recording>) =
         recordings.iter().copied().partition(|it| it.trace.header().whole_run);
-    let starts: Vec<Start<'_>> = recorded.into_iter().map(Start::new).collect::<Result<_, _>>()?;
+    let starts: Vec<Start<'_>> = recorded.into_iter().map(start).collect::<Result<_, _>>()?;
     if starts.is_empty() {
         return Err(Error::NoStart);
     }
@@ -229,6 +239,16 @@ fn with_sources<T>(
     let recordings: Vec<&Recording> = recorded.into_iter().chain(&rehearsed).chain(learned).collect();
     let (starts, recordings) = (starts.as_slice(), recordings.as_slice());
     then(Sources { starts, recordings, options: &options, execution_context, unrepeated })
+}
+
+/// A recording's begin mark.
+fn start(recording: &Recording) -> Result<Start<'_>, Error> {
+    Start::new(recording).map_err(|why| match why {
+        slicer::Error::Interrupted { .. } | slicer::Error::Switched { .. } => {
+            Error::Uncut { trace: recording.name.clone(), why }
+        }
+        why => Error::Slicer(why),
+    })
 }
 
 /// Asks slice and whole run about the memory that a recording began in: where one answers, it must
@@ -281,7 +301,13 @@ pub fn choose_execution_context(
     if starts.iter().any(|start| start.recording().trace.header().idle.is_empty()) {
         return paused("the recorder saw the processor idle too rarely");
     }
-    let mut cells: Vec<PerCpuOverride> = starts.iter().flat_map(Start::per_cpu_overrides).collect();
+    let mut cells: Vec<PerCpuOverride> = Vec::new();
+    for start in starts {
+        match start.per_cpu_overrides() {
+            Ok(found) => cells.extend(found),
+            Err(why) => return paused(why),
+        }
+    }
     cells.sort_unstable();
     cells.dedup();
     if cells.is_empty() {

@@ -340,7 +340,8 @@ fn what_the_guests_own_code_says_is_explained() {
     list(&folder, "pslist", "pids", &[], 8, -13);
     ask(&folder, "ps").fails(1, &["pslist.prog", "the error code -13"]);
     list(&folder, "pslist", "pids", &[], 8, -0x9fa0);
-    ask(&folder, "ps").fails(1, &["pslist.prog", "the guest's /proc is no procfs"]);
+    ask(&folder, "ps")
+        .fails(1, &["pslist.prog", "the guest's /proc is no procfs", "pidprobe", "--view paused"]);
 }
 
 fn crossview(folder: &Folder, words: &[&str]) -> Ended {

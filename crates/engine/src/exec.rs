@@ -82,6 +82,9 @@ fn environment(
         // The bases of segments, which a system sets when it switches tasks. There is nothing left
         // to do: the lifter's operations for this instruction set the registers.
         Kind::Wrmsr if matches!(a, 0xc000_0100..=0xc000_0102) => Ok(0),
+        // The interrupt command register in x2APIC mode: the other processors stand still, and the
+        // run's own takes no interrupts.
+        Kind::Wrmsr if a == 0x830 => Ok(0),
         Kind::Wrmsr => device(format!("writes the model-specific register {a:#x}")),
         Kind::In => device(format!("reads the I/O port {a:#x}")),
         Kind::Out => device(format!("writes the I/O port {a:#x}")),
