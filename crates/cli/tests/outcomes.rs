@@ -437,7 +437,7 @@ fn every_stop_is_reached() {
         Stopped::Unexplored { at: 0, to: 0 },
         Stopped::OutOfFuel { at: 0, used: 0 },
         Stopped::Unmapped { at: 0, address: 0, cause: text() },
-        Stopped::NeedsDevice { at: 0, what: text() },
+        Stopped::NeedsDevice { at: 0, what: text(), clock: false },
         Stopped::Blocked { at: 0 },
         Stopped::Switched { at: 0, to: 0 },
         Stopped::Unrepeated { at: 0, why: text() },
