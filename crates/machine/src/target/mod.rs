@@ -5,8 +5,9 @@
 //! content may be what a guest wrote, it is not believed (`format`). Opening maps the file and
 //! decodes headers and indexes only: what is compressed is decompressed when it is asked for.
 //! Formats read today: ELF cores and compressed kdumps of QEMU's `dump-guest-memory`, kdumps of
-//! makedumpfile, LiME, AVML, VMware's snapshots and raw RAM; docs/targets.md has the list with what
-//! each was tested against.
+//! makedumpfile, LiME, AVML, VMware's snapshots, QEMU's migration streams, files of `virsh save` and
+//! raw RAM; docs/targets.md has the list with what each was tested against. Files that were
+//! compressed as a whole are unpacked first (`unpack`).
 //! Captures without processors take them from a side file. Targets are never written.
 
 mod codec;
@@ -20,9 +21,12 @@ mod format;
 mod kdump;
 mod lime;
 pub mod live;
+mod migration;
 mod notes;
+mod placement;
 mod qemu_note;
 mod raw;
+mod unpack;
 mod vbox_note;
 mod vmware;
 
@@ -39,12 +43,16 @@ pub use foreign::Foreign;
 pub use format::{Doubt, Format};
 pub use kdump::KdumpError;
 pub use lime::LimeError;
+pub use migration::MigrationError;
+pub use placement::{Board, Placement, PlacementError, RamRange};
 pub use qemu_note::NoteError;
+pub use unpack::{UnpackError, Unpacking, Watcher};
 pub use vbox_note::VboxError;
 pub use vmware::VmwareError;
 
 use flat::Source;
 use format::Claims;
+use unpack::Packing;
 
 use crate::addr::PAGE_SIZE;
 use crate::map::{self, FileMap};
@@ -63,6 +71,12 @@ pub struct TargetOptions {
     pub format: Option<Format>,
     /// Open a file that was cut off: what is missing is RAM that is absent.
     pub partial: bool,
+    /// Where RAM lies that the file has in one piece: raw RAM, and that of a migration stream.
+    /// Default: byte n of raw RAM is at physical address n, unless the processors' page tables say
+    /// otherwise; a stream's as its machine has it.
+    pub placement: Option<Placement>,
+    /// Where compressed files are unpacked.
+    pub unpacking: Unpacking,
 }
 
 /// A captured machine.
@@ -78,7 +92,12 @@ pub struct Target {
     pub path: PathBuf,
     /// Bytes of RAM that the file should hold and does not ([`TargetOptions::partial`]).
     pub missing: u64,
-    /// The file that is mapped, as it was when it was opened.
+    /// What the whole file was compressed with.
+    pub packed: Option<&'static str>,
+    /// What whoever asks should know about how the file was read, one sentence each without a full
+    /// stop.
+    pub remarks: Vec<String>,
+    /// The file that is mapped, or was unpacked, as it was when it was opened.
     origin: Option<Origin>,
 }
 
@@ -139,25 +158,32 @@ impl Target {
     ) -> Result<Self, TargetError> {
         let path = name.as_ref();
         let len = bytes.len() as u64;
-        let how = How { format: options.format, partial: options.partial, holes: Vec::new() };
+        let how = How::new(options);
         let open = || {
             if bytes.is_empty() {
                 return Err(TargetCause::Empty);
             }
+            let (bytes, packed) = match how.packing(&bytes)? {
+                Some((at, packing)) => {
+                    let unpacked = unpack::to_memory(&bytes[at..], packing, how.partial);
+                    (unpacked.map_err(TargetCause::Packed)?, Some(packing.name()))
+                }
+                None => (bytes, None),
+            };
             let described = how.may_be(Format::Vmware) && vmware::is_description(&bytes);
             let layout = described.then(|| vmware::parse(&bytes)).transpose();
             let layout = layout.map_err(TargetCause::Vmware)?;
             if layout.as_ref().is_some_and(|layout| layout.inside.is_none()) {
                 return Err(TargetCause::Vmware(VmwareError::NoVmem(path.with_extension("vmem"))));
             }
-            decode(bytes, path, layout, &how, cpus, || Ok(None))
+            decode(bytes, path, layout, &how, cpus, || Ok(None)).map(|target| Target { packed, ..target })
         };
         open().map_err(|cause| error(path, cause, options.format, len))
     }
 
     /// A live guest's memory.
     fn live(mem: Box<dyn GuestMemory>, cpus: Vec<Cpu>, format: &'static str, path: PathBuf) -> Self {
-        Self { mem, cpus, format, path, missing: 0, origin: None }
+        Self { mem, cpus, format, path, missing: 0, packed: None, remarks: Vec::new(), origin: None }
     }
 }
 
@@ -183,19 +209,47 @@ fn open(path: &Path, options: &TargetOptions) -> Result<Target, TargetCause> {
     }
     let file = File::open(path).map_err(TargetCause::Io)?;
     let map = FileMap::new(&file).map_err(TargetCause::Io)?;
-    let mut how = How { format: options.format, partial: options.partial, holes: Vec::new() };
+    let mut how = How::new(options);
+    if let Some((at, packing)) = how.packing(map.as_ref())? {
+        let unpacked = unpack::to_file(&map.as_ref()[at..], packing, how.partial, &options.unpacking);
+        let unpacked = unpacked.map_err(TargetCause::Packed)?;
+        let target = mapped(path, unpacked, options, how)?;
+        // The unpacked file is ours; the other one may be changed while it is read.
+        return Ok(Target { packed: Some(packing.name()), origin: Some(Origin { file, meta }), ..target });
+    }
     let (file, map, layout) =
         if how.may_be(Format::Vmware) { with_description(path, file, map)? } else { (file, map, None) };
     let meta = file.metadata().map_err(TargetCause::Io)?;
     how.holes = map::holes(&file, meta.len());
+    let target = described(path, map, layout, options, &how)?;
+    Ok(Target { origin: Some(Origin { file, meta }), ..target })
+}
+
+/// Opens what a compressed file was unpacked to.
+fn mapped(path: &Path, file: File, options: &TargetOptions, mut how: How) -> Result<Target, TargetCause> {
+    let len = file.metadata().map_err(TargetCause::Io)?.len();
+    if len == 0 {
+        return Err(TargetCause::Empty);
+    }
+    let map = FileMap::new(&file).map_err(TargetCause::Io)?;
+    how.holes = map::holes(&file, len);
+    described(path, map, None, options, &how)
+}
+
+/// Opens a mapped file, with the processors that the options or a side file have.
+fn described(
+    path: &Path,
+    map: FileMap,
+    layout: Option<vmware::Layout>,
+    options: &TargetOptions,
+    how: &How,
+) -> Result<Target, TargetCause> {
     let side = options.cpu_file.clone().unwrap_or_else(|| raw::default_cpu_file(path));
     let given = if options.cpu_file.is_some() { Some(raw::read_cpus(&side)?) } else { None };
-    let mut target = decode(map, path, layout, &how, given, || match side.exists() {
+    decode(map, path, layout, how, given, || match side.exists() {
         true => raw::read_cpus(&side).map(Some),
         false => Ok(options.without_cpus.then(Vec::new)),
-    })?;
-    target.origin = Some(Origin { file, meta });
-    Ok(target)
+    })
 }
 
 /// Raw RAM from this size on is refused if nothing was ever written to the file: that it holds no
@@ -212,11 +266,43 @@ fn error(path: &Path, cause: TargetCause, format: Option<Format>, len: u64) -> T
 struct How {
     format: Option<Format>,
     partial: bool,
+    placement: Option<Placement>,
     /// Places that are zero for sure.
     holes: Vec<Range<u64>>,
 }
 
 impl How {
+    fn new(options: &TargetOptions) -> Self {
+        let TargetOptions { format, partial, ref placement, .. } = *options;
+        Self { format, partial, placement: placement.clone(), holes: Vec::new() }
+    }
+
+    /// What of a file is compressed, from where on and how: all of it, or what `virsh save` put
+    /// behind its header. Raw RAM may begin with anything.
+    fn packing(&self, bytes: &[u8]) -> Result<Option<(usize, Packing)>, TargetCause> {
+        if self.format == Some(Format::Raw) {
+            return Ok(None);
+        }
+        let saved = migration::Saved::of(bytes).transpose().map_err(TargetCause::Migration)?;
+        let at = match saved {
+            Some(saved) if !saved.packed => return Ok(None),
+            Some(saved) => saved.stream,
+            None => 0,
+        };
+        let packing = Packing::of(&bytes[at..]);
+        if saved.is_some() && packing.is_none() {
+            return Err(TargetCause::Migration(MigrationError::Compression("something else")));
+        }
+        let Some(packing) = packing else { return Ok(None) };
+        match Claims::all(bytes.len() as u64).doubt(bytes.len() as u64) {
+            // What a guest wrote into its RAM would be unpacked and believed.
+            Some(doubt) if self.format.is_none() => {
+                Err(TargetCause::AmbiguousPacked { packing: packing.name(), doubt })
+            }
+            _ => Ok(Some((at, packing))),
+        }
+    }
+
     /// Whether the user lets it be of this format.
     fn may_be(&self, format: Format) -> bool {
         self.format.is_none_or(|named| named == format)
@@ -275,12 +361,14 @@ fn with_description(
 
 /// The format that a file's first bytes are of.
 fn format_of(start: &[u8]) -> Option<Format> {
-    let magics: [(&[u8], Format); 5] = [
+    let magics: [(&[u8], Format); 7] = [
         (&elf::MAGIC, Format::Elf),
         (kdump::MAGIC, Format::Kdump),
         (flat::MAGIC, Format::Kdump),
         (lime::MAGIC, Format::Lime),
         (lime::AVML_MAGIC, Format::Avml),
+        (migration::MAGIC, Format::Migration),
+        (migration::LIBVIRT_MAGIC, Format::Migration),
     ];
     magics.iter().find(|(magic, _)| start.starts_with(magic)).map(|&(_, format)| format)
 }
@@ -324,6 +412,8 @@ fn decode<B: AsRef<[u8]> + Send + Sync + 'static>(
         format,
         path: path.to_owned(),
         missing: 0,
+        packed: None,
+        remarks: Vec::new(),
         origin: None,
     };
     let image = |bytes: B, segments: Vec<Segment>, cpus: Vec<Cpu>, format| {
@@ -334,6 +424,9 @@ fn decode<B: AsRef<[u8]> + Send + Sync + 'static>(
     let start = &bytes.as_ref()[..bytes.as_ref().len().min(foreign::LOOKED_AT)];
     let shown = if layout.is_some() { Some(Format::Vmware) } else { format_of(start) };
     let format = choose(how.format, shown, start)?;
+    if how.placement.is_some() && ![Format::Raw, Format::Migration].contains(&format) {
+        return Err(TargetCause::Placed(format));
+    }
     let mut target = match format {
         Format::Vmware => {
             let layout = layout.unwrap_or_default();
@@ -368,6 +461,15 @@ fn decode<B: AsRef<[u8]> + Send + Sync + 'static>(
             how.believe(format, Claims::all(len), len)?;
             target(Box::new(mem), Vec::new(), "avml")
         }
+        Format::Migration => {
+            let saved = migration::Saved::of(bytes.as_ref()).transpose().map_err(TargetCause::Migration)?;
+            let from = saved.map_or(0, |saved| saved.stream);
+            let placement = how.placement.as_ref();
+            let stream = migration::read(bytes, from, placement, with_notes, how.partial)?;
+            how.believe(format, Claims::all(len), len)?;
+            let name = if saved.is_some() { "migration, virsh save" } else { "migration" };
+            Target { remarks: stream.notes, ..target(Box::new(stream.mem), stream.cpus, name) }
+        }
         Format::Raw => {
             // Nothing in the bytes says that they are RAM: somebody has to.
             let cpus = match given {
@@ -377,7 +479,8 @@ fn decode<B: AsRef<[u8]> + Send + Sync + 'static>(
             if len >= LARGE && how.holes.first().is_some_and(|hole| *hole == (0..len)) {
                 return Err(TargetCause::NoMemory);
             }
-            return image(bytes, vec![raw::read(len, how.partial)?], cpus, "raw");
+            let (segments, remarks) = raw::read(bytes.as_ref(), how.placement.as_ref(), how.partial, &cpus)?;
+            return Ok(Target { remarks, ..image(bytes, segments, cpus, "raw")? });
         }
     };
     if let Some(given) = given {
