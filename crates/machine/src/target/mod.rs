@@ -5,14 +5,15 @@
 //! content may be what a guest wrote, it is not believed (`format`). Opening maps the file and
 //! decodes headers and indexes only: what is compressed is decompressed when it is asked for.
 //! Formats read today: ELF cores and compressed kdumps of QEMU's `dump-guest-memory`, kdumps of
-//! makedumpfile, LiME, AVML, VMware's snapshots, QEMU's migration streams, files of `virsh save` and
-//! raw RAM; docs/targets.md has the list with what each was tested against. Files that were
+//! makedumpfile, LiME, AVML, VMware's snapshots, QEMU's migration streams, files of `virsh save`
+//! and raw RAM; docs/targets.md has the list with what each was tested against. Files that were
 //! compressed as a whole are unpacked first (`unpack`).
 //! Captures without processors take them from a side file. Targets are never written.
 
 mod codec;
 mod cpu;
 mod cpu_json;
+mod decode;
 mod elf;
 mod error;
 mod flat;
@@ -32,7 +33,6 @@ mod vmware;
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use cpu::{Cpu, MAX_CPUS};
@@ -50,13 +50,11 @@ pub use unpack::{UnpackError, Unpacking, Watcher};
 pub use vbox_note::VboxError;
 pub use vmware::VmwareError;
 
-use flat::Source;
-use format::Claims;
-use unpack::Packing;
+use decode::{Decoded, How, decode, with_description};
 
 use crate::addr::PAGE_SIZE;
 use crate::map::{self, FileMap};
-use crate::memory::{GuestMemory, ImageError, ImageMemory, Segment};
+use crate::memory::GuestMemory;
 
 /// How to open a target.
 #[derive(Clone, Debug, Default)]
@@ -158,7 +156,7 @@ impl Target {
     ) -> Result<Self, TargetError> {
         let path = name.as_ref();
         let len = bytes.len() as u64;
-        let how = How::new(options);
+        let how = how(options);
         let open = || {
             if bytes.is_empty() {
                 return Err(TargetCause::Empty);
@@ -176,9 +174,15 @@ impl Target {
             if layout.as_ref().is_some_and(|layout| layout.inside.is_none()) {
                 return Err(TargetCause::Vmware(VmwareError::NoVmem(path.with_extension("vmem"))));
             }
-            decode(bytes, path, layout, &how, cpus, || Ok(None)).map(|target| Target { packed, ..target })
+            let decoded = decode(bytes, path, layout, &how, cpus, || Ok(None))?;
+            Ok(Self { packed, ..Self::of(decoded, path) })
         };
         open().map_err(|cause| error(path, cause, options.format, len))
+    }
+
+    fn of(decoded: Decoded, path: &Path) -> Self {
+        let Decoded { mem, cpus, format, missing, remarks } = decoded;
+        Self { mem, cpus, format, path: path.to_owned(), missing, packed: None, remarks, origin: None }
     }
 
     /// A live guest's memory.
@@ -209,7 +213,7 @@ fn open(path: &Path, options: &TargetOptions) -> Result<Target, TargetCause> {
     }
     let file = File::open(path).map_err(TargetCause::Io)?;
     let map = FileMap::new(&file).map_err(TargetCause::Io)?;
-    let mut how = How::new(options);
+    let mut how = how(options);
     if let Some((at, packing)) = how.packing(map.as_ref())? {
         let unpacked = unpack::to_file(&map.as_ref()[at..], packing, how.partial, &options.unpacking);
         let unpacked = unpacked.map_err(TargetCause::Packed)?;
@@ -246,247 +250,21 @@ fn described(
 ) -> Result<Target, TargetCause> {
     let side = options.cpu_file.clone().unwrap_or_else(|| raw::default_cpu_file(path));
     let given = if options.cpu_file.is_some() { Some(raw::read_cpus(&side)?) } else { None };
-    decode(map, path, layout, how, given, || match side.exists() {
+    let decoded = decode(map, path, layout, how, given, || match side.exists() {
         true => raw::read_cpus(&side).map(Some),
         false => Ok(options.without_cpus.then(Vec::new)),
-    })
+    })?;
+    Ok(Target::of(decoded, path))
 }
 
-/// Raw RAM from this size on is refused if nothing was ever written to the file: that it holds no
-/// kernel is otherwise found out by looking through all of it, which takes a second for each GiB.
-const LARGE: u64 = 1 << 30;
+/// How the options say that bytes are to be read.
+fn how(options: &TargetOptions) -> How {
+    let TargetOptions { format, partial, ref placement, .. } = *options;
+    How { format, partial, placement: placement.clone(), holes: Vec::new() }
+}
 
 /// The error of a file of `len` bytes for this cause; `format` is what the user said that it is.
 fn error(path: &Path, cause: TargetCause, format: Option<Format>, len: u64) -> TargetError {
     let maybe_raw = format.is_none() && len.is_multiple_of(PAGE_SIZE) && cause.is_of_content();
     TargetError { path: path.to_owned(), cause: Box::new(cause), maybe_raw }
-}
-
-/// How bytes are to be read.
-struct How {
-    format: Option<Format>,
-    partial: bool,
-    placement: Option<Placement>,
-    /// Places that are zero for sure.
-    holes: Vec<Range<u64>>,
-}
-
-impl How {
-    fn new(options: &TargetOptions) -> Self {
-        let TargetOptions { format, partial, ref placement, .. } = *options;
-        Self { format, partial, placement: placement.clone(), holes: Vec::new() }
-    }
-
-    /// What of a file is compressed, from where on and how: all of it, or what `virsh save` put
-    /// behind its header. Raw RAM may begin with anything.
-    fn packing(&self, bytes: &[u8]) -> Result<Option<(usize, Packing)>, TargetCause> {
-        if self.format == Some(Format::Raw) {
-            return Ok(None);
-        }
-        let saved = migration::Saved::of(bytes).transpose().map_err(TargetCause::Migration)?;
-        let at = match saved {
-            Some(saved) if !saved.packed => return Ok(None),
-            Some(saved) => saved.stream,
-            None => 0,
-        };
-        let packing = Packing::of(&bytes[at..]);
-        if saved.is_some() && packing.is_none() {
-            return Err(TargetCause::Migration(MigrationError::Compression("something else")));
-        }
-        let Some(packing) = packing else { return Ok(None) };
-        match Claims::all(bytes.len() as u64).doubt(bytes.len() as u64) {
-            // What a guest wrote into its RAM would be unpacked and believed.
-            Some(doubt) if self.format.is_none() => {
-                Err(TargetCause::AmbiguousPacked { packing: packing.name(), doubt })
-            }
-            _ => Ok(Some((at, packing))),
-        }
-    }
-
-    /// Whether the user lets it be of this format.
-    fn may_be(&self, format: Format) -> bool {
-        self.format.is_none_or(|named| named == format)
-    }
-
-    /// That a file which begins like one of `format` may not as well be raw RAM.
-    fn believe(&self, format: Format, claims: Claims, len: u64) -> Result<(), TargetCause> {
-        match claims.doubt(len).filter(|_| self.format.is_none()) {
-            Some(doubt) => Err(TargetCause::Ambiguous { format, doubt }),
-            None => Ok(()),
-        }
-    }
-
-    /// Memory of segments that should be wholly there.
-    fn image<B: AsRef<[u8]>>(
-        &self,
-        bytes: B,
-        segments: impl IntoIterator<Item = Segment>,
-    ) -> Result<ImageMemory<B>, ImageError> {
-        let memory = match self.partial {
-            true => ImageMemory::partial(bytes, segments)?,
-            false => ImageMemory::new(bytes, segments)?,
-        };
-        Ok(memory.with_holes(self.holes.clone()))
-    }
-}
-
-/// A file and, if it is of VMware, where memory is in it; for a description without memory the file
-/// that has it.
-fn with_description(
-    path: &Path,
-    file: File,
-    map: FileMap,
-) -> Result<(File, FileMap, Option<vmware::Layout>), TargetCause> {
-    let open = |path: &Path| File::open(path).and_then(|file| FileMap::new(&file).map(|map| (file, map)));
-    if vmware::is_description(map.as_ref()) {
-        let layout = vmware::parse(map.as_ref()).map_err(TargetCause::Vmware)?;
-        if layout.inside.is_some() {
-            return Ok((file, map, Some(layout)));
-        }
-        let memory = path.with_extension("vmem");
-        let opened = if memory.is_file() { open(&memory).ok() } else { None };
-        let (file, map) = opened.ok_or(TargetCause::Vmware(VmwareError::NoVmem(memory)))?;
-        return Ok((file, map, Some(layout)));
-    }
-    if let Some(description) = vmware::description_of(path) {
-        let (_, described) = open(&description).map_err(TargetCause::Io)?;
-        if vmware::is_description(described.as_ref()) {
-            let mut layout = vmware::parse(described.as_ref()).map_err(TargetCause::Vmware)?;
-            layout.inside = None;
-            return Ok((file, map, Some(layout)));
-        }
-    }
-    Ok((file, map, None))
-}
-
-/// The format that a file's first bytes are of.
-fn format_of(start: &[u8]) -> Option<Format> {
-    let magics: [(&[u8], Format); 7] = [
-        (&elf::MAGIC, Format::Elf),
-        (kdump::MAGIC, Format::Kdump),
-        (flat::MAGIC, Format::Kdump),
-        (lime::MAGIC, Format::Lime),
-        (lime::AVML_MAGIC, Format::Avml),
-        (migration::MAGIC, Format::Migration),
-        (migration::LIBVIRT_MAGIC, Format::Migration),
-    ];
-    magics.iter().find(|(magic, _)| start.starts_with(magic)).map(|&(_, format)| format)
-}
-
-/// The format to read a file as: the one that somebody named, if the file may be of it, or the one
-/// that its first bytes, `start`, are of (`shown`).
-fn choose(named: Option<Format>, shown: Option<Format>, start: &[u8]) -> Result<Format, TargetCause> {
-    match (named, shown) {
-        (Some(Format::Raw), _) => Ok(Format::Raw),
-        (Some(named), shown) if shown != Some(named) => Err(TargetCause::NotThat(named)),
-        (_, Some(shown)) => Ok(shown),
-        (_, None) => match foreign::recognise(start) {
-            Some(foreign) => Err(TargetCause::Foreign(foreign)),
-            None => Ok(Format::Raw),
-        },
-    }
-}
-
-/// A kdump's bytes, taken out of a flattened file if they are in one.
-fn unflattened<B: AsRef<[u8]>>(bytes: B) -> Result<Source<B>, TargetCause> {
-    let source = Source::new(bytes).map_err(TargetCause::Flat)?;
-    let begins = source.get(0, kdump::MAGIC.len()).as_deref() == Some(kdump::MAGIC);
-    if begins { Ok(source) } else { Err(TargetCause::Foreign(&foreign::FLAT)) }
-}
-
-/// Opens bytes, whose `layout` is given if they are of VMware. Processors `given` replace those of
-/// the capture; `find` looks for some where there are none.
-fn decode<B: AsRef<[u8]> + Send + Sync + 'static>(
-    bytes: B,
-    path: &Path,
-    layout: Option<vmware::Layout>,
-    how: &How,
-    given: Option<Vec<Cpu>>,
-    find: impl FnOnce() -> Result<Option<Vec<Cpu>>, TargetCause>,
-) -> Result<Target, TargetCause> {
-    let with_notes = given.is_none();
-    let len = bytes.as_ref().len() as u64;
-    let target = |mem: Box<dyn GuestMemory>, cpus, format| Target {
-        mem,
-        cpus,
-        format,
-        path: path.to_owned(),
-        missing: 0,
-        packed: None,
-        remarks: Vec::new(),
-        origin: None,
-    };
-    let image = |bytes: B, segments: Vec<Segment>, cpus: Vec<Cpu>, format| {
-        let mem = how.image(bytes, segments).map_err(TargetCause::Image)?;
-        let missing = mem.missing();
-        Ok(Target { missing, ..target(Box::new(mem), cpus, format) })
-    };
-    let start = &bytes.as_ref()[..bytes.as_ref().len().min(foreign::LOOKED_AT)];
-    let shown = if layout.is_some() { Some(Format::Vmware) } else { format_of(start) };
-    let format = choose(how.format, shown, start)?;
-    if how.placement.is_some() && ![Format::Raw, Format::Migration].contains(&format) {
-        return Err(TargetCause::Placed(format));
-    }
-    let mut target = match format {
-        Format::Vmware => {
-            let layout = layout.unwrap_or_default();
-            let (at, size) = layout.inside.unwrap_or((0, len));
-            if layout.inside.is_some() {
-                let claims = Claims { described: at.saturating_add(size).min(len), covered: false };
-                how.believe(format, claims, len)?;
-            }
-            image(bytes, layout.segments(at, size), Vec::new(), "vmware")?
-        }
-        Format::Elf => {
-            let core = elf::read(bytes.as_ref(), with_notes)?;
-            let claims = core.claims;
-            // That bytes are missing comes first: who is told so can say what the file is.
-            let opened = image(bytes, core.segments, core.cpus, core.format)?;
-            how.believe(format, claims, len)?;
-            opened
-        }
-        Format::Kdump => {
-            let dump = kdump::read(unflattened(bytes)?, with_notes)?;
-            how.believe(format, dump.claims, len)?;
-            target(Box::new(dump.mem), dump.cpus, dump.format)
-        }
-        Format::Lime => {
-            let segments = lime::read(bytes.as_ref(), how.partial)?;
-            let opened = image(bytes, segments, Vec::new(), "lime")?;
-            how.believe(format, Claims::all(len), len)?;
-            opened
-        }
-        Format::Avml => {
-            let mem = lime::read_avml(bytes)?;
-            how.believe(format, Claims::all(len), len)?;
-            target(Box::new(mem), Vec::new(), "avml")
-        }
-        Format::Migration => {
-            let saved = migration::Saved::of(bytes.as_ref()).transpose().map_err(TargetCause::Migration)?;
-            let from = saved.map_or(0, |saved| saved.stream);
-            let placement = how.placement.as_ref();
-            let stream = migration::read(bytes, from, placement, with_notes, how.partial)?;
-            how.believe(format, Claims::all(len), len)?;
-            let name = if saved.is_some() { "migration, virsh save" } else { "migration" };
-            Target { remarks: stream.notes, ..target(Box::new(stream.mem), stream.cpus, name) }
-        }
-        Format::Raw => {
-            // Nothing in the bytes says that they are RAM: somebody has to.
-            let cpus = match given {
-                Some(given) => given,
-                None => find()?.ok_or_else(|| TargetCause::NoCpuFile(raw::default_cpu_file(path)))?,
-            };
-            if len >= LARGE && how.holes.first().is_some_and(|hole| *hole == (0..len)) {
-                return Err(TargetCause::NoMemory);
-            }
-            let (segments, remarks) = raw::read(bytes.as_ref(), how.placement.as_ref(), how.partial, &cpus)?;
-            return Ok(Target { remarks, ..image(bytes, segments, cpus, "raw")? });
-        }
-    };
-    if let Some(given) = given {
-        target.cpus = given;
-    } else if target.cpus.is_empty() {
-        target.cpus = find()?.ok_or_else(|| TargetCause::NoCpus(raw::default_cpu_file(path)))?;
-    }
-    Ok(target)
 }

@@ -1,8 +1,8 @@
 //! What `virsh save` and `virsh managedsave` put before a stream: a header, and the machine's
 //! description in XML.
 //!
-//! `virQEMUSaveHeader` of libvirt's `src/qemu/qemu_saveimage.h`, version 2, in the byte order of the
-//! machine that wrote it. The stream may be compressed.
+//! `virQEMUSaveHeader` of libvirt's `src/qemu/qemu_saveimage.h`, version 2, in the byte order of
+//! the machine that wrote it. The stream may be compressed.
 
 use super::error::MigrationError;
 

@@ -4,8 +4,8 @@
 //! A stream is a row of sections. That of RAM has blocks with names and sizes, then pages, each
 //! with the block and its place in it; devices follow, and a description of them (`devices`). Where
 //! RAM lies in physical addresses is in none of it and follows from the machine's name
-//! (`placement`). Format: QEMU's `migration/savevm.c` and `ram.c`, the same since version 2.4; libvirt's
-//! `src/qemu/qemu_saveimage.h`.
+//! (`placement`). Format: QEMU's `migration/savevm.c` and `ram.c`, the same since version 2.4;
+//! libvirt's `src/qemu/qemu_saveimage.h`.
 //!
 //! Not read: RAM compressed page by page or as differences (`xbzrle`, which live migrations over
 //! networks use), streams of `postcopy`, and sections of other state that grows with the guest

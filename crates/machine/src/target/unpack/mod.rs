@@ -5,13 +5,18 @@
 //! so that it takes no more room than the RAM that is in use. What a file unpacks to is bounded by
 //! its size, twice: with the zeros and without. The checksums that a format has are checked.
 
+mod input;
+mod lz4;
+
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, BufRead, Cursor, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, Cursor, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use input::Input;
 
 /// Where and how compressed dumps are unpacked.
 #[derive(Clone, Default)]
@@ -142,34 +147,6 @@ impl Limits {
     pub(super) const MEMORY: Self = Self { all: 64 << 20, data: 64 << 20 };
 }
 
-/// What is compressed, and how much of it was read.
-struct Input<'a> {
-    rest: &'a [u8],
-    done: &'a AtomicU64,
-}
-
-impl Read for Input<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let read = self.rest.read(out)?;
-        self.done.fetch_add(read as u64, Ordering::Relaxed);
-        Ok(read)
-    }
-}
-
-/// Bytes that a decoder is shown at once.
-const SHOWN: usize = 1 << 16;
-
-impl BufRead for Input<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        Ok(&self.rest[..self.rest.len().min(SHOWN)])
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.rest = &self.rest[amount..];
-        self.done.fetch_add(amount as u64, Ordering::Relaxed);
-    }
-}
-
 /// Room for what is unpacked.
 trait Room: Write + Seek {
     /// Makes it this long, with zeros at its end.
@@ -283,167 +260,5 @@ fn fill(reader: &mut dyn Read, out: &mut [u8]) -> (usize, io::Result<()>) {
     (filled, Ok(()))
 }
 
-/// The frames of lz4, whose decoder does not tell a frame that ends from one that is cut off
-/// between two blocks: where a frame ends is looked up here (the frame format's
-/// `lz4_Frame_format.md`).
-mod lz4 {
-    use std::io::{self, BufRead, ErrorKind, Read};
-
-    use lz4_flex::frame::FrameDecoder;
-
-    use super::Input;
-
-    pub(super) const MAGIC: &[u8] = b"\x04\x22\x4d\x18";
-
-    /// All frames of a file.
-    pub(super) struct Frames<'a> {
-        input: Input<'a>,
-        current: Option<Frame<'a>>,
-    }
-
-    struct Frame<'a> {
-        decoder: FrameDecoder<&'a [u8]>,
-        /// Bytes with the end mark, and whether that is there.
-        len: usize,
-        whole: bool,
-    }
-
-    impl<'a> Frames<'a> {
-        pub(super) fn new(input: Input<'a>) -> Self {
-            Self { input, current: None }
-        }
-    }
-
-    impl Read for Frames<'_> {
-        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-            loop {
-                let Some(frame) = &mut self.current else {
-                    let bytes = self.input.rest;
-                    if bytes.is_empty() {
-                        return Ok(0);
-                    }
-                    let (len, whole) = extent(bytes).ok_or(ErrorKind::InvalidData)?;
-                    let decoder = FrameDecoder::new(&bytes[..len]);
-                    self.current = Some(Frame { decoder, len, whole });
-                    continue;
-                };
-                match frame.decoder.read(out)? {
-                    0 if !frame.whole => return Err(ErrorKind::UnexpectedEof.into()),
-                    0 => {
-                        self.input.consume(frame.len);
-                        self.current = None;
-                    }
-                    read => return Ok(read),
-                }
-            }
-        }
-    }
-
-    /// How many bytes the frame has that they begin with, and whether all of them are there.
-    fn extent(bytes: &[u8]) -> Option<(usize, bool)> {
-        let cut = Some((bytes.len(), false));
-        if !bytes.starts_with(&MAGIC[..bytes.len().min(MAGIC.len())]) {
-            return None;
-        }
-        let Some(&flags) = bytes.get(4) else { return cut };
-        let has = |bit: u32| usize::from(flags >> bit & 1);
-        // The magic, flags, block size, content's size, dictionary, and their checksum.
-        let mut at = 4 + 2 + 8 * has(3) + 4 * has(0) + 1;
-        loop {
-            let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk()) else { return cut };
-            let size = u32::from_le_bytes(*word) & 0x7fff_ffff;
-            at += 4;
-            if size == 0 {
-                at += 4 * has(2);
-                return if at <= bytes.len() { Some((at, true)) } else { cut };
-            }
-            at = at.saturating_add(size as usize + 4 * has(4));
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Text, zeros, text.
-    fn content() -> Vec<u8> {
-        let text = |n: u32| (0..n).map(|i| (i / 5 ^ i / 1031) as u8);
-        text(100_000).chain(std::iter::repeat_n(0, 1 << 20)).chain(text(70_000)).collect()
-    }
-
-    fn packed(packing: Packing, bytes: &[u8]) -> Vec<u8> {
-        let written = match packing {
-            Packing::Gzip => {
-                let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-                out.write_all(bytes).and_then(|()| out.finish())
-            }
-            Packing::Zstd => zstd::encode_all(bytes, 1),
-            Packing::Xz => {
-                let options = lzma_rust2::XzOptions::with_preset(1);
-                let mut out = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
-                out.write_all(bytes).and_then(|()| out.finish())
-            }
-            Packing::Lz4 => {
-                let mut out = lz4_flex::frame::FrameEncoder::new(Vec::new());
-                out.write_all(bytes).map(|()| out.finish().unwrap())
-            }
-        };
-        written.unwrap()
-    }
-
-    const ALL: [Packing; 4] = [Packing::Gzip, Packing::Zstd, Packing::Xz, Packing::Lz4];
-
-    #[test]
-    fn all_frames_are_unpacked_and_a_missing_end_is_noticed() {
-        let content = content();
-        for packing in ALL {
-            let one = packed(packing, &content);
-            assert_eq!(Packing::of(&one), Some(packing));
-            assert!(to_memory(&one, packing, false).unwrap() == content, "{packing:?}");
-            let two = [&one[..], &packed(packing, b"more")].concat();
-            let both = to_memory(&two, packing, false).unwrap();
-            assert!(both == [&content[..], b"more"].concat(), "{packing:?}: two frames");
-            for cut in [one.len() - 1, one.len() - 4, one.len() - 9, one.len() / 2, 7] {
-                let error = to_memory(&one[..cut], packing, false).unwrap_err();
-                assert!(matches!(error, UnpackError::Cut(_)), "{packing:?} cut at {cut}: {error}");
-                let there = to_memory(&one[..cut], packing, true).unwrap();
-                assert!(content.starts_with(&there), "{packing:?} cut at {cut}");
-            }
-        }
-    }
-
-    #[test]
-    fn lz4_cut_between_two_blocks_is_cut() {
-        let whole = packed(Packing::Lz4, &content());
-        let mut at = 7;
-        while at < whole.len() - 4 {
-            let error = to_memory(&whole[..at], Packing::Lz4, false).unwrap_err();
-            assert!(matches!(error, UnpackError::Cut(_)), "{at}: {error}");
-            at += 4 + (u32::from_le_bytes(*whole[at..].first_chunk().unwrap()) & 0x7fff_ffff) as usize;
-        }
-    }
-
-    #[test]
-    fn bombs_end_at_the_limit() {
-        let bomb = vec![0; 80 << 20];
-        for packing in ALL {
-            let error = to_memory(&packed(packing, &bomb), packing, false).unwrap_err();
-            assert!(matches!(error, UnpackError::TooMuch { .. }), "{packing:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn zeros_take_no_room_in_the_file() {
-        use std::os::unix::fs::MetadataExt;
-        let mut content = vec![0; 32 << 20];
-        content[5] = 1;
-        let how = Unpacking { directory: Some(std::env::temp_dir()), watcher: None };
-        let file = to_file(&packed(Packing::Zstd, &content), Packing::Zstd, false, &how).unwrap();
-        let meta = file.metadata().unwrap();
-        assert_eq!((meta.len(), meta.nlink()), (content.len() as u64, 0));
-        assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
-        let none = to_file(b"", Packing::Zstd, false, &Unpacking::default()).unwrap_err();
-        assert!(matches!(none, UnpackError::Nowhere("zstd")), "{none}");
-    }
-}
+mod tests;
