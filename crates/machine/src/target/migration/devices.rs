@@ -15,7 +15,7 @@ use crate::reg::Reg;
 use crate::target::cpu::{Cpu, MAX_CPUS, SEGMENTS};
 
 /// Bytes that a description may have; some 50 KB are usual for each processor.
-const MAX_DESCRIPTION: usize = 64 << 20;
+const MAX_DESCRIPTION: usize = 16 << 20;
 /// What begins it: the end mark, its kind.
 const BEGIN: [u8; 2] = [0, 6];
 

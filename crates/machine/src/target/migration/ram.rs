@@ -5,6 +5,8 @@
 //! when it wrote them. In the form for files (`mapped-ram`) the records name only the blocks, and
 //! say where the pages of each lie.
 
+use std::collections::HashMap;
+
 use super::error::MigrationError;
 use super::fields::Fields;
 use super::memory::{Block, Content, Listing};
@@ -38,6 +40,8 @@ pub(super) struct Named {
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
     blocks: Vec<Named>,
+    /// Their numbers by their names: any number of records may name one.
+    numbers: HashMap<String, usize>,
     /// The block that the last record named.
     last: Option<usize>,
     mapped: bool,
@@ -92,7 +96,8 @@ impl Blocks {
     ) -> Result<&mut Named, MigrationError> {
         if flags & CONTINUE == 0 {
             let name = fields.name().ok_or(MigrationError::Cut(fields.len()))?;
-            self.last = self.blocks.iter().position(|block| block.name.as_bytes() == name);
+            let name = str::from_utf8(name).map_err(|_| MigrationError::Record(at))?;
+            self.last = self.numbers.get(name).copied();
         }
         self.last.and_then(|last| self.blocks.get_mut(last)).ok_or(MigrationError::Record(at))
     }
@@ -100,6 +105,9 @@ impl Blocks {
     /// The names and sizes of all blocks, `total` bytes together.
     fn sizes(&mut self, total: u64, fields: &mut Fields<'_>, at: usize) -> Result<(), MigrationError> {
         let cut = MigrationError::Cut(fields.len());
+        if !self.blocks.is_empty() {
+            return Err(MigrationError::Record(at));
+        }
         let mut sum = 0u64;
         while sum < total {
             let name = fields.name().ok_or(cut.clone())?;
@@ -109,7 +117,7 @@ impl Blocks {
             }
             let mapped = if self.mapped { Some(mapped(size, fields)?) } else { None };
             let name = String::from_utf8(name.to_vec()).map_err(|_| MigrationError::Record(at))?;
-            let known = self.blocks.iter().any(|block| block.name == name);
+            let known = self.numbers.insert(name.clone(), self.blocks.len()).is_some();
             sum = sum.checked_add(size).ok_or(MigrationError::Record(at))?;
             if known || sum > total || self.blocks.len() == MAX_BLOCKS || !size.is_multiple_of(PAGE_SIZE) {
                 return Err(MigrationError::Record(at));
