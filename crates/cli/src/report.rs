@@ -239,8 +239,8 @@ const fn next_step(stopped: &Stopped, whole: bool) -> &'static str {
         }
         Stopped::Unrepeated { .. } => "run with --slice, or train with a trainer that does its work itself",
         Stopped::NeedsDevice { clock: true, .. } => {
-            "the guest's clock is a device here, at any moment: train with a trainer that asks for the time of \
-             the kernel's last tick (guests/trainers/gettime.c: CLOCK_REALTIME_COARSE)"
+            "the guest's clock is a device here, at any moment: train with a trainer that asks for the time \
+             of the kernel's last tick (guests/trainers/gettime.c: CLOCK_REALTIME_COARSE)"
         }
         Stopped::NeedsDevice { .. } if whole => {
             "a system that cannot go on may also want to print so; pause the guest at another moment, or \

@@ -38,7 +38,8 @@ impl Verb {
   virtuoso target info guest.elf --json > guest.cpu.json   # processor state that --cpu-file reads")]
 pub struct InfoArgs {
     /// A dump of a guest: an ELF core or kdump, LiME, AVML, VMware's .vmss and .vmem, a migration
-    /// stream or a file of virsh save, or raw RAM; the content decides; or a live guest: qmp:SOCKET or libvirt:DOMAIN
+    /// stream or a file of virsh save, or raw RAM; the content decides; or a live guest: qmp:SOCKET
+    /// or libvirt:DOMAIN
     target: PathBuf,
     /// Processor state as JSON; default: the dump's own, and TARGET.cpu.json where it has none
     #[arg(long, value_name = "FILE")]

@@ -1,4 +1,5 @@
-//! From bytes to memory and processors: which format they are read as, and whether that is believed.
+//! From bytes to memory and processors: which format they are read as, and whether that is
+//! believed.
 //!
 //! The readers are told apart here and nowhere else. Files and options are the business of the
 //! module above.

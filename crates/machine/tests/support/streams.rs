@@ -71,7 +71,7 @@ impl Stream {
         out.extend(&self.device);
         out.extend([0x7e, 0, 0, 0, 5]);
         devices.push(format!(
-            r#"{{"name":"timer","instance_id":0,"version":2,"fields":[{{"name":"data","type":"buffer","size":{}}}]}}"#,
+            r#"{{"name":"timer","instance_id":0,"version":2,"fields":[{{"name":"data","size":{}}}]}}"#,
             self.device.len()
         ));
         for (number, &cpu) in self.cpus.iter().enumerate() {
@@ -182,7 +182,8 @@ fn done(out: &mut Vec<u8>, id: u32) {
 /// Writes a processor's state and returns what describes it.
 fn state(out: &mut Vec<u8>, cpu: u64, number: usize) -> String {
     let segment = r#""struct":{"vmsd_name":"segment","version":1,"fields":[
-        {"name":"selector","size":4},{"name":"base","size":8},{"name":"limit","size":4},{"name":"flags","size":4}]}"#;
+        {"name":"selector","size":4},{"name":"base","size":8},
+        {"name":"limit","size":4},{"name":"flags","size":4}]}"#;
     let mut text = String::from(r#"{"name":"env.regs","array_len":16,"size":8}"#);
     (0..16).for_each(|n| out.extend((cpu << 8 | n).to_be_bytes()));
     let mut field = |out: &mut Vec<u8>, name: &str, value: u64| {

@@ -8,14 +8,14 @@
 pub enum MigrationError {
     /// It ends before all RAM is in it.
     #[error(
-        "truncated: the migration stream ends at byte {0:#x}, before its RAM is complete; what is there is of \
-         different moments"
+        "truncated: the migration stream ends at byte {0:#x}, before its RAM is complete; what is there is \
+         of different moments"
     )]
     Cut(usize),
     /// It ends after its RAM, before the devices or their description do.
     #[error(
-        "truncated: the migration stream ends at byte {0:#x} without the description of its devices; its RAM is \
-         complete"
+        "truncated: the migration stream ends at byte {0:#x} without the description of its devices; its \
+         RAM is complete"
     )]
     CutDevices(usize),
     /// Another version of the stream.
