@@ -1,5 +1,8 @@
 //! Reading a stream's numbers and names, in order and never beyond its end.
 
+/// How a stream begins.
+pub(in crate::target) const MAGIC: &[u8] = b"QEVM";
+
 /// A place in a stream. What lies behind the end is `None`, and the place stays.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'a> {

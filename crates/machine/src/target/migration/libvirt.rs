@@ -5,6 +5,7 @@
 //! the machine that wrote it. The stream may be compressed.
 
 use super::error::MigrationError;
+use super::fields;
 
 /// How a finished file begins.
 pub(in crate::target) const MAGIC: &[u8] = b"LibvirtQemudSave";
@@ -48,7 +49,7 @@ impl Saved {
             BZIP2 => Err(MigrationError::Compression("bzip2")),
             LZOP => Err(MigrationError::Compression("lzop")),
             RAW => Ok(Self { stream, packed: false }),
-            _ => Ok(Self { stream, packed: !bytes[stream..].starts_with(super::MAGIC) }),
+            _ => Ok(Self { stream, packed: !bytes[stream..].starts_with(fields::MAGIC) }),
         }
     }
 }

@@ -19,6 +19,7 @@ mod memory;
 mod ram;
 
 pub use error::MigrationError;
+pub(super) use fields::MAGIC;
 pub(super) use libvirt::{MAGIC as LIBVIRT_MAGIC, Saved};
 pub(super) use memory::StreamMemory;
 
@@ -31,8 +32,6 @@ use super::cpu::{Cpu, MAX_CPUS};
 use super::error::TargetCause;
 use super::placement::{Board, Placement, RamRange};
 
-/// How a stream begins.
-pub(super) const MAGIC: &[u8] = b"QEVM";
 /// The only version since 2006.
 const VERSION: u32 = 3;
 
