@@ -146,7 +146,7 @@ fn a_description_that_a_device_holds_is_not_taken() {
 fn ram_above_the_hole_is_placed_as_the_machine_has_it() {
     let memory = ram(3 * 4096, 3);
     let mut stream = Stream::new("pc-q35-9.2", 3, &memory);
-    let places = [0x7fff_f000u64, 0x8000_0000, 0xaffff_000 & !0xfff];
+    let places = [0x7fff_f000u64, 0x8000_0000, 0xafff_f000];
     stream.blocks[0].1 = 3 << 30;
     for (record, place) in stream.sections[0].iter_mut().zip(places) {
         record.1 = place / 4096;

@@ -33,7 +33,7 @@ impl fmt::Display for RamRange {
 }
 
 impl RamRange {
-    /// The same for [`crate::ImageMemory`].
+    /// The same for memory in a file.
     pub(super) fn segment(self) -> Segment {
         Segment { start: PhysAddr(self.start), size: self.end - self.start, offset: self.offset }
     }
@@ -263,7 +263,7 @@ mod tests {
         let behind = range(0, 0x5000, 0);
         assert_eq!(of(&[behind], false), Err(PlacementError::Behind { range: behind, len: 0x4000 }));
         assert_eq!(of(&[behind], true), Ok(vec![behind]));
-        assert_eq!(of(&[range(0, 0x1000, !0xfff)], false).is_err(), true);
+        assert!(of(&[range(0, 0x1000, !0xfff)], false).is_err());
         assert_eq!(of(&[], false), Err(PlacementError::None));
     }
 }
