@@ -282,7 +282,7 @@ fn page_tables_above_the_hole_say_where_ram_lies() {
     let tables = |offset: u64| {
         let mut words = vec![(0x2000, HIGH | 3)];
         for n in 0..16 {
-            words.push((offset + 8 * n, HIGH + 0x1000 * (n + 1) | 3));
+            words.push((offset + 8 * n, (HIGH + 0x1000 * (n + 1)) | 3));
             // A large page of low memory.
             words.push((offset + 0x1000 * (n + 1), n << 21 | 0x83));
         }
@@ -297,7 +297,7 @@ fn page_tables_above_the_hole_say_where_ram_lies() {
         let target = Target::open(&file.0, &options).unwrap();
         let remark = &target.remarks[0];
         assert!(remark.contains(says) && remark.contains("page tables"), "{name}: {remark}");
-        assert_eq!(target.mem.read_u64(PhysAddr(HIGH + 8)), Ok(HIGH + 0x2000 | 3), "{name}");
+        assert_eq!(target.mem.read_u64(PhysAddr(HIGH + 8)), Ok((HIGH + 0x2000) | 3), "{name}");
     }
     // Nothing above the hole: nothing is known, and that is said.
     let file = Ram::new("none", 4 << 30, &[(0x2000, 0x3003), (0x3000, 0x83)]);

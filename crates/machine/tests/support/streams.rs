@@ -105,7 +105,7 @@ impl Stream {
             let again = if before == Some(block) { 0x20 } else { 0 };
             before = Some(block);
             let kind = if matches!(record, Record::Page(_)) { 8 } else { 2 };
-            out.extend((number * 4096 | kind | again).to_be_bytes());
+            out.extend(((number * 4096) | kind | again).to_be_bytes());
             if again == 0 {
                 self.name(out, self.blocks[*block].0);
             }
