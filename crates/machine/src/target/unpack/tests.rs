@@ -4,7 +4,7 @@ use super::*;
 
 /// Text, zeros, text.
 fn content() -> Vec<u8> {
-    let text = |n: u32| (0..n).map(|i| (i / 5 ^ i / 1031) as u8);
+    let text = |n: u32| (0..n).map(|i| ((i / 5) ^ (i / 1031)) as u8);
     text(100_000).chain(std::iter::repeat_n(0, 1 << 20)).chain(text(70_000)).collect()
 }
 
