@@ -240,6 +240,10 @@ const fn next_step(stopped: &Stopped, whole: bool) -> &'static str {
             "train with a trainer that does not wait between its marks, or pause the guest at another moment"
         }
         Stopped::Unrepeated { .. } => "run with --slice, or train with a trainer that does its work itself",
+        Stopped::NeedsDevice { clock: true, .. } => {
+            "the guest's clock is a device here, at any moment: train with a trainer that asks for the time \
+             of the kernel's last tick (guests/trainers/gettime.c: CLOCK_REALTIME_COARSE)"
+        }
         Stopped::NeedsDevice { .. } if whole => {
             "a system that cannot go on may also want to print so; pause the guest at another moment, or \
              take another processor's view with --cpu"
@@ -261,6 +265,16 @@ mod tests {
     use engine::Value;
 
     use super::*;
+
+    #[test]
+    fn another_moment_is_no_advice_where_the_clock_is_a_device() {
+        let stop = |clock| Stopped::NeedsDevice { at: 1, what: "reads".to_string(), clock };
+        for whole in [false, true] {
+            let text = next_step(&stop(true), whole);
+            assert!(text.contains("CLOCK_REALTIME_COARSE") && !text.contains("another moment"), "{text}");
+        }
+        assert!(next_step(&stop(false), true).contains("another moment"));
+    }
 
     #[test]
     fn a_difference_comes_before_a_full_list() {

@@ -483,7 +483,7 @@ fn every_stop_is_reached() {
         Stopped::OutOfFuel { at: 0, used: 0 },
         Stopped::OutOfTime { at: 0, used: 0, milliseconds: 0 },
         Stopped::Unmapped { at: 0, address: 0, cause: text() },
-        Stopped::NeedsDevice { at: 0, what: text() },
+        Stopped::NeedsDevice { at: 0, what: text(), clock: false },
         Stopped::Blocked { at: 0 },
         Stopped::Switched { at: 0, to: 0 },
         Stopped::Unrepeated { at: 0, why: text() },

@@ -3,7 +3,7 @@
 use ir::{EvalError, Kind};
 use machine::{Reg, VirtAddr};
 
-use crate::outcome::Stopped;
+use crate::outcome::{Stopped, is_clock};
 use crate::overlay::Overlay;
 use crate::predecode::{Predecoded, Slots};
 use crate::run::Environment;
@@ -57,7 +57,7 @@ fn environment(
     env: &Environment,
     at: u64,
 ) -> Result<u64, Stopped> {
-    let device = |what: String| Err(Stopped::NeedsDevice { at, what });
+    let device = |what: String| Err(Stopped::NeedsDevice { at, what, clock: false });
     match op.kind {
         Kind::Tsc => Ok(env.tsc.unwrap_or(0)),
         Kind::Alloc => Ok(overlay.allocate(a).0),
@@ -86,7 +86,10 @@ fn environment(
         // run's own takes no interrupts.
         Kind::Wrmsr if a == 0x830 => Ok(0),
         Kind::Wrmsr => device(format!("writes the model-specific register {a:#x}")),
-        Kind::In => device(format!("reads the I/O port {a:#x}")),
+        Kind::In => {
+            let what = format!("reads the I/O port {a:#x}");
+            Err(Stopped::NeedsDevice { at, what, clock: is_clock(a) })
+        }
         Kind::Out => device(format!("writes the I/O port {a:#x}")),
         Kind::Rand => device("wants a random number".to_string()),
         Kind::CpuidA | Kind::CpuidB | Kind::CpuidC | Kind::CpuidD => {

@@ -57,6 +57,10 @@ pub enum Stopped {
         at: u64,
         /// What it does, as a verb and its objects.
         what: String,
+        /// Whether what it reads is a clock of the PC. Nobody needs to wait for another moment
+        /// then.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        clock: bool,
     },
     /// The code waits for something that never comes to a paused guest: it halts, or is in the same
     /// state as before.
@@ -122,6 +126,17 @@ pub enum Stopped {
     },
 }
 
+/// Where PCs have their high precision event timer (IA-PC HPET Specification 1.0a, section 3.2.4
+/// leaves the place to the chipset; Intel's and QEMU's have it here).
+const HPET: u64 = 0xfed0_0000;
+
+/// Whether an I/O port is that of a clock: the timers of the first PCs, their real time clock, and
+/// ACPI's power management timer, at 8 in a block of registers that begins at a multiple of 0x100
+/// in QEMU, in PIIX4 and ICH.
+pub(crate) const fn is_clock(port: u64) -> bool {
+    matches!(port, 0x40..=0x43 | 0x70 | 0x71) || (port >= 0x400 && port & 0xff == 8)
+}
+
 impl Stopped {
     /// The same with all addresses of code changed.
     pub(crate) fn map_addresses(mut self, change: impl Fn(u64) -> u64) -> Self {
@@ -148,8 +163,10 @@ impl Stopped {
     pub(crate) fn access(at: u64, address: u64, fault: &Fault) -> Self {
         match fault {
             Fault::Full => Self::Limit { at, what: fault.to_string() },
-            Fault::Device(_) => {
-                Self::NeedsDevice { at, what: format!("accesses {address:#x}, where {fault}") }
+            Fault::Device(page) => {
+                let clock = page.0 == HPET;
+                let which = if clock { " (the HPET, a clock)" } else { "" };
+                Self::NeedsDevice { at, what: format!("accesses {address:#x}, where {fault}{which}"), clock }
             }
             _ => Self::Unmapped { at, address, cause: fault.to_string() },
         }

@@ -352,6 +352,15 @@ fn exceptions_and_devices() {
             "{stop:?}"
         );
     }
+    for (port, is_clock) in
+        [(0x608, true), (0x71, true), (0x40, true), (0x8, false), (0x60, false), (0x609, false)]
+    {
+        let stop = stopped(&block(&format!("t0 = in.32 {port:#x}\nend")));
+        assert!(
+            matches!(stop, Stopped::NeedsDevice { clock, .. } if clock == is_clock),
+            "{port:#x}: {stop:?}"
+        );
+    }
     assert_eq!(x(&block("wrmsr.64 0xc0000100, 1\nstore.64 0x5000, 7\nend")), 7);
 }
 

@@ -166,6 +166,9 @@ impl LsmodArgs {
 }
 
 /// Print the guest's clock, by the pack that fits the target
+///
+/// The time is that of the kernel's last tick: some milliseconds before the pause, seconds where
+/// the guest was idle.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso time guest.elf --packs packs")]
