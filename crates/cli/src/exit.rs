@@ -67,6 +67,8 @@ exits! {
     Unrepeated 25 "the whole run ended without help that the trainer had in training",
     /// A list or a string of the answer fills its buffer.
     Full 26 "the answer is printed, but a list or a string in it is full: there may be more",
+    /// A program that would answer every target alike.
+    Constant 27 "`build`: no output of the program depends on the target",
     /// `record` found a mark missing or wrong.
     Marks 30 "`record`: nothing was recorded, or a trainer's marks are wrong",
     /// The guest of `record` was still running at the time limit.
@@ -89,7 +91,7 @@ impl Exit {
             Stopped::Unexplored { .. } => Exit::Unexplored,
             Stopped::OutOfFuel { .. } => Exit::OutOfFuel,
             Stopped::Unmapped { .. } => Exit::Unmapped,
-            Stopped::NeedsDevice { .. } => Exit::NeedsDevice,
+            Stopped::NeedsDevice { .. } | Stopped::UnknownCounter { .. } => Exit::NeedsDevice,
             Stopped::Blocked { .. } | Stopped::Switched { .. } => Exit::Blocked,
             Stopped::Unrepeated { .. } => Exit::Unrepeated,
             Stopped::Exception { .. } => Exit::Exception,

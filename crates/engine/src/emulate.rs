@@ -10,6 +10,7 @@ use ir::{Kind, Program, System};
 use machine::{Reg, RegFile};
 
 use crate::code::{Code, KernelCode};
+use crate::counter::{Counter, settled};
 use crate::exec::execute;
 use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
@@ -89,16 +90,34 @@ impl<'p> WholeProgram<'p> {
         watch: &mut W,
     ) -> Result<(Outcome, WholeReport), RunError> {
         let relocation = Relocation::find(self.program, run)?;
-        let mut kernel = KernelCode::new(self.system, run.memory, &relocation);
+        let known = run.time_stamp(self.program, &relocation);
+        let mut counter = Counter::new(known);
+        let (outcome, report) = self.once(run, &relocation, inputs, &mut counter, watch)?;
+        let again =
+            |counter: &mut Counter| Ok(self.once(run, &relocation, inputs, counter, &mut Unwatched)?.0);
+        Ok((settled(outcome, &counter, again)?, report))
+    }
+
+    /// One run with this counter.
+    fn once<W: Watch>(
+        &mut self,
+        run: &Run<'_>,
+        relocation: &Relocation<'_>,
+        inputs: &Inputs,
+        counter: &mut Counter,
+        watch: &mut W,
+    ) -> Result<(Outcome, WholeReport), RunError> {
+        let mut kernel = KernelCode::new(self.system, run.memory, relocation);
         self.code.begin::<W>(&kernel);
-        let mut overlay = run.overlay(self.program, &relocation);
+        let mut overlay = run.overlay(self.program, relocation);
         let mut report = WholeReport::default();
-        let begun = prepare(self.program, inputs, &mut overlay)
-            .map_err(NoAnswer::from)
-            .and_then(|()| run.override_per_cpu(self.program, &relocation, &mut overlay));
+        let begun = run
+            .override_per_cpu(self.program, relocation, &mut overlay)
+            .and_then(|()| Ok(prepare(self.program, inputs, &mut overlay)?));
         let ended = begun.and_then(|()| {
-            let ended = self.execute(run, &relocation, &mut kernel, &mut overlay, &mut report, watch);
+            let ended = self.execute(run, relocation, &mut kernel, &mut overlay, counter, &mut report, watch);
             report.assertions.iter_mut().for_each(|at| *at = kernel.relocation.reported(*at));
+            counter.report_at(|at| kernel.relocation.reported(at));
             ended.map_err(|ended| ended.map_addresses(|at| kernel.relocation.reported(at)))
         });
         let answer = ended.and_then(|end| match &self.program.provenance.unrepeated {
@@ -116,13 +135,13 @@ impl<'p> WholeProgram<'p> {
         relocation: &Relocation<'_>,
         kernel: &mut KernelCode<'_>,
         overlay: &mut Overlay<'_>,
+        counter: &mut Counter,
         report: &mut WholeReport,
         watch: &mut W,
     ) -> Result<u64, NoAnswer> {
         let mut slots = slots();
         self.code.fill(&mut slots);
         run.registers(self.program, relocation, &mut slots)?;
-        let env = run.environment(self.program, relocation, overlay);
         let (mut show, mut spin) = (Show::default(), Spin::new());
         let mut calls = SystemCalls::new(&slots);
         let (mut pc, mut from) = (self.program.begin_pc, self.program.begin_pc);
@@ -213,7 +232,7 @@ impl<'p> WholeProgram<'p> {
                     }
                     _ => {
                         let address = slots[op.a as usize];
-                        execute(op, &mut slots, overlay, &env, at)?;
+                        execute(op, &mut slots, overlay, counter, at)?;
                         if W::ON {
                             show.done(watch, op, address, &slots, overlay);
                         }

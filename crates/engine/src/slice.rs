@@ -7,12 +7,13 @@ use ir::Program;
 use ir::program::{Callee, Target, Terminator};
 use machine::Reg;
 
+use crate::counter::{Counter, settled};
 use crate::exec::execute;
 use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
 use crate::predecode::{Pool, Predecoded, Slots, TooLarge, slots};
 use crate::relocate::Relocation;
-use crate::run::{Environment, Run, RunError};
+use crate::run::{Run, RunError};
 use crate::spin::{Spin, called};
 use crate::start::{NoAnswer, outcome};
 use crate::variables::{Inputs, collect, prepare};
@@ -165,12 +166,27 @@ impl<'p> SliceProgram<'p> {
     /// [`RunError`] when the run cannot begin.
     pub fn run(&self, run: &Run<'_>, inputs: &Inputs) -> Result<(Outcome, u64), RunError> {
         let relocation = Relocation::find(self.program, run)?;
-        let mut overlay = run.overlay(self.program, &relocation);
-        let mut used = 0;
+        let known = run.time_stamp(self.program, &relocation);
+        let (mut counter, mut used) = (Counter::new(known), 0);
+        let outcome = self.once(run, &relocation, inputs, &mut counter, &mut used)?;
+        let again = |counter: &mut Counter| self.once(run, &relocation, inputs, counter, &mut 0);
+        Ok((settled(outcome, &counter, again)?, used))
+    }
+
+    /// One run with this counter.
+    fn once(
+        &self,
+        run: &Run<'_>,
+        relocation: &Relocation<'_>,
+        inputs: &Inputs,
+        counter: &mut Counter,
+        used: &mut u64,
+    ) -> Result<Outcome, RunError> {
+        let mut overlay = run.overlay(self.program, relocation);
         let answer = self
-            .execute(run, &relocation, inputs, &mut overlay, &mut used)
+            .execute(run, relocation, inputs, &mut overlay, (&mut *counter, used))
             .and_then(|end| Ok(collect(self.program, end, &mut overlay)?));
-        Ok((outcome(answer)?, used))
+        outcome(answer)
     }
 
     /// Sets registers, constants and memory to what they are at the begin mark, with these inputs.
@@ -180,17 +196,16 @@ impl<'p> SliceProgram<'p> {
         relocation: &Relocation<'_>,
         inputs: &Inputs,
         overlay: &mut Overlay<'_>,
-    ) -> Result<(Slots, Environment), NoAnswer> {
+    ) -> Result<Slots, NoAnswer> {
         let mut slots = slots();
         self.pool.fill(&mut slots, 0);
         for (number, slot) in self.pool.relocated() {
             slots[slot] = relocation.constant(self.program, number, run.memory)?;
         }
         run.registers(self.program, relocation, &mut slots)?;
-        let env = run.environment(self.program, relocation, overlay);
         run.override_per_cpu(self.program, relocation, overlay)?;
         prepare(self.program, inputs, overlay)?;
-        Ok((slots, env))
+        Ok(slots)
     }
 
     /// Runs to the end mark, whose address is the result.
@@ -200,15 +215,15 @@ impl<'p> SliceProgram<'p> {
         relocation: &Relocation<'_>,
         inputs: &Inputs,
         overlay: &mut Overlay<'_>,
-        used: &mut u64,
+        (counter, used): (&mut Counter, &mut u64),
     ) -> Result<u64, NoAnswer> {
-        let (mut slots, env) = self.begin(run, relocation, inputs, overlay)?;
+        let mut slots = self.begin(run, relocation, inputs, overlay)?;
         let (mut frames, mut spin) = (Frames::default(), Spin::new());
         let mut at = self.functions[self.program.entry.0 as usize].entry;
         loop {
             let block = &self.blocks[at as usize];
             for op in &self.ops[block.first as usize..block.last as usize] {
-                execute(op, &mut slots, overlay, &env, block.pc)?;
+                execute(op, &mut slots, overlay, counter, block.pc)?;
             }
             *used += u64::from(block.last - block.first) + 1;
             if spin.is_waiting(at.into(), frames.name, &slots, overlay) {

@@ -170,6 +170,7 @@ pub fn program(slice: &Slice) -> Program {
         clock: Vec::new(),
         overrides: Vec::new(),
         signature: Vec::new(),
+        dependences: Vec::new(),
         relocations: ir::RelocationTable::default(),
         provenance: Provenance::default(),
     }
