@@ -93,12 +93,6 @@ impl<'t> Mappings<'t> {
         if entry.is_none() {
             mappings.kernel_code = handlers.first().copied().unwrap_or(mappings.kernel_code);
         }
-        let recorded = recording.code.iter().map(|code| code.pc()).filter(|&pc| mappings.is_near_code(pc));
-        let known = recorded.chain(handlers.iter().copied().filter(|&pc| mappings.is_near_code(pc)));
-        let pages: Vec<VirtAddr> = known.map(VirtAddr::page).collect();
-        if let (Some(&low), Some(&high)) = (pages.iter().min(), pages.iter().max()) {
-            mappings.code_span = low..=high;
-        }
         let (mut supervisor, mut tells_code) = (Vec::new(), false);
         mappings.walk(mappings.kernel_root, &mut |mapping| {
             if !mapping.user {
@@ -108,7 +102,19 @@ impl<'t> Mappings<'t> {
             }
         });
         (mappings.supervisor, mappings.tells_code) = (supervisor, tells_code);
+        let recorded = recording.code.iter().map(|code| code.pc());
+        mappings.code_span = mappings.span(recorded.chain(handlers));
         Ok(mappings)
+    }
+
+    /// From the lowest to the highest page of those instructions that are the kernel's, near its
+    /// code.
+    fn span(&self, code: impl Iterator<Item = VirtAddr>) -> RangeInclusive<VirtAddr> {
+        let start = self.system_start();
+        let own = code.filter(|&pc| pc >= start && self.is_near_code(pc));
+        own.map(VirtAddr::page).fold(VirtAddr(u64::MAX)..=VirtAddr(0), |span, page| {
+            page.min(*span.start())..=page.max(*span.end())
+        })
     }
 
     /// The interrupt gates: vector and handler, ascending by vector.
