@@ -57,8 +57,8 @@ impl Counter {
 
 impl Run<'_> {
     /// The target's time stamp counter, if it is known: as the user says, or one more than the
-    /// largest value in the program's clock cells. The cells are read as the target has them, before
-    /// a run writes anything, so that both ways to run take the same.
+    /// largest value in the program's clock cells. The cells are read as the target has them,
+    /// before a run writes anything, so that both ways to run take the same.
     pub(crate) fn time_stamp(&self, program: &ir::Program, relocation: &Relocation<'_>) -> Option<u64> {
         if self.env.tsc.is_some() {
             return self.env.tsc;

@@ -115,7 +115,8 @@ impl<'p> WholeProgram<'p> {
             .override_per_cpu(self.program, relocation, &mut overlay)
             .and_then(|()| Ok(prepare(self.program, inputs, &mut overlay)?));
         let ended = begun.and_then(|()| {
-            let ended = self.execute(run, relocation, &mut kernel, &mut overlay, counter, &mut report, watch);
+            let ended =
+                self.execute(run, relocation, &mut kernel, &mut overlay, (&mut *counter, &mut report), watch);
             report.assertions.iter_mut().for_each(|at| *at = kernel.relocation.reported(*at));
             counter.report_at(|at| kernel.relocation.reported(at));
             ended.map_err(|ended| ended.map_addresses(|at| kernel.relocation.reported(at)))
@@ -135,8 +136,7 @@ impl<'p> WholeProgram<'p> {
         relocation: &Relocation<'_>,
         kernel: &mut KernelCode<'_>,
         overlay: &mut Overlay<'_>,
-        counter: &mut Counter,
-        report: &mut WholeReport,
+        (counter, report): (&mut Counter, &mut WholeReport),
         watch: &mut W,
     ) -> Result<u64, NoAnswer> {
         let mut slots = slots();

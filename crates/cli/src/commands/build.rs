@@ -55,8 +55,8 @@ pub struct BuildArgs {
     /// executes
     #[arg(long, value_name = "NAME=VALUE[,..]", value_parser = parse_rehearsal)]
     rehearse: Vec<InputTexts>,
-    /// Make the program even if none of its outputs depends on the target, so that every target gets
-    /// the same answer
+    /// Make the program even if none of its outputs depends on the target: every target gets the
+    /// same answer
     #[arg(long)]
     allow_constant: bool,
     /// System.map or ELF file that names the training system's functions; only for listings

@@ -188,8 +188,8 @@ impl<'t> Mappings<'t> {
         paging::read_mapped(&self.memory, self.mode, self.kernel_root, address, count)
     }
 
-    /// Whether what the page tables map executable at this page is code. Where they do not tell code
-    /// from data, only what lies among known code is.
+    /// Whether what the page tables map executable at this page is code. Where they do not tell
+    /// code from data, only what lies among known code is.
     #[must_use]
     pub fn is_code(&self, page: VirtAddr) -> bool {
         self.tells_code || self.code_span.contains(&page)

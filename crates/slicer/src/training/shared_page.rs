@@ -3,21 +3,21 @@
 //! What such a page holds (Linux's vvar page, which the vDSO reads; Windows' shared user data) is
 //! the target's own, so a program holds only the kernel's address of the frame.
 //!
-//! What counts is the frame: whether the process may execute its page says nothing, for page tables
-//! of two levels cannot tell. And it does not matter whether the recorded code read it as the
-//! kernel; all of the kernel's code is searched for what it names.
+//! What counts is the frame: whether the process may execute its page says nothing, for page
+//! tables of two levels cannot tell. Nor does it matter whether the recorded code read it as the
+//! kernel: all of the kernel's code is searched for what it names.
 //!
-//! Three cases are recognised. The frame has at least two supervisor mappings, mostly one of them in
-//! the mapping of all memory, and the kernel's code names an address on the one nearest to it. The
-//! name is required because ordinary memory behind the image has two mappings as well, and may hold
-//! anything, the trainer's own code included. Or the mapping nearest to the code, be it the only one
-//! as in 32-bit systems, is one that an instruction accesses at a constant address, which an
-//! immediate operand only may be. Or the code uses an address far from itself as a constant address,
-//! and the frame has only one such mapping.
+//! Three cases are recognised. The frame has at least two supervisor mappings, mostly one of them
+//! in the mapping of all memory, and the kernel's code names an address on the one nearest to it.
+//! The name is required because ordinary memory behind the image has two mappings as well, and may
+//! hold anything, the trainer's own code included. Or the mapping nearest to the code, be it the
+//! only one as in 32-bit systems, is one that an instruction accesses at a constant address; an
+//! immediate operand may be any number. Or the code uses an address far from itself as a constant
+//! address, and the frame has only one such mapping.
 //!
 //! A page that the kernel reaches only through a pointer is not recognised: where that leads in
 //! another boot is not known. Outputs that come from such a page depend on nothing
-//! ([`evidence`](crate::slicing::evidence)), and no program is made of them alone.
+//! (`slicing/evidence`), and no program is made of them alone.
 
 use machine::{GuestMemory, PAGE_SIZE, PhysAddr, VirtAddr};
 use rustc_hash::FxHashSet;
