@@ -3,9 +3,10 @@
 //! A dump does not hold it. Where neither the user nor a clock cell of the target's tells it, it is
 //! unknown, and an answer that depends on it would be a number that nobody knows. Much code reads
 //! the counter for something else than the answer (statistics, the scheduler's clock), so reading
-//! it does not end a run: the run is made with several values that lie far apart, and an answer
-//! that is the same for all of them counts. Any other is the outcome *needs
-//! a device*.
+//! it does not end a run: a run that answers is made again with values that lie far apart, and the
+//! answer counts if no other one comes out and at least one more run comes to the same. Else the
+//! outcome is *needs a device*. A run that stops for one of the values says nothing: the scheduler
+//! may want to run somebody else.
 //!
 //! Why far apart: code compares the counter with a value it read before, and takes neither of two
 //! values that lie on the same side for what it is.
@@ -15,11 +16,11 @@ use machine::VirtAddr;
 use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
 use crate::relocate::Relocation;
-use crate::run::{Run, RunError};
+use crate::run::{Limits, Run, RunError};
 
-/// Values for an unknown counter: before, among and after all that a kernel may have read, the last
-/// one negative where a kernel takes it for signed.
-const GUESSES: [u64; 3] = [0, 0x0001_2345_6789_abcd, 0x89ab_cdef_0123_4567];
+/// Values for an unknown counter: before all that a kernel may have read, minutes, weeks and years
+/// of ticks, the last one negative where a kernel takes it for signed.
+const GUESSES: [u64; 4] = [0, 0x0123_4567_89ab, 0x0012_3456_789a_bcde, 0x89ab_cdef_0123_4567];
 
 /// The counter of one run.
 pub(crate) struct Counter {
@@ -79,10 +80,19 @@ pub(crate) fn settled(
     mut again: impl FnMut(&mut Counter) -> Result<Outcome, RunError>,
 ) -> Result<Outcome, RunError> {
     let (Outcome::Answer(_), Some(at)) = (&outcome, counter.read_at) else { return Ok(outcome) };
+    let mut confirmed = false;
     for guess in GUESSES.into_iter().filter(|&guess| guess != counter.value) {
-        if again(&mut Counter::guess(guess))? != outcome {
-            return Ok(Outcome::Stopped(Stopped::UnknownCounter { at }));
+        match again(&mut Counter::guess(guess))? {
+            other if other == outcome => confirmed = true,
+            Outcome::Stopped(_) => {}
+            Outcome::Answer(_) => return Ok(Outcome::Stopped(Stopped::UnknownCounter { at })),
         }
     }
-    Ok(outcome)
+    if confirmed { Ok(outcome) } else { Ok(Outcome::Stopped(Stopped::UnknownCounter { at })) }
+}
+
+/// The limits of a run that is made again: an unlikely counter may keep code busy for long.
+pub(crate) fn briefly<'t>(run: &Run<'t>, used: u64) -> Run<'t> {
+    let fuel = used.saturating_mul(4).saturating_add(1 << 20).min(run.limits.fuel);
+    Run { limits: Limits { fuel, ..run.limits }, ..*run }
 }

@@ -10,7 +10,7 @@ use ir::{Kind, Program, System};
 use machine::{Reg, RegFile};
 
 use crate::code::{Code, KernelCode};
-use crate::counter::{Counter, settled};
+use crate::counter::{Counter, briefly, settled};
 use crate::exec::execute;
 use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;

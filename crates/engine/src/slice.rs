@@ -7,7 +7,7 @@ use ir::Program;
 use ir::program::{Callee, Target, Terminator};
 use machine::Reg;
 
-use crate::counter::{Counter, settled};
+use crate::counter::{Counter, briefly, settled};
 use crate::exec::execute;
 use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
@@ -169,7 +169,8 @@ impl<'p> SliceProgram<'p> {
         let known = run.time_stamp(self.program, &relocation);
         let (mut counter, mut used) = (Counter::new(known), 0);
         let outcome = self.once(run, &relocation, inputs, &mut counter, &mut used)?;
-        let again = |counter: &mut Counter| self.once(run, &relocation, inputs, counter, &mut 0);
+        let brief = briefly(run, used);
+        let again = |counter: &mut Counter| self.once(&brief, &relocation, inputs, counter, &mut 0);
         Ok((settled(outcome, &counter, again)?, used))
     }
 
