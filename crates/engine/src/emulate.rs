@@ -93,8 +93,9 @@ impl<'p> WholeProgram<'p> {
         let known = run.time_stamp(self.program, &relocation);
         let mut counter = Counter::new(known);
         let (outcome, report) = self.once(run, &relocation, inputs, &mut counter, watch)?;
+        let brief = briefly(run, report.used);
         let again =
-            |counter: &mut Counter| Ok(self.once(run, &relocation, inputs, counter, &mut Unwatched)?.0);
+            |counter: &mut Counter| Ok(self.once(&brief, &relocation, inputs, counter, &mut Unwatched)?.0);
         Ok((settled(outcome, &counter, again)?, report))
     }
 

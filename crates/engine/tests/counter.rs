@@ -93,6 +93,16 @@ fn a_comparison_with_it_is_noticed() {
     }
 }
 
+#[test]
+fn a_run_that_stops_for_an_unlikely_counter_says_nothing() {
+    // rdtsc; xor %ecx,%ecx; cmp $0x1000,%edx; setb %cl; mov $1,%eax; xor %edx,%edx; div %ecx;
+    // movl $7,0x5000: after an hour it divides by zero.
+    let ops = "t0 = tsc.64\nt1 = lt_u.64 t0, 0x100000000000\nt2 = div_u.32 0, 1, t1\nstore.32 0x5000, 7";
+    let code = "0f3131c981fa001000000f92c1b80100000031d2f7f1c704250050000007000000";
+    let program = program("", ops, code);
+    assert_eq!(both(&program, None).map(|outcome| x(&outcome)), [7, 7]);
+}
+
 /// Both ways take the cell as the target has it, though the run's view writes there.
 #[test]
 fn clock_cells_are_read_before_the_run_writes() {
