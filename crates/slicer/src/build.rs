@@ -191,7 +191,8 @@ impl<'m> Merged<'m> {
         let mut slice = slice(&mut graph, &mut code, &self.contexts, &self.start.space, policy);
         let source = (policy != Policy::Assume).then(|| self.source());
         let program = CfgInput { graph: &graph, code: &code, contexts: &self.contexts, source };
-        let evidence = evidence::of_outputs(&program, policy, &self.start.space, &mut slice);
+        let is_user = |page: VirtAddr| self.start.space.is_user(page);
+        let evidence = evidence::of_outputs(&program, policy, &is_user, &mut slice);
         Sliced { merged: self, policy, graph, code, slice, evidence }
     }
 }

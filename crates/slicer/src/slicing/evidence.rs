@@ -18,13 +18,13 @@
 use std::collections::BTreeSet;
 
 use ir::{Class, Kind};
+use machine::VirtAddr;
 use rustc_hash::FxHashMap;
 
 use super::search::part;
 use super::slice::Slice;
 use crate::analysis::cfg::CfgInput;
 use crate::dependence::graph::Given;
-use crate::recording::UserMemory;
 use crate::vocabulary::{OpId, Policy};
 
 /// Something that an output depends on.
@@ -36,12 +36,12 @@ pub enum Evidence {
     Counter,
 }
 
-/// By output, what it depends on.
+/// By output, what it depends on; `is_user` tells the process's pages.
 #[must_use]
 pub fn of_outputs(
     program: &CfgInput<'_>,
     policy: Policy,
-    user: &dyn UserMemory,
+    is_user: &dyn Fn(VirtAddr) -> bool,
     slice: &mut Slice,
 ) -> Vec<BTreeSet<Evidence>> {
     let mut given: FxHashMap<OpId, Vec<Given>> = FxHashMap::default();
@@ -54,7 +54,7 @@ pub fn of_outputs(
         let ops = program.graph.op_site.ids().filter(|&op| part.contains(op));
         ops.flat_map(|op| {
             let known = given.get(&op).into_iter().flatten().copied().map(Evidence::Given);
-            known.chain(by_kind(program, user, op)).collect::<Vec<_>>()
+            known.chain(by_kind(program, is_user, op)).collect::<Vec<_>>()
         })
         .collect()
     });
@@ -63,7 +63,7 @@ pub fn of_outputs(
 
 /// What an operation's kind alone tells. A load that completion added reads the system's memory if
 /// the system's code makes it; where one of the process's own code reads is not known.
-fn by_kind(program: &CfgInput<'_>, user: &dyn UserMemory, op: OpId) -> Option<Evidence> {
+fn by_kind(program: &CfgInput<'_>, is_user: &dyn Fn(VirtAddr) -> bool, op: OpId) -> Option<Evidence> {
     let graph = program.graph;
     let site = graph.op_site[op];
     let it = &graph.ops(program.code, site)[graph.sites[site].index_of(op)];
@@ -72,7 +72,7 @@ fn by_kind(program: &CfgInput<'_>, user: &dyn UserMemory, op: OpId) -> Option<Ev
         Kind::Rdmsr => Some(Evidence::Given(Given::Register)),
         Kind::Load if !graph.executed[op] => {
             let pc = graph.code(program.code, site)?.pc();
-            (!user.is_user(pc.page())).then_some(Evidence::Given(Given::Memory))
+            (!is_user(pc.page())).then_some(Evidence::Given(Given::Memory))
         }
         kind if kind.class() == Class::Nondet => Some(Evidence::Given(Given::Device)),
         _ => None,
