@@ -158,7 +158,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // must be an answer.
     for (policy, paused) in [(Policy::Assume, true), (Policy::Guard, true), (Policy::Guard, false)] {
         let options = BuildOptions { policy, summaries: Clone::clone(&summaries), overrides: Vec::new() };
-        let trained = train(&recordings, &Wishes { options, paused, base: None, rehearse: Vec::new() })?;
+        let trained = train(&recordings, &Wishes { options, paused, ..Wishes::default() })?;
         let (outcome, _) = SliceProgram::new(&trained.program)?.run(&run, &Vec::new())?;
         if let (Outcome::Stopped(stopped), false) = (outcome, paused) {
             return Err(stopped.to_string().into());

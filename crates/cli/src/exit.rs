@@ -67,6 +67,8 @@ exits! {
     Unrepeated 25 "the whole run ended without help that the trainer had in training",
     /// A list or a string of the answer fills its buffer.
     Full 26 "the answer is printed, but a list or a string in it is full: there may be more",
+    /// A program that would answer every target alike.
+    Constant 27 "`build`: no output of the program depends on the target",
     /// A live guest's pause was not ours to its end.
     Torn 29 "torn: another client resumed the guest during the pause; nothing printed",
     /// `record` found a mark missing or wrong.
@@ -94,7 +96,7 @@ impl Exit {
             Stopped::OutOfFuel { .. } => Exit::OutOfFuel,
             Stopped::OutOfTime { .. } => Exit::OutOfTime,
             Stopped::Unmapped { .. } => Exit::Unmapped,
-            Stopped::NeedsDevice { .. } => Exit::NeedsDevice,
+            Stopped::NeedsDevice { .. } | Stopped::UnknownCounter { .. } => Exit::NeedsDevice,
             Stopped::Blocked { .. } | Stopped::Switched { .. } => Exit::Blocked,
             Stopped::Unrepeated { .. } => Exit::Unrepeated,
             Stopped::Exception { .. } => Exit::Exception,

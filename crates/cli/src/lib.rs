@@ -12,6 +12,7 @@ mod built;
 mod changes;
 mod commands;
 mod context;
+mod evidence;
 mod exit;
 mod failure;
 mod files;

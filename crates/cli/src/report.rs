@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::ways::{Verdict, Way, Ways, stop};
-use crate::{format, output};
+use crate::{evidence, format, output};
 
 /// What one way of running cost.
 pub struct Cost {
@@ -39,6 +39,8 @@ pub struct Report<'r> {
     pub pause: Option<Duration>,
     /// How the processors were found in memory, where the target does not say.
     pub located: Option<Located>,
+    /// Whether to say what outputs depend on.
+    pub explain: bool,
     /// Addresses of kernel assertions that the whole run stepped over.
     pub assertions: Vec<u64>,
 }
@@ -57,6 +59,7 @@ impl<'r> Report<'r> {
             no_whole_run: None,
             pause: None,
             located: None,
+            explain: false,
             assertions: Vec::new(),
         }
     }
@@ -147,6 +150,9 @@ impl<'r> Report<'r> {
             }
             Some(Verdict::Stopped { .. }) | None => {}
         }
+        for line in if self.explain { evidence::lines(self.program) } else { Vec::new() } {
+            writeln!(out, "{}", format::plain(&line))?;
+        }
         Ok(out.flush()?)
     }
 
@@ -169,7 +175,7 @@ impl<'r> Report<'r> {
         let slice = self.slice_cost.as_ref().map_or(0.0, |it| milliseconds(it.time));
         let whole = self.whole_cost.as_ref().filter(|_| by != Some(Way::Slice));
         let whole = whole.map_or(0.0, |it| milliseconds(it.time));
-        json!({
+        let mut object = json!({
             "program": self.program.name,
             "target": Text::of_path(self.target),
             "by": by.map(Way::name),
@@ -194,7 +200,11 @@ impl<'r> Report<'r> {
             "slice_stop": stop(self.ways.slice.as_ref()),
             "whole_outcome": outcome(self.ways.whole.as_ref()),
             "whole_stop": stop(self.ways.whole.as_ref()),
-        })
+        });
+        if self.explain {
+            object["depends_on"] = evidence::json(self.program);
+        }
+        object
     }
 }
 
@@ -244,6 +254,7 @@ const fn next_step(stopped: &Stopped, whole: bool) -> &'static str {
             "the guest's clock is a device here, at any moment: train with a trainer that asks for the time \
              of the kernel's last tick (guests/trainers/gettime.c: CLOCK_REALTIME_COARSE)"
         }
+        Stopped::UnknownCounter { .. } => "give the counter's value at the pause with --tsc",
         Stopped::NeedsDevice { .. } if whole => {
             "a system that cannot go on may also want to print so; pause the guest at another moment, or \
              take another processor's view with --cpu"

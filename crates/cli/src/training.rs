@@ -19,7 +19,7 @@ use rustc_hash::FxHashMap;
 use slicer::{BuildOptions, Recording, Start, outputs_of_run};
 use trace::{Access, Header, InsnId, Recorded, Trace, TraceError, TraceWriter};
 
-use crate::interrupted;
+use crate::{evidence, interrupted};
 
 /// Values for inputs: name and text.
 pub type InputTexts = Vec<(String, String)>;
@@ -79,6 +79,16 @@ pub enum Error {
         /// What came, and what to do.
         why: slicer::Error,
     },
+    /// Every target would get the same answer.
+    #[error(
+        "nothing that it answers depends on the target: {outputs}. Every target would get this answer. The \
+         work must ask the system between the marks; a value that a library keeps, or a page that was not \
+         recognised as the system's, is the training system's own"
+    )]
+    Constant {
+        /// The outputs, and what each depends on.
+        outputs: String,
+    },
     /// All traces were made by whole runs.
     #[error(
         "every trace given was made by a whole run; add a recording of a guest, which has the start state"
@@ -102,6 +112,8 @@ pub struct Wishes<'r> {
     pub options: BuildOptions,
     /// Whether the program runs in the paused processor's context in any case.
     pub paused: bool,
+    /// Whether a program is wanted even if none of its outputs depends on the target.
+    pub constant: bool,
     /// A recording of the same kernel at another address, to learn from what moves; without one it
     /// is looked for among the recordings.
     pub base: Option<&'r Recording>,
@@ -169,6 +181,9 @@ fn build(recordings: &[&Recording], wishes: &Wishes<'_>) -> Result<Trained, Erro
         let mut program = slicer::build(&starts[0], recordings, options)?;
         program.provenance.base = wishes.base.map(|base| base.name.clone());
         program.provenance.unrepeated = unrepeated;
+        if !wishes.constant && !evidence::is_of_target(&program) {
+            return Err(Error::Constant { outputs: evidence::lines(&program).join("; ") });
+        }
         for start in starts {
             faithful(&program, start)?;
         }
@@ -352,7 +367,7 @@ fn rehearse(
     let run = Run {
         memory: start.memory(),
         regs: start.registers(),
-        env: Environment::default(),
+        env: Environment { tsc: start.time_stamp() },
         limits: Limits::default(),
     };
     let inputs = if texts.is_empty() {

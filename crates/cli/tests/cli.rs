@@ -29,6 +29,21 @@ fn a_slice_answers() {
 }
 
 #[test]
+fn a_run_says_what_its_outputs_depend_on() {
+    let folder = ready("evidence", &Slice::Right);
+    let run = |words: &[&str]| {
+        folder.virtuoso(&[&["run", "p.prog", "guest.raw", "--input", "n=41", "--slice"], words].concat())
+    };
+    let ended = run(&["--explain"]);
+    assert_eq!(ended.out(), "next = 42\nnext depends on the input n\n");
+    let object: serde_json::Value = serde_json::from_str(&run(&["--explain", "--json"]).out()).expect("JSON");
+    assert_eq!(object["depends_on"], serde_json::json!({"next": ["input n"]}));
+    assert!(!run(&["--json"]).out().contains("depends_on"));
+    let ended = folder.virtuoso(&["explain", "p.prog"]);
+    assert!(ended.out().contains("  depends    next depends on the input n\n"), "{}", ended.out());
+}
+
+#[test]
 fn both_ways_are_asked_by_default() {
     let folder = ready("both", &Slice::Right);
     folder.file(&companion_name(), companion());
@@ -337,7 +352,9 @@ fn outputs_never_replace_inputs() {
     let path = folder.file("a.trace", trace(7));
     folder.virtuoso(&["build", "a.trace", "-o", "./a.trace"]).fails(1, &["a.trace", "overwritten"]);
     assert_eq!(std::fs::read(path).expect("it is there"), trace(7));
-    folder.virtuoso(&["build", "a.trace", "-o", "no/such/folder/p.prog"]).fails(1, &["folder"]);
+    folder
+        .virtuoso(&["build", "a.trace", "-o", "no/such/folder/p.prog", "--allow-constant"])
+        .fails(1, &["folder"]);
     assert_eq!(folder.names(), ["a.trace"]);
 }
 

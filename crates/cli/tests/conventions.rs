@@ -30,7 +30,7 @@ fn ask(guest: &Guest, summaries: &[(u64, &str)]) -> Result<(Vec<(String, Value)>
     let summaries = summaries.iter().filter_map(known).collect();
     let options = BuildOptions { summaries, ..BuildOptions::default() };
     let recordings = [recording(guest)?];
-    let trained = train(&recordings, &Wishes { options, paused: true, ..Wishes::default() })?;
+    let trained = train(&recordings, &Wishes { options, paused: true, constant: true, ..Wishes::default() })?;
     let text = ir::text::print_program(&trained.program, Reg::NAMES);
     let memory = guest.memory();
     let run =

@@ -79,6 +79,10 @@ const COMMANDS: &[Case] = &[
         let program = ir::text::parse_program(text, machine::Reg::NAMES).expect("it parses");
         run(folder, &program, &["--slice"])
     }),
+    case(27, &["next is constant", "Every target would get this answer"], |folder| {
+        folder.file("store.trace", trace(7));
+        folder.virtuoso(&["build", "store.trace", "-o", "p.prog"])
+    }),
     case(30, &["nothing was recorded", "virtuoso_begin"], |folder| record(folder, &[LOADED], "exit 0", &[])),
     case(30, &["an end mark without a begin mark"], |folder| {
         let refused =
@@ -151,6 +155,17 @@ const STOPS: &[Stop] = &[
         code: 13,
         slice: Some(|folder| slice(folder, "rax = in.8 0x60\n end")),
         whole: Some(|folder| whole(folder, &[0xe4, 0x60])),
+    },
+    // The same outcome; the answer depends on the counter, which nothing tells.
+    Stop {
+        name: "needs-device",
+        code: 13,
+        slice: Some(|folder| slice(folder, "rax = tsc.64\n store.64 0x5000, rax\n end")),
+        // rdtsc; mov %eax,0x5000; the end mark.
+        whole: Some(|folder| {
+            let code = [0x0f, 0x31, 0x89, 0x04, 0x25, 0, 0x50, 0, 0, 0x0f, 0x1f, 0x80, 2, 0, 0x54, 0x56];
+            whole(folder, &code)
+        }),
     },
     Stop {
         name: "blocked",
@@ -226,7 +241,7 @@ const fn name(stopped: &Stopped) -> &'static str {
         Stopped::OutOfFuel { .. } => "out-of-fuel",
         Stopped::OutOfTime { .. } => "out-of-time",
         Stopped::Unmapped { .. } => "unmapped",
-        Stopped::NeedsDevice { .. } => "needs-device",
+        Stopped::NeedsDevice { .. } | Stopped::UnknownCounter { .. } => "needs-device",
         Stopped::Blocked { .. } => "blocked",
         Stopped::Switched { .. } => "switched",
         Stopped::Unrepeated { .. } => "unrepeated",
@@ -484,6 +499,7 @@ fn every_stop_is_reached() {
         Stopped::OutOfTime { at: 0, used: 0, milliseconds: 0 },
         Stopped::Unmapped { at: 0, address: 0, cause: text() },
         Stopped::NeedsDevice { at: 0, what: text(), clock: false },
+        Stopped::UnknownCounter { at: 0 },
         Stopped::Blocked { at: 0 },
         Stopped::Switched { at: 0, to: 0 },
         Stopped::Unrepeated { at: 0, why: text() },

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod code;
+mod counter;
 mod emulate;
 mod exec;
 mod limits;

@@ -62,6 +62,16 @@ pub enum Stopped {
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         clock: bool,
     },
+    /// The answer depends on the time stamp counter, and nothing tells what that is in the target.
+    #[error(
+        "needs a device: {at:#x} reads the time stamp counter, on which the answer depends, and no memory \
+         of the target is known to hold it"
+    )]
+    #[serde(rename = "needs-device")]
+    UnknownCounter {
+        /// The first instruction that reads it.
+        at: u64,
+    },
     /// The code waits for something that never comes to a paused guest: it halts, or is in the same
     /// state as before.
     #[error("blocked: the code waits at {at:#x}")]
@@ -149,6 +159,7 @@ impl Stopped {
             | Self::OutOfTime { at, .. }
             | Self::Unmapped { at, .. }
             | Self::NeedsDevice { at, .. }
+            | Self::UnknownCounter { at }
             | Self::Blocked { at }
             | Self::Unrepeated { at, .. }
             | Self::Exception { at, .. }

@@ -7,13 +7,14 @@ use ir::Program;
 use ir::program::{Callee, Target, Terminator};
 use machine::Reg;
 
+use crate::counter::{Counter, briefly, settled};
 use crate::exec::execute;
 use crate::limits::Budget;
 use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
 use crate::predecode::{Pool, Predecoded, Slots, TooLarge, slots};
 use crate::relocate::Relocation;
-use crate::run::{Environment, Run, RunError};
+use crate::run::{Run, RunError};
 use crate::spin::{Spin, called};
 use crate::start::{NoAnswer, outcome};
 use crate::variables::{Inputs, collect, prepare};
@@ -167,13 +168,30 @@ impl<'p> SliceProgram<'p> {
     pub fn run(&self, run: &Run<'_>, inputs: &Inputs) -> Result<(Outcome, u64), RunError> {
         let budget = Budget::new(&run.limits);
         let relocation = Relocation::find(self.program, run)?;
-        let mut used = 0;
-        let answer =
-            run.overlay(self.program, &relocation).map_err(NoAnswer::from).and_then(|mut overlay| {
-                let end = self.execute(run, &relocation, inputs, &mut overlay, (budget, &mut used))?;
-                Ok(collect(self.program, end, &mut overlay)?)
-            });
-        Ok((outcome(answer)?, used))
+        let known = run.time_stamp(self.program, &relocation);
+        let (mut counter, mut used) = (Counter::new(known), 0);
+        let outcome = self.once(run, &relocation, inputs, &mut counter, (budget, &mut used))?;
+        let brief = briefly(run, used);
+        let again = |counter: &mut Counter| {
+            self.once(&brief, &relocation, inputs, counter, (Budget::new(&brief.limits), &mut 0))
+        };
+        Ok((settled(outcome, &counter, again)?, used))
+    }
+
+    /// One run with this counter.
+    fn once(
+        &self,
+        run: &Run<'_>,
+        relocation: &Relocation<'_>,
+        inputs: &Inputs,
+        counter: &mut Counter,
+        used: (Budget, &mut u64),
+    ) -> Result<Outcome, RunError> {
+        let answer = run.overlay(self.program, relocation).map_err(NoAnswer::from).and_then(|mut overlay| {
+            let end = self.execute(run, relocation, inputs, &mut overlay, (counter, used))?;
+            Ok(collect(self.program, end, &mut overlay)?)
+        });
+        outcome(answer)
     }
 
     /// Sets registers, constants and memory to what they are at the begin mark, with these inputs.
@@ -184,7 +202,7 @@ impl<'p> SliceProgram<'p> {
         inputs: &Inputs,
         overlay: &mut Overlay<'_>,
         budget: &Budget,
-    ) -> Result<(Slots, Environment), NoAnswer> {
+    ) -> Result<Slots, NoAnswer> {
         let mut slots = slots();
         self.pool.fill(&mut slots, 0);
         budget.time(self.program.begin_pc, 0)?;
@@ -194,10 +212,9 @@ impl<'p> SliceProgram<'p> {
             slots[slot] = relocation.constant(self.program, number, run.memory)?;
         }
         run.registers(self.program, relocation, &mut slots)?;
-        let env = run.environment(self.program, relocation, overlay);
         run.override_per_cpu(self.program, relocation, overlay)?;
         prepare(self.program, inputs, overlay)?;
-        Ok((slots, env))
+        Ok(slots)
     }
 
     /// Runs to the end mark, whose address is the result.
@@ -207,15 +224,15 @@ impl<'p> SliceProgram<'p> {
         relocation: &Relocation<'_>,
         inputs: &Inputs,
         overlay: &mut Overlay<'_>,
-        (mut budget, used): (Budget, &mut u64),
+        (counter, (mut budget, used)): (&mut Counter, (Budget, &mut u64)),
     ) -> Result<u64, NoAnswer> {
-        let (mut slots, env) = self.begin(run, relocation, inputs, overlay, &budget)?;
+        let mut slots = self.begin(run, relocation, inputs, overlay, &budget)?;
         let (mut frames, mut spin) = (Frames::default(), Spin::new());
         let mut at = self.functions[self.program.entry.0 as usize].entry;
         loop {
             let block = &self.blocks[at as usize];
             for op in &self.ops[block.first as usize..block.last as usize] {
-                execute(op, &mut slots, overlay, &env, block.pc)?;
+                execute(op, &mut slots, overlay, counter, block.pc)?;
             }
             *used += u64::from(block.last - block.first) + 1;
             if spin.is_waiting(at.into(), frames.name, &slots, overlay) {

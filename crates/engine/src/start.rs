@@ -10,7 +10,7 @@ use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
 use crate::predecode::{Slots, TooLarge};
 use crate::relocate::Relocation;
-use crate::run::{Environment, Run, RunError, system_mode};
+use crate::run::{Run, RunError, system_mode};
 use crate::segment;
 use crate::value::Values;
 
@@ -106,19 +106,6 @@ impl<'t> Run<'t> {
             }
         }
         Ok(overlay)
-    }
-
-    /// The environment of a run. If the target's time stamp counter is not known, it is taken to be
-    /// one more than the largest value in the program's clock cells.
-    pub(crate) fn environment(
-        &self,
-        program: &Program,
-        relocation: &Relocation<'_>,
-        overlay: &mut Overlay<'_>,
-    ) -> Environment {
-        let cells = program.clock.iter().map(|&cell| VirtAddr(relocation.to_target(cell)));
-        let stored = cells.filter_map(|cell| overlay.load(cell, 8).ok()).max();
-        Environment { tsc: self.env.tsc.or(stored.map(|value| value.wrapping_add(1))) }
     }
 
     /// Gives the cells of the program's per-CPU overrides their values, and the descriptors of its

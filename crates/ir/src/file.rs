@@ -18,8 +18,8 @@ use crate::budget::Metered;
 use crate::program::Program;
 use crate::verify;
 
-/// Version of both formats.
-pub const VERSION: u32 = 5;
+/// Version of program files.
+pub const VERSION: u32 = 6;
 const HEADER: usize = 52;
 const MAGIC: &[u8; 8] = b"VIRTPROG";
 /// The largest program accepted, uncompressed: a program holds the pages of one process.
@@ -47,13 +47,15 @@ pub enum FileError {
     },
     /// It was written by another version.
     #[error(
-        "the {what} has format version {version}, this build reads {VERSION}; build it again from its traces"
+        "the {what} has format version {version}, this build reads {readable}; build it again from its traces"
     )]
     Version {
         /// What was expected.
         what: &'static str,
         /// The file's version.
         version: u32,
+        /// The version that can be read.
+        readable: u32,
     },
     /// It is cut off or changed.
     #[error("the {what} is damaged ({why}); build it again from its traces")]
@@ -65,7 +67,7 @@ pub enum FileError {
     },
 }
 
-pub(crate) fn encode<T: Serialize>(magic: &[u8; 8], value: &T) -> Result<Vec<u8>, FileError> {
+pub(crate) fn encode<T: Serialize>(magic: &[u8; 8], version: u32, value: &T) -> Result<Vec<u8>, FileError> {
     let damaged = |why: String| FileError::Damaged { what: "value", why };
     let body = postcard::to_stdvec(value).map_err(|error| damaged(error.to_string()))?;
     let packed = zstd::bulk::compress(&body, 9).map_err(|error| damaged(error.to_string()))?;
@@ -76,7 +78,7 @@ pub(crate) fn encode<T: Serialize>(magic: &[u8; 8], value: &T) -> Result<Vec<u8>
     let mut rest = (body.len() as u64).to_le_bytes().to_vec();
     rest.extend_from_slice(&packed);
     let mut bytes = magic.to_vec();
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&version.to_le_bytes());
     bytes.extend_from_slice(&Sha256::digest(&rest));
     bytes.extend_from_slice(&rest);
     Ok(bytes)
@@ -84,7 +86,7 @@ pub(crate) fn encode<T: Serialize>(magic: &[u8; 8], value: &T) -> Result<Vec<u8>
 
 pub(crate) fn decode<T: DeserializeOwned>(
     magic: &[u8; 8],
-    what: &'static str,
+    (what, readable): (&'static str, u32),
     bytes: &[u8],
     max: usize,
 ) -> Result<T, FileError> {
@@ -96,8 +98,8 @@ pub(crate) fn decode<T: DeserializeOwned>(
         return Err(damaged("it is cut off"));
     }
     let version = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-    if version != VERSION {
-        return Err(FileError::Version { what, version });
+    if version != readable {
+        return Err(FileError::Version { what, version, readable });
     }
     // No fuzzer guesses a checksum, so under cargo-fuzz any will do.
     if !cfg!(fuzzing) && Sha256::digest(&bytes[44..])[..] != bytes[12..44] {
@@ -128,7 +130,7 @@ impl Program {
     /// # Errors
     /// [`FileError`] when it cannot be encoded.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FileError> {
-        encode(MAGIC, self)
+        encode(MAGIC, VERSION, self)
     }
 
     /// Reads and verifies a program file's bytes.
@@ -136,7 +138,7 @@ impl Program {
     /// # Errors
     /// [`FileError`] for anything but a whole, undamaged, well-formed program.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FileError> {
-        let program: Self = decode(MAGIC, "program file", bytes, MAX_BYTES)?;
+        let program: Self = decode(MAGIC, ("program file", VERSION), bytes, MAX_BYTES)?;
         verify::verify(&program)
             .map_err(|error| FileError::Damaged { what: "program file", why: error.to_string() })?;
         Ok(program)

@@ -20,6 +20,8 @@ pub struct System {
     relocations: RelocationTable,
 }
 
+/// Version of companion files.
+const VERSION: u32 = 5;
 const MAGIC: &[u8; 8] = b"VIRTSYS\0";
 /// The largest companion file accepted, uncompressed: far more than any kernel's text.
 const MAX_BYTES: usize = 1 << 30;
@@ -88,7 +90,7 @@ impl System {
     /// # Errors
     /// [`FileError`] when it cannot be encoded.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FileError> {
-        file::encode(MAGIC, self)
+        file::encode(MAGIC, VERSION, self)
     }
 
     /// Reads a file's bytes.
@@ -96,7 +98,7 @@ impl System {
     /// # Errors
     /// [`FileError`] for anything but a whole, undamaged companion file.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FileError> {
-        let system: Self = file::decode(MAGIC, "companion file", bytes, MAX_BYTES)?;
+        let system: Self = file::decode(MAGIC, ("companion file", VERSION), bytes, MAX_BYTES)?;
         if let Some(why) = verify::broken_relocations(&system.relocations) {
             return Err(FileError::Damaged { what: "companion file", why: why.into() });
         }

@@ -17,11 +17,15 @@
 //!   locations hold nothing.
 //! * There are at most [`MAX_NAMES`] inputs and outputs, [`MAX_IMAGES`] images, [`MAX_SIGNATURE`]
 //!   words of the signature, and [`MAX_SAVED`] registers that a call gives back.
+//! * Dependences are of outputs, each given once, ascend without repetition, and name inputs that
+//!   exist.
 //! * A variable's elements have 1, 2, 4 or 8 bytes, its buffer at most [`MAX_VARIABLE`] bytes, all
 //!   buffers together [`MAX_VARIABLES`].
 
 use crate::op::{Arg, Class, Kind, Op, Var, Width};
-use crate::program::{Callee, Elem, Function, PageContent, PerCpuOverride, Program, Target, Terminator};
+use crate::program::{
+    Callee, Dependence, Elem, Function, PageContent, PerCpuOverride, Program, Target, Terminator, Variable,
+};
 use crate::relocation::{FixupKind, RelocatedConstant, RelocationTable};
 use crate::summary::{ArgumentLocation, Summary};
 
@@ -110,6 +114,9 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
     if program.signature.len() > MAX_SIGNATURE {
         return Err(whole("there are too many anchors"));
     }
+    if let Some(rule) = broken_dependences(program) {
+        return Err(whole(rule));
+    }
     let mut together = 0u64;
     for variable in program.inputs.iter().chain(&program.outputs) {
         let size = variable.elem.size();
@@ -123,6 +130,25 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
         }
     }
     Ok(())
+}
+
+/// The rule that what is said of the outputs breaks, if it does.
+fn broken_dependences(program: &Program) -> Option<&'static str> {
+    let is = |variables: &[Variable], name: &str| variables.iter().any(|variable| variable.name == name);
+    for (at, it) in program.dependences.iter().enumerate() {
+        let before = &program.dependences[..at];
+        if !is(&program.outputs, &it.output) || before.iter().any(|other| other.output == it.output) {
+            return Some("a dependence is of no output, or given twice");
+        }
+        if !it.on.is_sorted_by(|a, b| a < b) {
+            return Some("what an output depends on does not ascend");
+        }
+        let unknown = |on: &Dependence| matches!(on, Dependence::Input(name) if !is(&program.inputs, name));
+        if it.on.iter().any(unknown) {
+            return Some("an output depends on an input that does not exist");
+        }
+    }
+    None
 }
 
 /// Whether a summary's arguments are where arguments can be.

@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::training::{InputTexts, Trained, Wishes, record_whole, train};
-use crate::{files, output};
+use crate::{evidence, files, output};
 
 /// Make a program answer by its slice where it stopped at a path that training did not see
 ///
@@ -264,7 +264,9 @@ fn wishes<'r>(program: &Program, base: Option<&'r Recording>) -> Result<Wishes<'
         }
     }
     let options = BuildOptions { policy, summaries, overrides: Vec::new() };
-    Ok(Wishes { options, paused: program.overrides.is_empty(), base, rehearse })
+    // One that was asked for may be learned on.
+    let constant = !evidence::is_of_target(program);
+    Ok(Wishes { options, paused: program.overrides.is_empty(), constant, base, rehearse })
 }
 
 /// Gives functions of the new program the names that symbols gave them in the old one.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use ir::program::{
-    Block, BlockId, Count, Elem, FuncId, Function, PageContent, Program, Provenance, Target, Terminator,
-    UserPage, Variable,
+    Block, BlockId, Count, Dependence, Elem, FuncId, Function, OutputDependences, PageContent, Program,
+    Provenance, Target, Terminator, UserPage, Variable,
 };
 use ir::{Kind, Op, System, Var, Width};
 use machine::{PhysAddr, Reg, RegFile, VirtAddr};
@@ -175,6 +175,10 @@ pub fn program(slice: &Slice) -> Program {
         clock: Vec::new(),
         overrides: Vec::new(),
         signature: Vec::new(),
+        dependences: vec![OutputDependences {
+            output: "next".into(),
+            on: vec![Dependence::Input("n".into())],
+        }],
         relocations: ir::RelocationTable::default(),
         provenance: Provenance::default(),
     }

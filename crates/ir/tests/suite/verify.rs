@@ -11,6 +11,7 @@ const GOOD: &str = r#"
 program "good"
 input "pid" u32 @0x1000
 output "comm" char[16] @0x1010
+depends "comm" memory registers input "pid"
 register rax 1
 summary 0x10 malloc [0x4]
 summary 0x20 free [0x4]
@@ -122,6 +123,15 @@ fn orders() {
     refused("summary 0x20 free [0x4]", "summary 0x20 free [0x0]", "argument");
     refused("summary 0x20 free [0x4]", "summary 0x20 free t0", "argument");
     refused("page 0x2000 kernel", "page 0x1000 kernel", "ascend");
+}
+
+#[test]
+fn what_outputs_depend_on() {
+    refused("depends \"comm\"", "depends \"pid\"", "of no output");
+    refused("depends \"comm\"", "depends \"comm\"\ndepends \"comm\"", "given twice");
+    refused("memory registers", "registers memory", "does not ascend");
+    refused("memory registers", "memory memory", "does not ascend");
+    refused("input \"pid\"\nregister", "input \"tid\"\nregister", "does not exist");
 }
 
 #[test]

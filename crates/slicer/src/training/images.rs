@@ -2,12 +2,9 @@
 //! module.
 
 use ir::relocation::Image;
-use machine::{Reg, VirtAddr};
+use machine::VirtAddr;
 
 use super::mappings::Mappings;
-
-/// How many vectors' gates are kept: those of the processor's own exceptions.
-const VECTORS: u8 = 32;
 
 /// Code less than this many bytes from the interrupt handlers' belongs to their image, and what is
 /// farther from an image does not move with it.
@@ -52,14 +49,6 @@ pub fn stretches(mappings: &Mappings<'_>) -> Vec<Stretch> {
         }
     }
     found
-}
-
-/// The interrupt gates of a boot: vector and handler, ascending by vector.
-#[must_use]
-pub fn gates(mappings: &Mappings<'_>) -> Vec<(u8, u64)> {
-    let Mappings { memory, mode, kernel_root, begin_regs, .. } = mappings;
-    let base = begin_regs.get(Reg::IdtrBase);
-    base.map_or_else(Vec::new, |base| machine::gates(memory, *mode, *kernel_root, base, VECTORS))
 }
 
 /// The kernel's own image: the code around its interrupt handlers, without what does not belong

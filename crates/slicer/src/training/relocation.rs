@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 
 use super::address_space::AddressSpace;
 use super::fixups::{Deltas, compare};
-use super::images::{NEAR, Stretch, gates, kernel_image, names, stretches};
+use super::images::{NEAR, Stretch, kernel_image, names, stretches};
 use super::mappings::Mappings;
 use super::signature::signature;
 use crate::error::Error;
@@ -50,7 +50,7 @@ impl Relocations {
     /// What one boot shows: the images, without knowing what moves.
     #[must_use]
     pub fn single(mappings: &Mappings<'_>) -> Self {
-        let gates = gates(mappings);
+        let gates = mappings.gates();
         let images = images(&gates, &stretches(mappings), &|_| true);
         let table = RelocationTable { images, gates, ..RelocationTable::default() };
         Self { table, signature: signature(mappings), slides: Table::new(), other: BTreeMap::new() }
@@ -62,7 +62,7 @@ impl Relocations {
     /// [`Error::Bases`] when they are not two bases of one kernel.
     pub fn learn(mappings: &Mappings<'_>, other: &Mappings<'_>) -> Result<Self, Error> {
         let mut this = Self::single(mappings);
-        let slide = machine::slides(&this.table.gates, &gates(other)).first().copied();
+        let slide = machine::slides(&this.table.gates, &other.gates()).first().copied();
         let slide = slide.ok_or(Error::Bases("no interrupt gate of both leads anywhere".into()))?;
         if slide == 0 {
             return Err(Error::Bases(

@@ -31,6 +31,7 @@ pub struct Start<'r> {
     /// The recording without its interruptions.
     pub(crate) retained: Retained,
     system: OnceCell<System>,
+    time_stamp: OnceCell<Option<u64>>,
     relocations: OnceCell<Relocations>,
     /// The other boot's idle processor, where moves were learned.
     other_idle: OnceCell<Vec<IdleCell>>,
@@ -48,8 +49,15 @@ impl<'r> Start<'r> {
         if retained.steps.is_empty() {
             return Err(Error::nothing_executed());
         }
-        let (system, relocations, other_idle) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
-        Ok(Self { recording, space, retained, system, relocations, other_idle })
+        Ok(Self {
+            recording,
+            space,
+            retained,
+            system: OnceCell::new(),
+            time_stamp: OnceCell::new(),
+            relocations: OnceCell::new(),
+            other_idle: OnceCell::new(),
+        })
     }
 
     /// Learns what moves from a recording of the same kernel at another address, whatever it
@@ -96,6 +104,13 @@ impl<'r> Start<'r> {
         })
     }
 
+    /// The pages of the process that the kernel shows to all processes.
+    pub(crate) fn shown_pages(&self) -> FxHashSet<VirtAddr> {
+        let late = self.retained.late_pages.iter();
+        let late = late.filter(|(page, late)| self.space.shown(self.recording, **page, late).is_some());
+        self.space.shared.keys().copied().chain(late.map(|(&page, _)| page)).collect()
+    }
+
     /// The program without a slice: all that a whole run needs.
     #[must_use]
     pub fn program(&self, options: &BuildOptions) -> Program {
@@ -121,6 +136,7 @@ impl<'r> Start<'r> {
             clock: Vec::new(),
             overrides: options.overrides.clone(),
             signature: self.relocations().signature.clone(),
+            dependences: Vec::new(),
             relocations: self.relocations().of_program(&[], Vec::new()),
             pages,
             provenance: Provenance::default(),
@@ -157,6 +173,10 @@ impl<'r> Start<'r> {
     /// What the recorded code first read from the time stamp counter, if it did.
     #[must_use]
     pub fn time_stamp(&self) -> Option<u64> {
+        *self.time_stamp.get_or_init(|| self.first_time_stamp())
+    }
+
+    fn first_time_stamp(&self) -> Option<u64> {
         let recording = self.recording;
         let reads = |step: StepId| recording.code_of(step).insn.ops.iter().any(|op| op.kind == ir::Kind::Tsc);
         let at = self.retained.steps.values().iter().copied().find(|&step| reads(step))?;
