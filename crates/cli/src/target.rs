@@ -43,7 +43,8 @@ pub struct TargetArgs {
     #[arg(long)]
     pub partial: bool,
     /// Where RAM lies that is in one piece (raw RAM, migration streams): flat, pc, q35 or microvm
-    /// for QEMU's machines, or ranges START..END[@OFFSET],... with the offset in the file or stream
+    /// for QEMU's machines, or `START..END@OFFSET,...` with the offset in the file or stream, which
+    /// may be left out
     #[arg(long, value_name = "PLACEMENT", value_parser = placement)]
     pub ram: Option<Placement>,
     /// Processor state as JSON; default: the dump's own, TARGET.cpu.json where it has none, or what

@@ -52,7 +52,8 @@ pub struct InfoArgs {
     #[arg(long)]
     partial: bool,
     /// Where RAM lies that is in one piece (raw RAM, migration streams): flat, pc, q35 or microvm
-    /// for QEMU's machines, or ranges START..END[@OFFSET],... with the offset in the file or stream
+    /// for QEMU's machines, or `START..END@OFFSET,...` with the offset in the file or stream, which
+    /// may be left out
     #[arg(long, value_name = "PLACEMENT", value_parser = placement)]
     ram: Option<Placement>,
     /// Print the processors' state in the form that --cpu-file reads
