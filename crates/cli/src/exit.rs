@@ -67,6 +67,10 @@ exits! {
     Unrepeated 25 "the whole run ended without help that the trainer had in training",
     /// A list or a string of the answer fills its buffer.
     Full 26 "the answer is printed, but a list or a string in it is full: there may be more",
+    /// `tampering` could not compare everything.
+    NotCompared 28 "`tampering`: no changes were found, but not everything could be compared",
+    /// `tampering` found changes of which nobody can tell whose they are.
+    UnknownChanges 29 "`tampering`: the target's kernel has changes that may be its own, but that training does not know",
     /// `record` found a mark missing or wrong.
     Marks 30 "`record`: nothing was recorded, or a trainer's marks are wrong",
     /// The guest of `record` was still running at the time limit.

@@ -134,6 +134,30 @@ impl<'p> Relocation<'p> {
         self.slides.first().copied().flatten().unwrap_or(0)
     }
 
+    /// What moves.
+    #[must_use]
+    pub(crate) const fn table(&self) -> &'p RelocationTable {
+        self.table
+    }
+
+    /// Says where an image is in the target; `None` if it is not there.
+    pub(crate) fn place(&mut self, image: usize, slide: Option<u64>) {
+        if let Some(place) = self.slides.get_mut(image) {
+            *place = slide;
+        }
+    }
+
+    /// The slide of an image, by its number; `None` if it is not in the target.
+    pub(crate) fn slide_of(&self, image: usize) -> Option<u64> {
+        self.slides.get(image).copied().flatten()
+    }
+
+    /// Applies to `bytes`, code of the training system at `start`, what moved. Constants that the
+    /// system patches into its own code stay as training has them.
+    pub(crate) fn moved_code(&self, start: u64, bytes: &mut [u8]) {
+        self.apply(start, bytes, &mut |_| None);
+    }
+
     /// Where an address of the training system is in the target. What lies in no image, or in one
     /// that is not in the target, does not move.
     #[must_use]

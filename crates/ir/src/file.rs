@@ -16,7 +16,7 @@ use crate::program::Program;
 use crate::verify;
 
 /// Version of both formats.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 const HEADER: usize = 52;
 const MAGIC: &[u8; 8] = b"VIRTPROG";
 /// The largest program accepted, uncompressed: a program holds the pages of one process.

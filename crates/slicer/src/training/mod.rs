@@ -5,7 +5,8 @@
 //! the begin mark, [`shared_page`] what of it processes see, [`process_pages`] what a program holds
 //! of the process. [`relocation`] learns what moves from boot to boot, [`clock`] where the kernel
 //! keeps the last time stamp, [`execution_context`] the cells by which code finds out in whose
-//! context it runs, and [`signature`] the words by which per-CPU memory is recognised. None of them
+//! context it runs, [`signature`] the words by which per-CPU memory is recognised,
+//! and [`integrity`] what a search for tampering compares beside the code. None of them
 //! slices.
 
 pub mod address_space;
@@ -13,6 +14,7 @@ pub mod clock;
 pub mod execution_context;
 pub mod fixups;
 pub mod images;
+pub mod integrity;
 pub mod mappings;
 pub mod process_pages;
 pub mod process_word;

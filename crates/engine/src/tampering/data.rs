@@ -1,0 +1,99 @@
+//! Read-only data: tables of pointers to code, and everything else that nobody writes.
+//!
+//! A page that two boots show alike is nobody's to write, and any difference in it is foreign. In
+//! others each boot writes something of its own; what must hold there is that what led to trusted
+//! code leads to the same, and that what led to no code still does not.
+
+use ir::integrity::{DataPage, differing_words, number};
+use machine::paging;
+use machine::{PAGE_SIZE, VirtAddr};
+
+use super::{Change, Comparison, Difference, Place, Tampering, wide};
+
+/// Contiguous pages of data of one image.
+struct Run<'r> {
+    start: u64,
+    image: usize,
+    pages: Vec<&'r DataPage>,
+}
+
+impl Comparison<'_> {
+    /// Compares the data of all images that are in the target.
+    pub(super) fn compare_data(&self, report: &mut Tampering) {
+        let mut runs: Vec<Run<'_>> = Vec::new();
+        for (&addr, page) in &self.system.integrity().data {
+            let image = usize::from(page.image);
+            match runs.last_mut() {
+                Some(last)
+                    if last.start + last.pages.len() as u64 * PAGE_SIZE == addr && last.image == image =>
+                {
+                    last.pages.push(page);
+                }
+                _ => runs.push(Run { start: addr, image, pages: vec![page] }),
+            }
+        }
+        report.uncompared.no_data = !runs.iter().any(|run| run.image == 0);
+        for run in &runs {
+            match self.relocation.slide_of(run.image) {
+                Some(slide) => self.compare_run(run, slide, report),
+                None => report.missing += run.pages.len(),
+            }
+        }
+    }
+
+    fn compare_run(&self, run: &Run<'_>, slide: u64, report: &mut Tampering) {
+        let mine: Vec<u8> = run.pages.iter().flat_map(|page| page.bytes.iter().copied()).collect();
+        let to = run.start.wrapping_add(slide);
+        let (mode, root) = (self.relocation.mode(), self.relocation.root());
+        let found = paging::read_mapped(self.memory, mode, root, VirtAddr(to), mine.len());
+        let page_bytes = PAGE_SIZE as usize;
+        let absent = found.chunks(page_bytes).filter(|page| page[0].is_none()).count();
+        report.data += run.pages.len() - absent;
+        report.uncompared.absent += absent;
+        // What is not there was counted.
+        let found: Vec<u8> = found.iter().zip(&mine).map(|(found, mine)| found.unwrap_or(*mine)).collect();
+        let size = if wide(&self.relocation) { 8 } else { 4 };
+        let words = differing_words((run.start, &mine), (to, &found), size, &|at| self.moved(at));
+        for at in words {
+            let page = run.pages[at / page_bytes];
+            self.word(run.start + at as u64, &mine[at..at + size], &found[at..at + size], page, report);
+        }
+    }
+
+    /// Adds what a word of data that differs shows.
+    fn word(&self, address: u64, mine: &[u8], found: &[u8], page: &DataPage, report: &mut Tampering) {
+        let integrity = self.system.integrity();
+        let (trusted, value) = (number(mine), number(found));
+        let variant = integrity.variants_in(address, address + 1).find(|it| it.addr == address);
+        let is = |bytes: &[u8]| {
+            bytes == found || self.moved(number(bytes)).is_some_and(|it| found == &it.to_le_bytes()[..bytes.len()])
+        };
+        let to_code = |value: u64| self.system.page(value & !(PAGE_SIZE - 1)).is_some();
+        let leads = self.code.holds(value);
+        let change = if variant.is_some_and(|it| is(&it.bytes)) {
+            Change::Variant
+        } else if to_code(trusted) {
+            let among_trusted = !page.steady && self.trusted(value).is_some();
+            if among_trusted { Change::Value } else { Change::Foreign }
+        } else if leads || page.steady {
+            Change::Foreign
+        } else if integrity.boots < 2 {
+            report.uncompared.words += 1;
+            return;
+        } else if variant.is_some() {
+            report.varying += 1;
+            return;
+        } else {
+            Change::Value
+        };
+        let expected = self.moved(trusted).map_or(mine.to_vec(), |it| it.to_le_bytes()[..mine.len()].to_vec());
+        report.differences.push(Difference {
+            address,
+            place: Place::Data,
+            change,
+            trusted: expected,
+            found: found.to_vec(),
+            leads_to: leads.then(|| self.reported(value)),
+        });
+    }
+}

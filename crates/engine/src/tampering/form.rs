@@ -1,0 +1,143 @@
+//! The forms in which kernels patch their own code: those of the instruction set, none of any one
+//! system's.
+//!
+//! That a change has such a form does not say who made it.
+
+use super::Change;
+
+/// How far a switch may lead, in bytes: within one function and its cold part.
+const NEAR: u64 = 1 << 20;
+
+/// A patch: where it begins and ends in the code, and what it is.
+pub struct Patch {
+    /// Offset of its first byte.
+    pub from: usize,
+    /// Offset after its last.
+    pub to: usize,
+    /// What it looks like.
+    pub change: Change,
+}
+
+/// Both codes of a stretch, and what is known of where they lead.
+pub struct Codes<'c> {
+    /// Where the training system has it.
+    pub start: u64,
+    /// The trusted code, as it would be in the target.
+    pub expected: &'c [u8],
+    /// The target's.
+    pub found: &'c [u8],
+    /// How far the target has it from where training had it.
+    pub slide: u64,
+    /// The training system's address for one of the target, if it is in trusted code.
+    pub trusted: &'c dyn Fn(u64) -> Option<u64>,
+}
+
+impl Codes<'_> {
+    /// Recognises a patch that covers the unequal bytes `first..=last`.
+    pub fn patch(&self, first: usize, last: usize) -> Patch {
+        let lock = |at: usize| matches!((self.expected[at], self.found[at]), (0xf0, 0x3e) | (0x3e, 0xf0));
+        if (first..=last).all(|at| self.expected[at] == self.found[at] || lock(at)) {
+            return Patch { from: first, to: last + 1, change: Change::Lock };
+        }
+        let mut foreign = None;
+        for length in [5usize, 2] {
+            for from in first.saturating_sub(length - 1)..=first {
+                let to = from + length;
+                if to <= last || to > self.expected.len() {
+                    continue;
+                }
+                match self.change(from, to) {
+                    Some(Change::Foreign) => {
+                        // Both are such instructions, but the change is not one of these, or leads
+                        // too far or out of the trusted code.
+                        foreign.get_or_insert(Patch { from, to, change: Change::Foreign });
+                    }
+                    Some(change) => return Patch { from, to, change },
+                    None => {}
+                }
+            }
+        }
+        foreign.unwrap_or(Patch { from: first, to: last + 1, change: Change::Foreign })
+    }
+
+    /// What a change of exactly these bytes looks like; `None` if one of both is no instruction
+    /// that kernels patch.
+    fn change(&self, from: usize, to: usize) -> Option<Change> {
+        let address = (self.start + from as u64).wrapping_add(self.slide);
+        let (old, new) = (&self.expected[from..to], &self.found[from..to]);
+        let (old, new) = (form(old, address)?, form(new, address)?);
+        let inside = |target: u64| (self.trusted)(target).is_some();
+        let near = |target: u64| inside(target) && target.abs_diff(address) < NEAR;
+        Some(match (old, new) {
+            (Form::Nothing, Form::Jump(to)) | (Form::Jump(to), Form::Nothing) if near(to) => Change::Switch,
+            (Form::Nothing, Form::Call(to)) | (Form::Call(to), Form::Nothing) if inside(to) => {
+                Change::TracePoint
+            }
+            (Form::Call(_), Form::Call(to)) | (Form::Jump(_), Form::Jump(to)) if inside(to) => Change::Switch,
+            (Form::Call(to), Form::Indirect) | (Form::Indirect, Form::Call(to)) if inside(to) => {
+                Change::Thunk
+            }
+            (Form::Jump(to), Form::Indirect | Form::Return)
+            | (Form::Indirect | Form::Return, Form::Jump(to))
+                if inside(to) =>
+            {
+                Change::Thunk
+            }
+            _ => Change::Foreign,
+        })
+    }
+}
+
+/// The instructions that kernels patch in place.
+#[derive(Clone, Copy)]
+enum Form {
+    /// A no-operation.
+    Nothing,
+    /// A direct jump to this address.
+    Jump(u64),
+    /// A direct call of this address.
+    Call(u64),
+    /// A jump or call through a register, and padding.
+    Indirect,
+    /// A return, and padding.
+    Return,
+}
+
+/// The form of exactly these bytes at `address` (SDM vol. 2: NOP, JMP, CALL, RET); `None` for any
+/// other instruction.
+fn form(bytes: &[u8], address: u64) -> Option<Form> {
+    match bytes {
+        [0x0f, 0x1f, 0x44, 0x00, 0x00] | [0x66, 0x90] => Some(Form::Nothing),
+        [0xe8, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Call),
+        [0xe9, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Jump),
+        // A short jump may be followed by padding.
+        [0xeb, _] | [0xeb, _, 0x0f, 0x1f, 0x00] => target(bytes, address).map(Form::Jump),
+        [0xff, 0xd0..=0xd7 | 0xe0..=0xe7, rest @ ..] | [0x41, 0xff, 0xd0..=0xd7 | 0xe0..=0xe7, rest @ ..]
+            if bytes.len() == 5 && is_filling(rest) =>
+        {
+            Some(Form::Indirect)
+        }
+        [0xc3, rest @ ..] if bytes.len() == 5 && is_filling(rest) => Some(Form::Return),
+        _ => None,
+    }
+}
+
+/// Whether these bytes do nothing or are never reached: a no-operation of that length (SDM vol. 2:
+/// NOP), or `int3`.
+fn is_filling(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x0f, 0x1f, 0x00] | [0x66, 0x90] | [0x90, 0x90]) || bytes.iter().all(|it| *it == 0xcc)
+}
+
+/// Where a direct jump or call at the beginning of `bytes` leads.
+pub fn target(bytes: &[u8], address: u64) -> Option<u64> {
+    match bytes {
+        [0xe8 | 0xe9, a, b, c, d, ..] => {
+            let distance = i64::from(i32::from_le_bytes([*a, *b, *c, *d]));
+            Some(address.wrapping_add(5).wrapping_add_signed(distance))
+        }
+        [0xeb, distance, ..] => {
+            Some(address.wrapping_add(2).wrapping_add_signed(i64::from(distance.cast_signed())))
+        }
+        _ => None,
+    }
+}
