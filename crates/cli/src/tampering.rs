@@ -145,14 +145,18 @@ impl Report {
             found.varying
         ));
         lines.extend(self.uncompared());
+        let ranges = found.unknown_code.iter().filter(|_| all);
+        lines.extend(ranges.map(|it| format!("  {:#x}: {} pages", it.start, it.pages)));
         lines.push(format!(
-            "not known from training: {} ({} switches, {} trace points, {} lock prefixes, {} thunks, {} values)",
+            "not known from training: {} ({} switches, {} trace points, {} lock prefixes, {} thunks, {} values, \
+             {} alternatives)",
             self.class(Class::Unknown),
             self.count(Change::Switch),
             self.count(Change::TracePoint),
             self.count(Change::Lock),
             self.count(Change::Thunk),
-            self.count(Change::Value)
+            self.count(Change::Value),
+            self.count(Change::Alternative)
         ));
         lines.push(format!("foreign changes: {}", self.class(Class::Foreign)));
         let listed = |it: &&Place| all || it.difference.change.class() != Class::Known;
@@ -171,6 +175,7 @@ impl Report {
             "missing": found.missing,
             "varying": found.varying,
             "not_compared": found.uncompared,
+            "unknown_code": found.unknown_code,
             "variants": self.class(Class::Known),
             "unknown": self.class(Class::Unknown),
             "switches": self.count(Change::Switch),
@@ -178,6 +183,7 @@ impl Report {
             "locks": self.count(Change::Lock),
             "thunks": self.count(Change::Thunk),
             "values": self.count(Change::Value),
+            "alternatives": self.count(Change::Alternative),
             "foreign": self.class(Class::Foreign),
             "differences": self.places.iter().map(Place::json).collect::<Vec<_>>(),
         })
@@ -287,7 +293,7 @@ mod tests {
              of training's modules are not there"
                 .to_owned(),
             "as training boots show it: 1 variants, 0 words that each boot writes".to_owned(),
-            "not known from training: 1 (1 switches, 0 trace points, 0 lock prefixes, 0 thunks, 0 values)".to_owned(),
+            "not known from training: 1 (1 switches, 0 trace points, 0 lock prefixes, 0 thunks, 0 values, 0 alternatives)".to_owned(),
             "foreign changes: 1".to_owned(),
             format!(
                 "* 0xffffffff81000000 f+0: {nops} (and 1 more) became e9 01, leads to 0xffffffff81000009 f+9"
@@ -305,7 +311,7 @@ mod tests {
 
     #[test]
     fn what_training_does_not_know_is_an_alarm_of_its_own() {
-        for change in [Change::Switch, Change::TracePoint, Change::Lock, Change::Thunk, Change::Value] {
+        for change in [Change::Switch, Change::TracePoint, Change::Lock, Change::Thunk, Change::Value, Change::Alternative] {
             let unclear = Uncompared { unclear: 3, ..Uncompared::default() };
             assert_eq!(exit(&report(unclear, vec![difference(TEXT, change, None)])), Some(Exit::UnknownChanges));
         }

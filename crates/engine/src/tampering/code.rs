@@ -111,14 +111,14 @@ impl Comparison<'_> {
                 run = Some((run.map_or(at, |run| run.0), end));
             } else {
                 if let Some((from, to)) = run.take() {
-                    self.differing(pages, stretch, &expected, from, to, report);
+                    self.differing(pages, stretch, &mut expected, (from, to), report);
                 }
                 expected[at..end].copy_from_slice(&stretch.found[at..end]);
             }
             at = end;
         }
         if let Some((from, to)) = run {
-            self.differing(pages, stretch, &expected, from, to, report);
+            self.differing(pages, stretch, &mut expected, (from, to), report);
         }
     }
 
@@ -139,22 +139,25 @@ impl Comparison<'_> {
         &self,
         pages: &CodePages<'_>,
         stretch: &Stretch,
-        expected: &[u8],
-        from: usize,
-        to: usize,
+        expected: &mut [u8],
+        (from, to): (usize, usize),
         report: &mut Tampering,
     ) {
-        let mut expected = expected.to_vec();
-        self.explain(pages.mode, stretch, &mut expected, (from, to), report);
+        self.explain(pages.mode, stretch, expected, (from, to), report);
         let trusted = |address| self.trusted(address);
         let codes = Codes {
             start: stretch.start,
-            expected: &expected,
+            expected,
             found: &stretch.found,
             slide: stretch.slide,
             trusted: &trusted,
         };
-        let differs = |at: &usize| expected[*at] != stretch.found[*at];
+        let differs = |at: &usize| codes.expected[*at] != codes.found[*at];
+        let (Some(first), Some(last)) = ((from..to).find(differs), (from..to).rfind(differs)) else { return };
+        if self.slid(stretch, first, last) {
+            self.add(stretch, &codes.expected[first..=last], first, Change::Variant, report);
+            return;
+        }
         // Each instruction by itself, if each has a form of its own.
         let mut patches = Vec::new();
         let mut at = from;
@@ -162,21 +165,23 @@ impl Comparison<'_> {
             let len = lift::length(pages.mode, &stretch.mine[at..]).unwrap_or(1).min(to - at);
             let mut bytes = (at..at + len).filter(differs);
             if let Some(first) = bytes.next() {
-                patches.push(self.value(stretch, &expected, at, at + len).unwrap_or_else(|| {
-                    codes.patch(first, bytes.next_back().unwrap_or(first))
-                }));
+                let last = bytes.next_back().unwrap_or(first);
+                let value = self.value(stretch, codes.expected, at, at + len);
+                patches.push(value.unwrap_or_else(|| codes.patch(first, last)));
             }
             at += len;
         }
-        if patches.len() > 1 && patches.iter().any(|it| it.change.class() == Class::Foreign) {
-            let (first, last) = (patches[0].from, patches[patches.len() - 1].to);
-            patches = vec![codes.patch(
-                (first..last).find(differs).unwrap_or(first),
-                (first..last).rfind(differs).unwrap_or(first),
-            )];
+        if patches.iter().any(|it| it.change.class() == Class::Foreign) {
+            patches = if codes.is_alternative(pages.mode, from, to) {
+                vec![Patch { from, to, change: Change::Alternative }]
+            } else if patches.len() > 1 {
+                vec![codes.patch(first, last)]
+            } else {
+                patches
+            };
         }
         for Patch { from, to, change } in patches {
-            self.add(stretch, &expected[from..to], from, change, report);
+            self.add(stretch, &codes.expected[from..to], from, change, report);
         }
     }
 
@@ -209,6 +214,20 @@ impl Comparison<'_> {
                 expected[range].copy_from_slice(found);
             }
         }
+    }
+
+    /// Whether a place that training boots show to vary holds four bytes that moved by its image's
+    /// slide: code of another mode has addresses of its own.
+    fn slid(&self, stretch: &Stretch, first: usize, last: usize) -> bool {
+        let (from, to) = (stretch.start + first as u64, stretch.start + last as u64 + 1);
+        let shown = self.system.integrity().variants_in(from, to).next().is_some();
+        let four = |bytes: &[u8], at: usize| {
+            bytes.get(at..at + 4).and_then(|it| it.first_chunk().copied()).map(u32::from_le_bytes)
+        };
+        let moved = |at: usize| {
+            four(&stretch.mine, at).map(|it| it.wrapping_add(stretch.slide as u32)) == four(&stretch.found, at)
+        };
+        shown && (last.saturating_sub(3)..=first).any(moved)
     }
 
     /// A constant that training boots show to vary, with another value: only its bytes differ.

@@ -10,6 +10,9 @@ use machine::{PAGE_SIZE, VirtAddr};
 
 use super::{Change, Comparison, Difference, Place, Tampering, wide};
 
+/// How far from a module what it had while it was loaded may have been, in bytes.
+const NEAR: u64 = 64 << 20;
+
 /// Contiguous pages of data of one image.
 struct Run<'r> {
     start: u64,
@@ -54,10 +57,72 @@ impl Comparison<'_> {
         let found: Vec<u8> = found.iter().zip(&mine).map(|(found, mine)| found.unwrap_or(*mine)).collect();
         let size = if wide(&self.relocation) { 8 } else { 4 };
         let words = differing_words((run.start, &mine), (to, &found), size, &|at| self.moved(at));
-        for at in words {
+        let freed = self.freed(run, &mine, &found, &words);
+        report.varying += freed.iter().filter(|it| **it == Some(true)).count();
+        report.uncompared.words += freed.iter().filter(|it| **it == Some(false)).count();
+        for at in words.into_iter().zip(freed).filter(|(_, freed)| freed.is_none()).map(|(at, _)| at) {
             let page = run.pages[at / page_bytes];
             self.word(run.start + at as u64, &mine[at..at + size], &found[at..at + size], page, report);
         }
+    }
+
+    /// For each word that differs, whether it names memory that is neither the module's nor the
+    /// kernel's: what a module had only while it was loaded, and what lay there was freed. Then
+    /// whether another such word of the module moved alike. What the kernel's own data names is
+    /// never freed.
+    fn freed(&self, run: &Run<'_>, mine: &[u8], found: &[u8], words: &[usize]) -> Vec<Option<bool>> {
+        if run.image == 0 {
+            return vec![None; words.len()];
+        }
+        let named: Vec<Vec<u64>> = words.iter().map(|&at| self.distances(run, mine, found, at)).collect();
+        let alike = |distance: &u64| named.iter().filter(|it| it.contains(distance)).count() > 1;
+        let size = if wide(&self.relocation) { 8 } else { 4 };
+        let judged = |(&at, distances): (&usize, &Vec<u64>)| {
+            // What was not moved is as good as where it was.
+            let still = mine[at..at + size] == found[at..at + size];
+            (still || !distances.is_empty()).then(|| still || distances.iter().any(alike))
+        };
+        words.iter().zip(&named).map(judged).collect()
+    }
+
+    /// By how many bytes an address that a word holds, or part of one, may have moved, if it names
+    /// memory that is neither the module's nor the kernel's: whole pages.
+    fn distances(&self, run: &Run<'_>, mine: &[u8], found: &[u8], at: usize) -> Vec<u64> {
+        let size = if wide(&self.relocation) { 8 } else { 4 };
+        let slide = self.relocation.slide_of(run.image).unwrap_or(0);
+        let outside = |address: u64| {
+            let near = address.abs_diff(run.start) < NEAR;
+            near && !matches!(self.image(address), Some(image) if image == 0 || image == run.image)
+        };
+        let differs = |start: usize, size: usize| {
+            let end = (start + size).min(at + 8).min(mine.len());
+            (start.max(at)..end).any(|byte| mine[byte] != found[byte])
+        };
+        let mut distances = Vec::new();
+        let mut add = |from: u64, to: u64| {
+            let distance = to.wrapping_sub(from);
+            if outside(from) && distance != 0 && distance.is_multiple_of(PAGE_SIZE) {
+                distances.push(distance);
+            }
+        };
+        for start in at.saturating_sub(size - 1)..at + size {
+            if let Some((mine, found)) = mine.get(start..start + size).zip(found.get(start..start + size))
+                && differs(start, size)
+            {
+                add(number(mine), number(found));
+            }
+        }
+        for start in at.saturating_sub(3)..at + size {
+            if let Some((mine, found)) = mine.get(start..start + 4).zip(found.get(start..start + 4))
+                && differs(start, 4)
+            {
+                let from = run.start.wrapping_add(start as u64);
+                let distance = |bytes: &[u8]| number(bytes) as u32 as i32 as i64 as u64;
+                let to = from.wrapping_add(slide).wrapping_add(distance(found));
+                add(from.wrapping_add(distance(mine)), to);
+            }
+        }
+        distances
     }
 
     /// Adds what a word of data that differs shows.

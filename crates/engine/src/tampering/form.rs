@@ -33,6 +33,13 @@ pub struct Codes<'c> {
 }
 
 impl Codes<'_> {
+    /// Whether whole instructions, `from..to`, became filling, or filling became instructions that
+    /// lead nowhere.
+    pub fn is_alternative(&self, mode: lift::Mode, from: usize, to: usize) -> bool {
+        let (old, new) = (&self.expected[from..to], &self.found[from..to]);
+        is_filling(new) || is_filling(old) && leads_nowhere(mode, new)
+    }
+
     /// Recognises a patch that covers the unequal bytes `first..=last`.
     pub fn patch(&self, first: usize, last: usize) -> Patch {
         let lock = |at: usize| matches!((self.expected[at], self.found[at]), (0xf0, 0x3e) | (0x3e, 0xf0));
@@ -40,7 +47,7 @@ impl Codes<'_> {
             return Patch { from: first, to: last + 1, change: Change::Lock };
         }
         let mut foreign = None;
-        for length in [5usize, 2] {
+        for length in [6usize, 5, 2] {
             for from in first.saturating_sub(length - 1)..=first {
                 let to = from + length;
                 if to <= last || to > self.expected.len() {
@@ -108,29 +115,74 @@ enum Form {
 fn form(bytes: &[u8], address: u64) -> Option<Form> {
     match bytes {
         [0x0f, 0x1f, 0x44, 0x00, 0x00] | [0x66, 0x90] => Some(Form::Nothing),
+        // With a prefix that does nothing, for the length of what it becomes.
+        [0x2e, rest @ ..] if rest.len() == 5 => form(rest, address.wrapping_add(1)),
         [0xe8, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Call),
         [0xe9, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Jump),
         // A short jump may be followed by padding.
         [0xeb, _] | [0xeb, _, 0x0f, 0x1f, 0x00] => target(bytes, address).map(Form::Jump),
         [0xff, 0xd0..=0xd7 | 0xe0..=0xe7, rest @ ..] | [0x41, 0xff, 0xd0..=0xd7 | 0xe0..=0xe7, rest @ ..]
-            if bytes.len() == 5 && is_filling(rest) =>
+            if bytes.len() >= 5 && is_filling(rest) =>
         {
             Some(Form::Indirect)
         }
-        [0xc3, rest @ ..] if bytes.len() == 5 && is_filling(rest) => Some(Form::Return),
+        [0xc3, rest @ ..] if bytes.len() >= 5 && is_filling(rest) => Some(Form::Return),
         _ => None,
     }
 }
 
-/// Whether these bytes do nothing or are never reached: a no-operation of that length (SDM vol. 2:
-/// NOP), or `int3`.
-fn is_filling(bytes: &[u8]) -> bool {
-    matches!(bytes, [0x0f, 0x1f, 0x00] | [0x66, 0x90] | [0x90, 0x90]) || bytes.iter().all(|it| *it == 0xcc)
+/// Whether these bytes do nothing or are never reached: no-operations (SDM vol. 2: NOP), `int3`, or
+/// whatever a jump at the beginning leads over, but not beyond.
+pub fn is_filling(mut bytes: &[u8]) -> bool {
+    while let Some((&first, rest)) = bytes.split_first() {
+        bytes = match bytes {
+            [0xeb, distance, rest @ ..] if usize::from(*distance) <= rest.len() => {
+                &rest[usize::from(*distance)..]
+            }
+            [0xe9, a, b, c, d, rest @ ..] => {
+                let distance = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
+                let Some(rest) = rest.get(distance..) else { return false };
+                rest
+            }
+            _ if matches!(first, 0x90 | 0xcc) => rest,
+            [0x66, tail @ ..] if matches!(tail, [0x66 | 0x90 | 0x0f | 0x2e, ..]) => tail,
+            [0x2e, tail @ ..] if matches!(tail, [0x0f, 0x1f, ..]) => tail,
+            [0x0f, 0x1f, modrm, ..] => {
+                // A no-operation with an operand in memory: its length is that of its addressing.
+                let length = match modrm {
+                    0x00 => 3,
+                    0x40 => 4,
+                    0x44 => 5,
+                    0x80 => 7,
+                    0x84 => 8,
+                    _ => return false,
+                };
+                let Some(rest) = bytes.get(length..) else { return false };
+                rest
+            }
+            _ => return false,
+        };
+    }
+    true
+}
+
+/// Whether these are whole instructions after each of which the next is executed.
+fn leads_nowhere(mode: lift::Mode, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        let Ok(insn) = lift::lift(mode, 0, bytes) else { return is_filling(bytes) };
+        let goes_on = !insn.ops.iter().any(|op| op.class() == ir::Class::Control);
+        match bytes.get(usize::from(insn.len).max(1)..) {
+            Some(rest) if goes_on => bytes = rest,
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// Where a direct jump or call at the beginning of `bytes` leads.
 pub fn target(bytes: &[u8], address: u64) -> Option<u64> {
     match bytes {
+        [0x2e, rest @ ..] if matches!(rest, [0xe8 | 0xe9, ..]) => target(rest, address.wrapping_add(1)),
         [0xe8 | 0xe9, a, b, c, d, ..] => {
             let distance = i64::from(i32::from_le_bytes([*a, *b, *c, *d]));
             Some(address.wrapping_add(5).wrapping_add_signed(distance))

@@ -7,7 +7,8 @@
 //! or jump that got another target; a *trace point* is a no-operation that became a call, or the
 //! reverse; a *lock* is a lock prefix that was put in or taken out; a *thunk* is a call or jump
 //! that goes through a register or through trusted code for that; a *value* is a constant that
-//! training boots show to vary. A change that has such a form and leads to trusted code may be the
+//! training boots show to vary; an *alternative* is instructions that became no-operations or are
+//! jumped over, or the reverse. A change that has such a form and leads to trusted code may be the
 //! kernel's or anybody's: it is *unknown*. Any other is *foreign*.
 //!
 //! What could not be compared is counted, down to the target's code that no trusted copy has.
@@ -61,6 +62,9 @@ pub enum Change {
     /// A constant in the code, or a word of data that boots write, with a value that no training
     /// boot has.
     Value,
+    /// Instructions that became no-operations or are jumped over, or the reverse for instructions
+    /// that lead nowhere.
+    Alternative,
     /// Anything else.
     Foreign,
 }
@@ -82,9 +86,12 @@ impl Change {
     pub const fn class(self) -> Class {
         match self {
             Change::Variant => Class::Known,
-            Change::Switch | Change::TracePoint | Change::Lock | Change::Thunk | Change::Value => {
-                Class::Unknown
-            }
+            Change::Switch
+            | Change::TracePoint
+            | Change::Lock
+            | Change::Thunk
+            | Change::Value
+            | Change::Alternative => Class::Unknown,
             Change::Foreign => Class::Foreign,
         }
     }
@@ -137,8 +144,19 @@ pub struct Tampering {
     pub missing: usize,
     /// What was not compared.
     pub uncompared: Uncompared,
+    /// The target's code of which training has no copy.
+    pub unknown_code: Vec<CodeRange>,
     /// The differences, ascending by address.
     pub differences: Vec<Difference>,
+}
+
+/// Contiguous pages of a target's code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct CodeRange {
+    /// The target's address.
+    pub start: u64,
+    /// How many pages of 4 KiB there are.
+    pub pages: usize,
 }
 
 /// What was not compared, and why.
@@ -150,7 +168,7 @@ pub struct Uncompared {
     pub absent: usize,
     /// Pages of the target's code of which training has no copy.
     pub unknown: usize,
-    /// Words of data that differ, where one training boot does not tell whether boots write them.
+    /// Words of data that differ, of which training does not tell whether boots write them.
     pub words: usize,
     /// Whether training knows no read-only data of the kernel.
     pub no_data: bool,
@@ -204,7 +222,9 @@ pub fn compare(
     let mut report = Tampering { boots: system.integrity().boots, ..Tampering::default() };
     let pages = CodePages { program, mode, tells_code: tells_code(program) };
     let compared = it.compare_code(&pages, &mut report);
-    report.uncompared.unknown = it.code.unknown(memory, &compared);
+    report.unknown_code = it.code.unknown(memory, &compared);
+    let pages: usize = report.unknown_code.iter().map(|it| it.pages).sum();
+    report.uncompared.unknown = pages + usize::from(it.code.cut);
     it.compare_data(&mut report);
     it.compare_gates(tables, &mut report);
     report.differences.sort_by_key(|it| (it.place, it.address));

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode, WalkEnd};
 use machine::{GuestMemory, PAGE_SIZE, PhysAddr, VirtAddr};
 
-use super::Frames;
+use super::{CodeRange, Frames};
 
 /// A larger executable mapping is one of all memory: its pages are counted, not looked at.
 const LARGEST: u64 = 64 << 20;
@@ -15,8 +15,10 @@ const LARGEST: u64 = 64 << 20;
 pub struct TargetCode {
     /// Linear and physical addresses of pages, ascending.
     pages: Vec<(u64, u64)>,
-    /// Pages of mappings of all memory, and one if there was more than could be walked.
-    rest: usize,
+    /// Mappings of all memory.
+    larger: Vec<CodeRange>,
+    /// Whether there was more than could be walked.
+    pub cut: bool,
 }
 
 impl TargetCode {
@@ -29,11 +31,12 @@ impl TargetCode {
                 let offsets = (0..mapping.size).step_by(PAGE_SIZE as usize);
                 found.pages.extend(offsets.map(|at| (mapping.vaddr.0.wrapping_add(at), mapping.paddr.0 + at)));
             } else if !mapping.user && mapping.executable {
-                found.rest += (mapping.size / PAGE_SIZE) as usize;
+                let pages = (mapping.size / PAGE_SIZE) as usize;
+                found.larger.push(CodeRange { start: mapping.vaddr.0, pages });
             }
             ControlFlow::Continue(())
         });
-        found.rest += usize::from(summary.end != WalkEnd::Complete);
+        found.cut = summary.end != WalkEnd::Complete;
         found
     }
 
@@ -48,13 +51,21 @@ impl TargetCode {
         self.pages.binary_search_by_key(&page, |it| it.0).is_ok()
     }
 
-    /// How many pages were not compared, apart from those in which no instruction is.
-    pub fn unknown(&self, memory: &dyn GuestMemory, compared: &Frames) -> usize {
+    /// Where there is code that was not compared, pages without any instruction left out.
+    pub fn unknown(&self, memory: &dyn GuestMemory, compared: &Frames) -> Vec<CodeRange> {
         let is_empty = |frame: u64| {
             let page = memory.page(PhysAddr(frame));
             page.is_ok_and(|page| page.iter().all(|byte| lift::is_padding(*byte)))
         };
-        let others = self.pages.iter().filter(|(_, frame)| !compared.contains(frame));
-        others.filter(|(_, frame)| !is_empty(*frame)).count() + self.rest
+        let mut ranges: Vec<CodeRange> = Vec::new();
+        let others = self.pages.iter().filter(|(_, frame)| !compared.contains(frame) && !is_empty(*frame));
+        for &(start, _) in others {
+            match ranges.last_mut() {
+                Some(last) if last.start.wrapping_add(last.pages as u64 * PAGE_SIZE) == start => last.pages += 1,
+                _ => ranges.push(CodeRange { start, pages: 1 }),
+            }
+        }
+        ranges.extend(self.larger.iter().copied());
+        ranges
     }
 }
