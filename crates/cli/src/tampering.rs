@@ -265,12 +265,27 @@ mod tests {
         let program = ir::text::parse_program(&text, machine::Reg::NAMES).expect("it parses");
         let mut system = System::default();
         system.insert(TEXT, &[0x90; 4096]);
-        let found = Tampering { boots: 2, pages: 7, data: 3, gates: 256, uncompared, differences, ..Tampering::default() };
+        let found = Tampering {
+            boots: 2,
+            pages: 7,
+            data: 3,
+            gates: 256,
+            uncompared,
+            differences,
+            ..Tampering::default()
+        };
         Report::new(Path::new("guest.elf"), found, &program, &system, |addr| Some(format!("f+{}", addr & 15)))
     }
 
     fn difference(address: u64, change: Change, leads_to: Option<u64>) -> Difference {
-        Difference { address, place: Part::Code, change, trusted: vec![0x90; 17], found: vec![0xe9, 1], leads_to }
+        Difference {
+            address,
+            place: Part::Code,
+            change,
+            trusted: vec![0x90; 17],
+            found: vec![0xe9, 1],
+            leads_to,
+        }
     }
 
     fn exit(report: &Report) -> Option<Exit> {
@@ -304,16 +319,32 @@ mod tests {
         assert_eq!(report.lines(true).len(), listed.len() + 1);
         assert_eq!(exit(&report), Some(Exit::Tampered));
         let object = report.json();
-        assert_eq!((&object["foreign"], &object["unknown"], &object["variants"]), (&json!(1), &json!(1), &json!(1)));
-        assert_eq!((&object["differences"][2]["change"], &object["differences"][0]["place"]), (&json!("variant"), &json!("code")));
+        assert_eq!(
+            (&object["foreign"], &object["unknown"], &object["variants"]),
+            (&json!(1), &json!(1), &json!(1))
+        );
+        assert_eq!(
+            (&object["differences"][2]["change"], &object["differences"][0]["place"]),
+            (&json!("variant"), &json!("code"))
+        );
         assert_eq!(object["differences"][0]["used"], true);
     }
 
     #[test]
     fn what_training_does_not_know_is_an_alarm_of_its_own() {
-        for change in [Change::Switch, Change::TracePoint, Change::Lock, Change::Thunk, Change::Value, Change::Alternative] {
+        for change in [
+            Change::Switch,
+            Change::TracePoint,
+            Change::Lock,
+            Change::Thunk,
+            Change::Value,
+            Change::Alternative,
+        ] {
             let unclear = Uncompared { unclear: 3, ..Uncompared::default() };
-            assert_eq!(exit(&report(unclear, vec![difference(TEXT, change, None)])), Some(Exit::UnknownChanges));
+            assert_eq!(
+                exit(&report(unclear, vec![difference(TEXT, change, None)])),
+                Some(Exit::UnknownChanges)
+            );
         }
         let known = report(Uncompared::default(), vec![difference(TEXT, Change::Variant, None)]);
         assert_eq!(exit(&known), None);

@@ -35,10 +35,11 @@ pub struct Relocation<'p> {
 }
 
 impl<'p> Relocation<'p> {
-    /// Everything is where training had it.
+    /// The kernel's image has this slide, the others are nowhere; page tables are at physical 0.
     #[cfg(test)]
-    pub(crate) fn unmoved(table: &'p RelocationTable) -> Self {
-        Self { table, mode: PagingMode::Level4, root: 0, slides: vec![Some(0); table.images.len()] }
+    pub(crate) fn kernel_at(table: &'p RelocationTable, slide: u64) -> Self {
+        let slides = (0..table.images.len()).map(|image| (image == 0).then_some(slide)).collect();
+        Self { table, mode: PagingMode::Level4, root: 0, slides }
     }
 
     /// Finds a program's images, and the page tables that map the kernel.

@@ -62,9 +62,9 @@ impl TamperingArgs {
         let run = self.asked.run(&target)?;
         let found = Relocation::find(&program, &run).map_err(|error| self.asked.failure(&error))?;
         let tables: Vec<Option<u64>> = target.cpus.iter().map(|cpu| cpu.regs.get(Reg::IdtrBase)).collect();
-        let found = context.progress.during("comparing code", || {
-            compare(&program, &system, run.memory, &found, &tables)
-        });
+        let found = context
+            .progress
+            .during("comparing code", || compare(&program, &system, run.memory, &found, &tables));
         target.resume()?;
         if found.pages == 0 {
             let text = format!(

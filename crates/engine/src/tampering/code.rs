@@ -53,9 +53,11 @@ impl Comparison<'_> {
                 (stretch.start, stretch.slide) = (address, slide);
             }
             let there = VirtAddr(address.wrapping_add(slide));
-            let mapped = paging::translate(self.memory, self.relocation.mode(), self.relocation.root(), there);
+            let mapped =
+                paging::translate(self.memory, self.relocation.mode(), self.relocation.root(), there);
             let mapped = mapped.ok().filter(|it| !it.user);
-            let found = mapped.and_then(|it| Some((it.paddr.page().0, self.memory.page(it.paddr.page()).ok()?)));
+            let found =
+                mapped.and_then(|it| Some((it.paddr.page().0, self.memory.page(it.paddr.page()).ok()?)));
             let Some((frame, found)) = found else {
                 self.stretch(pages, &std::mem::take(&mut stretch), report);
                 report.uncompared.absent += 1;
@@ -107,12 +109,20 @@ impl Comparison<'_> {
                 || expected[at..end] == stretch.found[at..end]
                 || self.is_same(pages.mode, stretch, at, end);
             if !same {
-                // Of what is explained from here on the rest must not see a difference.
+                // Where no second boot has told what moves, the instruction itself does.
+                let told =
+                    self.relocation.table().fixups_in(stretch.start + at as u64, stretch.start + end as u64);
+                if told.is_empty()
+                    && let Some(code) = self.rebased(pages.mode, stretch, at, &stretch.mine[at..end])
+                {
+                    expected[at..end].copy_from_slice(&code);
+                }
                 run = Some((run.map_or(at, |run| run.0), end));
             } else {
                 if let Some((from, to)) = run.take() {
                     self.differing(pages, stretch, &mut expected, (from, to), report);
                 }
+                // Of what is explained the rest must not see a difference.
                 expected[at..end].copy_from_slice(&stretch.found[at..end]);
             }
             at = end;
@@ -172,7 +182,9 @@ impl Comparison<'_> {
             at += len;
         }
         if patches.iter().any(|it| it.change.class() == Class::Foreign) {
-            patches = if codes.is_alternative(pages.mode, from, to) {
+            patches = if codes.is_thunk(from, to) {
+                vec![Patch { from, to, change: Change::Thunk }]
+            } else if codes.is_alternative(pages.mode, from, to) {
                 vec![Patch { from, to, change: Change::Alternative }]
             } else if patches.len() > 1 {
                 vec![codes.patch(first, last)]
@@ -225,7 +237,8 @@ impl Comparison<'_> {
             bytes.get(at..at + 4).and_then(|it| it.first_chunk().copied()).map(u32::from_le_bytes)
         };
         let moved = |at: usize| {
-            four(&stretch.mine, at).map(|it| it.wrapping_add(stretch.slide as u32)) == four(&stretch.found, at)
+            four(&stretch.mine, at).map(|it| it.wrapping_add(stretch.slide as u32))
+                == four(&stretch.found, at)
         };
         shown && (last.saturating_sub(3)..=first).any(moved)
     }

@@ -131,7 +131,8 @@ impl Comparison<'_> {
         let (trusted, value) = (number(mine), number(found));
         let variant = integrity.variants_in(address, address + 1).find(|it| it.addr == address);
         let is = |bytes: &[u8]| {
-            bytes == found || self.moved(number(bytes)).is_some_and(|it| found == &it.to_le_bytes()[..bytes.len()])
+            bytes == found
+                || self.moved(number(bytes)).is_some_and(|it| found == &it.to_le_bytes()[..bytes.len()])
         };
         let to_code = |value: u64| self.system.page(value & !(PAGE_SIZE - 1)).is_some();
         let leads = self.code.holds(value);
@@ -151,7 +152,8 @@ impl Comparison<'_> {
         } else {
             Change::Value
         };
-        let expected = self.moved(trusted).map_or(mine.to_vec(), |it| it.to_le_bytes()[..mine.len()].to_vec());
+        let expected =
+            self.moved(trusted).map_or(mine.to_vec(), |it| it.to_le_bytes()[..mine.len()].to_vec());
         report.differences.push(Difference {
             address,
             place: Place::Data,

@@ -40,6 +40,21 @@ impl Codes<'_> {
         is_filling(new) || is_filling(old) && leads_nowhere(mode, new)
     }
 
+    /// Whether a thunk, `from..to`, that puts a register on the stack and returns to it became a
+    /// jump through that register.
+    pub fn is_thunk(&self, from: usize, to: usize) -> bool {
+        let register = match &self.found[from..to] {
+            [0xff, jump @ 0xe0..=0xe7, rest @ ..] if is_filling(rest) => (0x48, jump & 7),
+            [0x41, 0xff, jump @ 0xe0..=0xe7, rest @ ..] if is_filling(rest) => (0x4c, jump & 7),
+            _ => return false,
+        };
+        // mov %register,(%rsp), and a return or a jump to one
+        let store = [register.0, 0x89, register.1 << 3 | 4, 0x24];
+        let old = &self.expected[from..to];
+        let end = old.windows(4).rposition(|it| it == store).map(|at| &old[at + 4..]);
+        end.is_some_and(|end| matches!(end, [] | [0xc3, ..] | [0xe9, ..]))
+    }
+
     /// Recognises a patch that covers the unequal bytes `first..=last`.
     pub fn patch(&self, first: usize, last: usize) -> Patch {
         let lock = |at: usize| matches!((self.expected[at], self.found[at]), (0xf0, 0x3e) | (0x3e, 0xf0));

@@ -61,8 +61,10 @@ impl Comparison<'_> {
         let (mut equal, mut all) = (0, 0);
         for page in &module.pages {
             let address = VirtAddr(module.start.wrapping_add(page.0).wrapping_add(slide));
-            let found = paging::translate(self.memory, self.relocation.mode(), self.relocation.root(), address);
-            let found = found.ok().filter(|it| !it.user).and_then(|it| self.memory.page(it.paddr.page()).ok());
+            let found =
+                paging::translate(self.memory, self.relocation.mode(), self.relocation.root(), address);
+            let found =
+                found.ok().filter(|it| !it.user).and_then(|it| self.memory.page(it.paddr.page()).ok());
             let (same, of) = found.map_or_else(
                 || (0, page.2.iter().filter(|it| **it).count()),
                 |found| Module::page(page, found),
@@ -83,8 +85,7 @@ impl Comparison<'_> {
             })
         };
         let candidates = self.code.pages().iter().filter(|(_, frame)| looks(*frame));
-        let mut slides =
-            candidates.map(|(at, _)| at.wrapping_sub(module.start.wrapping_add(first.0)));
+        let mut slides = candidates.map(|(at, _)| at.wrapping_sub(module.start.wrapping_add(first.0)));
         slides.find(|&slide| self.is_at(module, slide))
     }
 }

@@ -29,7 +29,9 @@ impl TargetCode {
         let summary = paging::walk(memory, mode, root, all, DEFAULT_WALK_LIMIT, &mut |mapping| {
             if !mapping.user && mapping.executable && mapping.size <= LARGEST {
                 let offsets = (0..mapping.size).step_by(PAGE_SIZE as usize);
-                found.pages.extend(offsets.map(|at| (mapping.vaddr.0.wrapping_add(at), mapping.paddr.0 + at)));
+                found
+                    .pages
+                    .extend(offsets.map(|at| (mapping.vaddr.0.wrapping_add(at), mapping.paddr.0 + at)));
             } else if !mapping.user && mapping.executable {
                 let pages = (mapping.size / PAGE_SIZE) as usize;
                 found.larger.push(CodeRange { start: mapping.vaddr.0, pages });
@@ -61,7 +63,9 @@ impl TargetCode {
         let others = self.pages.iter().filter(|(_, frame)| !compared.contains(frame) && !is_empty(*frame));
         for &(start, _) in others {
             match ranges.last_mut() {
-                Some(last) if last.start.wrapping_add(last.pages as u64 * PAGE_SIZE) == start => last.pages += 1,
+                Some(last) if last.start.wrapping_add(last.pages as u64 * PAGE_SIZE) == start => {
+                    last.pages += 1
+                }
                 _ => ranges.push(CodeRange { start, pages: 1 }),
             }
         }

@@ -193,8 +193,7 @@ impl Compared<'_, '_> {
     fn stretch(&self, stretch: &Stretch, slide: u64, variants: &mut Vec<Variant>) {
         let (mode, start, mine) = (self.mappings.lift_mode(), stretch.start.0, &stretch.bytes);
         let theirs = self.other.mappings.read_mapped(stretch.start.add(slide), mine.len());
-        let theirs: Vec<u8> =
-            mine.iter().zip(theirs).map(|(mine, theirs)| theirs.unwrap_or(*mine)).collect();
+        let theirs: Vec<u8> = mine.iter().zip(theirs).map(|(mine, theirs)| theirs.unwrap_or(*mine)).collect();
         let mut expected = mine.clone();
         let slides: Vec<u64> = self.other.slides.iter().map(|slide| slide.unwrap_or(0)).collect();
         self.table.apply(start, &mut expected, &slides, &mut |_| None);
@@ -241,8 +240,7 @@ impl Compared<'_, '_> {
         let theirs = self.other.mappings.read_mapped(VirtAddr(to), page.bytes.len());
         let theirs: Vec<u8> = theirs.into_iter().collect::<Option<_>>()?;
         let word = if self.mappings.mode.linear_bits() > 32 { 8 } else { 4 };
-        let words =
-            differing_words((addr, &page.bytes), (to, &theirs), word, &|address| self.moved(address));
+        let words = differing_words((addr, &page.bytes), (to, &theirs), word, &|address| self.moved(address));
         let differing = words.into_iter().map(|at| {
             let theirs = &theirs[at..at + word];
             let here = self.back(number(theirs));

@@ -13,9 +13,9 @@ use rustc_hash::FxHashSet;
 use trace::{Length, VarType};
 
 use super::address_space::AddressSpace;
-use super::{execution_context, integrity};
 use super::process_pages::{heap, process_pages};
 use super::relocation::Relocations;
+use super::{execution_context, integrity};
 use crate::error::Error;
 use crate::filter::{Retained, filter};
 use crate::recording::replay::{Blind, Replay};
