@@ -70,7 +70,7 @@ exits! {
     /// `tampering` could not compare everything.
     NotCompared 28 "`tampering`: no changes were found, but not everything could be compared",
     /// `tampering` found changes of which nobody can tell whose they are.
-    UnknownChanges 29 "`tampering`: the target's kernel has changes that may be its own, but that training does not know",
+    UnknownChanges 29 "`tampering`: changes that may be the kernel's own, but no training boot shows them",
     /// `record` found a mark missing or wrong.
     Marks 30 "`record`: nothing was recorded, or a trainer's marks are wrong",
     /// The guest of `record` was still running at the time limit.

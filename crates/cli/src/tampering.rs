@@ -100,8 +100,8 @@ impl Report {
         }
         if unknown > 0 {
             let text = format!(
-                "{unknown} changes may be the kernel's own, but no training boot shows them; look at them, or \
-                 train a guest with the target's settings"
+                "{unknown} changes may be the kernel's own, but no training boot shows them; look at them, \
+                 or train a guest with the target's settings"
             );
             return Some(Failure::new(Exit::UnknownChanges, text));
         }
@@ -123,8 +123,8 @@ impl Report {
             line(absent, "pages of the kernel that are not there"),
             line(
                 words,
-                "words of read-only data that differ: one training boot does not tell what boots write; build \
-                 with --base",
+                "words of read-only data that differ, of which training does not tell whether boots write \
+                 them; two boots tell more (build --base)",
             ),
             no_data.then(|| "not compared: the kernel's read-only data, of which training knows none".into()),
             line(tables, "interrupt tables, which training or the target does not hold"),
@@ -135,8 +135,8 @@ impl Report {
     fn lines(&self, all: bool) -> Vec<String> {
         let found = &self.found;
         let mut lines = vec![format!(
-            "{} pages of code, {} of read-only data and {} interrupt gates compared with {} training boots; {} \
-             pages of training's modules are not there",
+            "{} pages of code, {} of read-only data and {} interrupt gates compared with {} training boots; \
+             {} pages of training's modules are not there",
             found.pages, found.data, found.gates, found.boots, found.missing
         )];
         lines.push(format!(
@@ -148,8 +148,8 @@ impl Report {
         let ranges = found.unknown_code.iter().filter(|_| all);
         lines.extend(ranges.map(|it| format!("  {:#x}: {} pages", it.start, it.pages)));
         lines.push(format!(
-            "not known from training: {} ({} switches, {} trace points, {} lock prefixes, {} thunks, {} values, \
-             {} alternatives)",
+            "not known from training: {} ({} switches, {} trace points, {} lock prefixes, {} thunks, \
+             {} values, {} alternatives)",
             self.class(Class::Unknown),
             self.count(Change::Switch),
             self.count(Change::TracePoint),
@@ -304,11 +304,13 @@ mod tests {
         );
         let nops = ["90"; 16].join(" ");
         let listed = [
-            "7 pages of code, 3 of read-only data and 256 interrupt gates compared with 2 training boots; 0 pages \
-             of training's modules are not there"
+            "7 pages of code, 3 of read-only data and 256 interrupt gates compared with 2 training boots; \
+             0 pages of training's modules are not there"
                 .to_owned(),
             "as training boots show it: 1 variants, 0 words that each boot writes".to_owned(),
-            "not known from training: 1 (1 switches, 0 trace points, 0 lock prefixes, 0 thunks, 0 values, 0 alternatives)".to_owned(),
+            "not known from training: 1 (1 switches, 0 trace points, 0 lock prefixes, 0 thunks, 0 values, \
+             0 alternatives)"
+                .to_owned(),
             "foreign changes: 1".to_owned(),
             format!(
                 "* 0xffffffff81000000 f+0: {nops} (and 1 more) became e9 01, leads to 0xffffffff81000009 f+9"

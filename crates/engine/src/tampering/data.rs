@@ -139,7 +139,8 @@ impl Comparison<'_> {
         let change = if variant.is_some_and(|it| is(&it.bytes)) {
             Change::Variant
         } else if to_code(trusted) {
-            let among_trusted = !page.steady && self.trusted(value).is_some();
+            // One boot shows one form of every place.
+            let among_trusted = integrity.boots > 1 && !page.steady && self.trusted(value).is_some();
             if among_trusted { Change::Value } else { Change::Foreign }
         } else if leads || page.steady {
             Change::Foreign
