@@ -99,6 +99,10 @@ impl Comparison<'_> {
             (start.max(at)..end).any(|byte| mine[byte] != found[byte])
         };
         let mut distances = Vec::new();
+        // A pointer to what is the module's or the kernel's is one.
+        if self.image(number(&mine[at..at + size])).is_some_and(|it| it == 0 || it == run.image) {
+            return distances;
+        }
         let mut add = |from: u64, to: u64| {
             let distance = to.wrapping_sub(from);
             if outside(from) && distance != 0 && distance.is_multiple_of(PAGE_SIZE) {
@@ -112,7 +116,8 @@ impl Comparison<'_> {
                 add(number(mine), number(found));
             }
         }
-        for start in at.saturating_sub(3)..at + size {
+        // Tables of distances are packed, but not at odd addresses.
+        for start in (at.saturating_sub(2)..at + size).step_by(2) {
             if let Some((mine, found)) = mine.get(start..start + 4).zip(found.get(start..start + 4))
                 && differs(start, 4)
             {

@@ -37,7 +37,7 @@ impl Codes<'_> {
     /// lead nowhere.
     pub fn is_alternative(&self, mode: lift::Mode, from: usize, to: usize) -> bool {
         let (old, new) = (&self.expected[from..to], &self.found[from..to]);
-        is_filling(new) || is_filling(old) && leads_nowhere(mode, new)
+        does_nothing(new) || does_nothing(old) && leads_nowhere(mode, new)
     }
 
     /// Whether a thunk, `from..to`, that puts a register on the stack and returns to it became a
@@ -136,7 +136,12 @@ fn form(bytes: &[u8], address: u64) -> Option<Form> {
         [0xe9, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Jump),
         // A short jump may be followed by padding.
         [0xeb, _] | [0xeb, _, 0x0f, 0x1f, 0x00] => target(bytes, address).map(Form::Jump),
-        [0xff, 0xd0..=0xd7 | 0xe0..=0xe7, rest @ ..] | [0x41, 0xff, 0xd0..=0xd7 | 0xe0..=0xe7, rest @ ..]
+        [0xff, 0xd0..=0xd7, rest @ ..] | [0x41, 0xff, 0xd0..=0xd7, rest @ ..]
+            if bytes.len() >= 5 && does_nothing(rest) =>
+        {
+            Some(Form::Indirect)
+        }
+        [0xff, 0xe0..=0xe7, rest @ ..] | [0x41, 0xff, 0xe0..=0xe7, rest @ ..]
             if bytes.len() >= 5 && is_filling(rest) =>
         {
             Some(Form::Indirect)
@@ -146,9 +151,15 @@ fn form(bytes: &[u8], address: u64) -> Option<Form> {
     }
 }
 
-/// Whether these bytes do nothing or are never reached: no-operations (SDM vol. 2: NOP), `int3`, or
-/// whatever a jump at the beginning leads over, but not beyond.
-pub fn is_filling(mut bytes: &[u8]) -> bool {
+/// Whether these bytes are never reached or do nothing: `int3`, or what [`does_nothing`].
+fn is_filling(bytes: &[u8]) -> bool {
+    let traps = bytes.iter().take_while(|it| **it == 0xcc).count();
+    does_nothing(&bytes[traps..])
+}
+
+/// Whether these bytes do nothing: no-operations (SDM vol. 2: NOP), and whatever a jump leads over,
+/// but not beyond.
+fn does_nothing(mut bytes: &[u8]) -> bool {
     while let Some((&first, rest)) = bytes.split_first() {
         bytes = match bytes {
             [0xeb, distance, rest @ ..] if usize::from(*distance) <= rest.len() => {
@@ -159,7 +170,7 @@ pub fn is_filling(mut bytes: &[u8]) -> bool {
                 let Some(rest) = rest.get(distance..) else { return false };
                 rest
             }
-            _ if matches!(first, 0x90 | 0xcc) => rest,
+            _ if first == 0x90 => rest,
             [0x66, tail @ ..] if matches!(tail, [0x66 | 0x90 | 0x0f | 0x2e, ..]) => tail,
             [0x2e, tail @ ..] if matches!(tail, [0x0f, 0x1f, ..]) => tail,
             [0x0f, 0x1f, modrm, ..] => {
@@ -184,7 +195,7 @@ pub fn is_filling(mut bytes: &[u8]) -> bool {
 /// Whether these are whole instructions after each of which the next is executed.
 fn leads_nowhere(mode: lift::Mode, mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
-        let Ok(insn) = lift::lift(mode, 0, bytes) else { return is_filling(bytes) };
+        let Ok(insn) = lift::lift(mode, 0, bytes) else { return does_nothing(bytes) };
         let goes_on = !insn.ops.iter().any(|op| op.class() == ir::Class::Control);
         match bytes.get(usize::from(insn.len).max(1)..) {
             Some(rest) if goes_on => bytes = rest,
