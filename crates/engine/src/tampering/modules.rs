@@ -78,8 +78,14 @@ impl Comparison<'_> {
     /// The slide of a module that is not where training had it.
     fn elsewhere(&self, module: &Module) -> Option<u64> {
         let first = module.pages.iter().find(|page| page.2.iter().filter(|it| **it).count() >= FEWEST)?;
+        let begin: Vec<usize> = (0..first.1.len()).filter(|at| first.2[*at]).take(FEWEST).collect();
         let looks = |frame: u64| {
             self.memory.page(PhysAddr(frame)).is_ok_and(|found| {
+                // Most pages are something else from the beginning.
+                let equal = begin.iter().filter(|at| found[**at] == first.1[**at]).count();
+                if equal * 2 < begin.len() {
+                    return false;
+                }
                 let (equal, all) = Module::page(first, found);
                 is_same(equal, all)
             })

@@ -9,6 +9,9 @@ use super::{CodeRange, Frames};
 
 /// A larger executable mapping is one of all memory: its pages are counted, not looked at.
 const LARGEST: u64 = 64 << 20;
+/// The most pages that are looked at: half a gigabyte of code. Hostile page tables may map one page
+/// any number of times.
+const MOST: usize = 1 << 17;
 
 /// The target's executable pages for the supervisor.
 #[derive(Default)]
@@ -17,7 +20,7 @@ pub struct TargetCode {
     pages: Vec<(u64, u64)>,
     /// Mappings of all memory.
     larger: Vec<CodeRange>,
-    /// Whether there was more than could be walked.
+    /// Whether there was more than is looked at.
     pub cut: bool,
 }
 
@@ -36,8 +39,10 @@ impl TargetCode {
                 let pages = (mapping.size / PAGE_SIZE) as usize;
                 found.larger.push(CodeRange { start: mapping.vaddr.0, pages });
             }
-            ControlFlow::Continue(())
+            let full = found.pages.len() > MOST || found.larger.len() > MOST;
+            if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
+        found.pages.truncate(MOST);
         found.cut = summary.end != WalkEnd::Complete;
         found
     }
