@@ -75,7 +75,7 @@ impl<'p> Relocation<'p> {
                     let ranges: Vec<&CodeRange> =
                         program.code.iter().filter(|range| table.image(range.addr) == Some(image)).collect();
                     found.slides[image] = None;
-                    found.slides[image] = found.module(run.memory, image, &ranges, true);
+                    found.slides[image] = found.module(run.memory, image, &ranges);
                 }
                 if differing > 0 {
                     found.patched_constants(program, run.memory)?;
@@ -98,16 +98,15 @@ impl<'p> Relocation<'p> {
         Relocation { table, mode: self.mode, root: self.root, slides }
     }
 
-    /// Looks for all images of a companion file but the first. If `exact`, as for code that is to
-    /// be executed, an image is found only where every byte of its code is training's, with fixups
-    /// applied. For a comparison a tenth may differ.
-    pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory, exact: bool) {
+    /// Looks for all images of a companion file but the first. One is found only where every byte of
+    /// its code is training's, with fixups applied: it is to be executed.
+    pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory) {
         for image in 1..self.table.images.len() {
             let here = self.table.images[image];
             let page = |addr: u64| system.page(addr).map(|bytes| CodeRange { addr, bytes: bytes.to_vec() });
             let ranges: Vec<CodeRange> =
                 (here.start..here.end).step_by(PAGE_SIZE as usize).filter_map(page).collect();
-            self.slides[image] = self.module(memory, image, &ranges.iter().collect::<Vec<_>>(), exact);
+            self.slides[image] = self.module(memory, image, &ranges.iter().collect::<Vec<_>>());
         }
     }
 
@@ -310,21 +309,14 @@ impl<'p> Relocation<'p> {
     }
 
     /// The slide of an image whose code these ranges are: 0 if the code is where training had it,
-    /// else that of the first mapping that holds it; `None` if there is none. If not `exact`, a
-    /// tenth of its bytes may differ.
-    fn module(
-        &self,
-        memory: &dyn GuestMemory,
-        image: usize,
-        ranges: &[&CodeRange],
-        exact: bool,
-    ) -> Option<u64> {
+    /// else that of the first mapping that holds it; `None` if there is none.
+    fn module(&self, memory: &dyn GuestMemory, image: usize, ranges: &[&CodeRange]) -> Option<u64> {
         let first = ranges.iter().find(|range| range.bytes.len() >= PROBE)?;
         let mut found = self.clone();
         let mut fits = |slide: u64| {
             found.slides[image] = Some(slide);
-            let (differing, checked) = found.compare(memory, ranges.iter().copied());
-            differing == 0 || (!exact && differing * 10 <= checked)
+            let (differing, _) = found.compare(memory, ranges.iter().copied());
+            differing == 0
         };
         if fits(0) {
             return Some(0);

@@ -5,8 +5,10 @@ use ir::relocation::FixupKind;
 use machine::paging;
 use machine::{PAGE_SIZE, Page, VirtAddr};
 
+use super::comparison::Comparison;
 use super::form::{Codes, Patch, target};
-use super::{Change, Class, Comparison, Difference, Frames, Place, Tampering};
+use super::report::{Change, Class, Difference, Place, Tampering};
+use super::target::Frames;
 
 /// How pages are compared.
 pub struct CodePages<'p> {
@@ -181,6 +183,8 @@ impl Comparison<'_> {
             }
             at += len;
         }
+        // Where the walk is out of step with the code a patch is met twice.
+        patches.dedup_by_key(|it| (it.from, it.to));
         if patches.iter().any(|it| it.change.class() == Class::Foreign) {
             patches = if codes.is_thunk(from, to) {
                 vec![Patch { from, to, change: Change::Thunk }]

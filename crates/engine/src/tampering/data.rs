@@ -8,7 +8,8 @@ use ir::integrity::{DataPage, differing_words, number};
 use machine::paging;
 use machine::{PAGE_SIZE, VirtAddr};
 
-use super::{Change, Comparison, Difference, Place, Tampering, wide};
+use super::comparison::{Comparison, wide};
+use super::report::{Change, Difference, Place, Tampering};
 
 /// How far from a module what it had while it was loaded may have been, in bytes.
 const NEAR: u64 = 64 << 20;

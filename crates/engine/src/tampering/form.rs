@@ -3,7 +3,7 @@
 //!
 //! That a change has such a form does not say who made it.
 
-use super::Change;
+use super::report::Change;
 
 /// How far a switch may lead, in bytes: within one function and its cold part.
 const NEAR: u64 = 1 << 20;

@@ -3,7 +3,8 @@
 use machine::paging;
 use machine::{VirtAddr, handler};
 
-use super::{Change, Comparison, Difference, Place, Tampering, wide};
+use super::comparison::{Comparison, wide};
+use super::report::{Change, Difference, Place, Tampering};
 
 impl Comparison<'_> {
     /// Compares the interrupt descriptor tables of all processors, each once.

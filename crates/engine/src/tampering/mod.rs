@@ -19,6 +19,7 @@
 //! instructions that the program itself was made from are compared.
 
 mod code;
+mod comparison;
 mod data;
 mod form;
 mod gates;
@@ -28,14 +29,12 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
-
 use ir::{Program, System};
-use machine::{GuestMemory, PAGE_SIZE, Reg};
-use rustc_hash::FxHashSet;
+use machine::{GuestMemory, Reg};
 
 use crate::relocate::Relocation;
 use code::CodePages;
+use comparison::{Comparison, kernel, wide};
 use target::TargetCode;
 
 pub use report::{Change, Class, CodeRange, Difference, Place, Tampering, Uncompared};
@@ -43,18 +42,6 @@ pub use report::{Change, Class, CodeRange, Difference, Place, Tampering, Uncompa
 /// `CR4.PAE` and `EFER.NXE`: both are needed for the execute-disable bit (SDM vol. 3 section 4.6).
 const CR4_PAE: u64 = 1 << 5;
 const EFER_NXE: u64 = 1 << 11;
-
-/// A target, and what is trusted of it.
-struct Comparison<'c> {
-    system: &'c System,
-    memory: &'c dyn GuestMemory,
-    relocation: Relocation<'c>,
-    /// What the target may execute.
-    code: TargetCode,
-    /// The stretch of trusted code that has the interrupt handlers: whatever is there in the target
-    /// is compared.
-    kernel: Range<u64>,
-}
 
 /// Compares all that training knows with what a target has of it. `program` was made in the
 /// training system; `relocation` is the system's in the target, whose modules are looked for here;
@@ -84,29 +71,6 @@ pub fn compare(
     report
 }
 
-/// The contiguous code in which most interrupt gates lead; all of it where no gates are known.
-fn kernel(system: &System) -> Range<u64> {
-    let gates = &system.relocations().gates;
-    let mut stretches: Vec<Range<u64>> = Vec::new();
-    for (address, page) in system.iter() {
-        let end = address.saturating_add(page.len() as u64);
-        match stretches.last_mut() {
-            Some(last) if last.end == address => last.end = end,
-            _ => stretches.push(address..end),
-        }
-    }
-    if gates.is_empty() {
-        return 0..u64::MAX;
-    }
-    let count = |it: &Range<u64>| gates.iter().filter(|gate| it.contains(&gate.1)).count();
-    stretches.into_iter().max_by_key(count).unwrap_or(0..0)
-}
-
-/// Whether addresses have 64 bits.
-fn wide(relocation: &Relocation<'_>) -> bool {
-    relocation.mode().linear_bits() > 32
-}
-
 /// Whether the program's training system used the execute-disable bit, which tells code from data.
 /// It is taken to have done so if the program does not hold the registers.
 fn tells_code(program: &Program) -> bool {
@@ -119,38 +83,3 @@ fn tells_code(program: &Program) -> bool {
     };
     has(Reg::Cr4, CR4_PAE) && has(Reg::Efer, EFER_NXE)
 }
-
-impl Comparison<'_> {
-    /// The image that an address of the training system lies in or beside.
-    fn image(&self, address: u64) -> Option<usize> {
-        self.system.integrity().image(address).or_else(|| self.relocation.table().image(address))
-    }
-
-    /// Where something of the training system is in the target, if it lies in an image that is
-    /// there.
-    fn moved(&self, address: u64) -> Option<u64> {
-        let slide = self.relocation.slide_of(self.image(address)?)?;
-        Some(address.wrapping_add(slide))
-    }
-
-    /// The training system's address of trusted code that the target has at an address.
-    fn trusted(&self, address: u64) -> Option<u64> {
-        let held = |address: u64| self.system.page(address & !(PAGE_SIZE - 1)).is_some();
-        let table = self.relocation.table();
-        let from_image = |image: usize| {
-            let here = address.wrapping_sub(self.relocation.slide_of(image)?);
-            (table.images[image].holds(here) && held(here)).then_some(here)
-        };
-        (0..table.images.len())
-            .find_map(from_image)
-            .or_else(|| (table.image(address).is_none() && held(address)).then_some(address))
-    }
-
-    /// The address by which a report names one of the target's code.
-    fn reported(&self, address: u64) -> u64 {
-        self.trusted(address).unwrap_or(address)
-    }
-}
-
-/// Frames of the target's memory that were compared.
-type Frames = FxHashSet<u64>;

@@ -7,7 +7,7 @@
 use machine::paging;
 use machine::{PAGE_SIZE, PhysAddr, VirtAddr};
 
-use super::Comparison;
+use super::comparison::Comparison;
 
 /// The fewest bytes by which a module is recognised.
 const FEWEST: usize = 24;

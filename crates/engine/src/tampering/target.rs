@@ -4,8 +4,12 @@ use std::ops::ControlFlow;
 
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode, WalkEnd};
 use machine::{GuestMemory, PAGE_SIZE, PhysAddr, VirtAddr};
+use rustc_hash::FxHashSet;
 
-use super::{CodeRange, Frames};
+use super::report::CodeRange;
+
+/// Frames of the target's memory that were compared.
+pub type Frames = FxHashSet<u64>;
 
 /// A larger executable mapping is one of all memory: its pages are counted, not looked at.
 const LARGEST: u64 = 64 << 20;
