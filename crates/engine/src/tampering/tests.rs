@@ -285,6 +285,10 @@ fn what_leads_out_of_trusted_code_is_foreign() {
     assert!(changed(|page| page.fill(0x41)).iter().any(|it| it.1 == Change::Foreign));
 }
 
+fn set(page: &mut [u8], at: usize, value: u64) {
+    page[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}
+
 #[test]
 fn tables_of_pointers_and_other_read_only_data_are_compared() {
     let word = |edit: fn(&mut Case)| {
@@ -292,9 +296,6 @@ fn tables_of_pointers_and_other_read_only_data_are_compared() {
         edit(&mut case);
         case.changes()
     };
-    fn set(page: &mut [u8], at: usize, value: u64) {
-        page[at..at + 8].copy_from_slice(&value.to_le_bytes());
-    }
     // A pointer to code that leads to other trusted code, to none, to a new page of code; a number.
     for value in [KERNEL + 0x20, 0, 1, MODULE + 0x5000] {
         let mut case = clean();
