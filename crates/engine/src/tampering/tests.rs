@@ -2,7 +2,8 @@
 
 use ir::integrity::{DataPage, Extent, Integrity, Variant};
 use ir::relocation::{Fixup, FixupKind, Image, RelocationTable};
-use machine::{Mock, PhysAddr, VirtAddr};
+use machine::memory::Mock;
+use machine::{PhysAddr, VirtAddr};
 
 use super::code::only_instructions;
 use super::*;
