@@ -89,7 +89,8 @@ impl Report {
         output::json(&self.json())
     }
 
-    /// The alarm, if there are changes that no training boot shows, or if something was not compared.
+    /// The alarm, if there are changes that no training boot shows, or if something was not
+    /// compared.
     pub fn alarm(&self) -> Option<Failure> {
         let (foreign, unknown) = (self.class(Class::Foreign), self.class(Class::Unknown));
         if foreign > 0 {

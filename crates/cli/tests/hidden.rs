@@ -187,7 +187,8 @@ impl Places {
         let far = near(self.harmless.wrapping_sub(self.permission + 5) as u32);
         let pointer = |to: u64| to.to_le_bytes().to_vec();
         vec![
-            // Where the function tracer would call: it may be the kernel's, but training has no such.
+            // Where the function tracer would call: it may be the kernel's, but training has no
+            // such.
             ("a jump in a function", self.permission, near(0x20), 29, "switch"),
             ("a jump to trusted code far away", self.permission, far, 23, "foreign"),
             ("return 0", self.permission, vec![0x31, 0xc0, 0xc3, 0xcc, 0xcc], 23, "foreign"),

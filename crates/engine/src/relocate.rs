@@ -98,8 +98,8 @@ impl<'p> Relocation<'p> {
         Relocation { table, mode: self.mode, root: self.root, slides }
     }
 
-    /// Looks for all images of a companion file but the first. One is found only where every byte of
-    /// its code is training's, with fixups applied: it is to be executed.
+    /// Looks for all images of a companion file but the first. One is found only where every byte
+    /// of its code is training's, with fixups applied: it is to be executed.
     pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory) {
         for image in 1..self.table.images.len() {
             let here = self.table.images[image];

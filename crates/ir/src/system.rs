@@ -2,8 +2,8 @@
 //! it.
 //!
 //! Pages that the training system's page tables map executable for the supervisor, by address. A
-//! slice needs none of them; a whole run takes all its kernel code from here. What only a search for
-//! tampering needs beside the code is [`Integrity`].
+//! slice needs none of them; a whole run takes all its kernel code from here. What only a search
+//! for tampering needs beside the code is [`Integrity`].
 
 use std::collections::BTreeMap;
 
