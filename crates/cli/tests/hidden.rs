@@ -162,6 +162,8 @@ struct Places {
     /// A function that decides about access, and one that gives 0 to whoever asks.
     permission: u64,
     harmless: u64,
+    /// A function farther away than a switch may lead.
+    far: u64,
     /// Tables of functions: of files and of system calls.
     operations: u64,
     calls: u64,
@@ -175,6 +177,7 @@ impl Places {
         Ok(Self {
             permission: at("inode_permission")?,
             harmless: at("cap_settime")?,
+            far: at("m_show")?,
             operations: at("proc_root_operations")?,
             calls: at("sys_call_table")?,
             fault: at("asm_exc_page_fault")?,
@@ -184,7 +187,8 @@ impl Places {
     /// Changes: a name, where, the new bytes, the exit code, and what it is.
     fn changes(&self) -> Vec<(&'static str, u64, Vec<u8>, i32, &'static str)> {
         let near = |distance: u32| [&[0xe9], &distance.to_le_bytes()[..]].concat();
-        let far = near(self.harmless.wrapping_sub(self.permission + 5) as u32);
+        assert!(self.far.abs_diff(self.permission) > 1 << 20, "{:#x} is not far", self.far);
+        let far = near(self.far.wrapping_sub(self.permission + 5) as u32);
         let pointer = |to: u64| to.to_le_bytes().to_vec();
         vec![
             // Where the function tracer would call: it may be the kernel's, but training has no
