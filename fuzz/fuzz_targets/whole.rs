@@ -35,7 +35,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     ] {
         regs.set(reg, value);
     }
-    let limits = Limits { fuel: 20_000, pages: 64, depth: 32 };
+    let limits = Limits { fuel: 20_000, pages: 64, depth: 32, time: std::time::Duration::from_secs(60) };
     let run = Run { memory: &memory, regs: &regs, env: Environment::default(), limits };
     let system = System::default();
     let first = WholeProgram::new(&program, &system).run(&run, &Vec::new());

@@ -24,6 +24,10 @@ enum call {
     CALL_CHIP_SECONDS,  /* what the clock chip itself says, by its ports: seconds of the minute */
 };
 
+/* Where every process may read the time; the second page the kernel itself finds by a pointer only. */
+#define TIME_PAGE 0xe0000
+#define FOUND_TIME_PAGE 0xe8000
+
 #define NO_CALL (-1)
 #define BAD_ADDRESS (-2)
 #define TOO_SMALL (-3)

@@ -50,7 +50,8 @@ struct module {
 extern uint32_t kernel_directory[1024];
 extern struct process *processes, *current, idle;
 extern struct driver *drivers;
-extern struct time now;
+extern struct time time_page[], *found_time;
+#define now time_page[0]
 extern struct module modules[64];
 extern uint32_t module_count;
 extern const char *command_line;

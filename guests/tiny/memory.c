@@ -11,7 +11,7 @@ struct block {
 };
 
 static uint8_t heap[HEAP_SIZE] __attribute__((aligned(16)));
-static uint32_t next_page, free_pages;
+static uint32_t first_page, next_page, free_pages;
 
 void *memcpy(void *to, const void *from, size_t size)
 {
@@ -105,7 +105,7 @@ void *physical(uint32_t address)
 /* Pages from `first` on are free. */
 void pages_from(uint32_t first)
 {
-    next_page = (first + 4095) & ~4095u;
+    first_page = next_page = (first + 4095) & ~4095u;
 }
 
 /* A page of zeros. */
@@ -145,6 +145,12 @@ int map(uint32_t directory, uint32_t linear, uint32_t physical_page, uint32_t fl
     return 1;
 }
 
+/* Pages that the kernel shows to processes stay. */
+static int is_of_process(uint32_t frame)
+{
+    return frame >= first_page && physical(frame) != found_time;
+}
+
 /* Frees a process's pages, its tables and its directory. */
 void free_directory(uint32_t directory)
 {
@@ -154,7 +160,7 @@ void free_directory(uint32_t directory)
             continue;
         uint32_t *table = physical(entries[i] & ~4095u);
         for (uint32_t j = 0; j < 1024; j++)
-            if (table[j] & 1)
+            if (table[j] & 1 && is_of_process(table[j] & ~4095u))
                 free_page(table[j] & ~4095u);
         free_page(entries[i] & ~4095u);
     }

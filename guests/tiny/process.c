@@ -1,4 +1,5 @@
 /* Processes: each has a directory of page tables and segments that begin at its memory. They run until they give way. */
+#include "calls.h"
 #include "kernel.h"
 
 #define SLOTS 64
@@ -146,6 +147,8 @@ int32_t spawn(const char *program, char *name, char *path, uint32_t argument)
     uint32_t entry = load(module, process->directory, base);
     for (uint32_t at = USER_SIZE - 0x4000; at < USER_SIZE; at += 4096)
         map(process->directory, base + at, page(), 7);
+    map(process->directory, base + TIME_PAGE, (uint32_t)time_page - HIGH, 5);
+    map(process->directory, base + FOUND_TIME_PAGE, (uint32_t)found_time - HIGH, 5);
     process->pid = ++last_pid;
     process->name = name;
     process->path = path;

@@ -27,6 +27,7 @@ pub fn run() -> Outcome {
         "-p virtuoso-cli --test hidden",
         "-p virtuoso-cli --test limits",
         "-p virtuoso-cli --test live",
+        "-p virtuoso-cli --test live_pauses",
         "-p virtuoso-cli --test formats",
         "-p virtuoso-cli --test kernels",
     ] {

@@ -88,7 +88,7 @@ fn needed(
     // What rehearsals touch.
     let recording = Recording::load("rehearsed", Trace::open(path)?)?;
     let start = Start::new(&recording)?;
-    for overrides in [Vec::new(), start.per_cpu_overrides()] {
+    for overrides in [Vec::new(), start.per_cpu_overrides()?] {
         let options = BuildOptions { policy: Policy::Guard, summaries: summaries.clone(), overrides };
         let memory = Watched { inner: start.memory(), seen: Mutex::default() };
         let run = Run {
@@ -158,7 +158,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // must be an answer.
     for (policy, paused) in [(Policy::Assume, true), (Policy::Guard, true), (Policy::Guard, false)] {
         let options = BuildOptions { policy, summaries: Clone::clone(&summaries), overrides: Vec::new() };
-        let trained = train(&recordings, &Wishes { options, paused, base: None, rehearse: Vec::new() })?;
+        let trained = train(&recordings, &Wishes { options, paused, ..Wishes::default() })?;
         let (outcome, _) = SliceProgram::new(&trained.program)?.run(&run, &Vec::new())?;
         if let (Outcome::Stopped(stopped), false) = (outcome, paused) {
             return Err(stopped.to_string().into());

@@ -31,17 +31,13 @@ pub fn guest_error(values: &Values) -> Option<String> {
     match values.number("rc")? {
         0.. => None,
         NO_PROCFS => Some(
-            "the guest's /proc is no procfs: something else is mounted there, and no answer can come from it"
+            "the guest's /proc is no procfs: something else is mounted there, or the root of the program's \
+             view has none, and no answer can come from it; pidprobe asks without /proc, and a program built \
+             with --view paused asks from the root of the process that was paused"
                 .to_string(),
         ),
         code => Some(format!("the guest's own code answers with the error code {code}")),
     }
-}
-
-/// Whether the return code says that there is no answer to be had, rather than nothing to tell.
-#[must_use]
-pub fn is_no_procfs(values: &Values) -> bool {
-    values.number("rc") == Some(NO_PROCFS)
 }
 
 /// An answer, and what there is to say about it.
@@ -134,7 +130,7 @@ impl Asked {
                 format!("it has no processor {}; give --cpu 0 to {last}", self.how.cpu),
             )
         })?;
-        let mut limits = Limits::default();
+        let mut limits = Limits { time: self.how.max_time, ..Limits::default() };
         if let Some(fuel) = self.how.fuel {
             limits.fuel = fuel;
         }
@@ -211,9 +207,11 @@ impl Asked {
                 Err(Failure::new(Exit::Differ, text))
             }
             Some(Verdict::Stopped { stopped, by }) => {
-                let way = if by == "whole" { "the whole run" } else { "the slice" };
                 let next = no_whole.map_or(String::new(), |why| format!("; {why}"));
-                Err(Failure::new(Exit::of(stopped), format!("{name}: {way} stopped: {stopped}{next}")))
+                Err(Failure::new(
+                    Exit::of(stopped),
+                    format!("{name}: {} stopped: {stopped}{next}", by.title()),
+                ))
             }
             None => Err(Failure::file(&self.program, "it was asked in no way")),
         }
@@ -245,6 +243,16 @@ impl Asked {
                     self.target.display()
                 ),
             ),
+            RunError::Copy { .. } => Failure::new(
+                Exit::OtherKernel,
+                format!(
+                    "{}: {error}; look for tampering with its interrupt table and page tables",
+                    self.target.display()
+                ),
+            ),
+            RunError::GsBase { .. } => {
+                Failure::file(&self.target, format!("{error}; pause the guest at another moment"))
+            }
             RunError::TooLarge(_) => {
                 Failure::file(&self.program, format!("{error}; mark less work between begin and end"))
             }

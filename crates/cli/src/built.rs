@@ -44,6 +44,7 @@ pub fn write(
 
 /// The failure of a build, with the trace's name where there is only one.
 pub fn failure(traces: &[PathBuf], error: training::Error) -> Failure {
+    let constant = matches!(error, training::Error::Constant { .. });
     let next = match error {
         training::Error::Slicer(slicer::Error::Malformed(_)) => return internal(error),
         training::Error::Slicer(slicer::Error::Paging(_)) => "; record it again with `virtuoso record`",
@@ -52,14 +53,15 @@ pub fn failure(traces: &[PathBuf], error: training::Error) -> Failure {
         }
         _ => "",
     };
-    match traces {
+    let failure = match traces {
         [only] => {
             let text = format!("{error}{next}");
             let name = format!("{}: ", files::name(only));
             Failure::file(only, text.strip_prefix(&name).unwrap_or(&text))
         }
         _ => Failure::input(format!("{error}{next}")),
-    }
+    };
+    if constant { Failure::new(Exit::Constant, failure) } else { failure }
 }
 
 /// The failure of a build that must not happen, whatever the traces are.
@@ -143,8 +145,8 @@ impl Built<'_> {
         };
         output::json(&json!({
             "program": program.name,
-            "file": self.file.display().to_string(),
-            "companion": self.companion.display().to_string(),
+            "file": engine::Text::of_path(self.file),
+            "companion": engine::Text::of_path(self.companion),
             "bytes": self.bytes,
             "policy": from.policy,
             "view": view,

@@ -67,16 +67,22 @@ exits! {
     Unrepeated 25 "the whole run ended without help that the trainer had in training",
     /// A list or a string of the answer fills its buffer.
     Full 26 "the answer is printed, but a list or a string in it is full: there may be more",
+    /// A program that would answer every target alike.
+    Constant 27 "`build`: no output of the program depends on the target",
     /// `tampering` could not compare everything.
     NotCompared 28 "`tampering`: no changes were found, but not everything could be compared",
-    /// `tampering` found changes of which nobody can tell whose they are.
-    UnknownChanges 29 "`tampering`: changes that may be the kernel's own, but no training boot shows them",
+    /// A live guest's pause was not ours to its end.
+    Torn 29 "torn: another client resumed the guest during the pause; nothing printed",
     /// `record` found a mark missing or wrong.
     Marks 30 "`record`: nothing was recorded, or a trainer's marks are wrong",
     /// The guest of `record` was still running at the time limit.
     Timeout 31 "`record`: the guest was still running at the --timeout",
     /// `record` could not run QEMU.
     Qemu 32 "`record`: QEMU is missing, too old, or could not start the guest",
+    /// `tampering` found changes of which nobody can tell whose they are.
+    UnknownChanges 33 "`tampering`: changes that may be the kernel's own, but no training boot shows them",
+    /// A run ended as [`Stopped::OutOfTime`].
+    OutOfTime 34 "the run took longer than it may (--max-time)",
     /// A live guest's monitor failed during the pause.
     Live 40 "a live guest's monitor failed while the guest was paused",
     /// Something happened that must not, whatever the input: a bug of ours.
@@ -92,8 +98,9 @@ impl Exit {
         match stopped {
             Stopped::Unexplored { .. } => Exit::Unexplored,
             Stopped::OutOfFuel { .. } => Exit::OutOfFuel,
+            Stopped::OutOfTime { .. } => Exit::OutOfTime,
             Stopped::Unmapped { .. } => Exit::Unmapped,
-            Stopped::NeedsDevice { .. } => Exit::NeedsDevice,
+            Stopped::NeedsDevice { .. } | Stopped::UnknownCounter { .. } => Exit::NeedsDevice,
             Stopped::Blocked { .. } | Stopped::Switched { .. } => Exit::Blocked,
             Stopped::Unrepeated { .. } => Exit::Unrepeated,
             Stopped::Exception { .. } => Exit::Exception,

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use engine::Value;
 use engine::locate::Located;
+use engine::{Text, Value};
 use ir::program::{Callee, Count, Elem, FuncId, Function, Target, Terminator, Variable};
 use ir::text::{print_op, print_terminator};
 use ir::{Arg, Kind, Op, Var};
@@ -22,7 +22,7 @@ pub fn value(value: &Value, indent: usize) -> String {
         Value::Unsigned(number) if *number >= ADDRESS => format!("{number:#x}"),
         Value::Unsigned(number) => number.to_string(),
         Value::Signed(number) => number.to_string(),
-        Value::Text(text) => format!("\"{}\"", text.escape_debug()),
+        Value::Text(text) => format!("{text:?}"),
         Value::List(items) => {
             let items: Vec<String> = items.iter().map(|item| self::value(item, indent)).collect();
             format!("[{}]", fold(&items, indent + 1))
@@ -79,10 +79,17 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     text.chars().map(|c| if is_obeyed(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
+/// A guest's text as it stands in tables: without quotes, and without what a terminal would obey.
+#[must_use]
+pub fn shown(text: &Text) -> String {
+    text.shown(|text| plain(text).into_owned())
+}
+
 /// Whether a character steers what shows it: controls (C0, DEL, C1), the ends of lines and
 /// paragraphs, and the marks, embeddings, overrides and isolates that change in which direction the
 /// text behind them runs (Unicode Standard Annex 9).
-fn is_obeyed(c: char) -> bool {
+#[must_use]
+pub fn is_obeyed(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2066}'..='\u{2069}')
@@ -253,7 +260,9 @@ mod tests {
         let obeyed = ('\0'..'\x20').chain('\x7f'..='\u{9f}').chain('\u{2028}'..='\u{202e}');
         for c in obeyed.chain('\u{2066}'..='\u{2069}').chain(['\u{61c}', '\u{200e}', '\u{200f}']) {
             let code = c as u32;
-            for text in [plain(&format!("a{c}b")).into_owned(), value(&Value::Text(format!("a{c}b")), 0)] {
+            for text in
+                [plain(&format!("a{c}b")).into_owned(), value(&Value::Text(format!("a{c}b").into()), 0)]
+            {
                 assert!(!text.contains(c) && text.contains('\\'), "{code:#x}: {text:?}");
             }
         }

@@ -12,6 +12,7 @@ mod built;
 mod changes;
 mod commands;
 mod context;
+mod evidence;
 mod exit;
 mod failure;
 mod files;
@@ -46,7 +47,15 @@ pub use search::{ChangeError, Changed};
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = commands::Cli::parse();
+    let cli = match commands::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(asked) if !asked.use_stderr() => asked.exit(),
+        // It quotes arguments, which may be names of files.
+        Err(usage) => {
+            output::usage(&usage.render().to_string());
+            return ExitCode::from(Exit::Usage.code());
+        }
+    };
     let Err(failure) = guarded(|| cli.run()) else { return ExitCode::SUCCESS };
     if !failure.is_quiet() {
         output::note(&failure.to_string());

@@ -2,8 +2,11 @@
 //!
 //! A pack is a directory with programs as `virtuoso build` names them (`pslist.prog`) and their
 //! companion file. Which pack belongs to a target its kernel code decides, byte by byte, as for
-//! every run; names of directories are for people.
+//! every run; names of directories are for people. A program without kernel code fits everything
+//! and so says nothing: its pack is recognised by another program of the same training system, or
+//! not at all.
 
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use engine::{Relocation, Run, SliceProgram, WholeProgram, parse_inputs};
@@ -47,7 +50,7 @@ impl Member {
     /// The program called `name` in the same pack; `None` if there is none.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// It cannot be read, or nothing ties it to the target.
     pub fn other(&self, name: &str) -> Result<Option<Self>, Failure> {
         let path = self.asked.program_path().with_file_name(format!("{name}.prog"));
         if !path.is_file() {
@@ -55,6 +58,18 @@ impl Member {
         }
         let asked = self.asked.clone().with_program(path);
         let program = asked.program()?;
+        // One with kernel code is compared with the target's by each run.
+        if code_bytes(&program) < LEAST_CODE && program.system != self.program.system {
+            let text = format!(
+                "it holds no kernel code by which a target could be recognised, and was not made in the \
+                 training system of {}; train both together",
+                self.path().display()
+            );
+            return Err(Failure::new(
+                Exit::OtherKernel,
+                format!("{}: {text}", asked.program_path().display()),
+            ));
+        }
         Ok(Some(Self::new(asked, program)))
     }
 
@@ -104,7 +119,106 @@ impl Query<'_> {
     }
 }
 
-/// Opens a target and finds the pack whose program `name` was made from its kernel.
+/// A program as it was found in a directory of packs, and what its pack is recognised by.
+struct Candidate {
+    directory: PathBuf,
+    asked: Asked,
+    program: Program,
+    /// The program of the same training system by whose kernel code a target is recognised, where
+    /// the one that is asked for has too little.
+    recogniser: Option<Program>,
+}
+
+/// Bytes of kernel code by which a target can be recognised: fewer are found in many kernels.
+const LEAST_CODE: usize = 16;
+
+/// How many bytes of kernel code a program has.
+fn code_bytes(program: &Program) -> usize {
+    program.code.iter().map(|range| range.bytes.len()).sum()
+}
+
+impl Candidate {
+    /// The program `name` of a directory; `None` if it has none, and the reason where it cannot be
+    /// used.
+    fn read(directory: PathBuf, name: &str, target: &Path, how: &TargetArgs) -> Option<Result<Self, String>> {
+        let path = directory.join(format!("{name}.prog"));
+        if !path.is_file() {
+            return None;
+        }
+        let program = match files::program(&path) {
+            Ok(program) => program,
+            Err(failure) => {
+                // Another pack may do; this one should not be thought of as tried.
+                output::note(&format!("{failure}; this pack is left out"));
+                return Some(Err(failure.to_string()));
+            }
+        };
+        let recogniser = (code_bytes(&program) < LEAST_CODE).then(|| recogniser(&directory, &program));
+        let recogniser = match recogniser {
+            None => None,
+            Some(Some(other)) => Some(other),
+            Some(None) => {
+                let why = "its programs hold no kernel code by which a target could be recognised";
+                return Some(Err(format!("{}: {why}", directory.display())));
+            }
+        };
+        let asked = Asked::new(path, target.to_owned(), how.clone(), Vec::new());
+        Some(Ok(Self { directory, asked, program, recogniser }))
+    }
+
+    /// The program that recognises a target.
+    fn evidence(&self) -> &Program {
+        self.recogniser.as_ref().unwrap_or(&self.program)
+    }
+
+    /// How much of the kernel code is another one in the target; or why that is not its kernel.
+    fn compare(&self, opened: &Opened) -> Result<Result<Fit, Failure>, Failure> {
+        let run = self.asked.run(opened)?;
+        let found = Relocation::find(self.evidence(), &run).and_then(|relocation| {
+            // What recognises the target is not always what is asked for.
+            Relocation::find(&self.program, &run).map(|_| relocation.fit())
+        });
+        match found.map_err(|error| self.asked.failure(&error)) {
+            Ok((differing, checked)) => Ok(Ok(Fit { differing, checked })),
+            Err(failure) if failure.exit == Exit::OtherKernel => Ok(Err(failure)),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// The program in a directory that has the most kernel code of the training system that `program`
+/// was made in; `None` if none has enough.
+fn recogniser(directory: &Path, program: &Program) -> Option<Program> {
+    let entries = std::fs::read_dir(directory).ok()?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "prog"));
+    paths.sort();
+    let programs = paths.iter().filter_map(|path| files::program(path).ok());
+    let same = programs.filter(|other| other.system == program.system && code_bytes(other) >= LEAST_CODE);
+    same.max_by_key(code_bytes)
+}
+
+/// How well a pack fits a target: bytes of kernel code that differ, of those compared.
+#[derive(Clone, Copy)]
+struct Fit {
+    differing: u64,
+    checked: u64,
+}
+
+impl Fit {
+    /// Whether it is better evidence: a smaller part differs, or of a larger code the same part.
+    fn beats(self, other: Self) -> bool {
+        let part = |a: Self, b: Self| u128::from(a.differing) * u128::from(b.checked);
+        match part(self, other).cmp(&part(other, self)) {
+            Ordering::Less => true,
+            Ordering::Equal => self.checked > other.checked,
+            Ordering::Greater => false,
+        }
+    }
+}
+
+/// Opens a target and finds the pack whose program `name` was made from its kernel: of several
+/// that fit, the one of whose kernel code the target has most.
 ///
 /// # Errors
 /// No pack has the program, or none fits: then why, for each.
@@ -115,52 +229,68 @@ pub fn choose(
     how: &TargetArgs,
     context: Context,
 ) -> Result<(Member, Opened), Failure> {
-    let mut opened: Option<Opened> = None;
-    let mut reasons = Vec::new();
-    for directory in directories(packs)? {
-        let path = directory.join(format!("{name}.prog"));
-        if !path.is_file() {
-            continue;
-        }
-        let asked = Asked::new(path.clone(), target.to_owned(), how.clone(), Vec::new());
-        let program = match files::program(&path) {
-            Ok(program) => program,
-            Err(failure) => {
-                // Another pack may do; this one should not be thought of as tried.
-                output::note(&format!("{failure}; this pack is left out"));
-                reasons.push(failure.to_string());
-                continue;
-            }
-        };
-        // What the processors do not say is found by the program, so one that does not fit finds
-        // nothing.
-        let there = match opened.take().map_or_else(|| how.open(target, &program, context), Ok) {
-            Ok(there) => there,
-            Err(failure) if failure.exit == Exit::OtherKernel => {
-                reasons.push(reason(&directory, target, &failure));
-                continue;
-            }
-            Err(failure) => return Err(failure),
-        };
-        match Relocation::find(&program, &asked.run(&there)?).map(drop).map_err(|error| asked.failure(&error))
-        {
-            Ok(()) => return Ok((Member::new(asked, program), there)),
-            Err(failure) if failure.exit == Exit::OtherKernel => {
-                reasons.push(reason(&directory, target, &failure))
-            }
-            Err(failure) => return Err(failure),
-        }
-        opened = Some(there);
-    }
-    if reasons.is_empty() {
+    let read = |directory| Candidate::read(directory, name, target, how);
+    let found: Vec<_> = directories(packs)?.into_iter().filter_map(read).collect();
+    if found.is_empty() {
         let text = format!(
             "it has no {name}.prog, nor has a directory in it; give a directory of packs with --packs"
         );
         return Err(Failure::file(packs, text));
     }
-    let text =
-        format!("{}: none of the packs was made from its kernel:\n{}", target.display(), reasons.join("\n"));
-    Err(Failure::new(Exit::OtherKernel, text))
+    let mut reasons: Vec<String> = found.iter().filter_map(|it| it.as_ref().err().cloned()).collect();
+    let candidates: Vec<Candidate> = found.into_iter().filter_map(Result::ok).collect();
+    let mut best: Option<(Candidate, Fit)> = None;
+    // Only with a pack that may fit is there a question, for which a live guest is paused.
+    let mut opened = match candidates.is_empty() {
+        true => None,
+        false => Some(how.open_without(target, context)?),
+    };
+    // By whose program the processors were found, where the target does not name them.
+    let mut found_by: Option<PathBuf> = None;
+    for candidate in candidates {
+        let Some(opened) = &mut opened else { break };
+        if found_by.is_none() {
+            // A program that does not fit finds no processors; another may.
+            match how.find(opened, target, candidate.evidence(), context) {
+                Ok(()) => found_by = Some(candidate.directory.clone()),
+                Err(missing) if missing.another_may => {
+                    reasons.push(reason(&candidate.directory, target, &missing.failure));
+                    continue;
+                }
+                Err(missing) => return opened.during(|_| Err(missing.failure)),
+            }
+        }
+        let fit = match candidate.compare(opened) {
+            Ok(fit) => fit,
+            Err(failure) => return opened.during(|_| Err(failure)),
+        };
+        match fit {
+            Ok(fit) if best.as_ref().is_none_or(|(_, other)| fit.beats(*other)) => {
+                best = Some((candidate, fit));
+            }
+            Ok(_) => {}
+            Err(failure) => reasons.push(reason(&candidate.directory, target, &failure)),
+        }
+    }
+    if let (None, Some(opened)) = (&best, &mut opened) {
+        // A live guest that runs again has no memory to be read, and then no pack fits.
+        opened.resume()?;
+    }
+    let (Some((candidate, _)), Some(mut opened)) = (best, opened) else {
+        let text = format!(
+            "{}: none of the packs was made from its kernel:\n{}",
+            target.display(),
+            reasons.join("\n")
+        );
+        return Err(Failure::new(Exit::OtherKernel, text));
+    };
+    if opened.located().is_some() && found_by.as_ref() != Some(&candidate.directory) {
+        let found = how.find(&mut opened, target, candidate.evidence(), context);
+        if let Err(missing) = found {
+            return opened.during(|_| Err(missing.failure));
+        }
+    }
+    Ok((Member::new(candidate.asked, candidate.program), opened))
 }
 
 /// Why a pack does not fit, without the target's name.

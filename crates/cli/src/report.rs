@@ -5,14 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use engine::locate::Located;
-use engine::{Outcome, Stopped, Values};
+use engine::{Outcome, Stopped, Text, Values};
 use ir::Program;
 use serde_json::{Value as Json, json};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::ways::{Verdict, Ways, stop};
-use crate::{format, output};
+use crate::ways::{Verdict, Way, Ways, stop};
+use crate::{evidence, format, output};
 
 /// What one way of running cost.
 pub struct Cost {
@@ -39,6 +39,8 @@ pub struct Report<'r> {
     pub pause: Option<Duration>,
     /// How the processors were found in memory, where the target does not say.
     pub located: Option<Located>,
+    /// Whether to say what outputs depend on.
+    pub explain: bool,
     /// Addresses of kernel assertions that the whole run stepped over.
     pub assertions: Vec<u64>,
 }
@@ -57,6 +59,7 @@ impl<'r> Report<'r> {
             no_whole_run: None,
             pause: None,
             located: None,
+            explain: false,
             assertions: Vec::new(),
         }
     }
@@ -82,8 +85,7 @@ impl<'r> Report<'r> {
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let Some(Verdict::Stopped { stopped, by }) = self.ways.verdict() else { return None };
-        let way = if by == "whole" { "the whole run" } else { "the slice" };
-        Some(format!("{way} stopped: {stopped}; {}", next_step(stopped, by == "whole")))
+        Some(format!("{} stopped: {stopped}; {}", by.title(), next_step(stopped, by == Way::Whole)))
     }
 
     /// Remarks about how the answer was obtained; `verify`: also if nothing is remarkable.
@@ -97,7 +99,7 @@ impl<'r> Report<'r> {
             (Some(Verdict::Differ { .. }), _) => {
                 remarks.push(format!("slice and whole run differ in: {}", self.ways.differing().join(", ")));
             }
-            (Some(Verdict::Stopped { by: "whole", .. }), Some(stopped)) => {
+            (Some(Verdict::Stopped { by: Way::Whole, .. }), Some(stopped)) => {
                 remarks.push(format!("the slice stopped: {stopped}; the whole run was tried"));
             }
             _ => {}
@@ -148,6 +150,9 @@ impl<'r> Report<'r> {
             }
             Some(Verdict::Stopped { .. }) | None => {}
         }
+        for line in if self.explain { evidence::lines(self.program) } else { Vec::new() } {
+            writeln!(out, "{}", format::plain(&line))?;
+        }
         Ok(out.flush()?)
     }
 
@@ -168,12 +173,12 @@ impl<'r> Report<'r> {
         };
         // What the answer cost: a whole run that only verifies is not counted.
         let slice = self.slice_cost.as_ref().map_or(0.0, |it| milliseconds(it.time));
-        let whole = self.whole_cost.as_ref().filter(|_| by != Some("slice"));
+        let whole = self.whole_cost.as_ref().filter(|_| by != Some(Way::Slice));
         let whole = whole.map_or(0.0, |it| milliseconds(it.time));
-        json!({
+        let mut object = json!({
             "program": self.program.name,
-            "target": self.target.display().to_string(),
-            "by": by,
+            "target": Text::of_path(self.target),
+            "by": by.map(Way::name),
             "outcome": ended,
             "verified": verified,
             "differing": self.ways.differing(),
@@ -195,7 +200,11 @@ impl<'r> Report<'r> {
             "slice_stop": stop(self.ways.slice.as_ref()),
             "whole_outcome": outcome(self.ways.whole.as_ref()),
             "whole_stop": stop(self.ways.whole.as_ref()),
-        })
+        });
+        if self.explain {
+            object["depends_on"] = evidence::json(self.program);
+        }
+        object
     }
 }
 
@@ -231,6 +240,9 @@ fn print_values(out: &mut impl Write, values: &Values) -> std::io::Result<()> {
 const fn next_step(stopped: &Stopped, whole: bool) -> &'static str {
     match stopped {
         Stopped::OutOfFuel { .. } => "give it more with --fuel",
+        Stopped::OutOfTime { .. } => {
+            "give it more with --max-time, and distrust program and target if that does not help"
+        }
         Stopped::Blocked { .. } => {
             "pause the guest at another moment, or take another processor's view with --cpu"
         }
@@ -238,6 +250,11 @@ const fn next_step(stopped: &Stopped, whole: bool) -> &'static str {
             "train with a trainer that does not wait between its marks, or pause the guest at another moment"
         }
         Stopped::Unrepeated { .. } => "run with --slice, or train with a trainer that does its work itself",
+        Stopped::NeedsDevice { clock: true, .. } => {
+            "the guest's clock is a device here, at any moment: train with a trainer that asks for the time \
+             of the kernel's last tick (guests/trainers/gettime.c: CLOCK_REALTIME_COARSE)"
+        }
+        Stopped::UnknownCounter { .. } => "give the counter's value at the pause with --tsc",
         Stopped::NeedsDevice { .. } if whole => {
             "a system that cannot go on may also want to print so; pause the guest at another moment, or \
              take another processor's view with --cpu"
@@ -259,6 +276,16 @@ mod tests {
     use engine::Value;
 
     use super::*;
+
+    #[test]
+    fn another_moment_is_no_advice_where_the_clock_is_a_device() {
+        let stop = |clock| Stopped::NeedsDevice { at: 1, what: "reads".to_string(), clock };
+        for whole in [false, true] {
+            let text = next_step(&stop(true), whole);
+            assert!(text.contains("CLOCK_REALTIME_COARSE") && !text.contains("another moment"), "{text}");
+        }
+        assert!(next_step(&stop(false), true).contains("another moment"));
+    }
 
     #[test]
     fn a_difference_comes_before_a_full_list() {

@@ -168,7 +168,7 @@ impl Report {
     fn json(&self) -> Json {
         let found = &self.found;
         json!({
-            "target": self.target.display().to_string(),
+            "target": engine::Text::of_path(&self.target),
             "boots": found.boots,
             "pages": found.pages,
             "data": found.data,

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use engine::locate::{Hints, LocateError, locate};
 use ir::Program;
-use machine::target::Format;
+use machine::target::{Board, Format, Placement, RamRange, Unpacking};
 use machine::{Target, TargetOptions};
 use signal_hook::consts::SIGBUS;
 use signal_hook::low_level::pipe;
@@ -42,6 +42,11 @@ pub struct TargetArgs {
     /// that needs it says so
     #[arg(long)]
     pub partial: bool,
+    /// Where RAM lies that is in one piece (raw RAM, migration streams): flat, pc, q35 or microvm
+    /// for QEMU's machines, or `START..END@OFFSET,...` with the offset in the file or stream, which
+    /// may be left out
+    #[arg(long, value_name = "PLACEMENT", value_parser = placement)]
+    pub ram: Option<Placement>,
     /// Processor state as JSON; default: the dump's own, TARGET.cpu.json where it has none, or what
     /// is found in memory
     #[arg(long, value_name = "FILE")]
@@ -59,6 +64,9 @@ pub struct TargetArgs {
     /// Operations a run may execute
     #[arg(long, value_name = "N", value_parser = format::parse_number)]
     pub fuel: Option<u64>,
+    /// Seconds that each way to run may take, whatever its operations cost
+    #[arg(long, value_name = "SECONDS", value_parser = format::parse_time, default_value = "60")]
+    pub max_time: Duration,
     /// Milliseconds that a live guest may be paused; then it is resumed, and there is no answer
     #[arg(long, value_name = "MS", value_parser = format::parse_number, default_value_t = 10_000)]
     pub max_pause: u64,
@@ -72,9 +80,22 @@ impl TargetArgs {
     /// Opens a target for a program, by which the processors are found where the target does not
     /// say; a live guest is paused from here on.
     pub fn open(&self, path: &Path, program: &Program, context: Context) -> Result<Opened, Failure> {
-        let hints = Hints { cr3: self.cr3, gs_base: self.gs };
-        let hinted = hints.cr3.is_some() || hints.gs_base.is_some();
-        if hinted && Name::parse(path).is_some() {
+        let mut opened = self.open_without(path, context)?;
+        match self.find(&mut opened, path, program, context) {
+            Ok(()) => Ok(opened),
+            Err(missing) => opened.during(|_| Err(missing.failure)),
+        }
+    }
+
+    /// Processors that the user says are to be found, and what is known of them.
+    fn hints(&self) -> Option<Hints> {
+        (self.cr3.is_some() || self.gs.is_some()).then_some(Hints { cr3: self.cr3, gs_base: self.gs })
+    }
+
+    /// Opens a target with the processors that it names itself, if any; a live guest is paused from
+    /// here on.
+    pub fn open_without(&self, path: &Path, context: Context) -> Result<Opened, Failure> {
+        if self.hints().is_some() && Name::parse(path).is_some() {
             return Err(Failure::file(
                 path,
                 "a live guest has its own processor state; leave --cr3 and --gs out",
@@ -85,11 +106,26 @@ impl TargetArgs {
             without_cpus: true,
             format: self.format,
             partial: self.partial,
+            placement: self.ram.clone(),
+            unpacking: unpacking(context),
         };
-        let mut opened = open(path, &options, self.max_pause(), context)?;
-        if !opened.cpus.is_empty() && !hinted {
-            return Ok(opened);
+        open(path, &options, self.max_pause(), context)
+    }
+
+    /// Finds the processors of an opened target in its memory, by a program, unless the target
+    /// names them.
+    pub fn find(
+        &self,
+        opened: &mut Opened,
+        path: &Path,
+        program: &Program,
+        context: Context,
+    ) -> Result<(), Missing> {
+        let hints = self.hints();
+        if hints.is_none() && !opened.cpus.is_empty() && opened.located().is_none() {
+            return Ok(());
         }
+        let hints = hints.unwrap_or_default();
         let found =
             context.progress.during("finding the processors", || locate(program, &*opened.mem, hints));
         let found = found.map_err(|error| {
@@ -102,21 +138,36 @@ impl TargetArgs {
                 path.display()
             );
             match error {
-                LocateError::Gates | LocateError::Tables => Failure::new(Exit::OtherKernel, text),
-                _ => Failure::input(text),
+                LocateError::Gates | LocateError::Tables => {
+                    Missing { failure: Failure::new(Exit::OtherKernel, text), another_may: true }
+                }
+                LocateError::Bits | LocateError::Nothing => {
+                    Missing { failure: Failure::input(text), another_may: true }
+                }
+                LocateError::Ambiguous(..) | LocateError::ManyTables(_) | LocateError::Processors => {
+                    Missing { failure: Failure::input(text), another_may: false }
+                }
             }
         })?;
         if !context.quiet {
             output::note(&format!("{}: {}", path.display(), format::located(&found)));
         }
         opened.found(found);
-        Ok(opened)
+        Ok(())
     }
 
     /// How long a live guest may be paused (`--max-pause`).
     pub const fn max_pause(&self) -> Duration {
         Duration::from_millis(self.max_pause)
     }
+}
+
+/// Why no processors were found in a target's memory.
+pub struct Missing {
+    /// What is wrong, and what to do.
+    pub failure: Failure,
+    /// It is this program that finds none; one of another kernel may.
+    pub another_may: bool,
 }
 
 /// Opens a target: a dump, as the options say, or a live guest, which is paused for `limit` at
@@ -131,8 +182,8 @@ pub fn open(
         Some(_) if options.cpu_file.is_some() => {
             Err(Failure::file(path, "a live guest has its own processor state; leave --cpu-file out"))
         }
-        Some(_) if options.format.is_some() || options.partial => {
-            Err(Failure::file(path, "a live guest is no file; leave --format and --partial out"))
+        Some(_) if options.format.is_some() || options.partial || options.placement.is_some() => {
+            Err(Failure::file(path, "a live guest is no file; leave --format, --partial and --ram out"))
         }
         Some(name) => Opened::live(&name, path, limit, context),
         None => {
@@ -140,6 +191,11 @@ pub fn open(
             let target = Target::open(path, options).map_err(Failure::input)?;
             if target.missing != 0 && !context.quiet {
                 output::note(&format!("{}: {}", path.display(), missing(&target)));
+            }
+            if !context.quiet {
+                target.remarks.iter().for_each(|remark| {
+                    output::note(&format!("{}: {}", path.display(), format::plain(remark)));
+                });
             }
             Ok(Opened::dump(target))
         }
@@ -154,6 +210,41 @@ fn missing(target: &Target) -> String {
         "cut off: {} of {all} of RAM are missing, and a run that needs them says so{more}",
         format::size(target.missing)
     )
+}
+
+/// Compressed dumps are unpacked in the system's directory for temporary files (`TMPDIR`), with a
+/// bar.
+pub fn unpacking(context: Context) -> Unpacking {
+    let bar: Mutex<Option<output::Steps>> = Mutex::new(None);
+    let watcher = move |done, all| {
+        let mut bar = bar.lock().unwrap_or_else(PoisonError::into_inner);
+        bar.get_or_insert_with(|| context.progress.steps(all)).reached(done, || "unpacking".to_owned());
+    };
+    Unpacking { directory: Some(std::env::temp_dir()), watcher: Some(Arc::new(watcher)) }
+}
+
+/// Where RAM lies, on the command line. A range without an offset goes on where the one before it
+/// ends in the file.
+pub fn placement(text: &str) -> Result<Placement, String> {
+    if text == "flat" {
+        return Ok(Placement::Flat);
+    }
+    if let Some(board) = Board::ALL.into_iter().find(|board| board.name() == text) {
+        return Ok(Placement::Board(board));
+    }
+    let mut next = Some(0);
+    let range = |text: &str| {
+        let (range, offset) = text.split_once('@').map_or((text, None), |(range, at)| (range, Some(at)));
+        let (start, end) = range.split_once("..").or_else(|| range.split_once('-')).ok_or_else(|| {
+            format!("{text} is no range START..END[@OFFSET], and none of flat, pc, q35, microvm")
+        })?;
+        let (start, end) = (format::parse_number(start)?, format::parse_number(end)?);
+        let offset =
+            offset.map_or_else(|| next.ok_or("an offset is too large".to_owned()), format::parse_number)?;
+        next = end.checked_sub(start).and_then(|size| offset.checked_add(size));
+        Ok(RamRange { start, end, offset })
+    };
+    text.split(',').map(range).collect::<Result<_, String>>().map(Placement::Ranges)
 }
 
 /// Names of formats on the command line.
@@ -227,6 +318,20 @@ mod tests {
             assert_eq!((how.format, how.partial), (Some(format), true));
         }
         assert!(Line::try_parse_from(["line", "--format", "qcow2"]).is_err());
+    }
+
+    #[test]
+    fn ram_is_placed_by_a_machine_or_by_ranges() {
+        let range = |start, end, offset| RamRange { start, end, offset };
+        assert_eq!(placement("flat"), Ok(Placement::Flat));
+        assert_eq!(placement("q35"), Ok(Placement::Board(Board::Q35)));
+        let both = Placement::Ranges(vec![range(0, 0xa0000, 0), range(1 << 32, (1 << 32) + 4096, 0xa0000)]);
+        assert_eq!(placement("0..0xa0000,0x100000000..0x100001000"), Ok(both.clone()));
+        assert_eq!(placement("0-0xa0000@0,4294967296-4294971392@0xa0000"), Ok(both));
+        assert_eq!(placement("8192..12288@4096"), Ok(Placement::Ranges(vec![range(8192, 12288, 4096)])));
+        for wrong in ["", "pc2", "1..", "0..x", "0..4096@", "0..4096,", "9..1,0..4096"] {
+            assert!(placement(wrong).is_err(), "{wrong}");
+        }
     }
 
     /// Tells the process that cuts a file off under itself that it is that one.

@@ -19,7 +19,7 @@ use rustc_hash::FxHashMap;
 use slicer::{BuildOptions, Recording, Start, outputs_of_run};
 use trace::{Access, Header, InsnId, Recorded, Trace, TraceError, TraceWriter};
 
-use crate::interrupted;
+use crate::{evidence, interrupted};
 
 /// Values for inputs: name and text.
 pub type InputTexts = Vec<(String, String)>;
@@ -71,6 +71,24 @@ pub enum Error {
         /// The first instruction that reads such memory.
         pc: VirtAddr,
     },
+    /// What came between the marks, perhaps by bad luck, cannot be cut.
+    #[error("{trace}: {why}")]
+    Uncut {
+        /// The recording.
+        trace: String,
+        /// What came, and what to do.
+        why: slicer::Error,
+    },
+    /// Every target would get the same answer.
+    #[error(
+        "nothing that it answers depends on the target: {outputs}. Every target would get this answer. The \
+         work must ask the system between the marks; a value that a library keeps, or a page that was not \
+         recognised as the system's, is the training system's own"
+    )]
+    Constant {
+        /// The outputs, and what each depends on.
+        outputs: String,
+    },
     /// All traces were made by whole runs.
     #[error(
         "every trace given was made by a whole run; add a recording of a guest, which has the start state"
@@ -94,6 +112,8 @@ pub struct Wishes<'r> {
     pub options: BuildOptions,
     /// Whether the program runs in the paused processor's context in any case.
     pub paused: bool,
+    /// Whether a program is wanted even if none of its outputs depends on the target.
+    pub constant: bool,
     /// A recording of the same kernel at another address, to learn from what moves; without one it
     /// is looked for among the recordings.
     pub base: Option<&'r Recording>,
@@ -126,7 +146,8 @@ struct Sources<'s, 'r> {
 /// Builds a program from recordings of guests and of whole runs.
 ///
 /// When an interrupt comes is luck: a clock's may write between the marks what the trainer goes on
-/// to read. Such a recording is left out as long as there are others.
+/// to read, or let another process run until after the end mark. Such a recording is left out as
+/// long as there are others.
 ///
 /// # Errors
 /// [`Error`].
@@ -138,8 +159,9 @@ pub fn train(recordings: &[Recording], wishes: &Wishes<'_>) -> Result<Trained, E
             Ok(trained) => return Ok(Trained { left_out, ..trained }),
             Err(why) => why,
         };
-        let (Error::Slicer(slicer::Error::Foreign { name, .. }) | Error::Interrupted { trace: name, .. }) =
-            &why
+        let (Error::Slicer(slicer::Error::Foreign { name, .. })
+        | Error::Interrupted { trace: name, .. }
+        | Error::Uncut { trace: name, .. }) = &why
         else {
             return Err(why);
         };
@@ -159,6 +181,9 @@ fn build(recordings: &[&Recording], wishes: &Wishes<'_>) -> Result<Trained, Erro
         let mut program = slicer::build(&starts[0], recordings, options)?;
         program.provenance.base = wishes.base.map(|base| base.name.clone());
         program.provenance.unrepeated = unrepeated;
+        if !wishes.constant && !evidence::is_of_target(&program) {
+            return Err(Error::Constant { outputs: evidence::lines(&program).join("; ") });
+        }
         for start in starts {
             faithful(&program, start)?;
         }
@@ -192,7 +217,7 @@ fn with_sources<T>(
 ) -> Result<T, Error> {
     let (learned, recorded): (Vec<&Recording>, Vec<&Recording>) =
         recordings.iter().copied().partition(|it| it.trace.header().whole_run);
-    let starts: Vec<Start<'_>> = recorded.into_iter().map(Start::new).collect::<Result<_, _>>()?;
+    let starts: Vec<Start<'_>> = recorded.into_iter().map(start).collect::<Result<_, _>>()?;
     if starts.is_empty() {
         return Err(Error::NoStart);
     }
@@ -229,6 +254,16 @@ fn with_sources<T>(
     let recordings: Vec<&Recording> = recorded.into_iter().chain(&rehearsed).chain(learned).collect();
     let (starts, recordings) = (starts.as_slice(), recordings.as_slice());
     then(Sources { starts, recordings, options: &options, execution_context, unrepeated })
+}
+
+/// A recording's begin mark.
+fn start(recording: &Recording) -> Result<Start<'_>, Error> {
+    Start::new(recording).map_err(|why| match why {
+        slicer::Error::Interrupted { .. } | slicer::Error::Switched { .. } => {
+            Error::Uncut { trace: recording.name.clone(), why }
+        }
+        why => Error::Slicer(why),
+    })
 }
 
 /// Asks slice and whole run about the memory that a recording began in: where one answers, it must
@@ -281,7 +316,13 @@ pub fn choose_execution_context(
     if starts.iter().any(|start| start.recording().trace.header().idle.is_empty()) {
         return paused("the recorder saw the processor idle too rarely");
     }
-    let mut cells: Vec<PerCpuOverride> = starts.iter().flat_map(Start::per_cpu_overrides).collect();
+    let mut cells: Vec<PerCpuOverride> = Vec::new();
+    for start in starts {
+        match start.per_cpu_overrides() {
+            Ok(found) => cells.extend(found),
+            Err(why) => return paused(why),
+        }
+    }
     cells.sort_unstable();
     cells.dedup();
     if cells.is_empty() {
@@ -326,7 +367,7 @@ fn rehearse(
     let run = Run {
         memory: start.memory(),
         regs: start.registers(),
-        env: Environment::default(),
+        env: Environment { tsc: start.time_stamp() },
         limits: Limits::default(),
     };
     let inputs = if texts.is_empty() {

@@ -7,6 +7,35 @@
 use engine::{Inputs, Outcome, Run, RunError, SliceProgram, Stopped, Values, WholeProgram};
 use ir::Program;
 
+/// A way of running a program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// The slice: operations of what training saw.
+    Slice,
+    /// The whole run: all of the trusted code.
+    Whole,
+}
+
+impl Way {
+    /// Its name in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Slice => "slice",
+            Self::Whole => "whole",
+        }
+    }
+
+    /// What it is called in a sentence.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Slice => "the slice",
+            Self::Whole => "the whole run",
+        }
+    }
+}
+
 /// How a slice run and a whole run ended, as far as they were made.
 #[derive(Clone, Debug, Default)]
 pub struct Ways {
@@ -19,13 +48,12 @@ pub struct Ways {
 /// What both say together.
 #[derive(Debug)]
 pub enum Verdict<'w> {
-    /// An answer, and the way it was obtained: `slice` or `whole`. Both gave it if it is
-    /// `verified`.
+    /// An answer, and the way it was obtained. Both gave it if it is `verified`.
     Answer {
         /// The answer.
         values: &'w Values,
         /// The way it was obtained first.
-        by: &'static str,
+        by: Way,
         /// Whether the other way came to the same.
         verified: bool,
     },
@@ -41,7 +69,7 @@ pub enum Verdict<'w> {
         /// Why.
         stopped: &'w Stopped,
         /// The way that was tried last.
-        by: &'static str,
+        by: Way,
     },
 }
 
@@ -78,12 +106,12 @@ impl Ways {
     pub fn verdict(&self) -> Option<Verdict<'_>> {
         let verdict = match (self.slice_answer(), self.whole_answer()) {
             (Some(slice), Some(whole)) if slice != whole => Verdict::Differ { slice, whole },
-            (Some(values), whole) => Verdict::Answer { values, by: "slice", verified: whole.is_some() },
-            (None, Some(values)) => Verdict::Answer { values, by: "whole", verified: false },
+            (Some(values), whole) => Verdict::Answer { values, by: Way::Slice, verified: whole.is_some() },
+            (None, Some(values)) => Verdict::Answer { values, by: Way::Whole, verified: false },
             (None, None) => {
                 let (outcome, by) = match (&self.whole, &self.slice) {
-                    (Some(whole), _) => (whole, "whole"),
-                    (None, slice) => (slice.as_ref()?, "slice"),
+                    (Some(whole), _) => (whole, Way::Whole),
+                    (None, slice) => (slice.as_ref()?, Way::Slice),
                 };
                 let Outcome::Stopped(stopped) = outcome else { return None };
                 Verdict::Stopped { stopped, by }
@@ -96,10 +124,10 @@ impl Ways {
     #[must_use]
     pub fn unverified(&self) -> Option<String> {
         match (self.verdict()?, stop(self.slice.as_ref()), stop(self.whole.as_ref())) {
-            (Verdict::Answer { by: "whole", .. }, Some(stopped), _) => {
+            (Verdict::Answer { by: Way::Whole, .. }, Some(stopped), _) => {
                 Some(format!("the slice stopped: {stopped}; the answer is the whole run's"))
             }
-            (Verdict::Answer { by: "slice", .. }, _, Some(stopped)) => {
+            (Verdict::Answer { by: Way::Slice, .. }, _, Some(stopped)) => {
                 Some(format!("the whole run stopped: {stopped}; the answer is the slice's"))
             }
             _ => None,
@@ -159,14 +187,14 @@ mod tests {
             Some(Verdict::Answer { by, verified, .. }) => Some((by, verified)),
             _ => None,
         };
-        assert_eq!(verified(&both(answers(1), answers(1))), Some(("slice", true)));
-        assert_eq!(verified(&both(answers(1), None)), Some(("slice", false)));
-        assert_eq!(verified(&both(answers(1), stops())), Some(("slice", false)));
-        assert_eq!(verified(&both(stops(), answers(1))), Some(("whole", false)));
+        assert_eq!(verified(&both(answers(1), answers(1))), Some((Way::Slice, true)));
+        assert_eq!(verified(&both(answers(1), None)), Some((Way::Slice, false)));
+        assert_eq!(verified(&both(answers(1), stops())), Some((Way::Slice, false)));
+        assert_eq!(verified(&both(stops(), answers(1))), Some((Way::Whole, false)));
         let differ = both(answers(1), answers(2));
         assert!(matches!(differ.verdict(), Some(Verdict::Differ { .. })));
         assert_eq!(differ.differing(), ["x"]);
-        assert!(matches!(both(stops(), stops()).verdict(), Some(Verdict::Stopped { by: "whole", .. })));
+        assert!(matches!(both(stops(), stops()).verdict(), Some(Verdict::Stopped { by: Way::Whole, .. })));
         assert!(both(None, None).verdict().is_none());
 
         assert_eq!(both(answers(1), answers(1)).unverified(), None);

@@ -29,6 +29,21 @@ fn a_slice_answers() {
 }
 
 #[test]
+fn a_run_says_what_its_outputs_depend_on() {
+    let folder = ready("evidence", &Slice::Right);
+    let run = |words: &[&str]| {
+        folder.virtuoso(&[&["run", "p.prog", "guest.raw", "--input", "n=41", "--slice"], words].concat())
+    };
+    let ended = run(&["--explain"]);
+    assert_eq!(ended.out(), "next = 42\nnext depends on the input n\n");
+    let object: serde_json::Value = serde_json::from_str(&run(&["--explain", "--json"]).out()).expect("JSON");
+    assert_eq!(object["depends_on"], serde_json::json!({"next": ["input n"]}));
+    assert!(!run(&["--json"]).out().contains("depends_on"));
+    let ended = folder.virtuoso(&["explain", "p.prog"]);
+    assert!(ended.out().contains("  depends    next depends on the input n\n"), "{}", ended.out());
+}
+
+#[test]
 fn both_ways_are_asked_by_default() {
     let folder = ready("both", &Slice::Right);
     folder.file(&companion_name(), companion());
@@ -84,6 +99,17 @@ fn live_guests_that_are_none() {
         .fails(1, &["QEMU's monitor is gone at `qmp_capabilities`", "still runs"]);
     answers("silent", "");
     folder.virtuoso(&["target", "info", "qmp:silent"]).fails(1, &["qmp:silent", "closed the connection"]);
+}
+
+#[test]
+fn without_virsh_a_domain_is_refused_with_two_ways_on() {
+    let folder = ready("virsh", &Slice::Right);
+    let hints = ["libvirt:web", "virsh, which is not installed", "libvirt-clients", "qmp:PATH"];
+    folder.virtuoso_alone(&["run", "p.prog", "libvirt:web", "--input", "n=1"]).fails(1, &hints);
+    folder.virtuoso_alone(&["target", "info", "libvirt:web"]).fails(1, &hints);
+    folder.virtuoso_alone(&["watch", "--quiet", "p.prog", "libvirt:web", "--input", "n=1"]).fails(1, &hints);
+    // A bare name is a file's first.
+    folder.virtuoso_alone(&["target", "info", "web"]).fails(1, &["web", "check the path"]);
 }
 
 #[test]
@@ -250,7 +276,10 @@ fn packs_that_are_not_there_are_said_to_be() {
             .fails(1, &["nowhere", "a directory of packs"]);
         folder.virtuoso(&[verb, "guest.raw", "--packs", "."]).fails(1, &[".prog", "--packs"]);
     }
-    folder.file("gettime.prog", program(&Slice::Right).to_bytes().expect("it encodes"));
+    // By its kernel code it fits; it is no program for the time.
+    let mut gettime = program(&Slice::Right);
+    gettime.code.push(ir::program::CodeRange { addr: 0x100, bytes: vec![0; 64] });
+    folder.file("gettime.prog", gettime.to_bytes().expect("it encodes"));
     folder.virtuoso(&["time", "guest.raw", "--packs", "."]).fails(1, &["gettime.prog"]);
 }
 
@@ -323,7 +352,9 @@ fn outputs_never_replace_inputs() {
     let path = folder.file("a.trace", trace(7));
     folder.virtuoso(&["build", "a.trace", "-o", "./a.trace"]).fails(1, &["a.trace", "overwritten"]);
     assert_eq!(std::fs::read(path).expect("it is there"), trace(7));
-    folder.virtuoso(&["build", "a.trace", "-o", "no/such/folder/p.prog"]).fails(1, &["folder"]);
+    folder
+        .virtuoso(&["build", "a.trace", "-o", "no/such/folder/p.prog", "--allow-constant"])
+        .fails(1, &["folder"]);
     assert_eq!(folder.names(), ["a.trace"]);
 }
 

@@ -17,7 +17,7 @@ use machine::{Reg, VirtAddr};
 use slicer::{BuildOptions, Recording};
 use trace::Trace;
 use virtuoso_cli::allocators::of_windows;
-use virtuoso_cli::training::{Wishes, train};
+use virtuoso_cli::training::{Error, Wishes, train};
 
 fn recording(guest: &Guest) -> Result<Recording, Failure> {
     Ok(Recording::load("heap.trace", Trace::from_bytes(guest.recording()?)?)?)
@@ -30,7 +30,7 @@ fn ask(guest: &Guest, summaries: &[(u64, &str)]) -> Result<(Vec<(String, Value)>
     let summaries = summaries.iter().filter_map(known).collect();
     let options = BuildOptions { summaries, ..BuildOptions::default() };
     let recordings = [recording(guest)?];
-    let trained = train(&recordings, &Wishes { options, paused: true, ..Wishes::default() })?;
+    let trained = train(&recordings, &Wishes { options, paused: true, constant: true, ..Wishes::default() })?;
     let text = ir::text::print_program(&trained.program, Reg::NAMES);
     let memory = guest.memory();
     let run =
@@ -72,6 +72,21 @@ fn windows_32() -> Result<(), Failure> {
 #[test]
 fn marks_in_functions_of_their_own() -> Result<(), Failure> {
     assert_eq!(ask(&Guest::new("marks.txt", true)?, &[])?, (expected(40), false));
+    Ok(())
+}
+
+#[test]
+fn a_recording_whose_interruption_cannot_be_cut_is_left_out_where_there_is_another() -> Result<(), Failure> {
+    let guest = Guest::new("microsoft64.txt", true)?;
+    let load =
+        |name: &str, bytes: Vec<u8>| Ok::<_, Failure>(Recording::load(name, Trace::from_bytes(bytes)?)?);
+    let bad = || load("bad.trace", guest.interrupted_recording()?);
+    let wishes = || Wishes { paused: true, ..Wishes::default() };
+    let alone = train(&[bad()?], &wishes()).err().ok_or("a program was made of it")?;
+    assert!(matches!(&alone, Error::Uncut { trace, .. } if trace == "bad.trace"), "{alone}");
+    let trained = train(&[bad()?, load("good.trace", guest.recording()?)?], &wishes())?;
+    let sources: Vec<&str> = trained.program.provenance.sources.iter().map(|it| it.trace.as_str()).collect();
+    assert_eq!((sources, trained.left_out), (vec!["good.trace"], vec![alone.to_string()]));
     Ok(())
 }
 

@@ -32,7 +32,7 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
     let tool = tool();
     let directory = layout::run().join("e2e");
     let traces = tool.record(&Training::default(), &directory)?;
-    assert_eq!(traces.len(), 12, "six trainers, some of them more than once: {traces:?}");
+    assert_eq!(traces.len(), 13, "six trainers, some of them more than once: {traces:?}");
     for trace in &traces {
         let checked = tool.check(trace)?;
         assert_eq!(checked["agreed"], checked["instructions"], "{}: {checked}", trace.display());

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use testkit::capture::{Capture, Moment, ask, capture, tell};
-use testkit::guest::{Guest, Target, Training, boot_target, run_file};
+use testkit::guest::{Guest, Target, boot_target, run_file};
 use testkit::kernel::{DEFAULT, Kernel};
-use testkit::pipeline::{Finished, Tool, program_of};
+use testkit::pipeline::{Finished, Tool};
 use testkit::truth::Truth;
 use testkit::{layout, rootkit};
 
@@ -83,12 +83,7 @@ fn what_is_hidden_is_found() -> Result<(), Failure> {
     assert!(!rootkit::build(&Kernel::find(DEFAULT)?)?.is_empty(), "no kernel headers: run cargo xtask setup");
     let tool = Tool { virtuoso: PathBuf::from(env!("CARGO_BIN_EXE_virtuoso")) };
     let directory = layout::run().join("hidden");
-    let trainers = ["pslist", "lsmod", "pidprobe:400", "modnames", "sysmod"].map(str::to_owned).to_vec();
-    let traces = tool.record(&Training { trainers, ..Training::default() }, &directory)?;
-    for trace in &traces {
-        let program = program_of(trace);
-        tool.build(&program, std::slice::from_ref(trace), &directory.join(format!("{program}.prog")))?;
-    }
+    tool.record_and_build(&["pslist", "lsmod", "pidprobe:400", "modnames", "sysmod"], &directory)?;
     let program = |name: &str| directory.join(format!("{name}.prog"));
 
     // Nothing is hidden: no change is found, and all views agree. The target has modules that

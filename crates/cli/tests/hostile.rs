@@ -29,7 +29,8 @@ use slicer::{Policy, Start};
 use support::Folder;
 
 /// Enough for the undamaged case, with room.
-const LIMITS: Limits = Limits { fuel: 3_000_000, pages: 1024, depth: 256 };
+const LIMITS: Limits =
+    Limits { fuel: 3_000_000, pages: 1024, depth: 256, time: std::time::Duration::from_secs(60) };
 
 /// Memory that can be damaged, and counts how often it is asked.
 #[derive(Default)]

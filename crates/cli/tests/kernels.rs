@@ -179,8 +179,31 @@ fn asked(
         if !row.equals_truth {
             wrong.push(format!("{what}: {} of {} right: {:?}", row.right, row.asked, row.problems));
         }
+        if program == "getpsfile" {
+            wrong.extend(asked_for_nobody(tool, &pack.join("getpsfile.prog"), &what, &target, way)?);
+        }
     }
     Ok(wrong)
+}
+
+/// A number that no process has: the guest's own code says so, by an error of its own. Looking it
+/// up lets a kernel with several processors wake a task on another one.
+fn asked_for_nobody(
+    tool: &Tool,
+    program: &Path,
+    what: &str,
+    target: &Capture,
+    way: Way,
+) -> Result<Option<String>, Failure> {
+    let truth = testkit::truth::Truth::read(&target.truth_file)?;
+    let nobody = truth.processes.iter().map(|it| it.pid).max().unwrap_or(0) + 500;
+    let answer = tool.answer(program, &target.elf, &[("pid", nobody.to_string())], way.options());
+    let answer = match answer {
+        Ok(answer) if answer["outputs"]["rc"] == -2 => return Ok(None),
+        Ok(answer) => answer["outputs"].to_string(),
+        Err(error) => error.to_string(),
+    };
+    Ok(Some(format!("{what}: process {nobody}, which is not there: {answer}")))
 }
 
 /// Asks everything; returns what was not the truth.

@@ -15,17 +15,18 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use testkit::capture::ask;
-use testkit::guest::{Guest, Target, Training, boot_target};
+use testkit::guest::{Guest, Target, boot_target};
 use testkit::layout;
-use testkit::pipeline::{Tool, program_of};
+use testkit::pipeline::Tool;
 use testkit::qmp::Qmp;
 use testkit::truth::Truth;
 
@@ -122,6 +123,17 @@ impl Load {
         Ok(hash.finalize().into())
     }
 
+    /// Waits until the forker has worked since it had made so many turns: a busy machine may not
+    /// let the guest run at all between two pauses.
+    fn works_on(&self, turns: Option<u32>) -> Result<(), Failure> {
+        let begin = Instant::now();
+        while Some(self.view()?.turns) == turns {
+            assert!(begin.elapsed() < Duration::from_secs(20), "no load between two pauses");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
     /// Waits until the guest runs; how long that took.
     fn runs_again(&mut self) -> Result<Duration, Failure> {
         let begin = Instant::now();
@@ -184,11 +196,7 @@ fn a_guest_under_load_is_asked_and_runs_on() -> Result<(), Failure> {
     }
     let tool = Tool { virtuoso: PathBuf::from(env!("CARGO_BIN_EXE_virtuoso")) };
     let directory = layout::run().join("live");
-    let trainers = ["pslist", "gettime"].map(str::to_owned).to_vec();
-    for trace in tool.record(&Training { trainers, ..Training::default() }, &directory)? {
-        let program = program_of(&trace);
-        tool.build(&program, std::slice::from_ref(&trace), &directory.join(format!("{program}.prog")))?;
-    }
+    tool.record_and_build(&["pslist", "gettime"], &directory)?;
     let mut load = Load::boot(&directory)?;
     rounds(&mut load, &directory.join("pslist.prog"))?;
     kills(&mut load, &directory.join("pslist.prog"))?;
@@ -216,6 +224,7 @@ fn rounds(load: &mut Load, program: &Path) -> Result<(), Failure> {
         assert!(late + unsteady < 5 * ROUNDS, "{late} rounds were too late and {unsteady} unsteady");
         let mut batch = Vec::new();
         while batch.len() < 10 {
+            load.works_on(last_turns)?;
             load.qmp.take_events();
             let child = command(&words).spawn()?;
             load.qmp.wait_for_event("STOP")?;
@@ -230,7 +239,6 @@ fn rounds(load: &mut Load, program: &Path) -> Result<(), Failure> {
                 assert!(late < 5 * ROUNDS, "the pauses are too short for the test to look");
                 continue;
             }
-            assert_ne!(Some(view.turns), last_turns, "no load between two pauses");
             last_turns = Some(view.turns);
             batch.push((view, answer));
         }
@@ -331,14 +339,16 @@ fn watched(load: &mut Load, directory: &Path) -> Result<(), Failure> {
     assert!(summary["summary"]["changed"].as_u64() > Some(20), "{summary}");
     eprintln!("watch: {summary}");
 
-    let child = command(&words).spawn()?;
-    std::thread::sleep(Duration::from_secs(2));
+    let mut child = command(&words).spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().ok_or("no pipe")?).lines();
+    // It has begun when it has told of a few rounds.
+    for _ in 0..6 {
+        lines.next().ok_or("it ended by itself")??;
+    }
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
-    let output = child.wait_with_output()?;
-    assert!(output.status.success(), "{}", output.status);
-    assert!(
-        String::from_utf8_lossy(&output.stdout).lines().last().is_some_and(|line| line.contains("summary"))
-    );
+    let last = lines.last().ok_or("nothing after the signal")??;
+    let status = child.wait()?;
+    assert!(status.success() && last.contains("summary"), "{status}: {last}");
     assert!(load.qmp.is_running()?);
     Ok(())
 }
@@ -375,23 +385,32 @@ fn by_the_monitor(load: &mut Load, program: &Path) -> Result<(), Failure> {
         eprintln!("skipped: only root can be nobody, and only where nobody may read the files");
         return Ok(());
     }
+    let words: Vec<OsString> = vec!["run".into(), program.into(), load.name(), "--json".into()];
+    let output = compared(load, &|| nobody(&words).spawn())?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert!(messages.contains("RAM is read through QEMU's monitor"), "{messages}");
+    let answer: Value = serde_json::from_slice(&output.stdout)?;
+    eprintln!("through the monitor: paused for {} ms", answer["pause_milliseconds"]);
+    Ok(())
+}
+
+/// Asks until the test has looked during the very pause and nobody came or went around it, and
+/// compares that answer: a busy machine may let it look too late.
+fn compared(load: &mut Load, ask: &dyn Fn() -> std::io::Result<Child>) -> Result<Output, Failure> {
     let forker = load.view()?.itself;
-    let others = others(&mut load.guest, forker)?;
     for _ in 0..10 {
+        let before = others(&mut load.guest, forker)?;
         load.qmp.take_events();
-        let child = nobody(&["run".into(), program.into(), load.name(), "--json".into()]).spawn()?;
+        let child = ask()?;
         load.qmp.wait_for_event("STOP")?;
         let view = load.view()?;
         let seen_in_the_pause = !load.qmp.is_running()? && load.qmp.take_events().is_empty();
         let output = child.wait_with_output()?;
-        let messages = String::from_utf8_lossy(&output.stderr);
-        assert!(messages.contains("RAM is read through QEMU's monitor"), "{messages}");
-        let answer: Value = serde_json::from_slice(&output.stdout)?;
-        // A busy machine may let the test look too late; then what it saw is another moment's.
-        if seen_in_the_pause {
-            assert_eq!(wrong(&answer, &view, &others), None);
-            eprintln!("through the monitor: paused for {} ms", answer["pause_milliseconds"]);
-            return Ok(());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(load.qmp.is_running()?);
+        if seen_in_the_pause && before == others(&mut load.guest, forker)? {
+            assert_eq!(wrong(&serde_json::from_slice(&output.stdout)?, &view, &before), None);
+            return Ok(output);
         }
     }
     Err("the test never looked during a pause".into())
@@ -420,17 +439,8 @@ fn through_virsh(load: &mut Load, directory: &Path) -> Result<(), Failure> {
         command.env("PATH", &path).env("VIRSH_TEST_SOCKET", &socket).current_dir(directory);
         command.spawn()
     };
-    let forker = load.view()?.itself;
-    let others = others(&mut load.guest, forker)?;
     for target in ["libvirt:target", "target"] {
-        load.qmp.take_events();
-        let child = ask(target)?;
-        load.qmp.wait_for_event("STOP")?;
-        let view = load.view()?;
-        assert!(!load.qmp.is_running()? && load.qmp.take_events().is_empty(), "a pause over virsh is long");
-        let answer = finish(child)?;
-        assert_eq!(wrong(&answer, &view, &others), None);
-        assert!(load.qmp.is_running()?);
+        compared(load, &|| ask(target))?;
     }
     // Killed while the guest stands still.
     load.qmp.take_events();

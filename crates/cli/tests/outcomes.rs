@@ -84,10 +84,11 @@ const COMMANDS: &[Case] = &[
         let program = ir::text::parse_program(text, machine::Reg::NAMES).expect("it parses");
         run(folder, &program, &["--slice"])
     }),
-    case(28, &["not everything was compared", "the report says what"], |folder| tampering(folder, |_| ())),
-    case(29, &["no training boot shows them", "train a guest with the target's settings"], |folder| {
-        tampering(folder, |code| code[200..205].copy_from_slice(&[0xe9, 9, 0, 0, 0]))
+    case(27, &["next is constant", "Every target would get this answer"], |folder| {
+        folder.file("store.trace", trace(7));
+        folder.virtuoso(&["build", "store.trace", "-o", "p.prog"])
     }),
+    case(28, &["not everything was compared", "the report says what"], |folder| tampering(folder, |_| ())),
     case(30, &["nothing was recorded", "virtuoso_begin"], |folder| record(folder, &[LOADED], "exit 0", &[])),
     case(30, &["an end mark without a begin mark"], |folder| {
         let refused =
@@ -101,6 +102,9 @@ const COMMANDS: &[Case] = &[
         record(folder, &[], "echo no such machine >&2; exit 1", &[])
     }),
     case(32, &["no-such-qemu", "install"], |folder| folder.virtuoso(&["record", "--", "./no-such-qemu"])),
+    case(33, &["no training boot shows them", "train a guest with the target's settings"], |folder| {
+        tampering(folder, |code| code[200..205].copy_from_slice(&[0xe9, 9, 0, 0, 0]))
+    }),
     case(141, &[], |folder| {
         let mut long = program(&Slice::Right);
         let block = long.functions[0].blocks[0].clone();
@@ -134,6 +138,21 @@ const STOPS: &[Stop] = &[
         whole: Some(|folder| whole(folder, &[0x48, 0xff, 0xc0, 0xeb, 0xfb])),
     },
     Stop {
+        name: "out-of-time",
+        code: 34,
+        slice: Some(|folder| {
+            slice(folder, "end");
+            folder.file("p.prog", text("rax = add.64 rax, 1\n goto b0").to_bytes().expect("it encodes"));
+            let limits = ["--max-time", "0.05", "--fuel", "0xffffffffffffffff"];
+            folder.virtuoso(&[&["run", "p.prog", "large.raw", "--slice", "--json"], &limits[..]].concat())
+        }),
+        whole: Some(|folder| {
+            whole(folder, &[0x48, 0xff, 0xc0, 0xeb, 0xfb]);
+            let limits = ["--max-time", "0.05", "--fuel", "0xffffffffffffffff"];
+            folder.virtuoso(&[&["run", "p.prog", "large.raw", "--whole", "--json"], &limits[..]].concat())
+        }),
+    },
+    Stop {
         name: "unmapped",
         code: 12,
         slice: Some(|folder| slice(folder, "rax = load.64 0xffff900000000000\n end")),
@@ -145,6 +164,17 @@ const STOPS: &[Stop] = &[
         code: 13,
         slice: Some(|folder| slice(folder, "rax = in.8 0x60\n end")),
         whole: Some(|folder| whole(folder, &[0xe4, 0x60])),
+    },
+    // The same outcome; the answer depends on the counter, which nothing tells.
+    Stop {
+        name: "needs-device",
+        code: 13,
+        slice: Some(|folder| slice(folder, "rax = tsc.64\n store.64 0x5000, rax\n end")),
+        // rdtsc; mov %eax,0x5000; the end mark.
+        whole: Some(|folder| {
+            let code = [0x0f, 0x31, 0x89, 0x04, 0x25, 0, 0x50, 0, 0, 0x0f, 0x1f, 0x80, 2, 0, 0x54, 0x56];
+            whole(folder, &code)
+        }),
     },
     Stop {
         name: "blocked",
@@ -218,8 +248,9 @@ const fn name(stopped: &Stopped) -> &'static str {
     match stopped {
         Stopped::Unexplored { .. } => "unexplored",
         Stopped::OutOfFuel { .. } => "out-of-fuel",
+        Stopped::OutOfTime { .. } => "out-of-time",
         Stopped::Unmapped { .. } => "unmapped",
-        Stopped::NeedsDevice { .. } => "needs-device",
+        Stopped::NeedsDevice { .. } | Stopped::UnknownCounter { .. } => "needs-device",
         Stopped::Blocked { .. } => "blocked",
         Stopped::Switched { .. } => "switched",
         Stopped::Unrepeated { .. } => "unrepeated",
@@ -271,20 +302,42 @@ fn refusal(error: &RunError) -> Case {
         }),
         RunError::Elsewhere { .. } => {
             case(20, &["lies 0x1000 bytes from where training had it", "--base"], |f| {
-                moved_target(f, &[0x90; 64], false)
+                moved_target(f, &[0x90; 64], false, None)
             })
         }
         RunError::Constant { .. } => {
             case(20, &["another constant", "at 0xffff800000008200", "--base"], |f| {
                 // mov $1,%eax with another constant, in the middle of code that is the same.
-                moved_target(f, &[&[0xb8, 2, 0, 0, 0][..], &[0x90; 59]].concat(), true)
+                moved_target(f, &[&[0xb8, 2, 0, 0, 0][..], &[0x90; 59]].concat(), true, None)
             })
         }
+        RunError::Copy { .. } => {
+            case(20, &["lead to the kernel's code 0x1000 bytes", "elsewhere", "tampering"], |f| {
+                // Where per-CPU memory points to, nothing of the program's code is.
+                moved_target(f, &[0x90; 64], true, Some(KERNEL + 0x2_0000))
+            })
+        }
+        RunError::GsBase { .. } => case(1, &["kernel addresses", "at another moment"], |f| {
+            large_target(f, 0, &[]);
+            let cpu = std::fs::read_to_string(f.path("large.raw.cpu.json")).expect("it was written");
+            let planted = format!(r#""kernel_gs_base": "{:#x}""#, KERNEL + 0x1000);
+            f.file("large.raw.cpu.json", cpu.replace(r#""kernel_gs_base": 0"#, &planted));
+            let mut program = text("end");
+            program.signature = signature();
+            f.file("p.prog", program.to_bytes().expect("it encodes"));
+            f.virtuoso(&["run", "p.prog", "large.raw"])
+        }),
     }
 }
 
-/// Asks a target whose kernel lies a page higher than training had it; `code` is what it has there.
-fn moved_target(folder: &Folder, code: &[u8], movable: bool) -> Ended {
+/// Words of per-CPU memory.
+fn signature() -> Vec<ir::program::SignatureWord> {
+    (1..6).map(|at| ir::program::SignatureWord { offset: 8 * at, points: 0x800 + at }).collect()
+}
+
+/// Asks a target whose kernel lies a page higher than training had it; `code` is what it has there,
+/// and per-CPU memory points to code at `points`.
+fn moved_target(folder: &Folder, code: &[u8], movable: bool, points: Option<u64>) -> Ended {
     let mut trained = code.to_vec();
     if movable {
         trained[1] = 1;
@@ -298,6 +351,9 @@ fn moved_target(folder: &Folder, code: &[u8], movable: bool) -> Ended {
     gate[6..8].copy_from_slice(&((handler >> 16) as u16).to_le_bytes());
     gate[8..12].copy_from_slice(&((handler >> 32) as u32).to_le_bytes());
     bytes[0x5200..].copy_from_slice(code);
+    for word in points.into_iter().flat_map(|to| (0..12).map(move |at| (at, to + at as u64))) {
+        bytes[0x1000 + 8 * word.0..][..8].copy_from_slice(&word.1.to_le_bytes());
+    }
     large_target(folder, 0x4000, &bytes);
     let cpu = std::fs::read_to_string(folder.path("large.raw.cpu.json")).expect("it was written");
     let idt = format!(r#""rip": 0, "idt": {{"base": "{:#x}", "limit": "0xfff"}}"#, KERNEL + 0x4000);
@@ -306,6 +362,10 @@ fn moved_target(folder: &Folder, code: &[u8], movable: bool) -> Ended {
     program.relocations.images =
         vec![ir::relocation::Image { start: KERNEL + 0x8000, end: KERNEL + 0x8800, movable }];
     program.relocations.gates = vec![(14, KERNEL + 0x8100)];
+    if points.is_some() {
+        program.signature = signature();
+        program.registers.push((machine::Reg::Efer as u16, 0xd01));
+    }
     program.code.push(ir::program::CodeRange { addr: KERNEL + 0x8200, bytes: trained });
     folder.file("p.prog", program.to_bytes().expect("it encodes"));
     folder.virtuoso(&["run", "p.prog", "large.raw"])
@@ -445,8 +505,10 @@ fn every_stop_is_reached() {
     let all = [
         Stopped::Unexplored { at: 0, to: 0 },
         Stopped::OutOfFuel { at: 0, used: 0 },
+        Stopped::OutOfTime { at: 0, used: 0, milliseconds: 0 },
         Stopped::Unmapped { at: 0, address: 0, cause: text() },
-        Stopped::NeedsDevice { at: 0, what: text() },
+        Stopped::NeedsDevice { at: 0, what: text(), clock: false },
+        Stopped::UnknownCounter { at: 0 },
         Stopped::Blocked { at: 0 },
         Stopped::Switched { at: 0, to: 0 },
         Stopped::Unrepeated { at: 0, why: text() },
@@ -471,6 +533,8 @@ fn every_refusal_to_run_is_reached() {
         RunError::OtherKernel { differing: 0, checked: 0 },
         RunError::Elsewhere { slide: 0 },
         RunError::Constant { at: 0 },
+        RunError::Copy { slide: 0 },
+        RunError::GsBase { active: 0, swapped: 0 },
     ];
     for (number, error) in all.iter().enumerate() {
         let folder = Folder::new(&format!("refusal-{number}"));

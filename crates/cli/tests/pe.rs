@@ -138,7 +138,17 @@ fn answers(wide: bool, bias: u64) -> Result<(), Failure> {
     }
     let guest = loaded(&folder, wide, bias)?;
     folder.file("heap.trace", guest.recording()?);
-    let arguments = ["build", "heap.trace", "-o", "heap.prog", "--exe", "heap.exe", "--view", "paused"];
+    let arguments = [
+        "build",
+        "heap.trace",
+        "-o",
+        "heap.prog",
+        "--exe",
+        "heap.exe",
+        "--view",
+        "paused",
+        "--allow-constant",
+    ];
     let built = folder.virtuoso(&arguments);
     assert_eq!((built.code(), built.err().as_str()), (0, ""));
     let program = Program::from_bytes(&std::fs::read(folder.path("heap.prog"))?)?;

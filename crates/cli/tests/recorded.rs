@@ -104,7 +104,8 @@ fn garbage_in_the_target_ends_in_an_answer_or_an_outcome() -> Result<(), Failure
     let original = ir::System::from_bytes(&std::fs::read(file("pslist.target"))?)?;
     let frames: Vec<u64> = original.iter().map(|it| it.0).collect();
     let slice = SliceProgram::new(&case.built.program)?;
-    let limits = Limits { fuel: 2_000_000, pages: 4096, depth: 1000 };
+    let limits =
+        Limits { fuel: 2_000_000, pages: 4096, depth: 1000, time: std::time::Duration::from_secs(60) };
     let mut state = 0x2545_f491_4f6c_dd1du64;
     let mut random = move || {
         state ^= state << 13;
@@ -142,13 +143,13 @@ fn the_overlay_takes_all_writes() -> Result<(), Failure> {
     let case = case(Policy::Assume, true)?;
     let run = case.run();
     let relocation = Relocation::find(&case.built.program, &run)?;
-    let mut overlay = run.overlay(&case.built.program, &relocation);
+    let mut overlay = run.overlay(&case.built.program, &relocation)?;
     let stack = VirtAddr(case.regs.get(Reg::Rsp).ok_or("rsp")?);
     match overlay.load(stack, 8) {
         Ok(before) => {
             overlay.store(stack, 8, !before)?;
             assert_eq!(overlay.load(stack, 8)?, !before);
-            let mut again = run.overlay(&case.built.program, &relocation);
+            let mut again = run.overlay(&case.built.program, &relocation)?;
             assert_eq!(again.load(stack, 8)?, before, "the target keeps its value");
         }
         // The slice never read that frame, so it is not in the case.

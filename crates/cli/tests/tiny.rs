@@ -11,7 +11,7 @@ use testkit::capture::{Capture, Moment, capture};
 use testkit::guest::run_file;
 use testkit::layout;
 use testkit::pipeline::{PROGRAMS, Tool, program_of, questions};
-use testkit::tiny::{self, TRAINERS, Tiny, UNANSWERABLE};
+use testkit::tiny::{self, CALL_NOTHING, TRAINERS, Tiny, UNANSWERABLE};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -46,7 +46,43 @@ fn a_kernel_of_another_kind_is_answered_for() -> Result<(), Failure> {
     for local in [false, true] {
         six_programs_answer(&tool, local)?;
     }
-    what_no_memory_holds_is_refused(&tool)
+    what_no_memory_holds_is_refused(&tool)?;
+    answers_of_training_are_refused(&tool)
+}
+
+/// Trainers that make no call. The time on a page that the kernel shows to its processes is the
+/// target's, though page tables of two levels call that page code and the kernel was not entered.
+/// A page that only a pointer leads to, and what a library remembers, are the training system's:
+/// there is no program.
+fn answers_of_training_are_refused(tool: &Tool) -> Result<(), Failure> {
+    let directory = layout::run().join("tiny-evidence");
+    let traces =
+        tool.record_argv(Tiny::calls_nothing().argv(&["-icount", "shift=1,sleep=off"])?, &directory)?;
+    assert_eq!(traces.len(), CALL_NOTHING.split(',').count(), "{traces:?}");
+    let target =
+        capture(&mut Tiny::target(false, false).boot()?, &run_file("tiny-idle-shown")?, Moment::Idle)?;
+    for trace in &traces {
+        let name = program_of(trace);
+        let file = trace.with_extension("prog");
+        let built = tool.build_of(&tiny::program(&name), std::slice::from_ref(trace), &file, &[]);
+        if name == "pagetime" {
+            built?;
+            for way in ["--slice", "--whole"] {
+                assert_eq!(ask(tool, "gettime", &file, &target, 0, way)?, 2, "{way}");
+            }
+            let answer = tool.answer(&file, &target.elf, &[], &["--verify", "--explain"])?;
+            assert_eq!(answer["depends_on"]["nsec"], serde_json::json!(["memory"]), "{answer}");
+            assert_eq!(answer["depends_on"]["rc"], serde_json::json!([]), "{answer}");
+            continue;
+        }
+        let Err(testkit::Error::Tool { code: 27, messages, .. }) = built else {
+            return Err(format!("{}: {built:?}", trace.display()).into());
+        };
+        let output = if name == "libpid" { "pid is constant" } else { "sec is constant" };
+        assert!(messages.contains(output), "{messages}");
+        assert!(!file.exists(), "no program is written");
+    }
+    Ok(())
 }
 
 /// Trains all six in one guest and asks about two others. `local`: segments lie in local descriptor

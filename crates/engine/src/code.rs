@@ -8,8 +8,7 @@ use ir::program::PageContent;
 use ir::relocation::FixupKind;
 use ir::{Class, Kind, Op, Program, Summary, System, Var, Width};
 use lift::{Insn, Mode};
-use machine::{GuestMemory, Reg, VirtAddr};
-use rustc_hash::FxHashMap;
+use machine::{GuestMemory, Reg, VirtAddr, hash};
 
 use crate::overlay::Overlay;
 use crate::predecode::{Pool, Predecoded, Slots, TooLarge};
@@ -26,6 +25,9 @@ const BLOCK_INSNS: usize = 64;
 /// If there are more constants than this, all lifted code is dropped before the next block: the
 /// slots for constants are limited.
 const POOL_LIMIT: usize = 60_000;
+/// The same for operations, so that code which never comes by the same place twice takes no more
+/// memory than some 100 MB.
+const OPS_LIMIT: usize = 4 << 20;
 
 /// The number of a block, valid until the next one is lifted.
 #[derive(Clone, Copy)]
@@ -51,12 +53,12 @@ pub(crate) struct Block {
 struct Cache {
     blocks: Vec<Block>,
     /// Blocks by address.
-    index: FxHashMap<u64, BlockId>,
+    index: hash::Map<u64, BlockId>,
     ops: Vec<Predecoded>,
     /// Address of the instruction of each operation.
     pcs: Vec<u64>,
     /// Bytes of the instructions of watched runs, by address.
-    insns: FxHashMap<u64, Vec<u8>>,
+    insns: hash::Map<u64, Vec<u8>>,
     pool: Pool,
     /// The kernel's slide in the target that the code was lifted for: the code has that target's
     /// addresses.
@@ -70,9 +72,9 @@ struct Cache {
 /// The trainer's code and what was lifted of all code.
 pub(crate) struct Code<'p> {
     /// The trainer's pages, by address.
-    pages: FxHashMap<VirtAddr, &'p [u8]>,
+    pages: hash::Map<VirtAddr, &'p [u8]>,
     /// Its allocator functions, by address.
-    summaries: FxHashMap<u64, Summary>,
+    summaries: hash::Map<u64, Summary>,
     process_mode: Mode,
     system_mode: Mode,
     cache: Cache,
@@ -195,7 +197,7 @@ impl<'p> Code<'p> {
         slots: &mut Slots,
         overlay: &mut Overlay<'_>,
     ) -> Result<Option<BlockId>, TooLarge> {
-        if self.cache.pool.len() > POOL_LIMIT {
+        if self.cache.pool.len() > POOL_LIMIT || self.cache.ops.len() > OPS_LIMIT {
             self.cache = Cache { slide: self.cache.slide, ..Cache::default() };
         }
         let mut insns = Vec::new();

@@ -10,7 +10,9 @@ use ir::{Kind, Program, System};
 use machine::{Reg, RegFile};
 
 use crate::code::{Code, KernelCode};
+use crate::counter::{Counter, briefly, settled};
 use crate::exec::execute;
+use crate::limits::Budget;
 use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
 use crate::predecode::slots;
@@ -88,17 +90,43 @@ impl<'p> WholeProgram<'p> {
         inputs: &Inputs,
         watch: &mut W,
     ) -> Result<(Outcome, WholeReport), RunError> {
+        let budget = Budget::new(&run.limits);
         let relocation = Relocation::find(self.program, run)?;
-        let mut kernel = KernelCode::new(self.system, run.memory, &relocation);
+        let known = run.time_stamp(self.program, &relocation);
+        let mut counter = Counter::new(known);
+        let (outcome, report) = self.once(run, &relocation, inputs, (&mut counter, budget), watch)?;
+        let brief = briefly(run, report.used);
+        let again = |counter: &mut Counter| {
+            let budget = Budget::new(&brief.limits);
+            Ok(self.once(&brief, &relocation, inputs, (counter, budget), &mut Unwatched)?.0)
+        };
+        Ok((settled(outcome, &counter, again)?, report))
+    }
+
+    /// One run with this counter.
+    fn once<W: Watch>(
+        &mut self,
+        run: &Run<'_>,
+        relocation: &Relocation<'_>,
+        inputs: &Inputs,
+        (counter, budget): (&mut Counter, Budget),
+        watch: &mut W,
+    ) -> Result<(Outcome, WholeReport), RunError> {
+        let mut kernel = KernelCode::new(self.system, run.memory, relocation);
         self.code.begin::<W>(&kernel);
-        let mut overlay = run.overlay(self.program, &relocation);
         let mut report = WholeReport::default();
+        let mut overlay = match run.overlay(self.program, relocation) {
+            Ok(overlay) => overlay,
+            Err(stopped) => return Ok((Outcome::Stopped(stopped), report)),
+        };
         let begun = prepare(self.program, inputs, &mut overlay)
             .map_err(NoAnswer::from)
-            .and_then(|()| run.override_per_cpu(self.program, &relocation, &mut overlay));
+            .and_then(|()| run.override_per_cpu(self.program, relocation, &mut overlay));
         let ended = begun.and_then(|()| {
-            let ended = self.execute(run, &relocation, &mut kernel, &mut overlay, &mut report, watch);
+            let used = (&mut *counter, &mut report);
+            let ended = self.execute((run, budget), relocation, &mut kernel, &mut overlay, used, watch);
             report.assertions.iter_mut().for_each(|at| *at = kernel.relocation.reported(*at));
+            counter.report_at(|at| kernel.relocation.reported(at));
             ended.map_err(|ended| ended.map_addresses(|at| kernel.relocation.reported(at)))
         });
         let answer = ended.and_then(|end| match &self.program.provenance.unrepeated {
@@ -112,22 +140,24 @@ impl<'p> WholeProgram<'p> {
     /// Runs to the end mark, whose address is the result.
     fn execute<W: Watch>(
         &mut self,
-        run: &Run<'_>,
+        (run, mut budget): (&Run<'_>, Budget),
         relocation: &Relocation<'_>,
         kernel: &mut KernelCode<'_>,
         overlay: &mut Overlay<'_>,
-        report: &mut WholeReport,
+        (counter, report): (&mut Counter, &mut WholeReport),
         watch: &mut W,
     ) -> Result<u64, NoAnswer> {
         let mut slots = slots();
         self.code.fill(&mut slots);
+        budget.time(self.program.begin_pc, 0)?;
         run.registers(self.program, relocation, &mut slots)?;
-        let env = run.environment(self.program, relocation, overlay);
         let (mut show, mut spin) = (Show::default(), Spin::new());
         let mut calls = SystemCalls::new(&slots);
         let (mut pc, mut from) = (self.program.begin_pc, self.program.begin_pc);
         loop {
             let Some(block) = self.code.find::<W>(kernel, pc, &mut slots, overlay)? else {
+                // Modules were not looked for to the end if the time is over.
+                budget.time(pc, report.used)?;
                 return Err(Stopped::NoCode { at: from, to: pc }.into());
             };
             let block = self.code.block(block);
@@ -138,8 +168,8 @@ impl<'p> WholeProgram<'p> {
             if spin.is_waiting(pc, 0, &slots, overlay) {
                 return Err(Stopped::Blocked { at: pc }.into());
             }
-            if report.used > run.limits.fuel {
-                return Err(Stopped::OutOfFuel { at: pc, used: report.used }.into());
+            if budget.is_due(report.used) {
+                budget.check(pc, report.used)?;
             }
             from = pc;
             if let Some(summary) = block.summary {
@@ -213,7 +243,7 @@ impl<'p> WholeProgram<'p> {
                     }
                     _ => {
                         let address = slots[op.a as usize];
-                        execute(op, &mut slots, overlay, &env, at)?;
+                        execute(op, &mut slots, overlay, counter, at)?;
                         if W::ON {
                             show.done(watch, op, address, &slots, overlay);
                         }

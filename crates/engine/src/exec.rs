@@ -3,10 +3,10 @@
 use ir::{EvalError, Kind};
 use machine::{Reg, VirtAddr};
 
-use crate::outcome::Stopped;
+use crate::counter::Counter;
+use crate::outcome::{Stopped, is_clock};
 use crate::overlay::Overlay;
 use crate::predecode::{Predecoded, Slots};
-use crate::run::Environment;
 
 /// Executes `op`; `at` is the address that an outcome names.
 #[inline(always)]
@@ -14,7 +14,7 @@ pub(crate) fn execute(
     op: &Predecoded,
     slots: &mut Slots,
     overlay: &mut Overlay<'_>,
-    env: &Environment,
+    counter: &mut Counter,
     at: u64,
 ) -> Result<(), Stopped> {
     let a = slots[op.a as usize];
@@ -38,7 +38,7 @@ pub(crate) fn execute(
         _ => match ir::eval(op.kind, op.width, a, b, slots[op.c as usize]) {
             Ok(value) => value,
             Err(EvalError::Divide) => return Err(Stopped::Exception { at, vector: 0 }),
-            Err(EvalError::NotPure) => environment(op, a, b, slots, overlay, env, at)?,
+            Err(EvalError::NotPure) => environment(op, a, b, slots, overlay, counter, at)?,
         },
     };
     slots[op.dst as usize] = value;
@@ -54,12 +54,12 @@ fn environment(
     b: u64,
     slots: &Slots,
     overlay: &mut Overlay<'_>,
-    env: &Environment,
+    counter: &mut Counter,
     at: u64,
 ) -> Result<u64, Stopped> {
-    let device = |what: String| Err(Stopped::NeedsDevice { at, what });
+    let device = |what: String| Err(Stopped::NeedsDevice { at, what, clock: false });
     match op.kind {
-        Kind::Tsc => Ok(env.tsc.unwrap_or(0)),
+        Kind::Tsc => Ok(counter.read(at)),
         Kind::Alloc => Ok(overlay.allocate(a).0),
         Kind::Realloc => match overlay.reallocate(VirtAddr(a), b) {
             Ok(new) => Ok(new.0),
@@ -82,8 +82,14 @@ fn environment(
         // The bases of segments, which a system sets when it switches tasks. There is nothing left
         // to do: the lifter's operations for this instruction set the registers.
         Kind::Wrmsr if matches!(a, 0xc000_0100..=0xc000_0102) => Ok(0),
+        // The interrupt command register in x2APIC mode: the other processors stand still, and the
+        // run's own takes no interrupts.
+        Kind::Wrmsr if a == 0x830 => Ok(0),
         Kind::Wrmsr => device(format!("writes the model-specific register {a:#x}")),
-        Kind::In => device(format!("reads the I/O port {a:#x}")),
+        Kind::In => {
+            let what = format!("reads the I/O port {a:#x}");
+            Err(Stopped::NeedsDevice { at, what, clock: is_clock(a) })
+        }
         Kind::Out => device(format!("writes the I/O port {a:#x}")),
         Kind::Rand => device("wants a random number".to_string()),
         Kind::CpuidA | Kind::CpuidB | Kind::CpuidC | Kind::CpuidD => {
@@ -117,7 +123,7 @@ mod tests {
                     let op = Op::new(kind, width, Var(0), &[a.into(), b.into()][..kind.arity()]);
                     let op = pool.op(&op).unwrap();
                     pool.fill(&mut slots, 0);
-                    execute(&op, &mut slots, &mut overlay, &Environment::default(), 0).unwrap();
+                    execute(&op, &mut slots, &mut overlay, &mut Counter::new(None), 0).unwrap();
                     let expected = ir::eval(kind, width, a, b, 0).unwrap();
                     assert_eq!(slots[0], expected, "{}.{} {a:#x}, {b:#x}", kind.name(), width as u8);
                 }

@@ -12,11 +12,14 @@
 #![forbid(unsafe_code)]
 
 mod code;
+mod counter;
 mod emulate;
 mod exec;
+mod limits;
 pub mod locate;
 mod outcome;
 mod overlay;
+mod per_cpu;
 mod predecode;
 mod relocate;
 mod run;
@@ -28,17 +31,20 @@ mod start;
 mod summary;
 mod syscall;
 pub mod tampering;
+mod text;
 mod value;
 mod variables;
 mod watch;
 
 pub use emulate::{WholeProgram, WholeReport};
+pub use limits::Limits;
 pub use outcome::{Outcome, Stopped};
 pub use overlay::{Fault, Overlay};
 pub use predecode::TooLarge;
 pub use relocate::Relocation;
-pub use run::{Environment, Limits, Run, RunError};
+pub use run::{Environment, Run, RunError};
 pub use slice::SliceProgram;
+pub use text::Text;
 pub use value::{Value, Values};
 pub use variables::{InputError, Inputs, outputs_of, parse_inputs};
 pub use watch::{Seen, Unwatched, Watch};

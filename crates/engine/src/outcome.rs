@@ -29,6 +29,16 @@ pub enum Stopped {
         /// Fuel used: operations, and one more for each block.
         used: u64,
     },
+    /// The time on the clock is over.
+    #[error("out of time: {milliseconds} ms were over after {used} operations, last at {at:#x}")]
+    OutOfTime {
+        /// As for [`Stopped::OutOfFuel`].
+        at: u64,
+        /// Fuel used.
+        used: u64,
+        /// The time that the run had.
+        milliseconds: u64,
+    },
     /// An access that memory does not allow: the address is not mapped, its page table or frame is
     /// not in the target's memory, it is user memory of the target, or it is read-only.
     #[error("unmapped memory: {at:#x} accesses {address:#x}: {cause}")]
@@ -47,6 +57,20 @@ pub enum Stopped {
         at: u64,
         /// What it does, as a verb and its objects.
         what: String,
+        /// Whether what it reads is a clock of the PC. Nobody needs to wait for another moment
+        /// then.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        clock: bool,
+    },
+    /// The answer depends on the time stamp counter, and nothing tells what that is in the target.
+    #[error(
+        "needs a device: {at:#x} reads the time stamp counter, on which the answer depends, and no memory \
+         of the target is known to hold it"
+    )]
+    #[serde(rename = "needs-device")]
+    UnknownCounter {
+        /// The first instruction that reads it.
+        at: u64,
     },
     /// The code waits for something that never comes to a paused guest: it halts, or is in the same
     /// state as before.
@@ -112,6 +136,17 @@ pub enum Stopped {
     },
 }
 
+/// Where PCs have their high precision event timer (IA-PC HPET Specification 1.0a, section 3.2.4
+/// leaves the place to the chipset; Intel's and QEMU's have it here).
+const HPET: u64 = 0xfed0_0000;
+
+/// Whether an I/O port is that of a clock: the timers of the first PCs, their real time clock, and
+/// ACPI's power management timer, at 8 in a block of registers that begins at a multiple of 0x100
+/// in QEMU, in PIIX4 and ICH.
+pub(crate) const fn is_clock(port: u64) -> bool {
+    matches!(port, 0x40..=0x43 | 0x70 | 0x71) || (port >= 0x400 && port & 0xff == 8)
+}
+
 impl Stopped {
     /// The same with all addresses of code changed.
     pub(crate) fn map_addresses(mut self, change: impl Fn(u64) -> u64) -> Self {
@@ -121,8 +156,10 @@ impl Stopped {
                 *to = change(*to);
             }
             Self::OutOfFuel { at, .. }
+            | Self::OutOfTime { at, .. }
             | Self::Unmapped { at, .. }
             | Self::NeedsDevice { at, .. }
+            | Self::UnknownCounter { at }
             | Self::Blocked { at }
             | Self::Unrepeated { at, .. }
             | Self::Exception { at, .. }
@@ -137,8 +174,10 @@ impl Stopped {
     pub(crate) fn access(at: u64, address: u64, fault: &Fault) -> Self {
         match fault {
             Fault::Full => Self::Limit { at, what: fault.to_string() },
-            Fault::Device(_) => {
-                Self::NeedsDevice { at, what: format!("accesses {address:#x}, where {fault}") }
+            Fault::Device(page) => {
+                let clock = page.0 == HPET;
+                let which = if clock { " (the HPET, a clock)" } else { "" };
+                Self::NeedsDevice { at, what: format!("accesses {address:#x}, where {fault}{which}"), clock }
             }
             _ => Self::Unmapped { at, address, cause: fault.to_string() },
         }

@@ -10,8 +10,7 @@ use std::ops::Range;
 
 use machine::memory::ZERO_PAGE;
 use machine::paging::{self, PagingMode};
-use machine::{GuestMemory, MemoryError, PAGE_SIZE, Page, PhysAddr, VirtAddr};
-use rustc_hash::{FxHashMap, FxHashSet};
+use machine::{GuestMemory, MemoryError, PAGE_SIZE, Page, PhysAddr, VirtAddr, hash};
 
 /// Why an access failed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -62,12 +61,15 @@ pub(crate) const PROCESS_FRAMES: u64 = 1 << 52;
 /// The local APIC's in-service registers, where it lies unless a system moves it (SDM vol. 3
 /// sections 11.4.1 and 11.8.4).
 const IN_SERVICE: Range<u64> = 0xfee0_0100..0xfee0_0180;
+/// Its interrupt command register, two words of 32 bits that each have 16 bytes to themselves (SDM
+/// vol. 3 section 11.6.1): stores to it send interrupts between processors.
+const INTERRUPT_COMMAND: Range<u64> = 0xfee0_0300..0xfee0_0320;
 
 /// The target's frames with the run's copies in place of those it wrote: page tables are read
 /// through this, for a system may map memory while it answers.
 struct Frames<'s> {
     memory: &'s dyn GuestMemory,
-    frames: &'s FxHashMap<PhysAddr, u32>,
+    frames: &'s hash::Map<PhysAddr, u32>,
     copies: &'s [Box<Page>],
 }
 
@@ -93,20 +95,20 @@ pub struct Overlay<'t> {
     /// Copied pages, pages of the training process, and allocated ones.
     copies: Vec<Box<Page>>,
     /// The training process's pages and the heap's: copy by address of the page.
-    user: FxHashMap<VirtAddr, u32>,
+    user: hash::Map<VirtAddr, u32>,
     /// Pages that the kernel shows to processes: the kernel's own address of each.
-    aliases: FxHashMap<VirtAddr, VirtAddr>,
+    aliases: hash::Map<VirtAddr, VirtAddr>,
     /// Copied frames of the target: copy by address of the frame.
-    frames: FxHashMap<PhysAddr, u32>,
+    frames: hash::Map<PhysAddr, u32>,
     /// Frames of kernel pages that [`Overlay::physical`] was asked for, by page.
-    translated: FxHashMap<VirtAddr, PhysAddr>,
+    translated: hash::Map<VirtAddr, PhysAddr>,
     /// Frames of page tables that translations went through.
-    tables: FxHashSet<PhysAddr>,
+    tables: hash::Set<PhysAddr>,
     tlb: Box<[Entry<'t>; SLOTS]>,
     /// The next allocation's address.
     heap: VirtAddr,
     /// Bytes of each allocation, by address; also of those that were freed.
-    heap_sizes: FxHashMap<VirtAddr, u64>,
+    heap_sizes: hash::Map<VirtAddr, u64>,
     /// The most pages in `copies`.
     limit: usize,
     /// What [`Overlay::state`] returns.
@@ -142,14 +144,14 @@ impl<'t> Overlay<'t> {
             mode,
             root,
             copies: Vec::new(),
-            user: FxHashMap::default(),
-            aliases: FxHashMap::default(),
-            frames: FxHashMap::default(),
-            translated: FxHashMap::default(),
-            tables: FxHashSet::default(),
+            user: hash::Map::default(),
+            aliases: hash::Map::default(),
+            frames: hash::Map::default(),
+            translated: hash::Map::default(),
+            tables: hash::Set::default(),
             tlb: Box::new([empty; SLOTS]),
             heap,
-            heap_sizes: FxHashMap::default(),
+            heap_sizes: hash::Map::default(),
             limit,
             state: 0,
         }
@@ -393,7 +395,7 @@ impl<'t> Overlay<'t> {
         }
         let entry = match self.entry(address, false) {
             Ok(entry) => entry,
-            Err(fault) => return self.no_interrupt(address, fault),
+            Err(fault) => return self.no_interrupt(address, fault).map(|()| 0),
         };
         let page = if entry.copy == NONE { entry.target } else { &self.copies[entry.copy as usize] };
         Ok(match size {
@@ -404,16 +406,33 @@ impl<'t> Overlay<'t> {
         })
     }
 
-    /// Answers for the one device whose state a run knows: the local APIC has no interrupt in
-    /// service, for the run begins in a process.
+    /// Answers for the one device whose state a run knows, the local APIC: all that may be read is
+    /// 0. No interrupt is in service, for the run begins in a process; and none is still to be
+    /// sent, for [`Overlay::sends_nothing`].
     #[cold]
-    fn no_interrupt(&mut self, address: VirtAddr, fault: Fault) -> Result<u64, Fault> {
-        match self.physical(address) {
-            Ok(at) if matches!(fault, Fault::NoFrame(_) | Fault::Device(_)) && IN_SERVICE.contains(&at.0) => {
-                Ok(0)
-            }
+    fn no_interrupt(&mut self, address: VirtAddr, fault: Fault) -> Result<(), Fault> {
+        match self.local_apic(address, &fault) {
+            Some(at) if IN_SERVICE.contains(&at) || INTERRUPT_COMMAND.contains(&at) => Ok(()),
             _ => Err(fault),
         }
+    }
+
+    /// Takes what is stored to the interrupt command register, which has no effect: the other
+    /// processors stand still as long as the run lasts, and the run's own takes no interrupts. Code
+    /// that waits for what another one should do is found waiting.
+    #[cold]
+    fn sends_nothing(&mut self, address: VirtAddr, fault: Fault) -> Result<(), Fault> {
+        match self.local_apic(address, &fault) {
+            Some(at) if INTERRUPT_COMMAND.contains(&at) => Ok(()),
+            _ => Err(fault),
+        }
+    }
+
+    /// The physical address of what may be a register of the local APIC: an access to it met
+    /// `fault`.
+    fn local_apic(&mut self, address: VirtAddr, fault: &Fault) -> Option<u64> {
+        let absent = matches!(fault, Fault::NoFrame(_) | Fault::Device(_));
+        absent.then(|| self.physical(address).ok()).flatten().map(|at| at.0)
     }
 
     /// Reads across a page boundary.
@@ -436,7 +455,10 @@ impl<'t> Overlay<'t> {
         if offset + size as usize > PAGE_SIZE as usize {
             return self.store_bytes(address, size, value);
         }
-        let entry = self.entry(address, true)?;
+        let entry = match self.entry(address, true) {
+            Ok(entry) => entry,
+            Err(fault) => return self.sends_nothing(address, fault),
+        };
         let page = &mut self.copies[entry.copy as usize];
         let (first, inside) = (offset & !7, offset & 7);
         if inside + size as usize > 8 {
@@ -482,5 +504,26 @@ mod tests {
         assert_eq!(overlay.allocate(16), VirtAddr(0x1010), "small ones share a page");
         assert_eq!(overlay.allocate(0x2000), VirtAddr(0x4000));
         assert_eq!(overlay.load(VirtAddr(0x3000), 1).ok(), Some(7));
+    }
+
+    #[test]
+    fn interrupts_to_other_processors_are_sent_to_nobody() {
+        const COMMAND: VirtAddr = VirtAddr(0xfee0_0300);
+        // A page of 4 MiB, for the system alone and not cached.
+        const ENTRY: u32 = 0xfec0_0000 | 0x93;
+        let mut memory = machine::memory::Mock::new();
+        memory.write(PhysAddr(0x2000 + (COMMAND.0 >> 22) * 4), &ENTRY.to_le_bytes());
+        let mode = PagingMode::Bits32 { pse: true };
+        let mut overlay = Overlay::new(&memory, mode, 0x2000, VirtAddr(0x1000), 16);
+        let before = overlay.state();
+        for (at, value) in [(0x10, 1 << 24), (0, 0x8fd)] {
+            assert_eq!(overlay.store(COMMAND.add(at), 4, value), Ok(()));
+        }
+        assert_eq!(overlay.load(COMMAND, 4), Ok(0), "nothing is still to be sent");
+        assert_eq!(overlay.state(), before, "it is no memory: who waits for an effect is found waiting");
+        // The timer's initial count, and the register before.
+        for at in [0xfee0_0380, 0xfee0_02f0].map(VirtAddr) {
+            assert!(overlay.store(at, 4, 1).is_err() && overlay.load(at, 4).is_err(), "{at:?}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! constant depends on the target: it gets a slot, which the run fills.
 
 use ir::{Arg, Kind, Op, Var, Width};
-use rustc_hash::FxHashMap;
+use machine::hash;
 
 /// The values that operations work on, by slot: registers (0 to 255), temporaries, one slot for
 /// results without a destination, constants.
@@ -45,9 +45,9 @@ pub struct TooLarge;
 #[derive(Clone, Default)]
 pub(crate) struct Pool {
     /// Slots of constants, by value.
-    index: FxHashMap<u64, u16>,
+    index: hash::Map<u64, u16>,
     /// Slots of relocated constants, by their number in the program.
-    relocated: FxHashMap<u32, u16>,
+    relocated: hash::Map<u32, u16>,
     /// The constants in the order of their slots; 0 for relocated ones.
     values: Vec<u64>,
 }
@@ -105,9 +105,12 @@ impl Pool {
         Ok(slot)
     }
 
-    /// The relocated constants that operands name: number in the program, and slot.
-    pub fn relocated(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        self.relocated.iter().map(|(&number, &slot)| (number as usize, usize::from(slot)))
+    /// The relocated constants that operands name: number in the program, and slot; by slot.
+    pub fn relocated(&self) -> Vec<(usize, usize)> {
+        let named = self.relocated.iter().map(|(&number, &slot)| (number as usize, usize::from(slot)));
+        let mut named: Vec<_> = named.collect();
+        named.sort_unstable_by_key(|it| it.1);
+        named
     }
 
     /// Predecodes an operation.

@@ -11,15 +11,21 @@ use std::ops::ControlFlow;
 use ir::program::CodeRange;
 use ir::relocation::{Fixup, RelocatedConstant, RelocationTable};
 use ir::{Arg, Class, Program, System};
+use lift::Mode;
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
 use machine::{GuestMemory, PAGE_SIZE, Reg, VirtAddr};
 
+use crate::limits::Deadline;
+use crate::per_cpu::Tables;
 use crate::run::{Run, RunError, system_mode};
 
 /// How many interrupt gates are compared: those of the processor's own exceptions.
 const VECTORS: u8 = 32;
 /// How many bytes of a module are searched for before all of it is compared.
 const PROBE: usize = 16;
+
+/// `EFER.NXE`: the execute-disable bit is in use (SDM vol. 3 section 4.6).
+const EFER_NXE: u64 = 1 << 11;
 
 /// Where a program's images, or a companion file's, are in one target.
 #[derive(Clone, Debug)]
@@ -32,6 +38,10 @@ pub struct Relocation<'p> {
     /// For each image its slide, the target's address minus training's modulo 2^64; `None` if the
     /// image is not in the target.
     slides: Vec<Option<u64>>,
+    /// How many bytes of the kernel's code are not training's, and how many there are.
+    fit: (u64, u64),
+    /// When images are no longer looked for: a run stops then before it begins.
+    deadline: Deadline,
 }
 
 impl<'p> Relocation<'p> {
@@ -39,7 +49,8 @@ impl<'p> Relocation<'p> {
     #[cfg(test)]
     pub(crate) fn kernel_at(table: &'p RelocationTable, slide: u64) -> Self {
         let slides = (0..table.images.len()).map(|image| (image == 0).then_some(slide)).collect();
-        Self { table, mode: PagingMode::Level4, root: 0, slides }
+        let deadline = Deadline::after(std::time::Duration::MAX);
+        Self { table, mode: PagingMode::Level4, root: 0, slides, fit: (0, 0), deadline }
     }
 
     /// Finds a program's images, and the page tables that map the kernel.
@@ -49,12 +60,15 @@ impl<'p> Relocation<'p> {
     /// it lies at another address and training saw one base only, or its code has a constant that
     /// training does not know.
     pub fn find(program: &'p Program, run: &Run<'_>) -> Result<Self, RunError> {
+        let deadline = Deadline::after(run.limits.time);
         let (mode, cr3) = run.paging()?;
         let table = &program.relocations;
         let mut best = RunError::OtherKernel { differing: u64::MAX, checked: u64::MAX };
+        let mut copy = None;
         for root in [cr3, paging::beside(cr3)] {
             for slide in slides(table, run, mode, root) {
-                let mut found = Self { table, mode, root, slides: vec![Some(slide); table.images.len()] };
+                let slides = vec![Some(slide); table.images.len()];
+                let mut found = Self { table, mode, root, slides, fit: (0, 0), deadline };
                 if table.images.is_empty() {
                     found.slides.push(Some(slide));
                 }
@@ -68,22 +82,57 @@ impl<'p> Relocation<'p> {
                     }
                     continue;
                 }
+                if !found.is_pointed_to(program, run) {
+                    copy = Some(RunError::Copy { slide });
+                    continue;
+                }
                 if slide != 0 && !table.movable() {
                     return Err(RunError::Elsewhere { slide });
                 }
-                for image in 1..table.images.len() {
-                    let ranges: Vec<&CodeRange> =
-                        program.code.iter().filter(|range| table.image(range.addr) == Some(image)).collect();
-                    found.slides[image] = None;
-                    found.slides[image] = found.module(run.memory, image, &ranges);
+                let mut ranges = vec![Vec::new(); table.images.len()];
+                for range in &program.code {
+                    if let Some(image) = table.image(range.addr) {
+                        ranges[image].push(range);
+                    }
                 }
+                found.slides.iter_mut().skip(1).for_each(|slide| *slide = None);
+                for (image, ranges) in ranges.iter().enumerate().skip(1) {
+                    found.slides[image] = found.module(run.memory, image, ranges);
+                    if deadline.is_over() {
+                        break;
+                    }
+                }
+                found.fit = (differing, checked);
                 if differing > 0 {
                     found.patched_constants(program, run.memory)?;
                 }
                 return Ok(found);
             }
         }
-        Err(best)
+        Err(copy.unwrap_or(best))
+    }
+
+    /// Whether per-CPU memory points into the kernel's image, as far as it can tell: gates may have
+    /// been led to a copy of the kernel, beside which the kernel itself works on. It cannot in
+    /// systems that do not use the execute-disable bit, and in those without a GS base.
+    fn is_pointed_to(&self, program: &Program, run: &Run<'_>) -> bool {
+        let Some(image) = self.table.images.first().filter(|_| !program.signature.is_empty()) else {
+            return true;
+        };
+        let efer = program.registers.iter().find(|(reg, _)| *reg == Reg::Efer as u16);
+        if system_mode(program) != Mode::Bits64 || efer.is_none_or(|(_, efer)| efer & EFER_NXE == 0) {
+            return true;
+        }
+        let (slide, tables) = (self.slide(), self.tables(run.memory));
+        let image = image.start.wrapping_add(slide)..image.end.wrapping_add(slide);
+        // What is wrong with the base is said by the run.
+        let base = run.kernel_gs_base(&program.signature, tables);
+        base.map_or(true, |base| tables.points_into(base, &image))
+    }
+
+    /// The page tables that map the kernel, over the target's memory.
+    pub(crate) fn tables<'m>(&self, memory: &'m dyn GuestMemory) -> Tables<'m> {
+        Tables { memory, mode: self.mode, root: self.root }
     }
 
     /// The relocation of a companion file, whose first image is the program's: the kernel's own.
@@ -95,17 +144,21 @@ impl<'p> Relocation<'p> {
         if let (Some(first), Some(slide)) = (slides.first_mut(), self.slides.first()) {
             *first = *slide;
         }
-        Relocation { table, mode: self.mode, root: self.root, slides }
+        let Self { mode, root, fit, deadline, .. } = *self;
+        Relocation { table, mode, root, slides, fit, deadline }
     }
 
     /// Looks for all images of a companion file but the first. One is found only where every byte
     /// of its code is training's, with fixups applied: it is to be executed.
     pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory) {
         for image in 1..self.table.images.len() {
+            if self.deadline.is_over() {
+                return;
+            }
             let here = self.table.images[image];
-            let page = |addr: u64| system.page(addr).map(|bytes| CodeRange { addr, bytes: bytes.to_vec() });
+            let pages = system.pages_in(here.start..here.end);
             let ranges: Vec<CodeRange> =
-                (here.start..here.end).step_by(PAGE_SIZE as usize).filter_map(page).collect();
+                pages.map(|(addr, bytes)| CodeRange { addr, bytes: bytes.to_vec() }).collect();
             self.slides[image] = self.module(memory, image, &ranges.iter().collect::<Vec<_>>());
         }
     }
@@ -120,6 +173,13 @@ impl<'p> Relocation<'p> {
     #[must_use]
     pub const fn root(&self) -> u64 {
         self.root
+    }
+
+    /// How many bytes of the program's kernel code differ in the target or are not there, and how
+    /// many were compared: how well the target's kernel is recognised.
+    #[must_use]
+    pub const fn fit(&self) -> (u64, u64) {
+        self.fit
     }
 
     /// Whether the code has fixups, that is, bytes that differ in another boot.
@@ -145,6 +205,11 @@ impl<'p> Relocation<'p> {
         if let Some(place) = self.slides.get_mut(image) {
             *place = slide;
         }
+    }
+
+    /// Whether images are no longer to be looked for.
+    pub(crate) fn is_late(&self) -> bool {
+        self.deadline.is_over()
     }
 
     /// The slide of an image, by its number; `None` if it is not in the target.
@@ -330,7 +395,7 @@ impl<'p> Relocation<'p> {
             !fixups.iter().any(|fixup| (fixup.addr..fixup.addr + u64::from(fixup.size)).contains(&at))
         };
         let offset = VirtAddr(first.addr).offset() as usize;
-        let mut slide = None;
+        let (mut slide, mut looked) = (None, 0u64);
         let half = VirtAddr(1 << (self.mode.linear_bits() - 1));
         let range = if self.mode.linear_bits() > 32 {
             half..=VirtAddr(u64::MAX)
@@ -338,6 +403,10 @@ impl<'p> Relocation<'p> {
             half..=VirtAddr(0xffff_ffff)
         };
         paging::walk(memory, self.mode, self.root, range, DEFAULT_WALK_LIMIT, &mut |mapping| {
+            looked += 1;
+            if looked.is_multiple_of(1 << 12) && self.deadline.is_over() {
+                return ControlFlow::Break(());
+            }
             if mapping.user || !mapping.executable {
                 return ControlFlow::Continue(());
             }

@@ -1,29 +1,13 @@
-//! The target of a run, how much the run may use, and why it may be unable to begin.
+//! The target of a run, and why a run may be unable to begin.
 
 use ir::Program;
 use lift::Mode;
 use machine::paging::PagingMode;
 use machine::{EFER_LMA, GuestMemory, Reg, RegFile};
 
+use crate::limits::Limits;
 use crate::predecode::TooLarge;
 use crate::variables::InputError;
-
-/// The most that a run may use.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Operations, and one more for each block.
-    pub fuel: u64,
-    /// Pages of 4 KiB that are copied or allocated; the training process's own count too.
-    pub pages: usize,
-    /// Nested calls of a slice. Those of a whole run are on its stack in the overlay.
-    pub depth: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { fuel: 400_000_000, pages: 65_536, depth: 10_000 }
-    }
-}
 
 /// What neither the target's memory nor its registers tell.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,6 +63,26 @@ pub enum RunError {
     Elsewhere {
         /// The target's address minus training's, modulo 2^64.
         slide: u64,
+    },
+    /// The interrupt gates lead to the kernel's code, and per-CPU memory to another place.
+    #[error(
+        "its interrupt gates lead to the kernel's code {slide:#x} bytes from where training had it, but \
+         per-CPU memory points to code elsewhere: that may be a copy with other data"
+    )]
+    Copy {
+        /// The target's address minus training's, modulo 2^64.
+        slide: u64,
+    },
+    /// Both GS bases are addresses of the kernel's half, and memory does not tell which is its own.
+    #[error(
+        "the processor was paused where its GS base may still be the process's, and both it, {active:#x}, \
+         and the other, {swapped:#x}, are kernel addresses: the program cannot tell which is the kernel's"
+    )]
+    GsBase {
+        /// The one in use.
+        active: u64,
+        /// The one that `SWAPGS` swaps in.
+        swapped: u64,
     },
     /// A constant in the kernel's code is not the one training knows, or the image that it names is
     /// not in the target.

@@ -7,12 +7,14 @@ use ir::Program;
 use ir::program::{Callee, Target, Terminator};
 use machine::Reg;
 
+use crate::counter::{Counter, briefly, settled};
 use crate::exec::execute;
+use crate::limits::Budget;
 use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
 use crate::predecode::{Pool, Predecoded, Slots, TooLarge, slots};
 use crate::relocate::Relocation;
-use crate::run::{Environment, Run, RunError};
+use crate::run::{Run, RunError};
 use crate::spin::{Spin, called};
 use crate::start::{NoAnswer, outcome};
 use crate::variables::{Inputs, collect, prepare};
@@ -164,13 +166,32 @@ impl<'p> SliceProgram<'p> {
     /// # Errors
     /// [`RunError`] when the run cannot begin.
     pub fn run(&self, run: &Run<'_>, inputs: &Inputs) -> Result<(Outcome, u64), RunError> {
+        let budget = Budget::new(&run.limits);
         let relocation = Relocation::find(self.program, run)?;
-        let mut overlay = run.overlay(self.program, &relocation);
-        let mut used = 0;
-        let answer = self
-            .execute(run, &relocation, inputs, &mut overlay, &mut used)
-            .and_then(|end| Ok(collect(self.program, end, &mut overlay)?));
-        Ok((outcome(answer)?, used))
+        let known = run.time_stamp(self.program, &relocation);
+        let (mut counter, mut used) = (Counter::new(known), 0);
+        let outcome = self.once(run, &relocation, inputs, &mut counter, (budget, &mut used))?;
+        let brief = briefly(run, used);
+        let again = |counter: &mut Counter| {
+            self.once(&brief, &relocation, inputs, counter, (Budget::new(&brief.limits), &mut 0))
+        };
+        Ok((settled(outcome, &counter, again)?, used))
+    }
+
+    /// One run with this counter.
+    fn once(
+        &self,
+        run: &Run<'_>,
+        relocation: &Relocation<'_>,
+        inputs: &Inputs,
+        counter: &mut Counter,
+        used: (Budget, &mut u64),
+    ) -> Result<Outcome, RunError> {
+        let answer = run.overlay(self.program, relocation).map_err(NoAnswer::from).and_then(|mut overlay| {
+            let end = self.execute(run, relocation, inputs, &mut overlay, (counter, used))?;
+            Ok(collect(self.program, end, &mut overlay)?)
+        });
+        outcome(answer)
     }
 
     /// Sets registers, constants and memory to what they are at the begin mark, with these inputs.
@@ -180,17 +201,20 @@ impl<'p> SliceProgram<'p> {
         relocation: &Relocation<'_>,
         inputs: &Inputs,
         overlay: &mut Overlay<'_>,
-    ) -> Result<(Slots, Environment), NoAnswer> {
+        budget: &Budget,
+    ) -> Result<Slots, NoAnswer> {
         let mut slots = slots();
         self.pool.fill(&mut slots, 0);
+        budget.time(self.program.begin_pc, 0)?;
         for (number, slot) in self.pool.relocated() {
+            // Each may be looked for in all of the program's code.
+            budget.time(self.program.begin_pc, 0)?;
             slots[slot] = relocation.constant(self.program, number, run.memory)?;
         }
         run.registers(self.program, relocation, &mut slots)?;
-        let env = run.environment(self.program, relocation, overlay);
         run.override_per_cpu(self.program, relocation, overlay)?;
         prepare(self.program, inputs, overlay)?;
-        Ok((slots, env))
+        Ok(slots)
     }
 
     /// Runs to the end mark, whose address is the result.
@@ -200,22 +224,22 @@ impl<'p> SliceProgram<'p> {
         relocation: &Relocation<'_>,
         inputs: &Inputs,
         overlay: &mut Overlay<'_>,
-        used: &mut u64,
+        (counter, (mut budget, used)): (&mut Counter, (Budget, &mut u64)),
     ) -> Result<u64, NoAnswer> {
-        let (mut slots, env) = self.begin(run, relocation, inputs, overlay)?;
+        let mut slots = self.begin(run, relocation, inputs, overlay, &budget)?;
         let (mut frames, mut spin) = (Frames::default(), Spin::new());
         let mut at = self.functions[self.program.entry.0 as usize].entry;
         loop {
             let block = &self.blocks[at as usize];
             for op in &self.ops[block.first as usize..block.last as usize] {
-                execute(op, &mut slots, overlay, &env, block.pc)?;
+                execute(op, &mut slots, overlay, counter, block.pc)?;
             }
             *used += u64::from(block.last - block.first) + 1;
             if spin.is_waiting(at.into(), frames.name, &slots, overlay) {
                 return Err(Stopped::Blocked { at: block.pc }.into());
             }
-            if *used > run.limits.fuel {
-                return Err(Stopped::OutOfFuel { at: block.pc, used: *used }.into());
+            if budget.is_due(*used) {
+                budget.check(block.pc, *used)?;
             }
             let mut call = None;
             let mut go = match &block.end {
@@ -300,10 +324,11 @@ fn exit(term: &Terminator, pool: &mut Pool, go: impl Fn(Target) -> Go) -> Result
     })
 }
 
-/// What a computed address leads to; the values of arms are addresses of the training system.
+/// What a computed address leads to; the values of arms are addresses of the training system, and
+/// ascend.
 #[inline(always)]
 fn arm<'a, T>(arms: &'a [(u64, T)], value: u64, relocation: &Relocation<'_>) -> Result<&'a T, Go> {
     let trained = relocation.to_training(value);
-    let found = arms.iter().find(|arm| Some(arm.0) == trained);
-    found.map(|arm| &arm.1).ok_or_else(|| Go::Unexplored(relocation.reported(value)))
+    let found = trained.and_then(|trained| arms.binary_search_by_key(&trained, |arm| arm.0).ok());
+    found.map(|at| &arms[at].1).ok_or_else(|| Go::Unexplored(relocation.reported(value)))
 }

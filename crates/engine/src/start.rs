@@ -10,7 +10,7 @@ use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
 use crate::predecode::{Slots, TooLarge};
 use crate::relocate::Relocation;
-use crate::run::{Environment, Run, RunError, system_mode};
+use crate::run::{Run, RunError, system_mode};
 use crate::segment;
 use crate::value::Values;
 
@@ -81,8 +81,18 @@ pub(crate) fn outcome(answer: Result<Values, NoAnswer>) -> Result<Outcome, RunEr
 impl<'t> Run<'t> {
     /// The memory of a run of `program` before anything is written: the training process's pages
     /// over the target's memory. `relocation` is where the program was found in the target.
-    #[must_use]
-    pub fn overlay(&self, program: &Program, relocation: &Relocation<'_>) -> Overlay<'t> {
+    ///
+    /// # Errors
+    /// [`Stopped::Limit`]: the process has more pages than the run may have.
+    pub fn overlay(&self, program: &Program, relocation: &Relocation<'_>) -> Result<Overlay<'t>, Stopped> {
+        let own = program.pages.iter().filter(|page| !matches!(page.content, PageContent::Kernel(_))).count();
+        if own > self.limits.pages {
+            let what = format!(
+                "the training process has {own} pages of its own, and a run may have {}",
+                self.limits.pages
+            );
+            return Err(Stopped::Limit { at: program.begin_pc, what });
+        }
         let (mode, root) = (relocation.mode(), relocation.root());
         let mut overlay = Overlay::new(self.memory, mode, root, VirtAddr(program.heap), self.limits.pages);
         for page in &program.pages {
@@ -95,20 +105,7 @@ impl<'t> Run<'t> {
                 }
             }
         }
-        overlay
-    }
-
-    /// The environment of a run. If the target's time stamp counter is not known, it is taken to be
-    /// one more than the largest value in the program's clock cells.
-    pub(crate) fn environment(
-        &self,
-        program: &Program,
-        relocation: &Relocation<'_>,
-        overlay: &mut Overlay<'_>,
-    ) -> Environment {
-        let cells = program.clock.iter().map(|&cell| VirtAddr(relocation.to_target(cell)));
-        let stored = cells.filter_map(|cell| overlay.load(cell, 8).ok()).max();
-        Environment { tsc: self.env.tsc.or(stored.map(|value| value.wrapping_add(1))) }
+        Ok(overlay)
     }
 
     /// Gives the cells of the program's per-CPU overrides their values, and the descriptors of its
@@ -132,7 +129,7 @@ impl<'t> Run<'t> {
                     descriptor.map_err(|fault| Stopped::access(program.begin_pc, address, &fault))?,
                 )
             } else if system_mode(program) == Mode::Bits64 && cell.base == Reg::GsBase as u16 {
-                self.kernel_gs_base()?
+                self.kernel_gs_base(&program.signature, relocation.tables(self.memory))?
             } else {
                 Reg::from_index(cell.base.into())
                     .and_then(|reg| self.regs.get(reg))
@@ -167,24 +164,9 @@ impl<'t> Run<'t> {
             }
         }
         if system_mode(program) == Mode::Bits64 {
-            slots[Reg::KernelGsBase.index()] = self.kernel_gs_base()?;
+            let tables = relocation.tables(self.memory);
+            slots[Reg::KernelGsBase.index()] = self.kernel_gs_base(&program.signature, tables)?;
         }
         Ok(())
-    }
-
-    /// The kernel's GS base: in `KERNEL_GS_BASE` while the CPU is in user mode, else in `GS` (SDM
-    /// vol. 2, SWAPGS).
-    fn kernel_gs_base(&self) -> Result<u64, RunError> {
-        let user = self.regs.get(Reg::Cs).unwrap_or(0) & 3 == 3;
-        let (active, swapped) = (self.regs.get(Reg::GsBase), self.regs.get(Reg::KernelGsBase));
-        let value = if user { swapped } else { active };
-        // Between the entry and its SWAPGS a CPU is privileged and still has the process's base:
-        // the kernel's is in the upper half.
-        let upper = |value: &u64| value >> 63 == 1;
-        value
-            .filter(upper)
-            .or(swapped.filter(upper))
-            .or(active.filter(upper))
-            .ok_or(RunError::NoRegister("kernel GS base"))
     }
 }

@@ -3,7 +3,10 @@
 use ir::program::{Count, Elem, Program};
 use serde::Serialize;
 
-/// The value of an output. In JSON it is a number, a string or an array.
+use crate::text::Text;
+
+/// The value of an output. In JSON it is a number, a string (or what stands for one, [`Text`]) or
+/// an array.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Value {
@@ -11,8 +14,8 @@ pub enum Value {
     Unsigned(u64),
     /// A signed number.
     Signed(i64),
-    /// A string, without the NUL that ends it; bytes that are not UTF-8 are replaced by U+FFFD.
-    Text(String),
+    /// A string.
+    Text(Text),
     /// The elements of an array, as many as the variable with its length says.
     List(Vec<Value>),
 }
@@ -41,8 +44,7 @@ impl Values {
     /// The outputs of `program` that fill what the trainer has for them, so that there may be more:
     /// lists as long as their capacity, and strings that leave no byte free but that of a NUL.
     ///
-    /// Fixed arrays always have all their elements. Strings with bytes that are not UTF-8 are
-    /// taken to be as long as they are here, which is never shorter than they were.
+    /// Fixed arrays always have all their elements.
     #[must_use]
     pub fn full(&self, program: &Program) -> Vec<String> {
         let is_full = |(name, value): &&(String, Value)| {
@@ -52,7 +54,7 @@ impl Values {
             match (value, &output.count) {
                 (Value::List(items), Count::Variable { max, .. }) => items.len() as u64 >= *max,
                 (Value::Text(text), count) => {
-                    output.elem == Elem::Char && text.len() as u64 + 1 >= count.max()
+                    output.elem == Elem::Char && text.0.len() as u64 + 1 >= count.max()
                 }
                 _ => false,
             }

@@ -7,6 +7,7 @@ use machine::VirtAddr;
 
 use crate::outcome::Stopped;
 use crate::overlay::Overlay;
+use crate::text::Text;
 use crate::value::{Value, Values};
 
 /// An input that cannot be used.
@@ -196,7 +197,7 @@ fn text(variable: &Variable, load: &mut Load<'_>) -> Result<Value, Stopped> {
             byte => bytes.push(byte),
         }
     }
-    Ok(Value::Text(String::from_utf8_lossy(&bytes).into_owned()))
+    Ok(Value::Text(Text(bytes)))
 }
 
 /// The array's elements. Its length is an output that was read before, or an input.

@@ -7,6 +7,7 @@ use ir::text::parse_program;
 use machine::memory::Mock;
 use machine::{PhysAddr, Reg};
 use virtuoso_engine::locate::{Hints, LocateError, Located, locate};
+use virtuoso_engine::{Environment, Limits, Outcome, Relocation, Run, RunError, SliceProgram, Value};
 
 /// Where training had the kernel's code, and how far from there the guest has it.
 const TRAINED: u64 = 0xffff_8000_0000_0000;
@@ -59,18 +60,49 @@ fn guest(five: bool, processors: usize) -> Mock {
         memory.write_u64(PhysAddr(0x4000 + 8 * page), frame | 3);
     }
     memory.write(PhysAddr(0x2_0100), &CODE);
-    for vector in 0..8u64 {
-        let handler = TRAINED + SLIDE + 0x10 * vector;
-        let low = handler & 0xffff | 0x10 << 16 | 0x8e00 << 32 | (handler >> 16 & 0xffff) << 48;
-        memory.write_u64(PhysAddr(0x2_1000 + 16 * vector), low);
-        memory.write_u64(PhysAddr(0x2_1008 + 16 * vector), handler >> 32);
-    }
+    lead_gates(&mut memory, 0x2_1000, SLIDE);
     for (base, frame) in BASES.into_iter().zip([0x2_2000, 0x2_3000]).take(processors) {
         for word in program().signature {
             memory.write_u64(PhysAddr(frame + u64::from(word.offset)), base + u64::from(word.points));
         }
     }
     memory
+}
+
+/// Where the copies lie that [`plant`] makes.
+const COPIES: u64 = 0x80_0000;
+
+/// Plants so many roots that map the kernel's code and interrupt table as the guest's own do, and
+/// per-CPU memory at a page of their own: a copy of the first processor's if `whole`.
+fn plant(memory: &mut Mock, roots: u64, whole: bool) {
+    let (upper, lower, last, data) = (COPIES, COPIES + 0x1000, COPIES + 0x2000, COPIES + 0x3000);
+    for word in 0..512 {
+        let at = |page: u64| PhysAddr(page + 8 * word);
+        let entry = machine::GuestMemory::read_u64(memory, at(0x4000)).unwrap();
+        memory.write_u64(at(last), if word == 8 { data | 3 } else { entry });
+        let cell = machine::GuestMemory::read_u64(memory, at(0x2_2000)).unwrap();
+        memory.write_u64(at(data), if whole { cell } else { 0 });
+    }
+    memory.write_u64(PhysAddr(upper), lower | 7);
+    memory.write_u64(PhysAddr(lower), last | 7);
+    for root in 0..roots {
+        memory.write_u64(PhysAddr(COPIES + 0x1_0000 + root * 0x1000 + 8 * 256), upper | 7);
+    }
+}
+
+/// Leads the guest's interrupt table to handlers that lie this far from training's.
+fn lead_gates(memory: &mut Mock, table: u64, slide: u64) {
+    for vector in 0..8u64 {
+        let handler = TRAINED + slide + 0x10 * vector;
+        let low = handler & 0xffff | 0x10 << 16 | 0x8e00 << 32 | (handler >> 16 & 0xffff) << 48;
+        memory.write_u64(PhysAddr(table + 16 * vector), low);
+        memory.write_u64(PhysAddr(table + 8 + 16 * vector), handler >> 32);
+    }
+}
+
+/// The target as a run sees it.
+fn run<'t>(memory: &'t Mock, regs: &'t machine::RegFile) -> Run<'t> {
+    Run { memory, regs, env: Environment::default(), limits: Limits::default() }
 }
 
 fn found(memory: &Mock) -> Result<Located, LocateError> {
@@ -152,22 +184,10 @@ fn nothing_is_guessed() {
 
 #[test]
 fn what_an_earlier_boot_left_is_not_taken_for_the_guest() {
-    // Tables of another kernel half, as many as the guest has.
-    let mut memory = guest(false, 1);
-    memory.write_u64(PhysAddr(0x7000 + 8 * 256), 0x2000 | 7);
-    memory.write_u64(PhysAddr(0x7000 + 8 * 300), 0x2000 | 7);
-    assert_eq!(found(&memory).unwrap_err(), LocateError::Ambiguous(0x1000, 0x6000));
-    let named = Hints { cr3: Some(0x1000), gs_base: None };
-    assert_eq!(locate(&program(), &memory, named).unwrap().cpus[0].get(Reg::Cr3), Some(0x1000));
     // A second interrupt table, whose kernel lies elsewhere and is mapped there.
     let mut memory = guest(false, 1);
     memory.write_u64(PhysAddr(0x4000 + 8 * 5), 0x2_0000 | 3);
-    for vector in 0..8u64 {
-        let handler = TRAINED + 0x5000 + 0x10 * vector;
-        let low = handler & 0xffff | 0x10 << 16 | 0x8e00 << 32 | (handler >> 16 & 0xffff) << 48;
-        memory.write_u64(PhysAddr(0x2_1800 + 16 * vector), low);
-        memory.write_u64(PhysAddr(0x2_1808 + 16 * vector), handler >> 32);
-    }
+    lead_gates(&mut memory, 0x2_1800, 0x5000);
     assert_eq!(found(&memory).unwrap_err(), LocateError::Ambiguous(0x1000, 0x1000));
     // The same handlers in a second table are the same kernel.
     let mut memory = guest(false, 1);
@@ -176,6 +196,138 @@ fn what_an_earlier_boot_left_is_not_taken_for_the_guest() {
         memory.write_u64(PhysAddr(0x2_1800 + 8 * word), value);
     }
     assert_eq!(found(&memory).unwrap().cpus.len(), 1);
+}
+
+#[test]
+fn planted_page_tables_do_not_win_by_their_number() {
+    for roots in [1, 40] {
+        // A whole view of the kernel is as good as the guest's own, however many have it.
+        let mut memory = guest(false, 1);
+        plant(&mut memory, roots, true);
+        let planted = COPIES + 0x1_0000;
+        let (first, second) = if roots == 1 { (0x1000, planted) } else { (planted, 0x1000) };
+        assert_eq!(found(&memory).unwrap_err(), LocateError::Ambiguous(first, second));
+        let named = Hints { cr3: Some(0x1000), gs_base: None };
+        assert_eq!(locate(&program(), &memory, named).unwrap().cpus[0].get(Reg::Cr3), Some(0x1000));
+        // What leads to no processor is no view of a kernel that runs.
+        let mut memory = guest(false, 1);
+        plant(&mut memory, roots, false);
+        let found = found(&memory).unwrap();
+        assert_eq!((found.cpus[0].get(Reg::Cr3), found.roots), (Some(0x1000), (2, 3 + roots as usize)));
+    }
+    // More sorts of them than are looked at closely are not put aside.
+    let mut memory = guest(false, 1);
+    plant(&mut memory, 1, true);
+    for other in 0..20 {
+        let root = 0x40_0000 + other * 0x1000;
+        memory.write_u64(PhysAddr(root + 8 * 256), 0x2000 | 7);
+        memory.write_u64(PhysAddr(root + 8 * (300 + other)), 0x2000 | 7);
+    }
+    assert!(matches!(found(&memory).unwrap_err(), LocateError::Ambiguous(0x1000, _)));
+}
+
+#[test]
+fn interrupt_tables_that_lead_everywhere_are_refused() {
+    let mut memory = guest(false, 1);
+    for place in 0..70 {
+        lead_gates(&mut memory, 0x40_0000 + place * 0x1000, 0x100_0000 + place * 0x1000);
+    }
+    assert_eq!(found(&memory).unwrap_err(), LocateError::ManyTables(71));
+}
+
+#[test]
+fn a_table_above_the_guests_does_not_make_five_levels() {
+    // Any entry in memory may point to the root of four levels, and leads to the same kernel.
+    let mut memory = guest(false, 1);
+    memory.write_u64(PhysAddr(0x9000 + 8 * 511), 0x1000 | 7);
+    let taken = found(&memory).unwrap();
+    assert_eq!(machine::PagingMode::from_regs(&taken.cpus[0]), Ok(machine::PagingMode::Level4));
+    // One that leads to another is no better than the guest's own.
+    plant(&mut memory, 1, true);
+    memory.write_u64(PhysAddr(0x9000 + 8 * 511), (COPIES + 0x1_0000) | 7);
+    assert!(matches!(found(&memory).unwrap_err(), LocateError::Ambiguous(..)));
+}
+
+#[test]
+fn a_copy_of_per_cpu_memory_is_no_processor() {
+    // A second page looks like per-CPU memory, as a copy with other pointers does.
+    let mut memory = guest(false, 2);
+    assert_eq!(found(&memory).unwrap().cpus.len(), 2, "nothing tells them apart");
+    // The kernel's image names the memory of the processors that it has.
+    memory.write_u64(PhysAddr(0x2_0800), BASES[1]);
+    let taken = found(&memory).unwrap();
+    assert_eq!((taken.cpus.len(), taken.cpus[0].get(Reg::GsBase)), (1, Some(BASES[1])));
+}
+
+#[test]
+fn a_copy_of_the_kernel_is_not_taken_for_it() {
+    // The kernel's page of code is mapped once more, which alone is allowed.
+    const COPY: u64 = 0x7000;
+    let mut memory = guest(false, 1);
+    memory.write_u64(PhysAddr(0x4000 + 8 * 7), 0x2_4003);
+    memory.write(PhysAddr(0x2_4100), &CODE);
+    // Data is not executable, and pointers to code lead into the kernel.
+    for page in [4u64, 8, 9] {
+        let entry = machine::GuestMemory::read_u64(&memory, PhysAddr(0x4000 + 8 * page)).unwrap();
+        memory.write_u64(PhysAddr(0x4000 + 8 * page), entry | 1 << 63);
+    }
+    for at in 0..12 {
+        memory.write_u64(PhysAddr(0x2_2a00 + 8 * at), TRAINED + SLIDE + 0x100 + at);
+    }
+    let mut program = program();
+    program.registers.push((Reg::Efer as u16, 0xd01));
+    let regs = found(&memory).unwrap().cpus.remove(0);
+    assert_eq!(Relocation::find(&program, &run(&memory, &regs)).unwrap().slide(), SLIDE);
+
+    lead_gates(&mut memory, 0x2_1000, COPY);
+    let refused = Relocation::find(&program, &run(&memory, &regs)).unwrap_err();
+    assert_eq!(refused, RunError::Copy { slide: COPY });
+    // Where per-CPU memory points to little code it does not tell.
+    for at in 0..6 {
+        memory.write_u64(PhysAddr(0x2_2a00 + 8 * at), 0);
+    }
+    assert_eq!(Relocation::find(&program, &run(&memory, &regs)).unwrap().slide(), COPY);
+}
+
+#[test]
+fn a_gs_base_that_a_process_set_is_not_taken_for_the_kernels() {
+    let memory = guest(false, 1);
+    let mut program = program();
+    let text = "program \"test\"\noutput \"x\" u64 @0x5000\npage 0x5000 zero\nfunction f0 0x100 \"main\" \
+                {\nb0 @0x100 - 0x1ff:\n  store.64 0x5000, kernel_gs_base\n  end\n}\n";
+    program.functions = parse_program(text, Reg::NAMES).unwrap_or_else(|error| panic!("{error}")).functions;
+    let located = found(&memory).unwrap().cpus.remove(0);
+    let taken = |cs: u64, active: Option<u64>, swapped: Option<u64>| {
+        let mut regs = machine::RegFile::new();
+        for reg in [Reg::Cr0, Reg::Cr3, Reg::Cr4, Reg::Efer, Reg::IdtrBase] {
+            regs.set(reg, located.get(reg).expect("it was found"));
+        }
+        regs.set(Reg::Cs, cs);
+        active.into_iter().for_each(|value| regs.set(Reg::GsBase, value));
+        swapped.into_iter().for_each(|value| regs.set(Reg::KernelGsBase, value));
+        match SliceProgram::new(&program).unwrap().run(&run(&memory, &regs), &Vec::new())?.0 {
+            Outcome::Answer(values) => Ok(values.get("x").cloned()),
+            Outcome::Stopped(stopped) => panic!("{stopped}"),
+        }
+    };
+    let (kernel, lower, planted) = (Some(BASES[0]), Some(0x7000), Some(TRAINED + 0x1_0000));
+    let right = Ok(Some(Value::Unsigned(BASES[0])));
+    let missing = Err(RunError::NoRegister("kernel GS base"));
+    // The kernel runs, a process, or the kernel between the entry and its SWAPGS.
+    assert_eq!(taken(0x10, kernel, lower), right);
+    assert_eq!(taken(0x33, lower, kernel), right);
+    assert_eq!(taken(0x10, lower, kernel), right);
+    // A process may set its own to an address of the kernel's half.
+    assert_eq!(taken(0x33, planted, kernel), right);
+    assert_eq!(taken(0x10, planted, kernel), right);
+    assert_eq!(taken(0x10, kernel, planted), right);
+    let other = TRAINED + 0x1_1000;
+    let neither = RunError::GsBase { active: TRAINED + 0x1_0000, swapped: other };
+    assert_eq!(taken(0x10, planted, Some(other)), Err(neither));
+    // One alone has to be per-CPU memory.
+    assert_eq!(taken(0x33, planted, None), missing);
+    assert_eq!(taken(0x10, planted, None), missing);
+    assert_eq!(taken(0x10, kernel, None), right);
 }
 
 #[test]

@@ -251,7 +251,7 @@ fn branches_and_switches() {
 
 #[test]
 fn limits_end_endless_programs() {
-    let limits = Limits { fuel: 1000, pages: 50, depth: 10 };
+    let limits = Limits { fuel: 1000, pages: 50, depth: 10, ..Limits::default() };
     let end = |text: &str| match run_in(text, &[], limits, None).0 {
         Outcome::Stopped(stopped) => stopped,
         Outcome::Answer(values) => panic!("{values:?}"),
@@ -289,6 +289,28 @@ fn limits_end_endless_programs() {
         Outcome::Stopped(Stopped::Limit { at: 0x100, what }) => assert!(what.contains("full"), "{what}"),
         other => panic!("{other:?}"),
     }
+    // The process's own pages count before any of them is made.
+    let pages: String =
+        (1..=50).map(|page| format!("page {:#x} zero\n", 0x10_0000 + page * 0x1000)).collect();
+    match run_in(&(pages + &exactly), &[], limits, None).0 {
+        Outcome::Stopped(Stopped::Limit { at: 0, what }) => assert!(what.contains("51 pages"), "{what}"),
+        other => panic!("{other:?}"),
+    }
+    // A clock stands beside the fuel.
+    let limits = Limits { fuel: u64::MAX, time: std::time::Duration::from_millis(20), ..limits };
+    match run_in_once(looping, limits) {
+        Outcome::Stopped(Stopped::OutOfTime { at: 1, used, milliseconds: 20 }) => {
+            assert!(used > 1 << 14, "{used}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The outcome of a run that takes no input.
+fn run_in_once(text: &str, limits: Limits) -> Outcome {
+    let (program, (memory, regs)) = (program(text), guest());
+    let run = Run { memory: &memory, regs: &regs, env: Environment::default(), limits };
+    SliceProgram::new(&program).unwrap().run(&run, &Vec::new()).unwrap().0
 }
 
 /// The same place with the same registers and memory, but with other calls to come back to, is no
@@ -328,6 +350,15 @@ fn exceptions_and_devices() {
         assert!(
             matches!(&stop, Stopped::NeedsDevice { what, .. } if what.contains("physical 0xa0000")),
             "{stop:?}"
+        );
+    }
+    for (port, is_clock) in
+        [(0x608, true), (0x71, true), (0x40, true), (0x8, false), (0x60, false), (0x609, false)]
+    {
+        let stop = stopped(&block(&format!("t0 = in.32 {port:#x}\nend")));
+        assert!(
+            matches!(stop, Stopped::NeedsDevice { clock, .. } if clock == is_clock),
+            "{port:#x}: {stop:?}"
         );
     }
     assert_eq!(x(&block("wrmsr.64 0xc0000100, 1\nstore.64 0x5000, 7\nend")), 7);
@@ -388,6 +419,14 @@ fn outputs() {
         ("full", Value::Text("ab".into())),
     ];
     assert_eq!(answer(&text).0, expected.map(|(name, value)| (name.to_string(), value)));
+    // Names need not be UTF-8, and different ones stay different.
+    let name = |bytes: &str| {
+        let values = answer(&text.replace("0x7a0064636261", bytes));
+        serde_json::to_string(&values).unwrap().split("\"comm\":").nth(1).unwrap().to_owned()
+    };
+    assert!(name("0x7a006463e4").starts_with("{\"bytes\":\"e46364\",\"text\":\"\u{fffd}cd\"},"));
+    assert!(name("0x7a006463e5").starts_with(r#"{"bytes":"e56364","text":"#));
+    assert!(name("0x7a0000a4c3").starts_with("\"ä\","));
     for (count, length) in [(0u32, 0), (3, 3), (4, 3), (u32::MAX, 0)] {
         let text = text.replace("store.32 0x5010, 2", &format!("store.32 0x5010, {count:#x}"));
         assert!(

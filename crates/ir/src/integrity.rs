@@ -37,6 +37,9 @@ pub struct Extent {
     pub end: u64,
 }
 
+/// The most bytes of an interrupt descriptor table: 256 gates of 16 bytes.
+pub const MAX_GATES: usize = 256 * 16;
+
 /// What the training boots show beyond the code.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Integrity {
@@ -68,9 +71,19 @@ impl Integrity {
         self.extents.iter().position(|it| it.start <= address && address < it.end)
     }
 
-    /// What makes it unusable, if anything does.
+    /// What makes it unusable beside so many images, if anything does.
     #[must_use]
-    pub fn broken(&self) -> Option<&'static str> {
+    pub fn broken(&self, images: usize) -> Option<&'static str> {
+        // Addresses are looked for among all extents: there are no more than images.
+        if self.extents.len() > images || self.extents.iter().any(|it| it.end < it.start) {
+            return Some("an extent is of no image or ends before it starts");
+        }
+        if self.data.values().any(|page| usize::from(page.image) >= images) {
+            return Some("a page of data is of no image");
+        }
+        if self.gates.len() > MAX_GATES {
+            return Some("there are too many interrupt gates");
+        }
         let ends = self.variants.iter().map(|it| (it.addr, it.addr.checked_add(it.bytes.len() as u64)));
         let ends: Vec<(u64, Option<u64>)> = ends.collect();
         let apart = ends.windows(2).all(|pair| pair[0].1.is_some_and(|end| end <= pair[1].0));
@@ -196,17 +209,36 @@ mod tests {
         assert_eq!(found(0, 11), [10]);
         assert_eq!(found(13, 21), [10, 20]);
         assert_eq!(found(14, 20), []);
-        assert_eq!(it.broken(), None);
+        assert_eq!(it.broken(0), None);
     }
 
     #[test]
     fn what_is_broken_is_refused() {
-        let variants = |list: Vec<Variant>| Integrity { variants: list, ..Integrity::default() }.broken();
+        let variants = |list: Vec<Variant>| Integrity { variants: list, ..Integrity::default() }.broken(1);
         assert!(variants(vec![variant(10, 4), variant(13, 2)]).is_some());
         assert!(variants(vec![variant(u64::MAX, 2)]).is_some());
         let page = DataPage { image: 0, steady: true, bytes: vec![0; 4095] };
-        assert!(Integrity { data: [(0, page)].into(), ..Integrity::default() }.broken().is_some());
-        assert!(Integrity { writable: vec![2, 1], ..Integrity::default() }.broken().is_some());
+        let data = |page: DataPage| Integrity { data: [(0, page)].into(), ..Integrity::default() };
+        assert!(data(page.clone()).broken(1).is_some());
+        let whole = DataPage { bytes: vec![0; 4096], ..page };
+        assert_eq!(data(whole.clone()).broken(1), None);
+        assert!(data(whole).broken(0).is_some(), "it is of no image");
+        assert!(Integrity { writable: vec![2, 1], ..Integrity::default() }.broken(1).is_some());
+    }
+
+    /// Every address of a comparison is looked for among the extents, and every gate is compared.
+    #[test]
+    fn there_are_no_more_extents_than_images_and_no_more_gates_than_vectors() {
+        let extents = |count: usize, end: u64| Integrity {
+            extents: vec![Extent { start: 1, end }; count],
+            ..Integrity::default()
+        };
+        assert_eq!(extents(2, 2).broken(2), None);
+        assert!(extents(3, 2).broken(2).is_some());
+        assert!(extents(1, 0).broken(2).is_some());
+        let gates = |count: usize| Integrity { gates: vec![0; count], ..Integrity::default() };
+        assert_eq!(gates(MAX_GATES).broken(0), None);
+        assert!(gates(MAX_GATES + 1).broken(0).is_some());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! definition. This crate knows no instruction set and no trace format: registers are numbers whose
 //! names the caller supplies.
 
+mod budget;
 pub mod eval;
 pub mod file;
 pub mod integrity;

@@ -6,6 +6,8 @@
 //! that a run can say where it left the known paths. Programs know addresses of the training
 //! system, but hold no kernel memory of it: only pages of the training process.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::op::{Arg, Op, Var};
@@ -179,6 +181,50 @@ pub struct Variable {
     pub addr: u64,
 }
 
+/// Something of which an output's value is made, or by which it was decided.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Dependence {
+    /// Memory of the target.
+    Memory,
+    /// A register that belongs to the target's system, as a segment base of the kernel's.
+    Registers,
+    /// The target's time stamp counter, or another one of its processor.
+    Counter,
+    /// A device of the target, which no run can ask.
+    Device,
+    /// The input with this name.
+    Input(String),
+}
+
+impl Dependence {
+    /// Whether another target may give another value.
+    #[must_use]
+    pub const fn is_of_target(&self) -> bool {
+        !matches!(self, Self::Input(_))
+    }
+}
+
+impl fmt::Display for Dependence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory"),
+            Self::Registers => f.write_str("registers"),
+            Self::Counter => f.write_str("counter"),
+            Self::Device => f.write_str("device"),
+            Self::Input(name) => write!(f, "input {name}"),
+        }
+    }
+}
+
+/// What an output depends on, through data and through the branches that decide.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct OutputDependences {
+    /// The output's name.
+    pub output: String,
+    /// What it depends on, ascending; nothing for a constant.
+    pub on: Vec<Dependence>,
+}
+
 /// A page of the training process.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct UserPage {
@@ -321,6 +367,8 @@ pub struct Program {
     pub overrides: Vec<PerCpuOverride>,
     /// Words by which per-CPU memory is found, by offset.
     pub signature: Vec<SignatureWord>,
+    /// What outputs depend on. Empty where that is not known, as in programs written by hand.
+    pub dependences: Vec<OutputDependences>,
     /// Where it comes from.
     pub provenance: Provenance,
 }

@@ -6,6 +6,7 @@
 //! for tampering needs beside the code is [`Integrity`].
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,8 @@ pub struct System {
     integrity: Integrity,
 }
 
+/// Version of companion files.
+const VERSION: u32 = 6;
 const MAGIC: &[u8; 8] = b"VIRTSYS\0";
 /// The largest companion file accepted, uncompressed: far more than any kernel's text.
 const MAX_BYTES: usize = 1 << 30;
@@ -65,6 +68,12 @@ impl System {
         self.pages.iter().map(|(&addr, page)| (addr, page.as_slice()))
     }
 
+    /// The pages that begin in a range of addresses, in ascending order.
+    pub fn pages_in(&self, range: Range<u64>) -> impl Iterator<Item = (u64, &[u8])> + '_ {
+        let all = if range.is_empty() { 0..0 } else { range };
+        self.pages.range(all).map(|(&addr, page)| (addr, page.as_slice()))
+    }
+
     /// How many pages there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -96,7 +105,7 @@ impl System {
     /// # Errors
     /// [`FileError`] when it cannot be encoded.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FileError> {
-        file::encode(MAGIC, self)
+        file::encode(MAGIC, VERSION, self)
     }
 
     /// Reads a file's bytes.
@@ -104,7 +113,7 @@ impl System {
     /// # Errors
     /// [`FileError`] for anything but a whole, undamaged companion file.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FileError> {
-        let system: Self = file::decode(MAGIC, "companion file", bytes, MAX_BYTES)?;
+        let system: Self = file::decode(MAGIC, ("companion file", VERSION), bytes, MAX_BYTES)?;
         if let Some(why) = verify::broken_relocations(&system.relocations) {
             return Err(FileError::Damaged { what: "companion file", why: why.into() });
         }
@@ -114,7 +123,7 @@ impl System {
                 why: "a page has the wrong size or address".into(),
             });
         }
-        if let Some(why) = system.integrity.broken() {
+        if let Some(why) = system.integrity.broken(system.relocations.images.len()) {
             return Err(FileError::Damaged { what: "companion file", why: why.into() });
         }
         Ok(system)

@@ -15,11 +15,17 @@
 //!   that exist, operands relocated constants that do.
 //! * Arguments of summaries are in registers, or on the stack above the return address; unused
 //!   locations hold nothing.
+//! * There are at most [`MAX_NAMES`] inputs and outputs, [`MAX_IMAGES`] images, [`MAX_SIGNATURE`]
+//!   words of the signature, and [`MAX_SAVED`] registers that a call gives back.
+//! * Dependences are of outputs, each given once, ascend without repetition, and name inputs that
+//!   exist.
 //! * A variable's elements have 1, 2, 4 or 8 bytes, its buffer at most [`MAX_VARIABLE`] bytes, all
 //!   buffers together [`MAX_VARIABLES`].
 
 use crate::op::{Arg, Class, Kind, Op, Var, Width};
-use crate::program::{Callee, Elem, Function, PageContent, PerCpuOverride, Program, Target, Terminator};
+use crate::program::{
+    Callee, Dependence, Elem, Function, PageContent, PerCpuOverride, Program, Target, Terminator, Variable,
+};
 use crate::relocation::{FixupKind, RelocatedConstant, RelocationTable};
 use crate::summary::{ArgumentLocation, Summary};
 
@@ -29,6 +35,15 @@ pub const MAX_TEMPS: u16 = 2048;
 pub const MAX_VARIABLE: u64 = 16 << 20;
 /// Bytes of all variables together: a run writes and reads them outside its budget of operations.
 pub const MAX_VARIABLES: u64 = 64 << 20;
+/// Inputs and outputs: each is looked for among all others by its name.
+pub const MAX_NAMES: usize = 1024;
+/// Images: each is looked for in the target's memory, and each address among all of them. A system
+/// has a few hundred modules at most.
+pub const MAX_IMAGES: usize = 4096;
+/// Words of the per-CPU signature: each is compared at every place that may be per-CPU memory.
+pub const MAX_SIGNATURE: usize = 1024;
+/// Registers that a call gives back: there are no more.
+pub const MAX_SAVED: usize = 256;
 
 /// A rule a program breaks.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -93,6 +108,15 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
     if let Some(rule) = broken_relocations(&program.relocations) {
         return Err(whole(rule));
     }
+    if program.inputs.len() + program.outputs.len() > MAX_NAMES {
+        return Err(whole("there are too many fields"));
+    }
+    if program.signature.len() > MAX_SIGNATURE {
+        return Err(whole("there are too many anchors"));
+    }
+    if let Some(rule) = broken_dependences(program) {
+        return Err(whole(rule));
+    }
     let mut together = 0u64;
     for variable in program.inputs.iter().chain(&program.outputs) {
         let size = variable.elem.size();
@@ -106,6 +130,25 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
         }
     }
     Ok(())
+}
+
+/// The rule that what is said of the outputs breaks, if it does.
+fn broken_dependences(program: &Program) -> Option<&'static str> {
+    let is = |variables: &[Variable], name: &str| variables.iter().any(|variable| variable.name == name);
+    for (at, it) in program.dependences.iter().enumerate() {
+        let before = &program.dependences[..at];
+        if !is(&program.outputs, &it.output) || before.iter().any(|other| other.output == it.output) {
+            return Some("a dependence is of no output, or given twice");
+        }
+        if !it.on.is_sorted_by(|a, b| a < b) {
+            return Some("what an output depends on does not ascend");
+        }
+        let unknown = |on: &Dependence| matches!(on, Dependence::Input(name) if !is(&program.inputs, name));
+        if it.on.iter().any(unknown) {
+            return Some("an output depends on an input that does not exist");
+        }
+    }
+    None
 }
 
 /// Whether a summary's arguments are where arguments can be.
@@ -123,6 +166,9 @@ fn callable(summary: &Summary) -> bool {
 #[must_use]
 pub fn broken_relocations(relocations: &RelocationTable) -> Option<&'static str> {
     let image = |image: u16| usize::from(image) < relocations.images.len();
+    if relocations.images.len() > MAX_IMAGES {
+        return Some("there are too many images");
+    }
     let mut images: Vec<(u64, u64)> =
         relocations.images.iter().map(|image| (image.start, image.end)).collect();
     images.sort_unstable();
@@ -165,6 +211,9 @@ fn verify_function(program: &Program, number: usize, function: &Function) -> Res
     }
     if function.callee_saved.iter().any(|var| !var.is_reg()) {
         return fail(0, "a preserved variable is no register");
+    }
+    if function.callee_saved.len() > MAX_SAVED {
+        return fail(0, "there are too many preserved registers");
     }
     for (at, block) in function.blocks.iter().enumerate() {
         for op in &block.ops {

@@ -54,5 +54,5 @@ pub use decode::{Insn, LiftError, disassemble, lift, lift_process, mnemonic_name
 pub use flow::{Control, End, Flow, control, flow};
 pub use gate::is_call_gate;
 pub use mode::Mode;
-pub use names::{absolutes, constants, layout, length, names};
+pub use names::{absolutes, constants, layout, length, names, operands};
 pub use rebase::rebase;

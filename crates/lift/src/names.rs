@@ -49,6 +49,24 @@ pub fn absolutes(mode: Mode, pc: u64, code: &[u8], visit: &mut dyn FnMut(u64)) {
     }
 }
 
+/// Calls `visit` with every constant address of a memory operand: absolute without registers, or
+/// relative to the instruction. Unlike an immediate operand it can be nothing else.
+pub fn operands(mode: Mode, pc: u64, code: &[u8], visit: &mut dyn FnMut(u64)) {
+    let mut decoder = Decoder::with_ip(mode.bits(), code, pc, DecoderOptions::NONE);
+    let mut insn = Instruction::default();
+    while decoder.can_decode() {
+        decoder.decode_out(&mut insn);
+        if (0..insn.op_count()).any(|at| insn.op_kind(at) == OpKind::Memory) {
+            let registers = [insn.memory_base(), insn.memory_index(), insn.segment_prefix()];
+            if insn.is_ip_rel_memory_operand() {
+                visit(insn.ip_rel_memory_address());
+            } else if registers == [Register::None; 3] {
+                visit(insn.memory_displacement64());
+            }
+        }
+    }
+}
+
 /// Where the constants of one instruction stand in its bytes: displacement and immediate operands,
 /// as offset and size. Where a direct jump or call leads is none of them.
 #[must_use]
@@ -143,5 +161,12 @@ mod tests {
         let code = [0xa1, 0x14, 0, 0xdf, 0xff, 0x8b, 0x81, 0x20, 0x03, 0xdf, 0xff, 0xb8, 0, 0, 0xdf, 0xff];
         absolutes(Mode::Bits32, 0x1000, &code, &mut |address| found.push(address));
         assert_eq!(found, [0xffdf_0014]);
+        found.clear();
+        operands(Mode::Bits32, 0x1000, &code, &mut |address| found.push(address));
+        assert_eq!(found, [0xffdf_0014], "a constant that a register is added to may be a distance");
+        found.clear();
+        // incl 0x10(%rip)
+        operands(Mode::Bits64, 0x1000, &[0xff, 0x05, 0x10, 0, 0, 0], &mut |address| found.push(address));
+        assert_eq!(found, [0x1016]);
     }
 }

@@ -8,6 +8,7 @@
 pub mod addr;
 pub mod descriptor;
 mod gates;
+pub mod hash;
 mod map;
 pub mod memory;
 pub mod paging;

@@ -12,6 +12,7 @@ use machine::target::{FlatError, KdumpError, LimeError, TargetCause};
 use machine::{Cpu, GuestMemory, MemoryError, PhysAddr, Target, TargetError};
 use proptest::prelude::*;
 use support::dumps::{Kdump, Packing, Pages, avml, lime, pages, vmware};
+use support::streams::{Record, Stream, saved};
 use support::{core, note, ram};
 
 fn open(bytes: Vec<u8>) -> Result<Target, TargetError> {
@@ -41,7 +42,14 @@ fn check(mem: &dyn GuestMemory, pages: &Pages) -> usize {
 /// tried on.
 fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let small: Pages = pages().into_iter().filter(|(frame, _)| frame % 4 != 1).collect();
+    let elf = core(true, &[note(true)], &[(0x6000, pages()[&6].clone())]);
+    let mut stream = Stream::new("pc-i440fx-10.0", 7, &[0; 7 * 4096]);
+    stream.sections = vec![vec![(0, 6, Record::Filled(3))], vec![(0, 6, Record::Page(pages()[&6].clone()))]];
+    let (stream, _) = stream.bytes();
     vec![
+        ("elf64-zstd", zstd::encode_all(&elf[..], 1).unwrap()),
+        ("migration", stream.clone()),
+        ("virsh-save-zstd", saved(&zstd::encode_all(&stream[..], 1).unwrap(), 5, true)),
         ("kdump-zlib", Kdump::new(true, Packing::Zlib).file(&small)),
         ("kdump-lzo-flat", Kdump::new(true, Packing::Lzo).stream(&small, 4096)),
         ("kdump32-snappy-flat", Kdump::new(false, Packing::Snappy).stream(&small, 2048)),
@@ -49,7 +57,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("lime", lime(&small.into_iter().filter(|(frame, _)| *frame < 4).collect())),
         ("avml", avml(&pages().into_iter().filter(|(frame, _)| frame % 4 != 1).collect(), 8192, 0x400)),
         ("vmware", vmware(&[], &pages()[&6], 6)),
-        ("elf64", core(true, &[note(true)], &[(0x6000, pages()[&6].clone())])),
+        ("elf64", elf),
         ("elf32", core(false, &[note(true)], &[(0x6000, pages()[&6].clone())])),
     ]
 }
@@ -229,7 +237,7 @@ proptest! {
 
     #[test]
     fn corrupted_dumps_never_panic(
-        which in 0usize..9,
+        which in 0usize..12,
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
         early in proptest::option::of((0usize..0x1100, any::<u8>())),
         cut in proptest::option::of(any::<prop::sample::Index>()),

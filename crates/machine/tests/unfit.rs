@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use virtuoso_machine as machine;
 
 use machine::memory::ImageError;
-use machine::target::{Doubt, Format, LimeError, TargetCause};
+use machine::target::{Doubt, Format, LimeError, TargetCause, UnpackError, Unpacking};
 use machine::{Cpu, GuestMemory, MemoryError, PhysAddr, Target, TargetError, TargetOptions};
 use support::dumps::{Kdump, Packing, Pages, avml, lime, pages, vmware};
 use support::{core, note, ram};
@@ -199,15 +199,12 @@ fn files_of_other_formats_are_named() {
     let zeros = [0u8; 4096];
     let at = |place: usize, magic: &[u8]| [&zeros[..place], magic, &zeros].concat();
     for (place, magic, name, next) in [
-        (0, &b"\x1f\x8b\x08"[..], "gzip", "gzip -dc"),
-        (0, b"\x28\xb5\x2f\xfd", "zstd", "zstd -d"),
-        (0, b"\xfd7zXZ\0", "xz", "xz -dc"),
-        (0, b"\x04\x22\x4d\x18", "lz4", "lz4 -d"),
+        (0, &b"BZh"[..], "bzip2", "bzip2 -dc"),
+        (0, b"\x02\x21\x4c\x18", "lz4", "lz4 -d"),
         (257, b"ustar", "tar", "unpack"),
         (0, b"PK\x03\x04", "ZIP", "unpack"),
         (0, b"EVF\x09\x0d\x0a\xff\0", "E01", "ewfexport"),
-        (0, b"LibvirtQemudSave", "virsh save", "virsh dump"),
-        (0, b"QEVM", "migration", "dump-guest-memory"),
+        (0, b"LibvirtQemudPart", "virsh save", "virsh dump"),
         (0, b"QFI\xfb", "qcow2", "loadvm"),
         (0, b"\x14\x20\x28\x01", "Hyper-V", "raw RAM"),
         (0, b"PAGEDU64", "Windows crash dump", "dump-guest-memory"),
@@ -229,6 +226,37 @@ fn files_of_other_formats_are_named() {
     assert!(open(&zip, &TargetOptions::default()).unwrap_err().to_string().contains("AFF4"));
     let xen = open(&xen(), &TargetOptions::default()).unwrap_err();
     assert!(matches!(*xen.cause, TargetCause::Foreign(_)) && xen.to_string().contains("Xen"), "{xen}");
+}
+
+#[test]
+fn a_compressed_dump_is_unpacked_and_a_damaged_one_is_named() {
+    let memory = ram(0x1_0000, 5);
+    let elf = core(true, &[note(true)], &[(0, memory.clone())]);
+    let packed = zstd::encode_all(&elf[..], 1).unwrap();
+    let target = open(&packed, &TargetOptions::default()).unwrap();
+    assert_eq!((target.format, target.packed, target.cpus.len()), ("elf64", Some("zstd"), 1));
+    checked(&target, &memory, 0x1_0000);
+    // Cut off: what is there is a core that was cut off.
+    let error = open(&packed[..packed.len() - 9], &TargetOptions::default()).unwrap_err();
+    assert!(matches!(*error.cause, TargetCause::Packed(UnpackError::Cut("zstd"))), "{error}");
+    for magic in [&b"\x1f\x8b\x08"[..], b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"\x04\x22\x4d\x18"] {
+        let bytes = [magic, &[0; 5000]].concat();
+        let error = open(&bytes, &TargetOptions::default()).unwrap_err();
+        assert!(matches!(*error.cause, TargetCause::Packed(_)), "{error}");
+        // RAM may begin so, and of its size nothing is unpacked.
+        let mut bytes = bytes;
+        bytes.resize(1 << 20, 0);
+        let error = open(&bytes, &TargetOptions::default()).unwrap_err();
+        assert!(matches!(*error.cause, TargetCause::AmbiguousPacked { .. }), "{error}");
+        assert!(error.to_string().contains("--format raw"), "{error}");
+        assert_eq!(open(&bytes, &as_format(Format::Raw)).unwrap().format, "raw");
+    }
+    let file = Temporary::new("packed", &packed);
+    let error = Target::open(&file.0, &TargetOptions::default()).unwrap_err();
+    assert!(matches!(*error.cause, TargetCause::Packed(UnpackError::Nowhere(_))), "{error}");
+    let unpacking = Unpacking { directory: Some(std::env::temp_dir()), watcher: None };
+    let options = TargetOptions { unpacking, ..TargetOptions::default() };
+    checked(&Target::open(&file.0, &options).unwrap(), &memory, 0x1_0000);
 }
 
 /// A core of Xen: sections, no segments.

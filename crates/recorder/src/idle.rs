@@ -31,14 +31,24 @@ pub struct IdleCells {
     cells: BTreeMap<(Reg, u32), u64>,
     halts: u32,
     looks: u32,
+    /// Bits of an address in the code that halts.
+    bits: u8,
     named: BTreeSet<u32>,
+    /// How often each area was looked at, by its distance from the base: pages may be named when
+    /// others have been looked at already.
+    looked: BTreeMap<u32, u32>,
+}
+
+/// The area that holds a distance in code with addresses of `bits`.
+const fn area_of(offset: u32, bits: u8) -> u32 {
+    if bits == 64 { 0 } else { offset & !(PAGE_SIZE as u32 - 1) }
 }
 
 impl IdleCells {
     /// An instruction has an operand in a segment at this distance from its base.
     pub fn names(&mut self, offset: u32) {
         if self.named.len() < MAX_PAGES {
-            self.named.insert(offset & !(PAGE_SIZE as u32 - 1));
+            self.named.insert(area_of(offset, 32));
         }
     }
 
@@ -70,19 +80,24 @@ impl IdleCells {
                 }
             }
         }
-        if self.looks == 1 {
-            self.cells = now;
-        } else {
-            self.cells.retain(|cell, value| now.get(cell) == Some(value));
+        if bits != 64 {
+            // What lies behind a named page belongs to the next one, which may not be named.
+            now.retain(|cell, _| self.named.contains(&area_of(cell.1, bits)));
+        }
+        self.bits = bits;
+        self.cells.retain(|cell, value| now.get(cell) == Some(value));
+        let looked = &self.looked;
+        self.cells.extend(now.into_iter().filter(|(cell, _)| !looked.contains_key(&area_of(cell.1, bits))));
+        for (area, _) in areas {
+            *self.looked.entry(area as u32).or_default() += 1;
         }
     }
 
-    /// The cells, if at least two halts were looked at.
+    /// The cells of which at least two halts were looked at.
     pub fn cells(&self) -> Vec<IdleCell> {
-        if self.looks < 2 {
-            return Vec::new();
-        }
-        self.cells.iter().map(|(&(base, offset), &value)| IdleCell { base, offset, value }).collect()
+        let twice = |offset| self.looked.get(&area_of(offset, self.bits)).is_some_and(|&looks| looks > 1);
+        let cells = self.cells.iter().filter(|(cell, _)| twice(cell.1));
+        cells.map(|(&(base, offset), &value)| IdleCell { base, offset, value }).collect()
     }
 }
 
@@ -161,6 +176,18 @@ mod tests {
         for _ in 0..2 {
             idle.halt(NARROW, 32, &[(Reg::FsBase, base)], read);
         }
-        assert_eq!(idle.cells(), [IdleCell { base: Reg::FsBase, offset: 0xc000_1008, value: NARROW + 0x40 }]);
+        let cell = |offset| IdleCell { base: Reg::FsBase, offset, value: NARROW + 0x40 };
+        assert_eq!(idle.cells(), [cell(0xc000_1008)]);
+        // Code that names another page may run for the first time after a halt.
+        let read = |address: u64| read(0x1000_0000).filter(|_| address >> 16 == 0x1000);
+        idle.names(0xc000_2234);
+        for _ in 2..4 {
+            idle.halt(NARROW, 32, &[(Reg::FsBase, base)], read);
+        }
+        assert_eq!(idle.cells(), [cell(0xc000_1008)], "one halt says nothing");
+        for _ in 4..8 {
+            idle.halt(NARROW, 32, &[(Reg::FsBase, base)], read);
+        }
+        assert_eq!(idle.cells(), [cell(0xc000_1008), cell(0xc000_2008)]);
     }
 }

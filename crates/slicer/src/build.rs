@@ -5,21 +5,27 @@
 //! [`Sliced::program`] writes the slice down. No state is passed between stages except what they
 //! return.
 
-use ir::program::{CodeRange, PageContent, Program, Provenance, Source, UserPage};
+use std::collections::BTreeSet;
+
+use ir::program::{
+    CodeRange, Dependence, OutputDependences, PageContent, Program, Provenance, Source, UserPage,
+};
 use machine::{Reg, VirtAddr};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::analysis::cfg::CfgInput;
 use crate::context::callee_saved::CalleeSaved;
 use crate::context::walk::walk;
 use crate::context::{ContextPath, Contexts, Convention, Entries};
 use crate::dependence::Graph;
 use crate::dependence::foreign::OwnPages;
-use crate::dependence::graph::Body;
+use crate::dependence::graph::{Body, Given};
 use crate::dependence::recorder::{Begin, DependenceRecorder};
 use crate::emission::{Emission, RelocatedConstants};
 use crate::error::Error;
 use crate::filter::{Retained, filter};
 use crate::recording::{Recording, UserMemory};
+use crate::slicing::evidence::{self, Evidence};
 use crate::slicing::{Slice, slice};
 use crate::training::address_space::AddressSpace;
 use crate::training::clock;
@@ -164,10 +170,11 @@ impl<'m> Merged<'m> {
     ) -> Result<Graph, Error> {
         let mut graph = Graph::new(!self.start.recording().is_wide(), conventions);
         let user: &dyn UserMemory = &self.start.space;
+        let shown = self.start.shown_pages();
         for ((recording, retained, path), insns) in self.walks().zip(&self.interned) {
             let begin = Begin::new(recording, self.start.recording())?;
             let own = own_pages(recording, retained, self.start)?;
-            let mut recorder = DependenceRecorder::new(&mut graph, code, insns, &begin, user, own);
+            let mut recorder = DependenceRecorder::new(&mut graph, code, insns, &begin, user, &shown, own);
             walk(recording, retained, path, &self.contexts, self.summaries, &mut recorder)?;
             recorder.finish(recording, &begin)?;
         }
@@ -181,8 +188,12 @@ impl<'m> Merged<'m> {
     #[must_use]
     pub fn sliced(&self, policy: Policy, dependences: Dependences) -> Sliced<'_, 'm> {
         let Dependences { mut code, mut graph } = dependences;
-        let slice = slice(&mut graph, &mut code, &self.contexts, &self.start.space, policy);
-        Sliced { merged: self, policy, graph, code, slice }
+        let mut slice = slice(&mut graph, &mut code, &self.contexts, &self.start.space, policy);
+        let source = (policy != Policy::Assume).then(|| self.source());
+        let program = CfgInput { graph: &graph, code: &code, contexts: &self.contexts, source };
+        let is_user = |page: VirtAddr| self.start.space.is_user(page);
+        let evidence = evidence::of_outputs(&program, policy, &is_user, &mut slice);
+        Sliced { merged: self, policy, graph, code, slice, evidence }
     }
 }
 
@@ -193,6 +204,8 @@ pub struct Sliced<'s, 'm> {
     pub(crate) graph: Graph,
     pub(crate) code: CodeTable,
     pub(crate) slice: Slice,
+    /// By output, what it depends on.
+    evidence: Vec<BTreeSet<Evidence>>,
 }
 
 impl Sliced<'_, '_> {
@@ -216,6 +229,7 @@ impl Sliced<'_, '_> {
             code,
             relocations: start.relocations().of_program(&ranges, constants.all),
             clock: clock.into_iter().map(|addr| addr.0).collect(),
+            dependences: self.dependences(&begin),
             provenance: self.provenance(),
             ..begin
         };
@@ -232,6 +246,24 @@ impl Sliced<'_, '_> {
             slice: &self.slice,
             summaries: self.merged.summaries,
         }
+    }
+
+    /// What the outputs of a program that begins like this one depend on.
+    pub(crate) fn dependences(&self, begin: &Program) -> Vec<OutputDependences> {
+        let named = |evidence: &Evidence| match *evidence {
+            Evidence::Given(Given::Memory) => Dependence::Memory,
+            Evidence::Given(Given::Register) => Dependence::Registers,
+            Evidence::Counter => Dependence::Counter,
+            Evidence::Given(Given::Device) => Dependence::Device,
+            Evidence::Given(Given::Input(number)) => Dependence::Input(begin.inputs[number].name.clone()),
+        };
+        let outputs = begin.outputs.iter().zip(&self.evidence).map(|(output, evidence)| {
+            let mut on: Vec<Dependence> = evidence.iter().map(named).collect();
+            on.sort_unstable();
+            on.dedup();
+            OutputDependences { output: output.name.clone(), on }
+        });
+        outputs.collect()
     }
 
     /// Refuses a slice that needs foreign values, or a device that the process has mapped.

@@ -130,7 +130,7 @@ pub fn tell(guest: &mut Guest, command: &str) -> Result<usize> {
 }
 
 /// Pauses the guest at the wanted moment.
-fn pause(qmp: &mut Qmp, moment: Moment) -> Result<()> {
+pub(crate) fn pause(qmp: &mut Qmp, moment: Moment) -> Result<()> {
     for _ in 0..200 {
         qmp.stop()?;
         let registers = qmp.human("info registers")?;

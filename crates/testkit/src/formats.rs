@@ -3,7 +3,8 @@
 //! QEMU and makedumpfile write what they can. LiME and AVML captures are taken by a kernel module
 //! and a program inside a guest; here they are written from the raw RAM by their descriptions, over
 //! the addresses that a PC's kernel calls "System RAM", with blocks of 16 MiB and without those
-//! that are all zero, as AVML writes them.
+//! that are all zero, as AVML writes them. Likewise libvirt's header before a migration stream.
+//! What compresses files is this machine's tools, as far as they are installed.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -45,8 +46,30 @@ pub fn capture_all(
                 files.push((format.clone(), file(&format)));
             }
         }
+        qmp.migrate(&file("migration"), false)?;
+        files.push(("migration".to_owned(), file("migration")));
         Ok(())
     })?;
+    let save = file("virsh-save");
+    virsh_save(&file("migration"), 0, &save)?;
+    files.push(("virsh-save".to_owned(), save));
+    for (tool, ending, source) in [
+        ("gzip", "gz", &capture.elf),
+        ("zstd", "zst", &file("kdump-zlib")),
+        ("xz", "xz", &file("migration")),
+        ("lz4", "lz4", &capture.elf),
+    ] {
+        let packed = with_ending(source, ending);
+        if compress(tool, source, &packed)? {
+            let name = source.extension().unwrap_or_default().to_string_lossy();
+            files.push((format!("{name}-{ending}"), packed));
+        }
+    }
+    let packed = with_ending(&file("migration"), "gz");
+    if compress("gzip", &file("migration"), &packed)? {
+        virsh_save(&packed, 1, &file("virsh-save-gz"))?;
+        files.push(("virsh-save-gz".to_owned(), file("virsh-save-gz")));
+    }
     if let Some(source) = for_makedumpfile(&capture.elf, &file("makedumpfile.elf"))? {
         for (format, options) in [
             ("makedumpfile", &["-d", "0"][..]),
@@ -72,6 +95,49 @@ pub fn capture_all(
         files.push((format.to_owned(), path));
     }
     Ok((capture, files))
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{ending}"));
+    PathBuf::from(name)
+}
+
+/// Compresses a file with a tool; false if it is not installed.
+fn compress(tool: &str, source: &Path, to: &Path) -> Result<bool> {
+    let out = File::create(to).map_err(Error::io(to))?;
+    let Ok(status) = Command::new(tool).args(["-1", "-c"]).arg(source).stdout(out).status() else {
+        return Ok(false);
+    };
+    if status.success() {
+        return Ok(true);
+    }
+    Err(Error::Command { program: tool.to_owned(), status: status.to_string(), output: String::new() })
+}
+
+/// What `virsh save` writes: a header of 92 bytes, the machine's description, and a stream that is
+/// compressed with the compression of this number.
+fn virsh_save(stream: &Path, compression: u32, to: &Path) -> Result<()> {
+    let description = [&b"<domain type='qemu'/>"[..], &[0; 1000]].concat();
+    let mut bytes = b"LibvirtQemudSave".to_vec();
+    for number in [2, description.len() as u32, 1, compression] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.resize(92, 0);
+    bytes.extend(description);
+    bytes.extend(fs::read(stream).map_err(Error::io(stream))?);
+    layout::write(to, &bytes)
+}
+
+/// Captures a guest, and the same pause as a migration stream in the form for files: QEMU migrates
+/// once a pause.
+///
+/// # Errors
+/// What QEMU or the file system say.
+pub fn capture_mapped(guest: &mut Guest, stem: &Path, moment: Moment) -> Result<(Capture, PathBuf)> {
+    let stream = with_ending(stem, "migration");
+    let capture = capture_with(guest, stem, moment, None, &mut |qmp| qmp.migrate(&stream, true))?;
+    Ok((capture, stream))
 }
 
 /// Writes a core of QEMU's in the form that makedumpfile understands: it looks for the program

@@ -87,7 +87,8 @@ impl Default for Target {
 pub fn training_argv(options: &Training) -> Result<Vec<OsString>> {
     // One place for stacks and mappings in every process: recordings of one trainer can then be
     // merged.
-    let mut append = format!("norandmaps {}", options.append);
+    // Its programs may read the time stamp counter; a target has the clock that its kernel chooses.
+    let mut append = format!("norandmaps tsc=reliable clocksource=tsc {}", options.append);
     if !options.trainers.is_empty() {
         append += &format!(" trainers={}", options.trainers.join(","));
     }
@@ -109,10 +110,8 @@ pub fn target_argv(options: &Target) -> Result<Vec<OsString>> {
 fn argv(kind: Kind, kernel: &str, kaslr: bool, append: &str, more: &[OsString]) -> Result<Vec<OsString>> {
     let kernel = Kernel::find(kernel)?;
     let initramfs = initramfs::build(kind, &kernel)?;
-    // The vDSO reads the time stamp counter, so that `clock_gettime` needs neither a system call
-    // nor a device.
     let (base, image) = if kaslr { ("kaslr", kernel.image) } else { ("nokaslr", kernel.unpacked()?) };
-    let line = format!("console=ttyS0 quiet panic=-1 tsc=reliable clocksource=tsc {base} {}", append.trim());
+    let line = format!("console=ttyS0 quiet panic=-1 {base} {}", append.trim());
     let fixed = "-accel tcg,thread=single -cpu qemu64 -m 192 -smp 1 -nodefaults -no-user-config -no-reboot \
                  -display none -chardev stdio,id=console,signal=off -serial chardev:console";
     let mut argv: Vec<OsString> = vec!["qemu-system-x86_64".into()];

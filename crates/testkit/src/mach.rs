@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::capture::{Moment, pause};
 use crate::guest::Guest;
 use crate::initramfs::{files, modified, newest};
 use crate::{Error, Result, compile, layout};
@@ -83,10 +84,9 @@ impl Dump {
 pub fn dump(modules: &[&str], file: PathBuf) -> Result<Dump> {
     let guest = Guest::boot(&argv(modules, &[])?)?;
     guest.wait_for("stays", 0, Duration::from_secs(120))?;
-    // The program rests now, and the processor with it.
-    std::thread::sleep(Duration::from_millis(300));
+    // The program is about to rest, and then the processor does.
     let mut qmp = guest.qmp()?;
-    qmp.stop()?;
+    pause(&mut qmp, Moment::Idle)?;
     // An earlier one's, if any; QEMU says if it cannot be replaced.
     let _ = std::fs::remove_file(&file);
     qmp.dump_guest_memory(&file)?;

@@ -169,6 +169,24 @@ impl Tool {
         self.json(&arguments)
     }
 
+    /// Records trainers, each `NAME` or `NAME:ARGUMENT`, in one guest, and builds `NAME.prog` of
+    /// each in `directory`, which is emptied first. Each runs twice: when interrupts come is luck,
+    /// and one between the marks may spoil a recording.
+    ///
+    /// # Errors
+    /// What the guest, the recorder or the builder says.
+    pub fn record_and_build(&self, trainers: &[&str], directory: &Path) -> Result<()> {
+        let twice = trainers.iter().flat_map(|&trainer| [trainer.to_owned(), trainer.to_owned()]).collect();
+        let traces = self.record(&Training { trainers: twice, ..Training::default() }, directory)?;
+        for trainer in trainers {
+            let program = trainer.split(':').next().unwrap_or(trainer);
+            let mine: Vec<PathBuf> =
+                traces.iter().filter(|trace| program_of(trace) == program).cloned().collect();
+            self.build(program, &mine, &directory.join(format!("{program}.prog")))?;
+        }
+        Ok(())
+    }
+
     /// Builds a program from traces of one trainer.
     ///
     /// # Errors
@@ -338,7 +356,9 @@ pub enum Way {
 }
 
 impl Way {
-    fn options(self) -> &'static [&'static str] {
+    /// The words for it.
+    #[must_use]
+    pub const fn options(self) -> &'static [&'static str] {
         match self {
             Self::Usual | Self::Both => &[],
             Self::Whole => &["--whole"],

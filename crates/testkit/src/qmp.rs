@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A connection to QEMU's monitor.
 #[derive(Debug)]
@@ -120,6 +120,28 @@ impl Qmp {
     pub fn pmemsave(&mut self, address: u64, size: u64, path: &Path) -> Result<()> {
         let arguments = json!({ "val": address, "size": size, "filename": path.to_string_lossy() });
         self.execute("pmemsave", arguments).map(drop)
+    }
+
+    /// Writes a migration stream to a file, in the form for files (`mapped-ram`) or the one for
+    /// pipes, and waits until it is complete. The guest stays paused.
+    pub fn migrate(&mut self, path: &Path, mapped: bool) -> Result<()> {
+        let capability = json!({ "capability": "mapped-ram", "state": mapped });
+        self.execute("migrate-set-capabilities", json!({ "capabilities": [capability] }))?;
+        let uri = match mapped {
+            true => format!("file:{}", path.display()),
+            false => format!("exec:cat > '{}'", path.display()),
+        };
+        self.execute("migrate", json!({ "uri": uri }))?;
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let answer = self.execute("query-migrate", json!({}))?;
+            match answer["status"].as_str() {
+                Some("completed") => return Ok(()),
+                Some("failed" | "cancelled") => return Err(Error::Qmp(format!("`migrate`: {answer}"))),
+                _ if Instant::now() > deadline => return Err(Error::Qmp(format!("`migrate`: {answer}"))),
+                _ => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
     }
 
     /// Bytes of RAM the guest has.

@@ -25,6 +25,10 @@ pub const TRAINERS: &str = "getpid,pslist,getpsfile:3,getpsfile:7,getpsfile:999,
 /// Trainers of what a run can have no answer for: a device, an interrupt, another process.
 pub const UNANSWERABLE: &str = "chiptime,nexttick,giveway:0,giveway:1";
 
+/// Trainers that make no call between their marks: the first finds its answer on a page that the
+/// kernel shows to processes, the others in what only the training system had.
+pub const CALL_NOTHING: &str = "pagetime,foundtime,libpid";
+
 /// A guest that runs the test kernel.
 #[derive(Debug, Clone)]
 pub struct Tiny {
@@ -57,6 +61,12 @@ impl Tiny {
         let small = Self { cpu: "qemu64", seed: 3, processes: 2, drivers: 2, local: false, words };
         let target = Self { processes: 1, words: "busy=2".to_owned(), ..small.clone() };
         (small, target)
+    }
+
+    /// The guest for [`CALL_NOTHING`].
+    #[must_use]
+    pub fn calls_nothing() -> Self {
+        Self { words: format!("run={CALL_NOTHING}"), ..Self::training(false) }
     }
 
     /// A guest with other processes and drivers in other places. `busy`: one of them runs for ever.

@@ -24,6 +24,39 @@ pub const TRAILER_LEN: u64 = 40;
 /// Most raw bytes a reader accepts in a chunk.
 pub const MAX_RAW: u32 = 256 << 20;
 
+/// What a reader accepts of parts whose size in memory a file chooses: so much whatever the file's
+/// own size, and so much on top for each of its bytes. Recordings stay far below: theirs unpack to
+/// four times their size.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    /// Whatever the file's size.
+    pub any: u64,
+    /// For each byte.
+    pub each: u64,
+}
+
+impl Allowance {
+    /// What a file, or a part of one, may come to with so many bytes.
+    #[must_use]
+    pub const fn of(self, bytes: u64) -> u64 {
+        self.any.saturating_add(bytes.saturating_mul(self.each))
+    }
+}
+
+/// Bytes of the header, by the bytes that it has in the file.
+pub const HEADER_BYTES: Allowance = Allowance { any: 64 << 10, each: 64 };
+/// Bytes of the index, by the file's size: its entries name parts that are all in the file.
+pub const INDEX_BYTES: Allowance = Allowance { any: 64 << 10, each: 4 };
+/// Bytes of the static instructions, by what they have in the file.
+pub const INSN_BYTES: Allowance = Allowance { any: 1 << 20, each: 64 };
+/// Executed instructions, by the file's size. A loop takes no room in a file, so that a recording
+/// of nothing else may be refused that has more.
+pub const INSN_EVENTS: Allowance = Allowance { any: 16 << 20, each: 16 };
+/// Other events, by the file's size.
+pub const OTHER_EVENTS: Allowance = Allowance { any: 4 << 20, each: 16 };
+/// Bytes of all event blocks, by the file's size.
+pub const EVENT_BYTES: Allowance = Allowance { any: 32 << 20, each: 64 };
+
 /// What a chunk holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[repr(u8)]

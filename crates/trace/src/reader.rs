@@ -7,7 +7,8 @@ use machine::{Reg, RegFile, VirtAddr};
 
 use crate::checksum::xxh64;
 use crate::chunk::{
-    ChunkRef, END_MAGIC, FORMAT_VERSION, HEAD_LEN, Kind, MAGIC, MAX_RAW, PREFIX_LEN, Source, TRAILER_LEN,
+    Allowance, ChunkRef, END_MAGIC, EVENT_BYTES, FORMAT_VERSION, HEAD_LEN, HEADER_BYTES, INDEX_BYTES,
+    INSN_BYTES, INSN_EVENTS, Kind, MAGIC, MAX_RAW, OTHER_EVENTS, PREFIX_LEN, Source, TRAILER_LEN,
     is_checksum,
 };
 use crate::codec::{BlockDecoder, BlockLimits, DecodeStop, MAX_BLOCK_EVENTS, MAX_BLOCK_RAW};
@@ -47,9 +48,14 @@ impl Trace {
     fn from_source(source: Source) -> Result<Self, TraceError> {
         let header_chunk = check_prefix(&source)?;
         let index_chunk = check_trailer(&source)?;
-        let start: Start = decode(&source, Kind::Header, header_chunk, 16 << 20)?;
-        let index: Index = decode(&source, Kind::Index, index_chunk, MAX_RAW)?;
+        let most = |limit: u64, most: u32| u32::try_from(limit).map_or(most, |limit| limit.min(most));
+        let stored = header_chunk.stored_len.into();
+        let start: Start =
+            decode(&source, Kind::Header, header_chunk, most(HEADER_BYTES.of(stored), 16 << 20))?;
+        let index: Index =
+            decode(&source, Kind::Index, index_chunk, most(INDEX_BYTES.of(source.len()), MAX_RAW))?;
         check_layout(header_chunk, &index, index_chunk)?;
+        check_sizes(&index, index_chunk, source.len())?;
         let mut insns = Vec::new();
         for part in &index.insns {
             read_insns(&source, *part, &mut insns)?;
@@ -282,6 +288,27 @@ fn check_layout(header: ChunkRef, index: &Index, index_chunk: ChunkRef) -> Resul
         return Err(TraceError::damaged(
             index_chunk.offset,
             "an event block is larger than the format allows",
+        ));
+    }
+    Ok(())
+}
+
+/// What events and instructions take in memory is in proportion to the file.
+fn check_sizes(index: &Index, index_chunk: ChunkRef, len: u64) -> Result<(), TraceError> {
+    let sum = |parts: &mut dyn Iterator<Item = u64>| parts.fold(0, u64::saturating_add);
+    let blocks = || index.events.iter();
+    let insns = || index.insns.iter();
+    let stored = sum(&mut insns().map(|part| part.chunk.stored_len.into()));
+    let limits: [(u64, Allowance, u64); 4] = [
+        (sum(&mut blocks().map(|block| block.insns.into())), INSN_EVENTS, len),
+        (sum(&mut blocks().map(|block| u64::from(block.events - block.insns))), OTHER_EVENTS, len),
+        (sum(&mut blocks().map(|block| block.chunk.raw_len.into())), EVENT_BYTES, len),
+        (sum(&mut insns().map(|part| part.chunk.raw_len.into())), INSN_BYTES, stored),
+    ];
+    if limits.iter().any(|(claimed, allowance, bytes)| *claimed > allowance.of(*bytes)) {
+        return Err(TraceError::damaged(
+            index_chunk.offset,
+            "it claims more instructions or events than a file of its size can hold",
         ));
     }
     Ok(())

@@ -12,6 +12,8 @@ use crate::index::PagesRef;
 
 /// Pages in one compressed part.
 pub const PAGES_PER_CHUNK: usize = 16;
+/// Most ranges of RAM a reader accepts: each address is looked for in all of them.
+const MAX_RANGES: usize = 1024;
 /// Decompressed parts kept for the next lookup.
 const CACHED_CHUNKS: usize = 512;
 
@@ -36,6 +38,9 @@ impl Snapshot {
         ranges: Vec<RamRange>,
         parts: Vec<PagesRef>,
     ) -> Result<Self, TraceError> {
+        if ranges.len() > MAX_RANGES {
+            return Err(TraceError::damaged(0, "it has more ranges of RAM than any machine"));
+        }
         let mut pages = Vec::new();
         let mut chunks = Vec::with_capacity(parts.len());
         for part in parts {

@@ -277,6 +277,47 @@ fn what_the_format_cannot_hold_is_refused() {
     assert!(Trace::from_bytes(twice.finish_in_memory(None).unwrap()).is_err());
 }
 
+#[test]
+fn a_small_file_does_not_become_a_large_recording() {
+    let refused = |name: &str, fill: &dyn Fn(&mut TraceWriter)| {
+        let mut writer = TraceWriter::in_memory(header(), begin_regs()).unwrap();
+        fill(&mut writer);
+        let bytes = writer.finish_in_memory(None).unwrap();
+        assert!(bytes.len() < 64 << 10, "{name}: {} bytes", bytes.len());
+        match Trace::from_bytes(bytes) {
+            Err(TraceError::Damaged { what, .. }) => what,
+            other => panic!("{name}: {other:?}"),
+        }
+    };
+    let claims = "it claims more instructions or events than a file of its size can hold";
+    let repeated = |writer: &mut TraceWriter| {
+        let id = writer.insn_id(VirtAddr(0x1000), 64, &[0xf3, 0x90]).unwrap();
+        (0..18 << 20).for_each(|_| writer.insn(id).unwrap());
+    };
+    assert_eq!(refused("a loop", &repeated), claims);
+    let silent = |writer: &mut TraceWriter| (0..6 << 20).for_each(|_| writer.regs(&[]).unwrap());
+    assert_eq!(refused("events that say nothing", &silent), claims);
+    let sled = |writer: &mut TraceWriter| {
+        (0..1 << 20).for_each(|at| {
+            writer.insn_id(VirtAddr(0x1000 + at), 64, &[0x90]).unwrap();
+        });
+    };
+    assert_eq!(refused("instructions in a row", &sled), claims);
+
+    let headed = |header: Header| {
+        let writer = TraceWriter::in_memory(header, begin_regs()).unwrap();
+        match Trace::from_bytes(writer.finish_in_memory(None).unwrap()) {
+            Err(TraceError::Damaged { what, .. }) => what,
+            other => panic!("{other:?}"),
+        }
+    };
+    let named = headed(Header { program: "x".repeat(1 << 20), ..header() });
+    assert_eq!(named, "a part is larger than the format allows");
+    let ranges = (0..2000).map(|at| RamRange { start: PhysAddr(at << 12), size: 0x1000 }).collect();
+    let scattered = headed(Header { ram_ranges: ranges, ..header() });
+    assert_eq!(scattered, "it has more ranges of RAM than any machine");
+}
+
 /// The seeds of the fuzz target `trace`, which wants frames that are not compressed:
 /// `RUSTFLAGS="--cfg fuzzing" cargo test -p virtuoso-trace --test format -- --ignored seeds`.
 #[cfg(fuzzing)]

@@ -21,15 +21,17 @@ int main(int argc, char **argv)
     virtuoso_output("rc:i32", &rc);
     virtuoso_output("path:cstr[256]", path);
     virtuoso_begin("getpsfile");
-    /* rc: the path's length, or the negative error: the kernel's team has no application (B_BAD_VALUE). */
+    /* rc: the path's length; -2, as on other systems, where no image of the team is an application (the kernel's has none); or the
+     * negative error. */
     image_info image;
     int32 cookie = 0;
+    int32 images = 0;
     status_t status;
     while ((status = get_next_image_info(pid, &cookie, &image)) == B_OK && image.type != B_APP_IMAGE)
-        ;
+        images++;
     if (status == B_OK)
         strlcpy(path, image.name, sizeof path);
-    rc = status == B_OK ? (int32_t)strlen(path) : status;
+    rc = status == B_OK ? (int32_t)strlen(path) : images > 0 ? -2 : status;
     virtuoso_end();
 
     printf("pid %u rc %d path %s\n", (unsigned)pid, (int)rc, path);

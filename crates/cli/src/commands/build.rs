@@ -55,6 +55,10 @@ pub struct BuildArgs {
     /// executes
     #[arg(long, value_name = "NAME=VALUE[,..]", value_parser = parse_rehearsal)]
     rehearse: Vec<InputTexts>,
+    /// Make the program even if none of its outputs depends on the target: every target gets the
+    /// same answer
+    #[arg(long)]
+    allow_constant: bool,
     /// System.map or ELF file that names the training system's functions; only for listings
     #[arg(long, value_name = "FILE")]
     symbols: Option<PathBuf>,
@@ -126,7 +130,8 @@ impl BuildArgs {
         }
         let paused = self.view == ViewArg::Paused;
         let base = self.base.as_deref().map(files::recording).transpose()?;
-        let wishes = Wishes { options, paused, base: base.as_ref(), rehearse: self.rehearse.clone() };
+        let (constant, rehearse) = (self.allow_constant, self.rehearse.clone());
+        let wishes = Wishes { options, paused, constant, base: base.as_ref(), rehearse };
         let Some(output) = &self.output else { return self.print_stage(&recordings, &wishes, context) };
         let trained = context.progress.during("rehearsing and slicing", || train(&recordings, &wishes));
         let Trained { mut program, system, execution_context, left_out } =

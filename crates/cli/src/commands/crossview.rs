@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use engine::Value;
+use engine::{Text, Value};
 use ir::Program;
 use machine::Target;
 use serde_json::json;
@@ -54,7 +54,7 @@ struct View {
 
 /// What a view holds.
 struct Seen {
-    words: BTreeSet<String>,
+    words: BTreeSet<Text>,
     /// Whether its output is full, so that there may be more.
     full: bool,
     /// What there is to say about how it was obtained.
@@ -63,9 +63,10 @@ struct Seen {
 
 impl Seen {
     /// What only this one sees, numbers first.
-    fn without(&self, other: &Self) -> Vec<String> {
-        let mut only: Vec<String> = self.words.difference(&other.words).cloned().collect();
-        only.sort_by_key(|word| (word.parse::<u64>().unwrap_or(u64::MAX), word.clone()));
+    fn without(&self, other: &Self) -> Vec<Text> {
+        let mut only: Vec<Text> = self.words.difference(&other.words).cloned().collect();
+        let number = |word: &Text| word.as_str().and_then(|word| word.parse::<u64>().ok());
+        only.sort_by_key(|word| (number(word).unwrap_or(u64::MAX), word.clone()));
         only
     }
 }
@@ -127,6 +128,12 @@ impl CrossviewArgs {
         let [(a, left, right), (b, ..)] = *sides;
         let both = left.words.intersection(&right.words).count();
         if self.json {
+            // A file's name need not be UTF-8 either.
+            let name = |view: &View| {
+                let mut name = Text::of_path(&view.program);
+                name.0.extend_from_slice(format!(":{}", view.output).as_bytes());
+                name
+            };
             let full: Vec<_> = sides.iter().filter(|it| it.1.full).map(|it| name(it.0)).collect();
             return output::json(&json!({
                 "a": name(a), "b": name(b), "both": both, "only_a": left.without(right),
@@ -138,7 +145,7 @@ impl CrossviewArgs {
         for (view, seen, other) in sides {
             let words = seen.without(other);
             if !words.is_empty() {
-                let words: Vec<_> = words.iter().map(|word| format::plain(word)).collect();
+                let words: Vec<_> = words.iter().map(format::shown).collect();
                 writeln!(out, "  only {} sees: {}", name(view), words.join(" "))?;
             }
         }
@@ -158,7 +165,7 @@ impl CrossviewArgs {
         let answered = asked.answer(program, target, context)?;
         let words = match answered.values.get(&view.output) {
             Some(Value::List(list)) => list.iter().map(text).collect(),
-            Some(Value::Text(words)) => words.split_whitespace().map(str::to_string).collect(),
+            Some(Value::Text(text)) => words(text).collect(),
             Some(value) => BTreeSet::from([text(value)]),
             None => {
                 let known: Vec<&str> =
@@ -181,11 +188,35 @@ impl CrossviewArgs {
     }
 }
 
-fn text(value: &Value) -> String {
+/// The words of a text. What separates them is ASCII: a name that is no UTF-8 has no other spaces,
+/// and one that is must not be parted otherwise.
+fn words(text: &Text) -> impl Iterator<Item = Text> + '_ {
+    let words = text.0.split(|byte| byte.is_ascii_whitespace() || *byte == 0xb);
+    words.filter(|word| !word.is_empty()).map(|word| Text(word.to_vec()))
+}
+
+fn text(value: &Value) -> Text {
     match value {
-        Value::Unsigned(number) => number.to_string(),
-        Value::Signed(number) => number.to_string(),
+        Value::Unsigned(number) => number.to_string().into(),
+        Value::Signed(number) => number.to_string().into(),
         Value::Text(text) => text.clone(),
-        Value::List(list) => list.iter().map(text).collect::<Vec<_>>().join(","),
+        Value::List(list) => Text(list.iter().map(|value| text(value).0).collect::<Vec<_>>().join(&b',')),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_no_utf8_are_different_words() {
+        let seen = |text: &[u8]| Seen {
+            words: words(&Text(text.to_vec())).collect(),
+            full: false,
+            remarks: Vec::new(),
+        };
+        let (a, b) = (seen(b"ext4 a\xe4 10 9 x\xc2\xa0y"), seen(b"a\xe5\next4  x\xc2\xa0y"));
+        assert_eq!(a.without(&b), [Text::from("9"), "10".into(), Text(b"a\xe4".to_vec())]);
+        assert_eq!(json!(b.without(&a)), json!([{ "bytes": "61e5", "text": "a\u{fffd}" }]));
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use crate::failure::Failure;
 use crate::statistics::{Counts, Pages, companion_name, source_line, sources_json};
 use crate::symbols::Symbols;
-use crate::{files, format, output};
+use crate::{evidence, files, format, output};
 
 /// Print what a program consists of
 ///
@@ -108,6 +108,7 @@ impl ExplainArgs {
             "companion": companion_name(&program.system),
             "pages": Pages::of(program),
             "clock": program.clock,
+            "depends_on": evidence::json(program),
             "view": if program.overrides.is_empty() { "paused" } else { "idle" },
             "view_cells": program.overrides,
             "counts": Counts::total(program),
@@ -175,6 +176,9 @@ fn print_header(out: &mut impl Write, program: &Program) -> Result<(), Failure> 
         pages.zero,
         pages.kernel
     )?;
+    for line in evidence::lines(program) {
+        writeln!(out, "  depends    {}", format::plain(&line))?;
+    }
     for (addr, summary) in &program.summaries {
         writeln!(out, "  allocator  {} at {addr:#x}", summary.action.name())?;
     }

@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::training::{InputTexts, Trained, Wishes, record_whole, train};
-use crate::{files, output};
+use crate::{evidence, files, output};
 
 /// Make a program answer by its slice where it stopped at a path that training did not see
 ///
@@ -44,36 +44,67 @@ pub struct LearnArgs {
     json: bool,
 }
 
+/// What a target has to teach.
+enum Lesson {
+    /// The slice answers, and there is a reason to leave it at that.
+    Nothing { why: String },
+    /// A whole run, as the trace to write to a file, and the program built with it.
+    Learned { file: PathBuf, bytes: Vec<u8>, trained: Box<Trained> },
+}
+
 impl LearnArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
         let program = self.asked.program()?;
         let inputs = self.asked.inputs(&program)?;
         let mut target = self.asked.target(&program, context)?;
-        let run = self.asked.run(&target)?;
-        let slice = SliceProgram::new(&program).map_err(|error| self.asked.failure(&error.into()))?;
-        let (outcome, _) = slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?;
-        let system = self.asked.companion(&program, "learning from a whole run")?;
-        if let Outcome::Answer(answer) = &outcome {
-            let mut whole = WholeProgram::new(&program, &system);
-            let whole = whole.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?.0;
-            // Where they differ the whole run has something to teach.
-            let nothing = match &whole {
-                Outcome::Answer(whole) if whole == answer => Some("as the whole run does".to_owned()),
-                Outcome::Answer(_) => None,
-                Outcome::Stopped(stopped) => Some(format!("and the whole run stopped: {stopped}")),
-            };
-            if let Some(why) = nothing {
-                target.resume()?;
+        // A live guest runs again before anything is written.
+        let lesson = target.during(|target| {
+            let run = self.asked.run(target)?;
+            self.lesson(&program, &run, &inputs, context)
+        })?;
+        match lesson {
+            Lesson::Nothing { why } => {
                 output::note(&format!(
                     "the slice answers already, {why}: there is nothing to learn, and the program is copied \
                      as it is"
                 ));
                 let bytes = program.to_bytes().map_err(built::internal)?;
-                return files::write(&self.output, &bytes);
+                files::write(&self.output, &bytes)
+            }
+            Lesson::Learned { file, bytes, trained } => {
+                files::write(&file, &bytes)?;
+                self.write(&trained, context)
             }
         }
-        let slide = Relocation::find(&program, &run).map_err(|error| self.asked.failure(&error))?.slide();
+    }
+
+    /// What the target teaches.
+    fn lesson(
+        &self,
+        program: &Program,
+        run: &Run<'_>,
+        inputs: &Inputs,
+        context: Context,
+    ) -> Result<Lesson, Failure> {
+        let slice = SliceProgram::new(program).map_err(|error| self.asked.failure(&error.into()))?;
+        let (outcome, _) = slice.run(run, inputs).map_err(|error| self.asked.failure(&error))?;
+        let system = self.asked.companion(program, "learning from a whole run")?;
+        if let Outcome::Answer(answer) = &outcome {
+            let mut whole = WholeProgram::new(program, &system);
+            let whole = whole.run(run, inputs).map_err(|error| self.asked.failure(&error))?.0;
+            // Where they differ the whole run has something to teach.
+            match &whole {
+                Outcome::Answer(whole) if whole == answer => {
+                    return Ok(Lesson::Nothing { why: "as the whole run does".to_owned() });
+                }
+                Outcome::Answer(_) => {}
+                Outcome::Stopped(stopped) => {
+                    return Ok(Lesson::Nothing { why: format!("and the whole run stopped: {stopped}") });
+                }
+            }
+        }
+        let slide = Relocation::find(program, run).map_err(|error| self.asked.failure(&error))?.slide();
         if slide != 0 {
             return Err(Failure::input(format!(
                 "{}: its kernel lies {slide:#x} bytes from training's, and a whole run there cannot be \
@@ -81,28 +112,31 @@ impl LearnArgs {
                 self.asked.target_path().display()
             )));
         }
-        let mut recordings = self.recordings(&program, context)?;
-        let (values, bytes) = self.whole_run(&recordings, &program, &system, &run, &inputs, context)?;
-        let learned = self.output.with_file_name(learned_name(&program.name, &bytes));
+        let mut recordings = self.recordings(program, context)?;
+        let (values, bytes) = self.whole_run(&recordings, program, &system, run, inputs, context)?;
+        let file = self.output.with_file_name(learned_name(&program.name, &bytes));
         let trace =
-            Trace::from_bytes(bytes.as_slice()).map_err(|error| files::trace_failure(&learned, &error))?;
-        recordings.push(Recording::load(&files::name(&learned), trace).map_err(built::internal)?);
-        let Trained { program: new, system, execution_context, left_out } =
-            self.merged(&program, &recordings, context)?;
-        let slice = SliceProgram::new(&new).map_err(|error| self.asked.failure(&error.into()))?;
-        let (outcome, _) = slice.run(&run, &inputs).map_err(|error| self.asked.failure(&error))?;
+            Trace::from_bytes(bytes.as_slice()).map_err(|error| files::trace_failure(&file, &error))?;
+        recordings.push(Recording::load(&files::name(&file), trace).map_err(built::internal)?);
+        let trained = self.merged(program, &recordings, context)?;
+        let slice = SliceProgram::new(&trained.program).map_err(|error| self.asked.failure(&error.into()))?;
+        let (outcome, _) = slice.run(run, inputs).map_err(|error| self.asked.failure(&error))?;
         judge(&outcome, &values)?;
-        target.resume()?;
-        files::write(&learned, &bytes)?;
-        let encoded = new.to_bytes().map_err(built::internal)?;
-        let companion = built::write(&self.output, &new, &system, &encoded, context)?;
+        Ok(Lesson::Learned { file, bytes, trained: Box::new(trained) })
+    }
+
+    /// Writes the new program and tells of it.
+    fn write(&self, trained: &Trained, context: Context) -> Result<(), Failure> {
+        let Trained { program, system, execution_context, left_out } = trained;
+        let encoded = program.to_bytes().map_err(built::internal)?;
+        let companion = built::write(&self.output, program, system, &encoded, context)?;
         let built = Built {
             file: &self.output,
-            program: &new,
+            program,
             bytes: encoded.len(),
             companion: &companion,
-            execution_context,
-            left_out,
+            execution_context: execution_context.clone(),
+            left_out: left_out.clone(),
         };
         if self.json { built.print_json() } else { built.print() }
     }
@@ -230,7 +264,9 @@ fn wishes<'r>(program: &Program, base: Option<&'r Recording>) -> Result<Wishes<'
         }
     }
     let options = BuildOptions { policy, summaries, overrides: Vec::new() };
-    Ok(Wishes { options, paused: program.overrides.is_empty(), base, rehearse })
+    // One that was asked for may be learned on.
+    let constant = !evidence::is_of_target(program);
+    Ok(Wishes { options, paused: program.overrides.is_empty(), constant, base, rehearse })
 }
 
 /// Gives functions of the new program the names that symbols gave them in the old one.

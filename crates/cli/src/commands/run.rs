@@ -49,6 +49,10 @@ pub struct RunArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Say of each output what it depends on: the target's memory, registers or counter, inputs, or
+    /// nothing
+    #[arg(long)]
+    explain: bool,
     /// Print the times taken on standard error
     #[arg(long)]
     time: bool,
@@ -76,6 +80,7 @@ impl RunArgs {
         let system = if needed { system.transpose()?.map(Ok) } else { system };
         let mut target = self.asked.target(&program, context)?;
         let mut report = Report::new(&program, self.asked.target_path(), begin.elapsed());
+        report.explain = self.explain;
         report.located = target.located().cloned();
         let asked = self.ask(&program, &inputs, slice.as_ref(), system, &target, &mut report, context);
         // A pause that was over too early is the cause of whatever went wrong.

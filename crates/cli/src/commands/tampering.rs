@@ -20,7 +20,7 @@ use crate::tampering::Report;
 /// interrupt gates are compared, whatever the program uses of them; a `*` marks functions in its
 /// slice. Only what a training boot shows of a place counts as the kernel's own. Other changes that
 /// have the form of a kernel's own patch and lead to trusted code are listed as unknown, exit code
-/// 29; all the rest is foreign, exit code 23. Where there is none of them but not everything could
+/// 33; all the rest is foreign, exit code 23. Where there is none of them but not everything could
 /// be compared, the exit code is 28. Answers are computed from trusted code either way.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -59,13 +59,15 @@ impl TamperingArgs {
         let system = self.asked.companion(&program, "the comparison")?;
         let symbols = self.symbols.as_deref().map(Symbols::read).transpose()?;
         let mut target = self.asked.target(&program, context)?;
-        let run = self.asked.run(&target)?;
-        let found = Relocation::find(&program, &run).map_err(|error| self.asked.failure(&error))?;
-        let tables: Vec<Option<u64>> = target.cpus.iter().map(|cpu| cpu.regs.get(Reg::IdtrBase)).collect();
-        let found = context
-            .progress
-            .during("comparing code", || compare(&program, &system, run.memory, &found, &tables));
-        target.resume()?;
+        let found = target.during(|target| {
+            let run = self.asked.run(target)?;
+            let found = Relocation::find(&program, &run).map_err(|error| self.asked.failure(&error))?;
+            let tables: Vec<Option<u64>> =
+                target.cpus.iter().map(|cpu| cpu.regs.get(Reg::IdtrBase)).collect();
+            Ok(context
+                .progress
+                .during("comparing code", || compare(&program, &system, run.memory, &found, &tables)))
+        })?;
         if found.pages == 0 {
             let text = format!(
                 "{}: none of the training system's {} code pages is there: another kernel, or another \

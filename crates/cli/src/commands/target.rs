@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use machine::target::{Format, cpus_json};
+use machine::target::{Format, Placement, cpus_json};
 use machine::{Cpu, PagingMode, Reg, TargetOptions};
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::target::{formats, open};
+use crate::target::{formats, open, placement, unpacking};
 use crate::{format, output};
 
 /// Look at captured machines and live guests
@@ -37,8 +37,9 @@ impl Verb {
   virtuoso target info qmp:/run/guest.qmp
   virtuoso target info guest.elf --json > guest.cpu.json   # processor state that --cpu-file reads")]
 pub struct InfoArgs {
-    /// A dump of a guest: an ELF core or kdump, LiME, AVML, VMware's .vmss and .vmem, or raw RAM;
-    /// the content decides; or a live guest: qmp:SOCKET or libvirt:DOMAIN
+    /// A dump of a guest: an ELF core or kdump, LiME, AVML, VMware's .vmss and .vmem, a migration
+    /// stream or a file of virsh save, or raw RAM; the content decides; or a live guest: qmp:SOCKET
+    /// or libvirt:DOMAIN
     target: PathBuf,
     /// Processor state as JSON; default: the dump's own, and TARGET.cpu.json where it has none
     #[arg(long, value_name = "FILE")]
@@ -50,6 +51,11 @@ pub struct InfoArgs {
     /// Look at a dump that was cut off: what is missing is absent
     #[arg(long)]
     partial: bool,
+    /// Where RAM lies that is in one piece (raw RAM, migration streams): flat, pc, q35 or microvm
+    /// for QEMU's machines, or `START..END@OFFSET,...` with the offset in the file or stream, which
+    /// may be left out
+    #[arg(long, value_name = "PLACEMENT", value_parser = placement)]
+    ram: Option<Placement>,
     /// Print the processors' state in the form that --cpu-file reads
     #[arg(long)]
     json: bool,
@@ -62,6 +68,8 @@ impl InfoArgs {
             without_cpus: true,
             format: self.format,
             partial: self.partial,
+            placement: self.ram.clone(),
+            unpacking: unpacking(context),
         };
         let mut target = open(&self.target, &options, INFO_PAUSE, context)?;
         target.resume()?;
@@ -72,9 +80,10 @@ impl InfoArgs {
         }
         writeln!(
             out,
-            "{}: {}, {} of RAM",
+            "{}: {}{}, {} of RAM",
             target.path.display(),
             target.format,
+            target.packed.map_or_else(String::new, |packing| format!(", compressed with {packing}")),
             format::size(target.mem.size())
         )?;
         for range in target.mem.ranges() {

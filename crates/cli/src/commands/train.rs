@@ -21,7 +21,7 @@ use crate::train::jobs::{Job, executables};
 use crate::train::row::Row;
 use crate::train::verify::{self, Verdict};
 use crate::trainer::Trainer;
-use crate::training::{Trained, Wishes, train};
+use crate::training::{Error, Trained, Wishes, train};
 use crate::{files, format, output};
 
 /// Make a pack for a Linux kernel: boot it, record trainers, build programs and verify them
@@ -241,6 +241,7 @@ impl TrainArgs {
             name: name.to_owned(),
             recordings: recordings.len(),
             in_slice,
+            constant: false,
             verdicts,
         };
         if recordings.is_empty() {
@@ -253,7 +254,10 @@ impl TrainArgs {
         let wishes = Wishes { options, base: Some(&base), ..Wishes::default() };
         let mut trained = match train(&recordings, &wishes) {
             Ok(trained) => trained,
-            Err(why) => return Ok(row(0, Err(why.to_string()))),
+            Err(why) => {
+                let constant = matches!(why, Error::Constant { .. });
+                return Ok(Row { constant, ..row(0, Err(why.to_string())) });
+            }
         };
         trainer.symbols.name_functions(&mut trained.program);
         for why in trained.left_out.iter().filter(|_| !context.quiet) {
@@ -283,7 +287,7 @@ impl TrainArgs {
     fn report(&self, rows: &[Row], seconds: f64) -> Result<(), Failure> {
         if self.json {
             let programs: Vec<Value> = rows.iter().map(Row::json).collect();
-            output::json(&json!({ "pack": self.output.display().to_string(), "seconds": seconds,
+            output::json(&json!({ "pack": engine::Text::of_path(&self.output), "seconds": seconds,
                     "programs": programs }))?;
         } else {
             let mut out = output::stdout();
@@ -305,7 +309,9 @@ impl TrainArgs {
         }
         let what = "did not answer as the second guest did and were not written; see above, and record them \
             with `virtuoso record`";
-        Err(Failure::new(Exit::Differ, format!("{} {what}", bad.join(", "))))
+        let constant = rows.iter().all(|row| row.constant || row.problem().is_none());
+        let exit = if constant { Exit::Constant } else { Exit::Differ };
+        Err(Failure::new(exit, format!("{} {what}", bad.join(", "))))
     }
 }
 

@@ -155,7 +155,7 @@ impl VerifyArgs {
         if self.json {
             let mut object = report::json(unchanged, found);
             object["program"] = program.into();
-            object["target"] = self.asked.target_path().display().to_string().into();
+            object["target"] = serde_json::json!(engine::Text::of_path(self.asked.target_path()));
             object["seed"] = format!("{:#x}", self.seed).into();
             object["seconds"] = Json::from((seconds * 1e3).round() / 1e3);
             return output::json(&object);

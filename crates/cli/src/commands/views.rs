@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
-use engine::{Run, Value};
+use engine::{Run, Text, Value};
 use serde_json::{Value as Json, json};
 
-use crate::asked::{Answered, guest_error, is_no_procfs};
+use crate::asked::{Answered, guest_error};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -54,9 +54,9 @@ impl Common {
         ask: impl FnOnce(&Member, &Run<'_>, &mut Vec<String>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let (member, mut opened) = choose(&self.packs, name, &self.target, &self.how, context)?;
-        let run = member.run(&opened)?;
         let mut remarks = Vec::new();
-        let answer = ask(&member, &run, &mut remarks);
+        // Not with `?`: a pause that was over too early is the cause of whatever went wrong.
+        let answer = member.run(&opened).and_then(|run| ask(&member, &run, &mut remarks));
         opened.resume()?;
         if !context.quiet {
             if answer.is_ok() {
@@ -77,6 +77,9 @@ struct Table {
     /// The program of the texts, its input for the number, and its output; both are names in JSON,
     /// too.
     texts: (&'static str, &'static str, &'static str),
+    /// The return code by which the program of the texts says that a number has none; any other
+    /// negative one is a failure.
+    none: Option<i128>,
     heads: (&'static str, &'static str),
     /// Writes the number as people read it.
     show: fn(u64) -> String,
@@ -94,10 +97,16 @@ struct Always {
     other: (&'static str, &'static str, &'static str),
 }
 
+/// What trainers return where something does not exist: -ENOENT, 2 on every Unix, and Windows'
+/// "file not found".
+const NO_ENTRY: i128 = -2;
+
 const PROCESSES: Table = Table {
     name: "processes",
     list: ("pslist", "pids"),
     texts: ("getpsfile", "pid", "path"),
+    // A kernel thread has no executable.
+    none: Some(NO_ENTRY),
     heads: ("PID", "EXECUTABLE"),
     show: |pid| pid.to_string(),
     always: Some(Always {
@@ -111,6 +120,8 @@ const MODULES: Table = Table {
     name: "modules",
     list: ("lsmod", "bases"),
     texts: ("getdrvfile", "base", "name"),
+    // What is listed as a module has a name.
+    none: None,
     heads: ("ADDRESS", "MODULE"),
     show: |base| format!("{base:#x}"),
     always: None,
@@ -155,6 +166,9 @@ impl LsmodArgs {
 }
 
 /// Print the guest's clock, by the pack that fits the target
+///
+/// The time is that of the kernel's last tick: some milliseconds before the pause, seconds where
+/// the guest was idle.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso time guest.elf --packs packs")]
@@ -166,12 +180,13 @@ pub struct TimeArgs {
 impl TimeArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
-        let (seconds, nanoseconds) = self.common.ask("gettime", context, |member, run, remarks| {
-            let values = answer(member, run, &[], remarks)?.values;
-            let number =
-                |name: &str| values.get(name).and_then(number).ok_or_else(|| no_output(member, name));
-            Ok((number("sec")?, number("nsec")?))
-        })?;
+        let (seconds, nanoseconds, verified) =
+            self.common.ask("gettime", context, |member, run, remarks| {
+                let Answered { values, unverified, .. } = answer(member, run, &[], remarks)?;
+                let number =
+                    |name: &str| values.get(name).and_then(number).ok_or_else(|| no_output(member, name));
+                Ok((number("sec")?, number("nsec")?, unverified.is_none()))
+            })?;
         let since = Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or(0));
         let time = UNIX_EPOCH.checked_add(since).filter(|_| seconds < YEAR_10000);
         let text = time.map_or_else(
@@ -179,7 +194,9 @@ impl TimeArgs {
             |time| humantime::format_rfc3339_nanos(time).to_string(),
         );
         if self.common.json {
-            return output::json(&json!({ "seconds": seconds, "nanoseconds": nanoseconds, "time": text }));
+            return output::json(&json!({
+                "seconds": seconds, "nanoseconds": nanoseconds, "time": text, "verified": verified,
+            }));
         }
         let mut out = output::stdout();
         writeln!(out, "{text}")?;
@@ -194,7 +211,7 @@ const YEAR_10000: u64 = 253_402_300_800;
 struct Row {
     number: u64,
     /// Nothing where the guest says that there is none.
-    text: Result<Option<String>, Failure>,
+    text: Result<Option<Text>, Failure>,
     /// Whether the text is full, so that there may be more.
     full: bool,
 }
@@ -268,10 +285,10 @@ impl Listing {
         writeln!(out, "{:>width$}  {}", table.heads.0, table.heads.1)?;
         for (key, row) in keys.iter().zip(&self.rows) {
             let text = match &row.text {
-                Ok(text) => text.clone().unwrap_or_else(|| "-".to_string()),
-                Err(failure) => format!("error: {failure}"),
+                Ok(text) => text.as_ref().map_or_else(|| "-".to_string(), format::shown),
+                Err(failure) => format::plain(&format!("error: {failure}")).into_owned(),
             };
-            writeln!(out, "{key:>width$}  {}", format::plain(&text))?;
+            writeln!(out, "{key:>width$}  {text}")?;
         }
         Ok(out.flush()?)
     }
@@ -315,6 +332,7 @@ fn texts(
     let (name, input, output) = table.texts;
     let Some(other) = member.other(name)? else {
         let row = |number| Row { number, text: Ok(None), full: false };
+        remarks.push(format!("without {name}.prog in the pack no {output} is told"));
         return Ok((numbers.into_iter().map(row).collect(), true));
     };
     let mut query = other.query()?;
@@ -323,7 +341,7 @@ fn texts(
         let mut row = Row { number, text: Ok(None), full: false };
         match query.ask(run, &[(input.to_string(), number.to_string())]) {
             Ok(answered) => {
-                row.text = text(&other, &answered, output);
+                row.text = text(&other, &answered, table);
                 row.full = row.text.is_ok() && answered.full.iter().any(|name| name == output);
                 unverified.extend(answered.unverified.map(|why| (number, why)));
             }
@@ -358,11 +376,11 @@ fn short(failure: &Failure, member: &Member) -> Failure {
 }
 
 /// The text of a row, nothing where the guest says that there is none.
-fn text(member: &Member, answered: &Answered, output: &str) -> Result<Option<String>, Failure> {
-    let values = &answered.values;
+fn text(member: &Member, answered: &Answered, table: &Table) -> Result<Option<Text>, Failure> {
+    let (values, output) = (&answered.values, table.texts.2);
     match (guest_error(values), values.get(output)) {
-        (Some(error), _) if is_no_procfs(values) => Err(Failure::input(error)),
-        (Some(_), _) => Ok(None),
+        (Some(_), _) if table.none.is_some() && values.number("rc") == table.none => Ok(None),
+        (Some(error), _) => Err(Failure::input(error)),
         (None, Some(Value::Text(text))) => Ok(Some(text.clone())),
         (None, _) => Err(no_output(member, output)),
     }

@@ -21,11 +21,12 @@ use signal_hook::flag;
 use crate::asked::Asked;
 use crate::changes::compare;
 use crate::context::Context;
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::inputs::parse_input;
-use crate::live::{Guest, Name, expired};
+use crate::live::{Guest, Name, not_whole};
 use crate::target::TargetArgs;
-use crate::ways::{Verdict, Ways};
+use crate::ways::{Verdict, Way, Ways};
 use crate::{format, output, report};
 
 /// How long Ctrl-C may go unnoticed between two rounds, at most.
@@ -81,17 +82,28 @@ const VERIFY_EVERY: u64 = 10;
 enum Given {
     Answer {
         values: Values,
-        by: &'static str,
+        by: Way,
         verified: bool,
     },
     /// Slice and whole run gave different answers, in these outputs.
     Differ(Vec<String>),
     Stopped {
         stopped: Stopped,
-        by: &'static str,
+        by: Way,
     },
     /// The pause was over before the program had an answer.
     TooLate,
+    /// Somebody else ended the pause.
+    Torn,
+}
+
+/// What a round gave, for each program.
+struct Round {
+    given: Vec<Given>,
+    /// How long the pause was.
+    length: Duration,
+    /// Whether somebody else had paused the guest.
+    standing: bool,
 }
 
 impl Watched<'_> {
@@ -122,6 +134,9 @@ struct Tally {
     unanswered: u64,
     full: u64,
     too_late: u64,
+    torn: u64,
+    /// Whether the guest stood still in the last round before it was paused.
+    standing: bool,
     /// The length of each pause in microseconds, in the order of the rounds.
     pauses: Vec<u32>,
 }
@@ -212,29 +227,70 @@ impl WatchArgs {
             // A round that takes longer than the interval puts off the next one.
             next = (next + self.interval).max(Instant::now());
             let at = begin.elapsed();
-            let (target, pause) = guest.pause(self.how.max_pause())?;
-            let given = ask_all(watched, &target, tally.rounds.is_multiple_of(VERIFY_EVERY));
-            let report = guest.resume(pause)?;
+            let round = self.round(guest, watched, tally)?;
             tally.rounds += 1;
-            tally.pause(report.length);
-            // A pause that was over too early is the cause of whatever went wrong in its round.
-            let given = match given {
-                _ if report.expired => watched.iter().map(|_| Given::TooLate).collect(),
-                given => given?,
-            };
-            if report.expired {
-                tally.too_late += 1;
-                if !self.json {
-                    output::note(&expired(&self.target, &report));
-                }
-            } else if let Some(problem) = &report.problem {
-                output::note(problem);
-            }
-            for (watched, given) in watched.iter_mut().zip(given) {
-                self.print(watched, given, tally, at, report.length)?;
+            tally.pause(round.length);
+            self.tell_standing(round.standing, tally);
+            for (watched, given) in watched.iter_mut().zip(round.given) {
+                self.print(watched, given, tally, at, round.length)?;
             }
         }
         Ok(())
+    }
+
+    /// One pause, in which all programs are asked.
+    fn round(
+        &self,
+        guest: &mut Guest,
+        watched: &mut [Watched<'_>],
+        tally: &mut Tally,
+    ) -> Result<Round, Failure> {
+        let (target, pause) = match guest.pause(self.how.max_pause()) {
+            Ok(paused) => paused,
+            Err(failure) if matches!(failure.exit, Exit::Torn | Exit::PauseOver) => {
+                let given = self.nothing(&failure, watched, tally);
+                return Ok(Round { given, length: Duration::ZERO, standing: tally.standing });
+            }
+            Err(failure) => return Err(failure),
+        };
+        let standing = !pause.is_ours();
+        let given = ask_all(watched, &target, tally.rounds.is_multiple_of(VERIFY_EVERY));
+        let report = guest.resume(pause)?;
+        // A pause that was not ours to its end is the cause of whatever went wrong in its round.
+        let given = match not_whole(&self.target, &report) {
+            Some(failure) => self.nothing(&failure, watched, tally),
+            None => given?,
+        };
+        if let Some(problem) = report.problem.as_ref().filter(|_| report.is_whole()) {
+            output::note(problem);
+        }
+        Ok(Round { given, length: report.length, standing })
+    }
+
+    /// What a round gives whose pause was not ours to its end.
+    fn nothing(&self, failure: &Failure, watched: &[Watched<'_>], tally: &mut Tally) -> Vec<Given> {
+        if !self.json {
+            output::note(&failure.to_string());
+        }
+        let torn = failure.exit == Exit::Torn;
+        *(if torn { &mut tally.torn } else { &mut tally.too_late }) += 1;
+        watched.iter().map(|_| if torn { Given::Torn } else { Given::TooLate }).collect()
+    }
+
+    /// Says once that a guest stands still that we have not paused, and once that it runs again:
+    /// its answers do not change meanwhile.
+    fn tell_standing(&self, standing: bool, tally: &mut Tally) {
+        if std::mem::replace(&mut tally.standing, standing) == standing {
+            return;
+        }
+        let name = self.target.display();
+        if standing {
+            output::note(&format!(
+                "{name}: the guest stands still: somebody else has paused it; it stays paused"
+            ));
+        } else {
+            output::note(&format!("{name}: the guest runs again"));
+        }
     }
 
     fn print(
@@ -248,7 +304,7 @@ impl WatchArgs {
         let name = &watched.program.name;
         let mut object = json!({
             "round": tally.rounds, "seconds": round(at.as_secs_f64()), "program": name,
-            "pause_milliseconds": round(pause.as_secs_f64() * 1e3),
+            "pause_milliseconds": round(pause.as_secs_f64() * 1e3), "standing_still": tally.standing,
         });
         let text = told(watched.program, &mut watched.last, given, tally, &mut object);
         if self.json {
@@ -267,7 +323,7 @@ impl WatchArgs {
         if self.json {
             return output::json(&json!({"summary": {
                 "rounds": tally.rounds, "changed": tally.changed, "unanswered": tally.unanswered,
-                "full": tally.full, "pauses_over": tally.too_late,
+                "full": tally.full, "pauses_over": tally.too_late, "pauses_torn": tally.torn,
                 "pause_median_milliseconds": median, "pause_maximum_milliseconds": maximum,
             }}));
         }
@@ -297,7 +353,7 @@ fn told(
     match given {
         Given::Answer { values, by, verified } => {
             object["outcome"] = "answer".into();
-            object["by"] = by.into();
+            object["by"] = by.name().into();
             object["verified"] = verified.into();
             match &*last {
                 None => {
@@ -330,20 +386,27 @@ fn told(
         }
         Given::Differ(outputs) => {
             tally.unanswered += 1;
-            text = format!("\n  no answer: slice and whole run differ in {}", outputs.join(", "));
+            text = format!(
+                "\n  no answer: slice and whole run differ in {}",
+                format::plain(&outputs.join(", "))
+            );
             object["outcome"] = "differ".into();
             object["differing"] = json!(outputs);
         }
         Given::Stopped { stopped, by } => {
             tally.unanswered += 1;
-            text = format!("\n  no answer: {stopped}");
+            text = format!("\n  no answer: {}", format::plain(&stopped.to_string()));
             object["outcome"] = json!(stopped)["outcome"].take();
-            object["by"] = by.into();
+            object["by"] = by.name().into();
             object["stop"] = json!(stopped);
         }
         Given::TooLate => {
             tally.unanswered += 1;
             object["outcome"] = "pause-over".into();
+        }
+        Given::Torn => {
+            tally.unanswered += 1;
+            object["outcome"] = "torn".into();
         }
     }
     text
@@ -388,7 +451,7 @@ mod tests {
             let list = Value::List(pids.iter().map(|&pid| Value::Unsigned(pid)).collect());
             let values = Values(vec![("pids".into(), list)]);
             let mut object = json!({});
-            let given = Given::Answer { values, by: "slice", verified: true };
+            let given = Given::Answer { values, by: Way::Slice, verified: true };
             let text = told(&program, &mut last, given, &mut tally, &mut object);
             (text.contains("is full: there may be more"), object["full"].take())
         };

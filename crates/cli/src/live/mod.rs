@@ -1,27 +1,30 @@
 //! Live guests for the command: how they are named, how they are paused, and that they run again
 //! whatever happens.
 //!
-//! The pause ends in one of three ways: the library ends it (also on errors and at its time limit);
-//! a panic unwinds through the guard; or this process dies, and [`watchdog`] sees it.
+//! The pause ends in one of four ways: the library ends it (also on errors and at its time limit);
+//! a panic unwinds through the guard; or this process dies or stands still, and [`watchdog`] sees
+//! it. What was computed in a pause that somebody else ended is worth nothing, and neither is what
+//! went wrong in it: both are left to [`Opened::resume`] to tell.
 
+mod guest;
+mod keeper;
 mod name;
 mod virsh;
 pub mod watchdog;
 
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use engine::locate::Located;
-use machine::target::live::{Live, LiveError, Pause, PauseReport};
+use machine::target::live::{Pause, PauseReport};
 use machine::{Cpu, Target};
 
 use crate::context::Context;
-use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
+pub use guest::{Guest, not_whole};
 pub use name::Name;
-use watchdog::Watchdog;
 
 /// A target, paused if it is a live guest. Dropping it lets the guest run.
 pub struct Opened {
@@ -75,13 +78,24 @@ impl Opened {
             return self.target.check_unchanged().map(|()| None).map_err(Failure::input);
         };
         let report = guest.resume(pause)?;
-        if report.expired {
-            return Err(Failure::new(Exit::PauseOver, expired(&self.target.path, &report)));
+        if let Some(failure) = not_whole(&self.target.path, &report) {
+            return Err(failure);
         }
         if let Some(problem) = &report.problem {
             output::note(&format!("{}: {problem}", self.target.path.display()));
         }
         Ok(Some(report))
+    }
+
+    /// Does what the target is there for and lets it run again. A pause that was not ours to its
+    /// end is the cause of whatever went wrong in it.
+    ///
+    /// # Errors
+    /// As [`Opened::resume`], else those of the work.
+    pub fn during<T>(&mut self, work: impl FnOnce(&Self) -> Result<T, Failure>) -> Result<T, Failure> {
+        let done = work(self);
+        self.resume()?;
+        done
     }
 }
 
@@ -95,83 +109,4 @@ impl Drop for Opened {
             output::note(&failure.to_string());
         }
     }
-}
-
-/// What is wrong with an answer that came too late.
-pub fn expired(path: &Path, report: &PauseReport) -> String {
-    format!(
-        "{}: the guest was resumed after {:.0} ms, before the run was over, so there is no answer; allow \
-         more with --max-pause",
-        path.display(),
-        report.length.as_secs_f64() * 1e3
-    )
-}
-
-/// A live guest whose monitor we are connected to, and the process that watches over its pauses.
-pub struct Guest {
-    path: PathBuf,
-    live: Live,
-    watchdog: Watchdog,
-}
-
-impl Guest {
-    /// Connects to the guest's monitor and starts the watchdog; the guest runs on.
-    pub fn connect(name: &Name, path: &Path, context: Context) -> Result<Self, Failure> {
-        let monitor = name.monitor().map_err(|error| failure(path, &error.into()))?;
-        let live = Live::open(monitor, path).map_err(|error| failure(path, &error))?;
-        if let Some(why) = live.slow().filter(|_| !context.quiet) {
-            output::note(&format!(
-                "{}: RAM is read through QEMU's monitor, about 1 ms for each 64 KiB that a run touches \
-                 ({why}); run as the user that runs QEMU, \
-                 or give it -object memory-backend-memfd,id=ram,size=SIZE,share=on -machine \
-                 memory-backend=ram",
-                path.display()
-            ));
-        }
-        Ok(Self { path: path.to_owned(), live, watchdog: Watchdog::start(name)? })
-    }
-
-    /// Pauses the guest for `limit` at most; one that stands still already stays so.
-    pub fn pause(&mut self, limit: Duration) -> Result<(Target, Pause), Failure> {
-        let was_running = self.live.is_running().map_err(|error| failure(&self.path, &error))?;
-        if was_running {
-            self.watchdog.pausing()?;
-        }
-        self.live.pause(limit).map_err(|error| {
-            let failed = failure(&self.path, &error);
-            if was_running && self.live.is_running().is_ok_and(|running| running) {
-                self.watchdog.resumed();
-                return failed;
-            }
-            Failure::new(Exit::Live, format!("{failed}{}", self.rescue()))
-        })
-    }
-
-    /// Lets the guest run again, unless it stood still before the pause.
-    pub fn resume(&mut self, pause: Pause) -> Result<PauseReport, Failure> {
-        match pause.finish() {
-            Ok(report) => {
-                self.watchdog.resumed();
-                Ok(report)
-            }
-            Err(error) => {
-                let failed = failure(&self.path, &error.into());
-                Err(Failure::new(Exit::Live, format!("{failed}{}", self.rescue())))
-            }
-        }
-    }
-
-    /// Leaves the guest to the watchdog; how that ended, as the end of a message.
-    fn rescue(&mut self) -> &'static str {
-        self.live.hang_up();
-        if self.watchdog.rescue() {
-            " (over another connection it was seen to run again)"
-        } else {
-            " (the guest may stand still: resume it with `cont` in its monitor)"
-        }
-    }
-}
-
-fn failure(path: &Path, error: &LiveError) -> Failure {
-    Failure::file(path, format!("{error}; {}", error.hint()))
 }

@@ -3,7 +3,8 @@
 //! libvirt keeps a guest's monitor for itself and passes commands on. A file is handed over as the
 //! standard input of virsh, whose number is known to be 0 (`--pass-fds`, libvirt 8.2 and newer).
 //! Which libvirt is asked is virsh's own business (`LIBVIRT_DEFAULT_URI`). A process takes tens of
-//! milliseconds, and so the pause is longer than over a socket.
+//! milliseconds, and so the pause is longer than over a socket. Of events this way tells nothing: a
+//! guest that others resumed is noticed at the end of the pause by its state.
 
 use std::fs::File;
 use std::io;
@@ -25,7 +26,7 @@ impl Virsh {
     }
 
     fn ask(&self, request: &Value, file: Option<&File>) -> io::Result<Result<Value, String>> {
-        let mut command = Command::new("virsh");
+        let mut command = virsh();
         command.arg("qemu-monitor-command");
         match file {
             Some(file) => command.args(["--pass-fds", "0"]).stdin(file.try_clone()?),
@@ -54,6 +55,12 @@ impl Monitor for Virsh {
             Ok(Err(text)) => {
                 Err(MonitorError::Refused { command: command.to_owned(), text: format!("by virsh: {text}") })
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(MonitorError::Unreachable {
+                what: "libvirt's domains are asked through virsh, which is not installed".to_owned(),
+                hint: "install it (Debian and Ubuntu: libvirt-clients, Fedora: libvirt-client), or give \
+                       QEMU a monitor of its own with -qmp unix:PATH,server=on,wait=off and name the guest \
+                       qmp:PATH",
+            }),
             Err(error) => {
                 Err(MonitorError::Lost { command: command.to_owned(), text: format!("virsh: {error}") })
             }
@@ -61,9 +68,16 @@ impl Monitor for Virsh {
     }
 }
 
+/// virsh, saying what it says in English: some of it is understood.
+fn virsh() -> Command {
+    let mut command = Command::new("virsh");
+    command.env("LC_ALL", "C");
+    command
+}
+
 /// Whether virsh is there and knows the domain.
 pub fn knows(domain: &str) -> bool {
-    let mut command = Command::new("virsh");
+    let mut command = virsh();
     command
         .args(["domid", "--domain", domain])
         .stdin(Stdio::null())

@@ -1,82 +1,122 @@
-//! A second process that resumes the guest when this one dies, however that happens.
+//! The second process that resumes the guest when this one dies or stands still, as this one sees
+//! it: it is started, told of pauses, and asked for help. What it does is in [`super::keeper`].
 //!
-//! It holds the reading end of a pipe and waits. Before a pause it is told so, after it too; when
-//! the pipe breaks during a pause, be it after SIGKILL, SIGINT, a crash or an abort, it connects to
-//! the guest's monitor, which the dead process has left, and lets the guest run. It is in a process
-//! group of its own, so that Ctrl-C does not reach it. What ends both at once (the whole machine, a
-//! control group that is killed) it cannot help against.
+//! Both talk over a pair of sockets. It is in a process group of its own, so that Ctrl-C does not
+//! reach it. What ends both at once (the whole machine, a control group that is killed) it cannot
+//! help against.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use clap::Args;
-use machine::target::live::{Monitor, MonitorError, resume};
-use serde_json::{Value, json};
-
+use super::keeper::{LOCK, LOCKED, PAUSING, RESUMED, Rescue, STANDING, WAITING};
 use super::name::Name;
-use crate::exit::Exit;
 use crate::failure::Failure;
 
-const PAUSING: u8 = b'p';
-const RESUMED: u8 = b'r';
+pub use super::keeper::ResumeArgs;
 
-/// How long the watchdog tries to resume a guest before it gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a guest must be seen to run before that is believed: an order to pause that was given
-/// before the death may still come.
-const PROBATION: Duration = Duration::from_millis(500);
+/// How long another process of ours may have the guest before it is given up.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The watching process, as seen from the watched one.
 #[derive(Debug)]
 pub struct Watchdog {
     child: Child,
-    pipe: Option<ChildStdin>,
+    control: Option<UnixStream>,
 }
 
 impl Watchdog {
-    /// Starts the watching process for a guest, which runs on.
-    pub fn start(name: &Name) -> Result<Self, Failure> {
+    /// Starts the watching process for a guest, which runs on. It gets the path of the guest's
+    /// lock, and the connection to the monitor if that is one.
+    pub fn start(name: &Name, lock: &Path, connection: Option<OwnedFd>) -> Result<Self, Failure> {
         let failed = |error| {
             Failure::input(format!(
                 "cannot start the process that resumes the guest if this one dies: {error}; the guest was \
                  not paused"
             ))
         };
+        let (control, theirs) = UnixStream::pair().map_err(failed)?;
         // Not by its path: this very program, even if its file has been replaced since.
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("virtuoso").arg("resume-when-closed").arg(name.to_argument()).process_group(0);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().map_err(failed)?;
-        let pipe = child.stdin.take();
-        Ok(Self { child, pipe })
+        command.arg0("virtuoso").arg("resume-when-closed").arg(name.to_argument()).arg(lock);
+        command.process_group(0).stdin(OwnedFd::from(theirs));
+        command.stdout(connection.map_or_else(Stdio::null, Stdio::from));
+        let child = command.spawn().map_err(failed)?;
+        Ok(Self { child, control: Some(control) })
     }
 
-    /// Tells it that a pause is about to begin: if the pipe breaks now, it resumes the guest.
-    pub fn pausing(&mut self) -> Result<(), Failure> {
-        self.tell(PAUSING).map_err(|error| {
-            let text =
-                format!("the process that resumes the guest if this one dies is gone: {error}; try again");
-            Failure::input(text)
-        })
+    /// Has it take the guest's lock. `waiting` is called when another process of ours has it, which
+    /// is then waited for.
+    pub fn lock(&mut self, waiting: impl FnOnce()) -> Result<(), Failure> {
+        let mut waiting = Some(waiting);
+        self.tell(&[LOCK]).map_err(|error| gone(&error))?;
+        loop {
+            match self.hear() {
+                Ok(LOCKED) => return Ok(()),
+                Ok(WAITING) => {
+                    if let Some(waiting) = waiting.take() {
+                        waiting();
+                    }
+                }
+                Ok(_) => return Err(gone(&"its lock cannot be taken")),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    self.resumed();
+                    let text = format!(
+                        "another virtuoso has had the guest for {} s; see what it does, and ask again",
+                        LOCK_PATIENCE.as_secs()
+                    );
+                    return Err(Failure::input(text));
+                }
+                Err(error) => return Err(gone(&error)),
+            }
+        }
     }
 
-    /// Tells it that the guest runs again and needs no help.
-    pub fn resumed(&mut self) {
+    /// Tells it that a pause is about to begin: if we die now it resumes the guest, and also if we
+    /// do not do so ourselves in time.
+    pub fn pausing(&mut self, limit: Duration) -> Result<(), Failure> {
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let mut message = vec![PAUSING];
+        message.extend(limit.to_le_bytes());
+        self.tell(&message).map_err(|error| gone(&error))
+    }
+
+    /// Tells it that the guest stood still before, and is to stay so.
+    pub fn standing(&mut self) {
         // If it has gone it cannot resume a guest wrongly.
-        let _ = self.tell(RESUMED);
+        let _ = self.tell(&[STANDING]);
     }
 
-    /// Has it resume the guest now, and waits; whether it saw the guest run.
-    pub fn rescue(&mut self) -> bool {
-        drop(self.pipe.take());
-        self.child.wait().is_ok_and(|status| status.success())
+    /// Tells it that the guest needs no help and that others may have it.
+    pub fn resumed(&mut self) {
+        let _ = self.tell(&[RESUMED]);
     }
 
-    fn tell(&mut self, what: u8) -> std::io::Result<()> {
-        match &mut self.pipe {
-            Some(pipe) => pipe.write_all(&[what]),
-            None => Err(std::io::ErrorKind::BrokenPipe.into()),
+    /// Has it resume the guest now, and waits.
+    pub fn rescue(&mut self) -> Rescue {
+        drop(self.control.take());
+        self.child.wait().map_or(Rescue::StandsStill, |status| Rescue::of(status.code()))
+    }
+
+    fn tell(&mut self, what: &[u8]) -> io::Result<()> {
+        match &mut self.control {
+            Some(control) => control.write_all(what),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn hear(&mut self) -> io::Result<u8> {
+        let control = self.control.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        control.set_read_timeout(Some(LOCK_PATIENCE))?;
+        let mut byte = [0];
+        match control.read(&mut byte)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(byte[0]),
         }
     }
 }
@@ -87,60 +127,7 @@ impl Drop for Watchdog {
     }
 }
 
-/// Resume a guest when standard input closes during a pause; started by the verbs that pause guests
-#[derive(Args, Debug)]
-pub struct ResumeArgs {
-    /// The guest
-    guest: std::path::PathBuf,
-}
-
-impl ResumeArgs {
-    /// Waits, and resumes the guest if it must be.
-    pub fn run(&self) -> Result<(), Failure> {
-        let mut pausing = false;
-        let mut input = std::io::stdin().lock();
-        let mut byte = [0];
-        loop {
-            match input.read(&mut byte) {
-                Ok(0) => break,
-                Ok(_) => pausing = byte[0] == PAUSING,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => break,
-            }
-        }
-        let Some(name) = Name::parse(&self.guest).filter(|_| pausing) else { return Ok(()) };
-        run_again(&name).map_err(|error| {
-            let path = self.guest.display();
-            Failure::new(Exit::Live, format!("{path}: the guest may stand still: {error}; {}", error.hint()))
-        })
-    }
-}
-
-/// Tries until the guest is seen to run.
-fn run_again(name: &Name) -> Result<(), MonitorError> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let error = match name.monitor().and_then(|mut monitor| run_on(&mut *monitor)) {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        if Instant::now() > deadline {
-            return Err(error);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// Lets a paused guest run, and one that is paused soon after.
-fn run_on(monitor: &mut dyn Monitor) -> Result<(), MonitorError> {
-    let end = Instant::now() + PROBATION;
-    while Instant::now() < end {
-        let status = monitor.execute("query-status", json!({}), None)?;
-        // Other states (shut down, panicked) are not this command's work.
-        if status.get("status").and_then(Value::as_str) == Some("paused") {
-            resume(monitor)?;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
+fn gone(why: &dyn std::fmt::Display) -> Failure {
+    let text = "the process that resumes the guest if this one dies does not answer";
+    Failure::input(format!("{text}: {why}; try again"))
 }

@@ -18,7 +18,7 @@ use ir::{Program, System};
 use rustc_hash::FxHashSet;
 
 use crate::report::outcome;
-use crate::ways::{Verdict, Ways};
+use crate::ways::{Verdict, Way, Ways};
 pub use changed::{ChangeError, Changed};
 use mutation::{Change, choose};
 use random::Random;
@@ -214,7 +214,7 @@ impl Found {
                 let before = unchanged.slice_answer().or(unchanged.whole_answer());
                 counts.equal_and_new += u64::from(before != Some(values));
             }
-            Some(Verdict::Answer { by: "slice", .. }) => counts.whole_stopped += 1,
+            Some(Verdict::Answer { by: Way::Slice, .. }) => counts.whole_stopped += 1,
             Some(Verdict::Answer { .. }) => counts.slice_stopped += 1,
             Some(Verdict::Differ { .. }) => counts.different += 1,
             Some(Verdict::Stopped { .. }) | None => counts.both_stopped += 1,

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use engine::{Value, Values};
+use engine::{Text, Value, Values};
 use serde_json::{Value as Json, json};
 
 use super::{Counts, Finding, Found, Unchanged};
@@ -89,9 +89,8 @@ pub fn print_differing(
 fn excerpts(a: &Value, b: &Value) -> (String, String) {
     match (a, b) {
         (Value::Text(a), Value::Text(b)) => {
-            let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-            let show = |part: &[char]| format!("\"{}\"", part.iter().collect::<String>().escape_debug());
-            around(&a, &b, "characters", show)
+            let show = |part: &[String]| format!("\"{}\"", part.concat());
+            around(&characters(a), &characters(b), "characters", show)
         }
         (Value::List(a), Value::List(b)) => {
             let show = |part: &[Value]| {
@@ -102,6 +101,15 @@ fn excerpts(a: &Value, b: &Value) -> (String, String) {
         }
         _ => (format::value(a, 0), format::value(b, 0)),
     }
+}
+
+/// The characters of a text as they are printed, each byte that is no UTF-8 for itself.
+fn characters(text: &Text) -> Vec<String> {
+    let chunks = text.0.utf8_chunks().flat_map(|chunk| {
+        let valid = chunk.valid().chars().map(|c| c.escape_debug().to_string());
+        valid.chain(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")))
+    });
+    chunks.collect()
 }
 
 fn around<T: PartialEq>(a: &[T], b: &[T], what: &str, show: impl Fn(&[T]) -> String) -> (String, String) {
@@ -189,7 +197,7 @@ mod tests {
 
     #[test]
     fn long_values_are_shown_where_they_part() {
-        let text = |end: &str| Value::Text("a".repeat(100) + end);
+        let text = |end: &str| Value::Text(("a".repeat(100) + end).into());
         let (a, b) = excerpts(&text("\x1b[31m\n"), &text("b"));
         assert_eq!(a, format!("\"{}\\u{{1b}}[31m\\n\" (22 of 106 characters, from 84)", "a".repeat(16)));
         assert_eq!(b, format!("\"{}b\" (17 of 101 characters, from 84)", "a".repeat(16)));

@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 
 use engine::{Seen, Watch};
-use machine::{GuestMemory, PAGE_SIZE, PhysAddr, Reg};
-use rustc_hash::{FxHashMap, FxHashSet};
+use machine::{GuestMemory, PAGE_SIZE, PhysAddr, Reg, hash};
 
 /// A word that a run read from the target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,9 +44,9 @@ pub struct Reader {
     by: u64,
     words: BTreeMap<(u64, u8), Word>,
     /// Bytes that the run wrote: a bit for each of the eight in a word.
-    written: FxHashMap<u64, u8>,
+    written: hash::Map<u64, u8>,
     /// Pages of linear addresses, in the target, that it read.
-    pages: FxHashSet<u64>,
+    pages: hash::Set<u64>,
 }
 
 impl Reader {

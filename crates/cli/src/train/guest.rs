@@ -55,7 +55,7 @@ impl Guests {
             Boot::Second => ("kaslr", "max", 40),
         };
         // One place for stacks and mappings in every process, so that recordings of one trainer can
-        // be merged; time by a counter that needs no device.
+        // be merged; for trainers that ask for the exact time, a counter that needs no device.
         let line = format!(
             "console=ttyS0 quiet panic=-1 rdinit=/virtuoso/init norandmaps tsc=reliable clocksource=tsc \
              {place} \

@@ -13,6 +13,8 @@ pub struct Row {
     pub recordings: usize,
     /// The number of distinct instructions in the slice.
     pub in_slice: u64,
+    /// Whether it was not built because none of its outputs depends on the target.
+    pub constant: bool,
     /// How it did on each recording of the second guest; or why it could not be built.
     pub verdicts: Result<Vec<Verdict>, String>,
 }
@@ -74,8 +76,13 @@ mod tests {
 
     #[test]
     fn one_wrong_answer_spoils_a_program_and_a_stopped_slice_does_not() {
-        let row =
-            |verdicts| Row { name: "pslist".to_owned(), recordings: 1, in_slice: 7, verdicts: Ok(verdicts) };
+        let row = |verdicts| Row {
+            name: "pslist".to_owned(),
+            recordings: 1,
+            in_slice: 7,
+            constant: false,
+            verdicts: Ok(verdicts),
+        };
         let stopped = || Verdict::ByWhole("a path".to_owned());
         let good = row(vec![Verdict::BySlice, stopped()]);
         assert_eq!((good.problem(), good.by_slice()), (None, 1));

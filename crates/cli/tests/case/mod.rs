@@ -54,10 +54,7 @@ pub fn options(policy: Policy) -> Result<BuildOptions, Failure> {
 
 /// Builds for the context of the paused processor, or for that of an idle one.
 pub fn build(policy: Policy, paused: bool) -> Result<Trained, Failure> {
-    Ok(train(
-        &[recording()?],
-        &Wishes { options: options(policy)?, paused, base: None, rehearse: Vec::new() },
-    )?)
+    Ok(train(&[recording()?], &Wishes { options: options(policy)?, paused, ..Wishes::default() })?)
 }
 
 /// The target's frames, by address.

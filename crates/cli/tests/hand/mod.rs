@@ -128,6 +128,16 @@ impl Guest {
     /// What an emulator would have recorded: a run of the code as it is, over this machine's
     /// memory.
     pub fn recording(&self) -> Result<Vec<u8>, Failure> {
+        self.recorded(false)
+    }
+
+    /// The same, and at its end an interrupt whose handler executes the end mark.
+    #[allow(dead_code, reason = "not every test that has this module needs it")]
+    pub fn interrupted_recording(&self) -> Result<Vec<u8>, Failure> {
+        self.recorded(true)
+    }
+
+    fn recorded(&self, interrupted: bool) -> Result<Vec<u8>, Failure> {
         let process = self.pages.iter().filter(|(addr, _)| *addr < TABLES);
         let program = Program {
             begin_pc: self.regs.get_or_zero(Reg::Rip),
@@ -160,6 +170,11 @@ impl Guest {
             }
             Event::Access(access) => writer.access(&Access { paddr: PhysAddr(access.vaddr.0), ..*access }),
         })?;
+        if interrupted {
+            let handler = &ran.insns()[0];
+            let id = writer.insn_id(handler.pc, handler.mode_bits, handler.bytes())?;
+            writer.insn(id)?;
+        }
         Ok(writer.finish_in_memory(None)?)
     }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use ir::program::{
-    Block, BlockId, Count, Elem, FuncId, Function, PageContent, Program, Provenance, Target, Terminator,
-    UserPage, Variable,
+    Block, BlockId, Count, Dependence, Elem, FuncId, Function, OutputDependences, PageContent, Program,
+    Provenance, Target, Terminator, UserPage, Variable,
 };
 use ir::{Kind, Op, System, Var, Width};
 use machine::{PhysAddr, Reg, RegFile, VirtAddr};
@@ -50,6 +50,11 @@ impl Folder {
     /// Runs the command in this folder.
     pub fn virtuoso(&self, arguments: &[&str]) -> Ended {
         Ended(self.command(arguments).output().expect("the command starts"))
+    }
+
+    /// Runs the command in this folder on a system that has no other programs.
+    pub fn virtuoso_alone(&self, arguments: &[&str]) -> Ended {
+        Ended(self.command(arguments).env("PATH", &self.0).output().expect("the command starts"))
     }
 
     /// Runs the command in this folder with nobody who reads its output.
@@ -170,6 +175,10 @@ pub fn program(slice: &Slice) -> Program {
         clock: Vec::new(),
         overrides: Vec::new(),
         signature: Vec::new(),
+        dependences: vec![OutputDependences {
+            output: "next".into(),
+            on: vec![Dependence::Input("n".into())],
+        }],
         relocations: ir::RelocationTable::default(),
         provenance: Provenance::default(),
     }

@@ -76,7 +76,9 @@ impl Comparison<'_> {
             return vec![None; words.len()];
         }
         let named: Vec<Vec<u64>> = words.iter().map(|&at| self.distances(run, mine, found, at)).collect();
-        let alike = |distance: &u64| named.iter().filter(|it| it.contains(distance)).count() > 1;
+        let mut words_by = machine::hash::Map::<u64, usize>::default();
+        named.iter().flatten().for_each(|distance| *words_by.entry(*distance).or_default() += 1);
+        let alike = |distance: &u64| words_by.get(distance).is_some_and(|words| *words > 1);
         let size = if wide(&self.relocation) { 8 } else { 4 };
         let judged = |(&at, distances): (&usize, &Vec<u64>)| {
             // What was not moved is as good as where it was.
@@ -128,6 +130,9 @@ impl Comparison<'_> {
                 add(from.wrapping_add(distance(mine)), to);
             }
         }
+        // A word counts once.
+        distances.sort_unstable();
+        distances.dedup();
         distances
     }
 

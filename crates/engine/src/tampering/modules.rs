@@ -5,7 +5,7 @@
 //! must be the same. What the operands name is compared afterwards, like all code.
 
 use machine::paging;
-use machine::{PAGE_SIZE, PhysAddr, VirtAddr};
+use machine::{PhysAddr, VirtAddr};
 
 use super::comparison::Comparison;
 
@@ -38,6 +38,10 @@ impl Comparison<'_> {
     pub(super) fn find_modules(&mut self, mode: lift::Mode) {
         // The first is the kernel's: the program has found it.
         for image in 1..self.relocation.table().images.len() {
+            // Code that is not found so counts as the target's, of which training has no copy.
+            if self.relocation.is_late() {
+                return;
+            }
             let module = self.module(image, mode);
             let slide = if self.is_at(&module, 0) { Some(0) } else { self.elsewhere(&module) };
             self.relocation.place(image, slide);
@@ -46,9 +50,8 @@ impl Comparison<'_> {
 
     fn module(&self, image: usize, mode: lift::Mode) -> Module {
         let image = self.relocation.table().images[image];
-        let addresses = (image.start..image.end).step_by(PAGE_SIZE as usize);
         let (mut pages, mut into) = (Vec::new(), 0);
-        for (address, bytes) in addresses.filter_map(|at| Some((at, self.system.page(at)?))) {
+        for (address, bytes) in self.system.pages_in(image.start..image.end) {
             let (telling, next) = telling(mode, bytes, into);
             into = next;
             pages.push((address - image.start, bytes.to_vec(), telling));
@@ -90,7 +93,9 @@ impl Comparison<'_> {
                 is_same(equal, all)
             })
         };
-        let candidates = self.code.pages().iter().filter(|(_, frame)| looks(*frame));
+        // A target may have any number of pages that look like it.
+        let pages = self.code.pages().iter().take_while(|_| !self.relocation.is_late());
+        let candidates = pages.filter(|(_, frame)| looks(*frame));
         let mut slides = candidates.map(|(at, _)| at.wrapping_sub(module.start.wrapping_add(first.0)));
         slides.find(|&slide| self.is_at(module, slide))
     }

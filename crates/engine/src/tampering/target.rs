@@ -4,12 +4,11 @@ use std::ops::ControlFlow;
 
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode, WalkEnd};
 use machine::{GuestMemory, PAGE_SIZE, PhysAddr, VirtAddr};
-use rustc_hash::FxHashSet;
 
 use super::report::CodeRange;
 
 /// Frames of the target's memory that were compared.
-pub type Frames = FxHashSet<u64>;
+pub type Frames = machine::hash::Set<u64>;
 
 /// A larger executable mapping is one of all memory: its pages are counted, not looked at.
 const LARGEST: u64 = 64 << 20;

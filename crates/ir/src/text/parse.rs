@@ -7,7 +7,7 @@
 use super::cursor::Cursor;
 use super::error::{ParseError, Problem};
 use super::names::numbered;
-use super::parse_header::{constant, fixup, hex, small, summary, variable};
+use super::parse_header::{constant, dependences, fixup, hex, small, summary, variable};
 use super::parse_op::{Line, func, line};
 use crate::program::{
     Block, CodeRange, FuncId, Function, PageContent, PerCpuOverride, Program, Provenance, SignatureWord,
@@ -42,6 +42,7 @@ pub fn parse_program(text: &str, names: &[&str]) -> Result<Program, ParseError> 
         clock: Vec::new(),
         overrides: Vec::new(),
         signature: Vec::new(),
+        dependences: Vec::new(),
         relocations: RelocationTable::default(),
         provenance: Provenance::default(),
     };
@@ -148,6 +149,7 @@ impl<'a> Parser<'a> {
             }),
             "input" => program.inputs.push(variable(&mut cursor)?),
             "output" => program.outputs.push(variable(&mut cursor)?),
+            "depends" => program.dependences.push(dependences(&mut cursor)?),
             "register" => program.registers.push((cursor.var()?.0, cursor.number()?)),
             "summary" => program.summaries.push((cursor.number()?, summary(&mut cursor)?)),
             "clock" => program.clock.push(cursor.number()?),

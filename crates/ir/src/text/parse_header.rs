@@ -4,7 +4,7 @@
 use super::cursor::Cursor;
 use super::error::{ParseError, Problem, excerpt};
 use super::names::numbered;
-use crate::program::{Count, Elem, Variable};
+use crate::program::{Count, Dependence, Elem, OutputDependences, Variable};
 use crate::relocation::{Fixup, FixupKind, RelocatedConstant};
 use crate::summary::{Action, ArgumentLocation, Summary};
 
@@ -45,6 +45,25 @@ fn elem(cursor: &mut Cursor<'_>) -> Result<Elem, ParseError> {
         .map(Elem::Unsigned)
         .or_else(|| bytes("i").map(Elem::Signed))
         .ok_or_else(|| start.expected(WHAT))
+}
+
+/// `"pid" memory registers input "pid"`: an output and what it depends on.
+pub(super) fn dependences(cursor: &mut Cursor<'_>) -> Result<OutputDependences, ParseError> {
+    const WHAT: &str = "memory, registers, counter, device or input";
+    let output = cursor.string()?;
+    let mut on = Vec::new();
+    while !cursor.at_end() {
+        let start = *cursor;
+        on.push(match cursor.word(WHAT)? {
+            "memory" => Dependence::Memory,
+            "registers" => Dependence::Registers,
+            "counter" => Dependence::Counter,
+            "device" => Dependence::Device,
+            "input" => Dependence::Input(cursor.string()?),
+            _ => return Err(start.expected(WHAT)),
+        });
+    }
+    Ok(OutputDependences { output, on })
 }
 
 /// `malloc rdi`, or `realloc [0xc] [0x10] pops 0x10 fails [0x8] 0x10`.

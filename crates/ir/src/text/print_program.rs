@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::ROW;
 use super::names::print_var;
 use super::print::{print_op, print_terminator};
-use crate::program::{Count, Elem, FuncId, Function, PageContent, Program, Variable};
+use crate::program::{Count, Dependence, Elem, FuncId, Function, PageContent, Program, Variable};
 use crate::relocation::{FixupKind, RelocatedConstant, RelocationTable};
 use crate::summary::{ArgumentLocation, Summary};
 
@@ -61,6 +61,19 @@ fn write_program(out: &mut String, program: &Program, names: &[&str]) -> std::fm
     }
     for variable in &program.outputs {
         writeln!(out, "output {}", print_variable(variable))?;
+    }
+    for output in &program.dependences {
+        write!(out, "depends {}", quoted(&output.output))?;
+        for dependence in &output.on {
+            match dependence {
+                Dependence::Memory => out.push_str(" memory"),
+                Dependence::Registers => out.push_str(" registers"),
+                Dependence::Counter => out.push_str(" counter"),
+                Dependence::Device => out.push_str(" device"),
+                Dependence::Input(name) => write!(out, " input {}", quoted(name))?,
+            }
+        }
+        out.push('\n');
     }
     for (reg, value) in &program.registers {
         writeln!(out, "register {} {value:#x}", print_var(crate::Var(*reg), names))?;

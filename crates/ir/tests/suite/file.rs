@@ -48,10 +48,14 @@ fn truncation_and_flipped_bits_are_errors() {
 
 /// A file whose checksum is right over a body that is not.
 fn forged(length: u64, body: &[u8]) -> Vec<u8> {
+    sealed(b"VIRTPROG", length, body)
+}
+
+fn sealed(magic: &[u8; 8], length: u64, body: &[u8]) -> Vec<u8> {
     use sha2::Digest;
     let mut rest = length.to_le_bytes().to_vec();
     rest.extend_from_slice(&zstd::bulk::compress(body, 1).unwrap());
-    let mut bytes = b"VIRTPROG".to_vec();
+    let mut bytes = magic.to_vec();
     bytes.extend_from_slice(&ir::file::VERSION.to_le_bytes());
     bytes.extend_from_slice(&sha2::Sha256::digest(&rest));
     bytes.extend_from_slice(&rest);
@@ -99,4 +103,60 @@ fn companion_files_read_back() {
     let mut crooked = System::default();
     crooked.insert(0x1001, &[0; 4096]);
     assert!(System::from_bytes(&crooked.to_bytes().unwrap()).is_err());
+}
+
+/// What a file is damaged by.
+#[track_caller]
+fn why<T: std::fmt::Debug>(read: Result<T, FileError>) -> String {
+    match read {
+        Err(FileError::Damaged { why, .. }) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_small_file_does_not_become_a_large_one() {
+    use ir::program::Function;
+
+    // A kilobyte that says it is 200 MiB of zeros, and is.
+    let body = vec![0; 200 << 20];
+    let bytes = sealed(b"VIRTSYS\0", body.len() as u64, &body);
+    assert!(bytes.len() < 64 << 10, "{}", bytes.len());
+    assert_eq!(why(System::from_bytes(&bytes)), "it claims to be too large");
+    assert_eq!(why(Program::from_bytes(&forged(body.len() as u64, &body))), "it claims to be too large");
+
+    // Four bytes in the file, and a hundred in memory, for each of some million functions.
+    let none = Function { pc: 0, name: String::new(), callee_saved: Vec::new(), blocks: Vec::new() };
+    let mut program = Random::new(5, false).program();
+    program.functions = vec![none; 2 << 20];
+    let body = postcard::to_stdvec(&program).unwrap();
+    let bytes = forged(body.len() as u64, &body);
+    assert!(body.len() < 16 << 20 && bytes.len() < 64 << 10, "{} {}", body.len(), bytes.len());
+    assert_eq!(why(Program::from_bytes(&bytes)), "its lists take more memory than its size allows");
+
+    // Pages of no bytes in a companion file: a map's entry each. A map is encoded as a list of
+    // pairs.
+    let pages = vec![(0u64, Vec::<u8>::new()); 2 << 20];
+    let body = postcard::to_stdvec(&(pages, ir::RelocationTable::default())).unwrap();
+    let bytes = sealed(b"VIRTSYS\0", body.len() as u64, &body);
+    assert!(body.len() < 16 << 20, "{}", body.len());
+    assert_eq!(why(System::from_bytes(&bytes)), "its lists take more memory than its size allows");
+
+    // What is left over at the end is no part of it.
+    let mut body = postcard::to_stdvec(&Random::new(5, false).program()).unwrap();
+    body.push(0);
+    assert_eq!(why(Program::from_bytes(&forged(body.len() as u64, &body))), "something follows its content");
+}
+
+#[test]
+fn what_is_written_can_be_read_however_it_compresses() {
+    // 16 MiB of pages that are all the same compress to nearly nothing.
+    let mut system = System::default();
+    (0..4096).for_each(|page| system.insert(page << 12, &[0xcc; 4096]));
+    let bytes = system.to_bytes().unwrap();
+    assert!(bytes.len() < 64 << 10, "{}", bytes.len());
+    assert_eq!(System::from_bytes(&bytes).unwrap(), system);
+    // Past what a reader accepts nothing is written.
+    (4096..16 << 10).for_each(|page| system.insert(page << 12, &[0xcc; 4096]));
+    assert!(system.to_bytes().is_err());
 }

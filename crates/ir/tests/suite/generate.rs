@@ -4,8 +4,9 @@
 
 use ir::op::{Arg, Class, Kind, Op, Var, Width};
 use ir::program::{
-    Arm, Block, BlockId, Callee, CodeRange, Count, Elem, FuncId, Function, PageContent, PerCpuOverride,
-    Program, Provenance, SignatureWord, Source, Target, Terminator, UserPage, Variable,
+    Arm, Block, BlockId, Callee, CodeRange, Count, Dependence, Elem, FuncId, Function, OutputDependences,
+    PageContent, PerCpuOverride, Program, Provenance, SignatureWord, Source, Target, Terminator, UserPage,
+    Variable,
 };
 use ir::relocation::{Fixup, FixupKind, Image, RelocatedConstant, RelocationTable};
 use ir::summary::{Action, ArgumentLocation, Summary};
@@ -287,19 +288,44 @@ impl Random {
         }
     }
 
+    /// What some of the outputs depend on.
+    fn dependences(&mut self, inputs: &[Variable], outputs: &[Variable]) -> Vec<OutputDependences> {
+        let mut all: Vec<OutputDependences> = Vec::new();
+        for output in outputs {
+            let known = all.iter().any(|it| it.output == output.name);
+            if known && !self.wild || self.below(3) == 0 {
+                continue;
+            }
+            let mut on =
+                vec![Dependence::Memory, Dependence::Registers, Dependence::Counter, Dependence::Device];
+            on.extend(inputs.iter().map(|input| Dependence::Input(input.name.clone())));
+            on.retain(|_| self.below(2) == 0);
+            if self.wild {
+                on.reverse();
+            } else {
+                on.sort();
+                on.dedup();
+            }
+            all.push(OutputDependences { output: output.name.clone(), on });
+        }
+        all
+    }
+
     /// A program.
     pub fn program(&mut self) -> Program {
         let functions = if self.wild { self.below(3) } else { 1 + self.below(3) };
         let page = |at: usize, addr: u64, wild: bool| if wild { addr } else { at as u64 * 0x3000 };
         let wild = self.wild;
         let bits = if wild { self.next() as u8 } else { self.pick(&[32, 64]) };
+        let (inputs, outputs) = (self.many(3, Self::variable), self.many(3, Self::variable));
+        let dependences = self.dependences(&inputs, &outputs);
         Program {
             name: self.text(),
             bits,
             entry: FuncId(if wild { self.next() as u32 } else { self.below(functions) as u32 }),
             functions: (0..functions).map(|_| self.function(functions)).collect(),
-            inputs: self.many(3, Self::variable),
-            outputs: self.many(3, Self::variable),
+            inputs,
+            outputs,
             registers: self.many(4, |random| {
                 let reg = if random.wild { random.next() as u16 } else { random.below(256) as u16 };
                 (reg, random.number())
@@ -324,6 +350,7 @@ impl Random {
                 .map(|at| SignatureWord { offset: at * 8, points: self.next() as u32 })
                 .collect(),
             relocations: self.relocations(),
+            dependences,
             provenance: Provenance {
                 sources: self.many(2, |random| Source {
                     trace: random.text(),

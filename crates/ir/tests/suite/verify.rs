@@ -3,12 +3,15 @@
 use ir::op::{Arg, Kind, Op, Var, Width};
 use ir::program::{Count, Elem, PageContent, Program};
 use ir::text::parse_program;
-use ir::verify::{MAX_TEMPS, MAX_VARIABLE, MAX_VARIABLES, broken, verify};
+use ir::verify::{
+    MAX_IMAGES, MAX_NAMES, MAX_SAVED, MAX_SIGNATURE, MAX_TEMPS, MAX_VARIABLE, MAX_VARIABLES, broken, verify,
+};
 
 const GOOD: &str = r#"
 program "good"
 input "pid" u32 @0x1000
 output "comm" char[16] @0x1010
+depends "comm" memory registers input "pid"
 register rax 1
 summary 0x10 malloc [0x4]
 summary 0x20 free [0x4]
@@ -123,6 +126,15 @@ fn orders() {
 }
 
 #[test]
+fn what_outputs_depend_on() {
+    refused("depends \"comm\"", "depends \"pid\"", "of no output");
+    refused("depends \"comm\"", "depends \"comm\"\ndepends \"comm\"", "given twice");
+    refused("memory registers", "registers memory", "does not ascend");
+    refused("memory registers", "memory memory", "does not ascend");
+    refused("input \"pid\"\nregister", "input \"tid\"\nregister", "does not exist");
+}
+
+#[test]
 fn pages_variables_and_bits() {
     refused("program \"good\"", "program \"x\"\nbits 16", "neither 32 nor 64");
     refused("page 0x2000 kernel", "page 0x2001 kernel", "wrong size or address");
@@ -146,4 +158,17 @@ fn pages_variables_and_bits() {
         },
         "together are too large",
     );
+}
+
+#[test]
+fn what_is_looked_for_among_all_others_is_not_many() {
+    use ir::program::SignatureWord;
+    use ir::relocation::Image;
+
+    let image = |at: u64| Image { start: at, end: at + 1, movable: false };
+    changed(|it| it.relocations.images = (0..=MAX_IMAGES as u64).map(image).collect(), "too many images");
+    let word = |offset: u32| SignatureWord { offset, points: 0 };
+    changed(|it| it.signature = (0..=MAX_SIGNATURE as u32).map(word).collect(), "too many anchors");
+    changed(|it| it.outputs = vec![it.inputs[0].clone(); MAX_NAMES], "too many fields");
+    changed(|it| it.functions[0].callee_saved = vec![Var(0); MAX_SAVED + 1], "too many preserved");
 }

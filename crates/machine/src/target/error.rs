@@ -10,7 +10,10 @@ use super::foreign::Foreign;
 use super::format::{Doubt, Format};
 use super::kdump::KdumpError;
 use super::lime::LimeError;
+use super::migration::MigrationError;
+use super::placement::PlacementError;
 use super::qemu_note::NoteError;
+use super::unpack::UnpackError;
 use super::vbox_note::VboxError;
 use super::vmware::VmwareError;
 use crate::memory::ImageError;
@@ -66,6 +69,26 @@ pub enum TargetCause {
         /// Why that is not believed.
         doubt: Doubt,
     },
+    /// It begins as a compressed file and may be raw RAM.
+    #[error("it begins as a file of {packing} does, but a guest may have written that into raw RAM: {doubt}")]
+    AmbiguousPacked {
+        /// The compression.
+        packing: &'static str,
+        /// Why that is not believed.
+        doubt: Doubt,
+    },
+    /// It is compressed, and cannot be unpacked.
+    #[error("{0}")]
+    Packed(UnpackError),
+    /// A migration stream cannot be read.
+    #[error("{0}")]
+    Migration(MigrationError),
+    /// RAM cannot lie as the user says.
+    #[error("{0}")]
+    Placement(PlacementError),
+    /// Ranges for a file that has its own.
+    #[error("{} says itself where its RAM lies", .0.title())]
+    Placed(Format),
     /// The format that the user named is not the file's.
     #[error("it does not begin as {} does", .0.title())]
     NotThat(Format),
@@ -170,8 +193,14 @@ impl TargetCause {
                 Format::Lime => "say which it is with --format lime or --format raw",
                 Format::Avml => "say which it is with --format avml or --format raw",
                 Format::Vmware => "say which it is with --format vmware or --format raw",
+                Format::Migration => "say which it is with --format migration or --format raw",
                 Format::Raw => "say which it is with --format",
             },
+            Self::AmbiguousPacked { .. } => "say --format raw if it is raw RAM, else decompress it first",
+            Self::Packed(error) => error.hint(),
+            Self::Migration(error) => error.hint(),
+            Self::Placement(_) => "name ranges as START..END@OFFSET, of the file or of the RAM in the stream",
+            Self::Placed(_) => "leave --ram out",
             Self::NotThat(_) => "leave --format out, or give the format that it has",
             Self::Resized { .. } | Self::Written => {
                 "ask again when nobody writes to it; while QEMU still writes a dump, wait for it"
@@ -223,6 +252,10 @@ impl TargetCause {
                 | Self::Note { .. }
                 | Self::TooManyCpus
                 | Self::Vbox(_)
+                | Self::Migration(_)
+                | Self::Packed(
+                    UnpackError::Cut(_) | UnpackError::Damaged { .. } | UnpackError::TooMuch { .. }
+                )
                 | Self::Vmware(
                     VmwareError::Old
                         | VmwareError::Cut { .. }

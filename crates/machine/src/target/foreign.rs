@@ -27,7 +27,6 @@ pub(super) const FLAT: Foreign = Foreign {
     next: "make a plain file of it with makedumpfile -R",
 };
 
-const QEMU: &str = "resume the guest from it and take an ELF core with QEMU's dump-guest-memory";
 const DISK: &str = "that is a disk, not memory: take an ELF core with QEMU's dump-guest-memory";
 const QCOW2: &str = "that is a disk: qemu-img snapshot -l FILE lists snapshots with memory in it; start QEMU \
                      with -loadvm SNAPSHOT -S and take an ELF core with dump-guest-memory";
@@ -59,11 +58,8 @@ const TABLE: &[(usize, &[u8], Foreign)] = table! {
     0 b"EVF\x09\x0d\x0a\xff\0" "an EnCase image (E01)", "export it as raw RAM: ewfexport -f raw FILE";
     0 b"EVF2\x0d\x0a\x81\0" "an EnCase image (Ex01)", "export it as raw RAM: ewfexport -f raw FILE";
     0 b"LVF\x09\x0d\x0a\xff\0" "an EnCase image (L01)", IMAGE;
-    0 b"LibvirtQemudSave" "a machine that virsh save wrote",
-        "restore it with virsh restore --paused, and dump it with virsh dump --memory-only";
     0 b"LibvirtQemudPart" "a machine that virsh save did not finish writing",
         "dump the machine with virsh dump --memory-only";
-    0 b"QEVM" "a migration stream of QEMU", QEMU;
     0 b"QFI\xfb" "a qcow2 disk image", QCOW2;
     0 b"KDMV" "a VMware disk image", DISK;
     0 b"vhdxfile" "a VHDX disk image", DISK;

@@ -24,13 +24,16 @@ pub enum Format {
     Avml,
     /// Suspended machines and snapshots of VMware.
     Vmware,
-    /// Byte n is physical address n.
+    /// Migration streams of QEMU, bare or as `virsh save` writes them.
+    Migration,
+    /// Nothing but RAM.
     Raw,
 }
 
 impl Format {
     /// All of them, in the order of docs/targets.md.
-    pub const ALL: [Self; 6] = [Self::Elf, Self::Kdump, Self::Lime, Self::Avml, Self::Vmware, Self::Raw];
+    pub const ALL: [Self; 7] =
+        [Self::Elf, Self::Kdump, Self::Lime, Self::Avml, Self::Vmware, Self::Migration, Self::Raw];
 
     /// What a user calls it.
     #[must_use]
@@ -41,6 +44,7 @@ impl Format {
             Self::Lime => "lime",
             Self::Avml => "avml",
             Self::Vmware => "vmware",
+            Self::Migration => "migration",
             Self::Raw => "raw",
         }
     }
@@ -54,6 +58,7 @@ impl Format {
             Self::Lime => "a LiME capture",
             Self::Avml => "an AVML capture",
             Self::Vmware => "a VMware snapshot",
+            Self::Migration => "a migration stream",
             Self::Raw => "raw RAM",
         }
     }

@@ -5,13 +5,15 @@
 //! content may be what a guest wrote, it is not believed (`format`). Opening maps the file and
 //! decodes headers and indexes only: what is compressed is decompressed when it is asked for.
 //! Formats read today: ELF cores and compressed kdumps of QEMU's `dump-guest-memory`, kdumps of
-//! makedumpfile, LiME, AVML, VMware's snapshots and raw RAM; docs/targets.md has the list with what
-//! each was tested against.
+//! makedumpfile, LiME, AVML, VMware's snapshots, QEMU's migration streams, files of `virsh save`
+//! and raw RAM; docs/targets.md has the list with what each was tested against. Files that were
+//! compressed as a whole are unpacked first (`unpack`).
 //! Captures without processors take them from a side file. Targets are never written.
 
 mod codec;
 mod cpu;
 mod cpu_json;
+mod decode;
 mod elf;
 mod error;
 mod flat;
@@ -20,15 +22,17 @@ mod format;
 mod kdump;
 mod lime;
 pub mod live;
+mod migration;
 mod notes;
+mod placement;
 mod qemu_note;
 mod raw;
+mod unpack;
 mod vbox_note;
 mod vmware;
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use cpu::{Cpu, MAX_CPUS};
@@ -39,16 +43,18 @@ pub use foreign::Foreign;
 pub use format::{Doubt, Format};
 pub use kdump::KdumpError;
 pub use lime::LimeError;
+pub use migration::MigrationError;
+pub use placement::{Board, Placement, PlacementError, RamRange};
 pub use qemu_note::NoteError;
+pub use unpack::{UnpackError, Unpacking, Watcher};
 pub use vbox_note::VboxError;
 pub use vmware::VmwareError;
 
-use flat::Source;
-use format::Claims;
+use decode::{Decoded, How, decode, with_description};
 
 use crate::addr::PAGE_SIZE;
 use crate::map::{self, FileMap};
-use crate::memory::{GuestMemory, ImageError, ImageMemory, Segment};
+use crate::memory::GuestMemory;
 
 /// How to open a target.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +69,12 @@ pub struct TargetOptions {
     pub format: Option<Format>,
     /// Open a file that was cut off: what is missing is RAM that is absent.
     pub partial: bool,
+    /// Where RAM lies that the file has in one piece: raw RAM, and that of a migration stream.
+    /// Default: byte n of raw RAM is at physical address n, unless the processors' page tables say
+    /// otherwise; a stream's as its machine has it.
+    pub placement: Option<Placement>,
+    /// Where compressed files are unpacked.
+    pub unpacking: Unpacking,
 }
 
 /// A captured machine.
@@ -78,7 +90,12 @@ pub struct Target {
     pub path: PathBuf,
     /// Bytes of RAM that the file should hold and does not ([`TargetOptions::partial`]).
     pub missing: u64,
-    /// The file that is mapped, as it was when it was opened.
+    /// What the whole file was compressed with.
+    pub packed: Option<&'static str>,
+    /// What whoever asks should know about how the file was read, one sentence each without a full
+    /// stop.
+    pub remarks: Vec<String>,
+    /// The file that is mapped, or was unpacked, as it was when it was opened.
     origin: Option<Origin>,
 }
 
@@ -139,25 +156,38 @@ impl Target {
     ) -> Result<Self, TargetError> {
         let path = name.as_ref();
         let len = bytes.len() as u64;
-        let how = How { format: options.format, partial: options.partial, holes: Vec::new() };
+        let how = how(options);
         let open = || {
             if bytes.is_empty() {
                 return Err(TargetCause::Empty);
             }
+            let (bytes, packed) = match how.packing(&bytes)? {
+                Some((at, packing)) => {
+                    let unpacked = unpack::to_memory(&bytes[at..], packing, how.partial);
+                    (unpacked.map_err(TargetCause::Packed)?, Some(packing.name()))
+                }
+                None => (bytes, None),
+            };
             let described = how.may_be(Format::Vmware) && vmware::is_description(&bytes);
             let layout = described.then(|| vmware::parse(&bytes)).transpose();
             let layout = layout.map_err(TargetCause::Vmware)?;
             if layout.as_ref().is_some_and(|layout| layout.inside.is_none()) {
                 return Err(TargetCause::Vmware(VmwareError::NoVmem(path.with_extension("vmem"))));
             }
-            decode(bytes, path, layout, &how, cpus, || Ok(None))
+            let decoded = decode(bytes, path, layout, &how, cpus, || Ok(None))?;
+            Ok(Self { packed, ..Self::of(decoded, path) })
         };
         open().map_err(|cause| error(path, cause, options.format, len))
     }
 
+    fn of(decoded: Decoded, path: &Path) -> Self {
+        let Decoded { mem, cpus, format, missing, remarks } = decoded;
+        Self { mem, cpus, format, path: path.to_owned(), missing, packed: None, remarks, origin: None }
+    }
+
     /// A live guest's memory.
     fn live(mem: Box<dyn GuestMemory>, cpus: Vec<Cpu>, format: &'static str, path: PathBuf) -> Self {
-        Self { mem, cpus, format, path, missing: 0, origin: None }
+        Self { mem, cpus, format, path, missing: 0, packed: None, remarks: Vec::new(), origin: None }
     }
 }
 
@@ -183,207 +213,58 @@ fn open(path: &Path, options: &TargetOptions) -> Result<Target, TargetCause> {
     }
     let file = File::open(path).map_err(TargetCause::Io)?;
     let map = FileMap::new(&file).map_err(TargetCause::Io)?;
-    let mut how = How { format: options.format, partial: options.partial, holes: Vec::new() };
+    let mut how = how(options);
+    if let Some((at, packing)) = how.packing(map.as_ref())? {
+        let unpacked = unpack::to_file(&map.as_ref()[at..], packing, how.partial, &options.unpacking);
+        let unpacked = unpacked.map_err(TargetCause::Packed)?;
+        let target = mapped(path, unpacked, options, how)?;
+        // The unpacked file is ours; the other one may be changed while it is read.
+        return Ok(Target { packed: Some(packing.name()), origin: Some(Origin { file, meta }), ..target });
+    }
     let (file, map, layout) =
         if how.may_be(Format::Vmware) { with_description(path, file, map)? } else { (file, map, None) };
     let meta = file.metadata().map_err(TargetCause::Io)?;
     how.holes = map::holes(&file, meta.len());
+    let target = described(path, map, layout, options, &how)?;
+    Ok(Target { origin: Some(Origin { file, meta }), ..target })
+}
+
+/// Opens what a compressed file was unpacked to.
+fn mapped(path: &Path, file: File, options: &TargetOptions, mut how: How) -> Result<Target, TargetCause> {
+    let len = file.metadata().map_err(TargetCause::Io)?.len();
+    if len == 0 {
+        return Err(TargetCause::Empty);
+    }
+    let map = FileMap::new(&file).map_err(TargetCause::Io)?;
+    how.holes = map::holes(&file, len);
+    described(path, map, None, options, &how)
+}
+
+/// Opens a mapped file, with the processors that the options or a side file have.
+fn described(
+    path: &Path,
+    map: FileMap,
+    layout: Option<vmware::Layout>,
+    options: &TargetOptions,
+    how: &How,
+) -> Result<Target, TargetCause> {
     let side = options.cpu_file.clone().unwrap_or_else(|| raw::default_cpu_file(path));
     let given = if options.cpu_file.is_some() { Some(raw::read_cpus(&side)?) } else { None };
-    let mut target = decode(map, path, layout, &how, given, || match side.exists() {
+    let decoded = decode(map, path, layout, how, given, || match side.exists() {
         true => raw::read_cpus(&side).map(Some),
         false => Ok(options.without_cpus.then(Vec::new)),
     })?;
-    target.origin = Some(Origin { file, meta });
-    Ok(target)
+    Ok(Target::of(decoded, path))
 }
 
-/// Raw RAM from this size on is refused if nothing was ever written to the file: that it holds no
-/// kernel is otherwise found out by looking through all of it, which takes a second for each GiB.
-const LARGE: u64 = 1 << 30;
+/// How the options say that bytes are to be read.
+fn how(options: &TargetOptions) -> How {
+    let TargetOptions { format, partial, ref placement, .. } = *options;
+    How { format, partial, placement: placement.clone(), holes: Vec::new() }
+}
 
 /// The error of a file of `len` bytes for this cause; `format` is what the user said that it is.
 fn error(path: &Path, cause: TargetCause, format: Option<Format>, len: u64) -> TargetError {
     let maybe_raw = format.is_none() && len.is_multiple_of(PAGE_SIZE) && cause.is_of_content();
     TargetError { path: path.to_owned(), cause: Box::new(cause), maybe_raw }
-}
-
-/// How bytes are to be read.
-struct How {
-    format: Option<Format>,
-    partial: bool,
-    /// Places that are zero for sure.
-    holes: Vec<Range<u64>>,
-}
-
-impl How {
-    /// Whether the user lets it be of this format.
-    fn may_be(&self, format: Format) -> bool {
-        self.format.is_none_or(|named| named == format)
-    }
-
-    /// That a file which begins like one of `format` may not as well be raw RAM.
-    fn believe(&self, format: Format, claims: Claims, len: u64) -> Result<(), TargetCause> {
-        match claims.doubt(len).filter(|_| self.format.is_none()) {
-            Some(doubt) => Err(TargetCause::Ambiguous { format, doubt }),
-            None => Ok(()),
-        }
-    }
-
-    /// Memory of segments that should be wholly there.
-    fn image<B: AsRef<[u8]>>(
-        &self,
-        bytes: B,
-        segments: impl IntoIterator<Item = Segment>,
-    ) -> Result<ImageMemory<B>, ImageError> {
-        let memory = match self.partial {
-            true => ImageMemory::partial(bytes, segments)?,
-            false => ImageMemory::new(bytes, segments)?,
-        };
-        Ok(memory.with_holes(self.holes.clone()))
-    }
-}
-
-/// A file and, if it is of VMware, where memory is in it; for a description without memory the file
-/// that has it.
-fn with_description(
-    path: &Path,
-    file: File,
-    map: FileMap,
-) -> Result<(File, FileMap, Option<vmware::Layout>), TargetCause> {
-    let open = |path: &Path| File::open(path).and_then(|file| FileMap::new(&file).map(|map| (file, map)));
-    if vmware::is_description(map.as_ref()) {
-        let layout = vmware::parse(map.as_ref()).map_err(TargetCause::Vmware)?;
-        if layout.inside.is_some() {
-            return Ok((file, map, Some(layout)));
-        }
-        let memory = path.with_extension("vmem");
-        let opened = if memory.is_file() { open(&memory).ok() } else { None };
-        let (file, map) = opened.ok_or(TargetCause::Vmware(VmwareError::NoVmem(memory)))?;
-        return Ok((file, map, Some(layout)));
-    }
-    if let Some(description) = vmware::description_of(path) {
-        let (_, described) = open(&description).map_err(TargetCause::Io)?;
-        if vmware::is_description(described.as_ref()) {
-            let mut layout = vmware::parse(described.as_ref()).map_err(TargetCause::Vmware)?;
-            layout.inside = None;
-            return Ok((file, map, Some(layout)));
-        }
-    }
-    Ok((file, map, None))
-}
-
-/// The format that a file's first bytes are of.
-fn format_of(start: &[u8]) -> Option<Format> {
-    let magics: [(&[u8], Format); 5] = [
-        (&elf::MAGIC, Format::Elf),
-        (kdump::MAGIC, Format::Kdump),
-        (flat::MAGIC, Format::Kdump),
-        (lime::MAGIC, Format::Lime),
-        (lime::AVML_MAGIC, Format::Avml),
-    ];
-    magics.iter().find(|(magic, _)| start.starts_with(magic)).map(|&(_, format)| format)
-}
-
-/// The format to read a file as: the one that somebody named, if the file may be of it, or the one
-/// that its first bytes, `start`, are of (`shown`).
-fn choose(named: Option<Format>, shown: Option<Format>, start: &[u8]) -> Result<Format, TargetCause> {
-    match (named, shown) {
-        (Some(Format::Raw), _) => Ok(Format::Raw),
-        (Some(named), shown) if shown != Some(named) => Err(TargetCause::NotThat(named)),
-        (_, Some(shown)) => Ok(shown),
-        (_, None) => match foreign::recognise(start) {
-            Some(foreign) => Err(TargetCause::Foreign(foreign)),
-            None => Ok(Format::Raw),
-        },
-    }
-}
-
-/// A kdump's bytes, taken out of a flattened file if they are in one.
-fn unflattened<B: AsRef<[u8]>>(bytes: B) -> Result<Source<B>, TargetCause> {
-    let source = Source::new(bytes).map_err(TargetCause::Flat)?;
-    let begins = source.get(0, kdump::MAGIC.len()).as_deref() == Some(kdump::MAGIC);
-    if begins { Ok(source) } else { Err(TargetCause::Foreign(&foreign::FLAT)) }
-}
-
-/// Opens bytes, whose `layout` is given if they are of VMware. Processors `given` replace those of
-/// the capture; `find` looks for some where there are none.
-fn decode<B: AsRef<[u8]> + Send + Sync + 'static>(
-    bytes: B,
-    path: &Path,
-    layout: Option<vmware::Layout>,
-    how: &How,
-    given: Option<Vec<Cpu>>,
-    find: impl FnOnce() -> Result<Option<Vec<Cpu>>, TargetCause>,
-) -> Result<Target, TargetCause> {
-    let with_notes = given.is_none();
-    let len = bytes.as_ref().len() as u64;
-    let target = |mem: Box<dyn GuestMemory>, cpus, format| Target {
-        mem,
-        cpus,
-        format,
-        path: path.to_owned(),
-        missing: 0,
-        origin: None,
-    };
-    let image = |bytes: B, segments: Vec<Segment>, cpus: Vec<Cpu>, format| {
-        let mem = how.image(bytes, segments).map_err(TargetCause::Image)?;
-        let missing = mem.missing();
-        Ok(Target { missing, ..target(Box::new(mem), cpus, format) })
-    };
-    let start = &bytes.as_ref()[..bytes.as_ref().len().min(foreign::LOOKED_AT)];
-    let shown = if layout.is_some() { Some(Format::Vmware) } else { format_of(start) };
-    let format = choose(how.format, shown, start)?;
-    let mut target = match format {
-        Format::Vmware => {
-            let layout = layout.unwrap_or_default();
-            let (at, size) = layout.inside.unwrap_or((0, len));
-            if layout.inside.is_some() {
-                let claims = Claims { described: at.saturating_add(size).min(len), covered: false };
-                how.believe(format, claims, len)?;
-            }
-            image(bytes, layout.segments(at, size), Vec::new(), "vmware")?
-        }
-        Format::Elf => {
-            let core = elf::read(bytes.as_ref(), with_notes)?;
-            let claims = core.claims;
-            // That bytes are missing comes first: who is told so can say what the file is.
-            let opened = image(bytes, core.segments, core.cpus, core.format)?;
-            how.believe(format, claims, len)?;
-            opened
-        }
-        Format::Kdump => {
-            let dump = kdump::read(unflattened(bytes)?, with_notes)?;
-            how.believe(format, dump.claims, len)?;
-            target(Box::new(dump.mem), dump.cpus, dump.format)
-        }
-        Format::Lime => {
-            let segments = lime::read(bytes.as_ref(), how.partial)?;
-            let opened = image(bytes, segments, Vec::new(), "lime")?;
-            how.believe(format, Claims::all(len), len)?;
-            opened
-        }
-        Format::Avml => {
-            let mem = lime::read_avml(bytes)?;
-            how.believe(format, Claims::all(len), len)?;
-            target(Box::new(mem), Vec::new(), "avml")
-        }
-        Format::Raw => {
-            // Nothing in the bytes says that they are RAM: somebody has to.
-            let cpus = match given {
-                Some(given) => given,
-                None => find()?.ok_or_else(|| TargetCause::NoCpuFile(raw::default_cpu_file(path)))?,
-            };
-            if len >= LARGE && how.holes.first().is_some_and(|hole| *hole == (0..len)) {
-                return Err(TargetCause::NoMemory);
-            }
-            return image(bytes, vec![raw::read(len, how.partial)?], cpus, "raw");
-        }
-    };
-    if let Some(given) = given {
-        target.cpus = given;
-    } else if target.cpus.is_empty() {
-        target.cpus = find()?.ok_or_else(|| TargetCause::NoCpus(raw::default_cpu_file(path)))?;
-    }
-    Ok(target)
 }

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "one module for several test crates")]
 
 pub mod dumps;
+pub mod streams;
 
 /// A processor's note as QEMU writes it; field k of the 64-bit ones holds a number that tells where
 /// it was.

@@ -19,8 +19,7 @@
 
 use ir::{Arg, Kind, Op, Var, Width};
 use lift::Mode;
-use machine::{PROCESS_REGS, PhysAddr, Reg};
-use rustc_hash::FxHashMap;
+use machine::{PROCESS_REGS, PhysAddr, Reg, hash};
 
 use super::contexts::{Contexts, Transition};
 use super::walk::{SummaryCall, Visitor};
@@ -65,7 +64,7 @@ struct State {
     /// Origins before the running instruction.
     before: Box<RegisterValues<Origin>>,
     temps: Vec<Origin>,
-    memory: FxHashMap<PhysAddr, (Origin, Width)>,
+    memory: hash::Map<PhysAddr, (Origin, Width)>,
     last: Origin,
     frames: Vec<Frame>,
     stack: u64,
@@ -88,7 +87,7 @@ impl State {
             before: origins.clone(),
             origins,
             temps: Vec::new(),
-            memory: FxHashMap::default(),
+            memory: hash::Map::default(),
             last: Origin(u32::from(Var::FIRST_TEMP)),
             frames: Vec::new(),
             stack,

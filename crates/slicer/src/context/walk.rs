@@ -7,7 +7,7 @@ use ir::summary::{ArgumentLocation, Summary};
 use ir::{Kind, Op};
 use lift::Mode;
 use machine::paging::address_space;
-use machine::{Reg, VirtAddr};
+use machine::{Reg, VirtAddr, hash};
 use rustc_hash::FxHashMap;
 use trace::{Access, InsnId};
 
@@ -63,7 +63,7 @@ struct Silent {
 #[derive(Default)]
 struct Stored {
     on: bool,
-    bytes: FxHashMap<VirtAddr, u8>,
+    bytes: hash::Map<VirtAddr, u8>,
 }
 
 impl Stored {

@@ -77,6 +77,19 @@ pub enum Locals {
     Varying,
 }
 
+/// What an operation used that no operation of the recording defined, apart from the process's own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Given {
+    /// Memory of the system, or a page that the system shows to its processes.
+    Memory,
+    /// A register of the system.
+    Register,
+    /// A device.
+    Device,
+    /// The input with this number.
+    Input(usize),
+}
+
 /// Where a recording ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct End {
@@ -111,11 +124,17 @@ pub struct Graph {
     pub unexecuted_stores: Vec<OpId>,
     /// Operations that last wrote a declared output at the end of a recording.
     pub criteria: FxHashSet<OpId>,
+    /// For each output, by its number, the criteria that wrote it.
+    pub outputs: Vec<FxHashSet<OpId>>,
+    /// Operations that use what was there before the begin mark, and what that was.
+    pub given: FxHashSet<(OpId, Given)>,
     /// Loads from devices that the process has mapped.
     pub devices: FxHashSet<OpId>,
     /// Operations that use what is [`Definer::Foreign`], and the number of the first recording in
     /// which they do.
     pub foreign: FxHashMap<OpId, usize>,
+    /// Stores that may write what a load reads, although no recording joined the two.
+    pub may: FxHashMap<OpId, FxHashSet<OpId>>,
     /// How many recordings are in the graph.
     pub recordings: usize,
     /// Where the last recording that was added ends.

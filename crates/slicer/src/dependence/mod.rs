@@ -4,14 +4,17 @@
 //! dependences by last-writer tables of registers ([`variable_map`]) and of guest-physical bytes
 //! ([`shadow_memory`]), those of mappings on the stores into page tables that made them
 //! ([`page_tables`]), what others wrote meanwhile ([`foreign`]), and control flow between sites
-//! ([`flow`], [`flow_recorder`]). What a path that nobody executed would add is for the analyses.
+//! ([`flow`], [`flow_recorder`]). Loads may also depend on stores that went to the same object
+//! ([`pointers`], [`objects`]). What a path that nobody executed would add is for the analyses.
 
 pub mod definer;
 pub mod flow;
 pub mod flow_recorder;
 pub mod foreign;
 pub mod graph;
+pub mod objects;
 pub mod page_tables;
+pub mod pointers;
 pub mod recorder;
 pub mod shadow_memory;
 pub mod variable_map;

@@ -8,8 +8,7 @@
 use std::rc::Rc;
 
 use machine::paging::{self, PagingMode};
-use machine::{PhysAddr, VirtAddr};
-use rustc_hash::{FxHashMap, FxHashSet};
+use machine::{PhysAddr, VirtAddr, hash};
 
 use super::definer::{Definer, PackedDefiner};
 use super::shadow_memory::ShadowMemory;
@@ -21,16 +20,16 @@ pub struct PageTables {
     /// The tables that they were looked up in.
     root: u64,
     /// By page, the definers of the entries on the way to it.
-    definers: FxHashMap<VirtAddr, Rc<[PackedDefiner]>>,
+    definers: hash::Map<VirtAddr, Rc<[PackedDefiner]>>,
     /// Frames that entries were read from.
-    tables: FxHashSet<PhysAddr>,
+    tables: hash::Set<PhysAddr>,
 }
 
 impl PageTables {
     /// For page tables of this mode.
     #[must_use]
     pub fn new(mode: PagingMode) -> Self {
-        Self { mode, root: 0, definers: FxHashMap::default(), tables: FxHashSet::default() }
+        Self { mode, root: 0, definers: hash::Map::default(), tables: hash::Set::default() }
     }
 
     /// Who stored the entries by which an access to `vaddr` is mapped, under the tables at `root`

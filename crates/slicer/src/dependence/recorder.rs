@@ -5,6 +5,8 @@
 //! copy of all registers' definers, for each operand one look-up and one insertion into a set of
 //! edges; four bytes for each byte of the frames that the recording stored into.
 
+use std::ops::Range;
+
 use ir::summary::{Action, ArgumentLocation};
 use ir::{Class, Kind, Op, Var};
 use lift::Mode;
@@ -16,8 +18,9 @@ use trace::{Access, InsnId};
 use super::definer::{Definer, PackedDefiner};
 use super::flow_recorder::FlowRecorder;
 use super::foreign::{ForeignWrites, OwnPages};
-use super::graph::{Body, End, Graph, Locals};
+use super::graph::{Body, End, Given, Graph, Locals};
 use super::page_tables::PageTables;
+use super::pointers::{Here, Pointers};
 use super::shadow_memory::ShadowMemory;
 use super::variable_map::{RegisterDefiners, VariableMap};
 use crate::context::Transition;
@@ -47,6 +50,8 @@ pub struct Begin<'r> {
     memory: SnapshotMemory<'r>,
     mode: PagingMode,
     regs: &'r RegFile,
+    /// Where the inputs lie.
+    inputs: Vec<Range<VirtAddr>>,
 }
 
 impl<'r> Begin<'r> {
@@ -58,7 +63,9 @@ impl<'r> Begin<'r> {
         let regs = recording.begin_regs();
         let mode = PagingMode::from_regs(regs).map_err(|error| Error::Paging(error.to_string()))?;
         let holder = if recording.is_whole_run() { training } else { recording };
-        Ok(Self { memory: SnapshotMemory::new(&holder.trace), mode, regs })
+        let range = |input: &trace::Variable| input.addr..input.addr.add(input.size);
+        let inputs = recording.trace.header().inputs().map(range).collect();
+        Ok(Self { memory: SnapshotMemory::new(&holder.trace), mode, regs, inputs })
     }
 }
 
@@ -83,12 +90,16 @@ pub struct DependenceRecorder<'g> {
     /// The recording's instructions in the code table.
     insns: &'g Interned,
     user: &'g dyn UserMemory,
+    /// Pages of the process that the system shows to all of them.
+    shown: &'g FxHashSet<VirtAddr>,
+    inputs: &'g [Range<VirtAddr>],
     variables: VariableMap,
     memory: ShadowMemory,
     /// What stores left in memory.
     content: StoredMemory<'g>,
     page_tables: PageTables,
     foreign: ForeignWrites,
+    pointers: Pointers,
     flow: FlowRecorder,
     frames: Vec<Frame>,
     /// The running site.
@@ -108,13 +119,15 @@ pub struct DependenceRecorder<'g> {
 }
 
 impl<'g> DependenceRecorder<'g> {
-    /// About to walk a recording whose process has these pages to itself.
+    /// About to walk a recording whose process has pages to itself (`own`) and others that the
+    /// system shows to all processes (`shown`).
     pub fn new(
         graph: &'g mut Graph,
         code: &'g CodeTable,
         insns: &'g Interned,
         begin: &'g Begin<'g>,
         user: &'g dyn UserMemory,
+        shown: &'g FxHashSet<VirtAddr>,
         own: OwnPages,
     ) -> Self {
         let variables = VariableMap::new();
@@ -124,12 +137,15 @@ impl<'g> DependenceRecorder<'g> {
             code,
             insns,
             user,
+            shown,
+            inputs: &begin.inputs,
             before: Box::new(*variables.registers()),
             variables,
             memory: ShadowMemory::default(),
             content: StoredMemory::new(&begin.memory),
             page_tables: PageTables::new(begin.mode),
             foreign: ForeignWrites::new(own),
+            pointers: Pointers::new(begin.regs),
             flow: FlowRecorder::default(),
             frames: Vec::new(),
             site: SiteId::new(0),
@@ -149,7 +165,10 @@ impl<'g> DependenceRecorder<'g> {
     /// [`Error::OutputRead`] and [`Error::Foreign`] for outputs that a program cannot give,
     /// [`Error::Trace`] for a damaged snapshot.
     pub fn finish(self, recording: &Recording, begin: &Begin<'_>) -> Result<(), Error> {
-        for output in recording.trace.header().outputs() {
+        for (number, output) in recording.trace.header().outputs().enumerate() {
+            if self.graph.outputs.len() <= number {
+                self.graph.outputs.push(FxHashSet::default());
+            }
             let bytes = || (0..output.size).map(|at| output.addr.add(at));
             if bytes().any(|at| self.read_first.contains(&at)) {
                 return Err(Error::OutputRead { name: output.name.clone() });
@@ -163,10 +182,12 @@ impl<'g> DependenceRecorder<'g> {
                     }
                     Definer::Op(writer) => {
                         self.graph.criteria.insert(writer);
+                        self.graph.outputs[number].insert(writer);
                     }
                 }
             }
         }
+        self.pointers.objects.finish(self.graph);
         let (site, pc) = self.flow.position();
         self.graph.recordings += 1;
         self.graph.end = Some(End { site: site.unwrap_or(self.site), pc });
@@ -174,7 +195,24 @@ impl<'g> DependenceRecorder<'g> {
     }
 
     fn use_variable(&mut self, op: OpId, var: Var) {
-        self.graph.depend(op, self.variables.definer(var));
+        let definer = self.variables.definer(var);
+        if definer == PackedDefiner::INITIAL && is_of_system(var) {
+            self.graph.given.insert((op, Given::Register));
+        }
+        self.graph.depend(op, definer);
+    }
+
+    /// An operation loads a byte that is as it was at the begin mark. Returns whether it is the
+    /// process's own.
+    fn use_given(&mut self, op: OpId, address: VirtAddr) -> bool {
+        if !self.user.is_user(address.page()) || self.shown.contains(&address.page()) {
+            self.graph.given.insert((op, Given::Memory));
+            return false;
+        }
+        if let Some(input) = self.inputs.iter().position(|input| input.contains(&address)) {
+            self.graph.given.insert((op, Given::Input(input)));
+        }
+        true
     }
 
     /// An operation loads the bytes that an operand names.
@@ -187,7 +225,7 @@ impl<'g> DependenceRecorder<'g> {
                 if self.foreign.is_filled(address.page()) {
                     self.graph.depend(op, PackedDefiner::FOREIGN);
                 }
-                if value >> (8 * n) & 0xff != 0 && self.user.is_user(address.page()) {
+                if self.use_given(op, address) && value >> (8 * n) & 0xff != 0 {
                     self.read_first.insert(address);
                 }
             } else if writer != last {
@@ -227,8 +265,11 @@ impl<'g> DependenceRecorder<'g> {
     fn access(&mut self, number: OpId, op: &Op, value: u64, mem: &MemRef) {
         let user = self.user.is_user(mem.vaddr.page());
         if mem.io {
-            if op.kind == Kind::Load && user {
-                self.graph.devices.insert(number);
+            if op.kind == Kind::Load {
+                self.graph.given.insert((number, Given::Device));
+                if user {
+                    self.graph.devices.insert(number);
+                }
             }
             return;
         }
@@ -313,6 +354,28 @@ impl<'g> DependenceRecorder<'g> {
     }
 }
 
+/// Whether a register is the system's and not the process's: a run has the target's value of it.
+fn is_of_system(var: Var) -> bool {
+    const OF_SYSTEM: &[Reg] = &[
+        Reg::Cr0,
+        Reg::Cr2,
+        Reg::Cr3,
+        Reg::Cr4,
+        Reg::Cr8,
+        Reg::Efer,
+        Reg::KernelGsBase,
+        Reg::GdtrBase,
+        Reg::GdtrLimit,
+        Reg::IdtrBase,
+        Reg::IdtrLimit,
+        Reg::Ldtr,
+        Reg::LdtrBase,
+        Reg::Tr,
+        Reg::TrBase,
+    ];
+    OF_SYSTEM.iter().any(|&reg| var == Var(reg as u16))
+}
+
 impl Visitor for DependenceRecorder<'_> {
     fn begin(&mut self, context: ContextId, insn: InsnId, _: Mode) {
         let insn = self.insns.of(insn);
@@ -340,6 +403,8 @@ impl Visitor for DependenceRecorder<'_> {
         if let Some(mem) = &mem {
             self.access(number, op, value, mem);
         }
+        let here = Here { context: self.graph.sites[self.site].context, bottom: self.bottom.0 };
+        self.pointers.op(number, op, value, mem.as_ref(), here);
         if let Some(var) = op.def() {
             self.variables.define(var, number);
         }
@@ -372,6 +437,7 @@ impl Visitor for DependenceRecorder<'_> {
             Transition::Tail(context) => self.flow.tail_call(self.graph, self.site, context, control),
             Transition::Return(count) => self.close_frames(count, switched, regs),
         }
+        self.pointers.settle(regs, GENERAL as u16);
         self.values = std::array::from_fn(|at| regs[Var(at as u16)]);
     }
 

@@ -3,8 +3,7 @@
 //! Physical bytes, because one page is often mapped twice. A user page that is moved to another
 //! frame (copy on write) takes its writers along.
 
-use machine::{PAGE_SIZE, PhysAddr, VirtAddr};
-use rustc_hash::FxHashMap;
+use machine::{PAGE_SIZE, PhysAddr, VirtAddr, hash};
 
 use super::definer::PackedDefiner;
 use crate::recording::replay::MemRef;
@@ -14,9 +13,9 @@ type Writers = [PackedDefiner; PAGE_SIZE as usize];
 /// Who stored each byte last.
 #[derive(Default)]
 pub struct ShadowMemory {
-    frames: FxHashMap<PhysAddr, Box<Writers>>,
+    frames: hash::Map<PhysAddr, Box<Writers>>,
     /// The frame in which each page of the process was last seen.
-    user_frames: FxHashMap<VirtAddr, PhysAddr>,
+    user_frames: hash::Map<VirtAddr, PhysAddr>,
 }
 
 impl ShadowMemory {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ir::program::{PageContent, PerCpuOverride, UserPage};
+use ir::program::{OutputDependences, PageContent, PerCpuOverride, UserPage};
 use machine::VirtAddr;
 
 use super::Unusable;
@@ -52,8 +52,17 @@ pub fn answer(case: &Case) -> Result<String, Unusable> {
         }
         ["record", "sites", places @ ..] => small_machine::answer(&case.input, Stage::Graph, Policy::Guard)
             .map(|text| some_sites(&text, places)),
+        ["record", "evidence"] => recorded(case, |start, recordings, options| {
+            let (merged, dependences) = Merged::new(start, recordings, options)?;
+            let sliced = merged.sliced(Policy::Guard, dependences);
+            Ok(evidence(&sliced.dependences(&start.program(options))))
+        }),
         ["record", "pages"] => recorded(case, |start, _, options| Ok(pages(&start.program(options).pages))),
-        ["record", "view"] => recorded(case, |start, _, _| Ok(view(&start.per_cpu_overrides()))),
+        ["record", "view"] => recorded(case, |start, _, _| Ok(view(start.per_cpu_overrides()))),
+        ["record", "moves"] => recorded(case, |start, recordings, _| {
+            start.learn_moves(recordings.last().copied().unwrap_or(start.recording()))?;
+            Ok(images(start) + &view(start.per_cpu_overrides()))
+        }),
         ["record", stage] => small_machine::answer(&case.input, stage_of(stage)?, Policy::Guard),
         ["record", stage, policy] => small_machine::answer(&case.input, stage_of(stage)?, policy_of(policy)?),
         ["check"] => small_machine::check(&case.input),
@@ -95,6 +104,17 @@ fn cfg(case: &Case, policy: &str) -> Result<String, Unusable> {
     let program = CfgInput { graph, code, contexts, source };
     let cfgs = graph.contexts.ids().map(|context| (context, Cfg::build(&program, context)));
     Ok(cfgs.map(|(context, cfg)| dump::cfg::text(&names(&parsed), context, &cfg)).collect())
+}
+
+/// What each output depends on.
+fn evidence(outputs: &[OutputDependences]) -> String {
+    let mut text = String::new();
+    for output in outputs {
+        let on: Vec<String> = output.on.iter().map(ToString::to_string).collect();
+        let on = if on.is_empty() { "nothing".to_owned() } else { on.join(", ") };
+        let _ = writeln!(text, "{} depends on {on}", output.output);
+    }
+    text
 }
 
 /// The definitions that reach what an operation uses.
@@ -243,8 +263,18 @@ fn pages(pages: &[UserPage]) -> String {
     text
 }
 
+/// Where the images lie, the kernel's first.
+fn images(start: &Start<'_>) -> String {
+    let images = start.system().relocations().images.iter();
+    images.map(|image| format!("image {:#x} to {:#x}\n", image.start, image.end)).collect()
+}
+
 /// Cells of per-CPU memory with what they hold in an idle processor.
-fn view(cells: &[PerCpuOverride]) -> String {
+fn view(cells: Result<Vec<PerCpuOverride>, &str>) -> String {
+    let cells = match cells {
+        Ok(cells) => cells,
+        Err(why) => return format!("not whole: {why}\n"),
+    };
     let cells = cells.iter().map(|it| format!("{:#x} size {} is {:#x}\n", it.offset, it.size, it.value));
     let text: String = cells.collect();
     if text.is_empty() { "none\n".to_owned() } else { text }

@@ -243,6 +243,7 @@ impl Script {
             }
             ["idle", offset, value] => {
                 let (offset, value) = (number(offset)? as u32, number(value)?);
+                self.idle.retain(|cell| cell.offset != offset);
                 self.idle.push(IdleCell { base: Reg::GsBase, offset, value });
                 Ok(())
             }

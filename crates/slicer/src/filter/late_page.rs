@@ -5,7 +5,7 @@
 //! of the recording are followed in physical memory.
 
 use machine::paging::{self, PagingMode};
-use machine::{Page, PhysAddr, Reg, VirtAddr};
+use machine::{Page, PhysAddr, Reg, VirtAddr, hash};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::recording::snapshot::SnapshotMemory;
@@ -36,7 +36,7 @@ pub(super) struct LatePages<'r> {
     found: FxHashMap<VirtAddr, LatePage>,
     /// By frame, the last step that stored something other than zeros into it through an address
     /// that is not the process's.
-    filled: FxHashMap<PhysAddr, StepId>,
+    filled: hash::Map<PhysAddr, StepId>,
     /// Steps that load from the process's memory what no recorded store left there.
     unexplained: FxHashSet<StepId>,
     /// When the system began to answer the access that the process makes now: if an interruption
@@ -53,7 +53,7 @@ impl<'r> LatePages<'r> {
             user,
             memory: StoredMemory::new(snapshot),
             found: FxHashMap::default(),
-            filled: FxHashMap::default(),
+            filled: hash::Map::default(),
             unexplained: FxHashSet::default(),
             fault: StepId::new(0),
             outside_before: true,

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use machine::{GuestMemory, MemoryError, PAGE_SIZE, Page, PhysAddr};
-use rustc_hash::FxHashMap;
+use machine::{GuestMemory, MemoryError, PAGE_SIZE, Page, PhysAddr, hash};
 
 /// A copy-on-write overlay: what memory held at the begin mark, and over it what was stored since.
 ///
@@ -11,14 +10,14 @@ use rustc_hash::FxHashMap;
 /// [`Self::page_mut`].
 pub struct StoredMemory<'m> {
     begin: &'m dyn GuestMemory,
-    pages: FxHashMap<PhysAddr, Box<Page>>,
+    pages: hash::Map<PhysAddr, Box<Page>>,
 }
 
 impl<'m> StoredMemory<'m> {
     /// Nothing is stored yet.
     #[must_use]
     pub fn new(begin: &'m dyn GuestMemory) -> Self {
-        Self { begin, pages: FxHashMap::default() }
+        Self { begin, pages: hash::Map::default() }
     }
 
     /// The page that holds an address, to be read or stored into.

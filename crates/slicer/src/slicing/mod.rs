@@ -2,9 +2,11 @@
 //!
 //! [`search`] finds the slice by a search over the dependence graph, [`guards`] the one-sided
 //! branches that it must guard, [`completion`] unexecuted paths that can be treated like executed
-//! ones. They take turns until nothing new joins. How a slice is written down is for emission.
+//! ones. They take turns until nothing new joins. [`evidence`] says what each output depends on.
+//! How a slice is written down is for emission.
 
 pub mod completion;
+pub mod evidence;
 pub mod guards;
 pub mod search;
 pub mod slice;

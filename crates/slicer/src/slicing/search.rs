@@ -27,7 +27,7 @@ use crate::vocabulary::{ContextId, IdSet, OpId, Policy, SiteId, Table};
 struct Search<'s> {
     program: &'s CfgInput<'s>,
     policy: Policy,
-    adjacency: Adjacency,
+    adjacency: &'s Adjacency,
     reaching: Reaching<'s>,
     slice: Slice,
     work: Vec<OpId>,
@@ -38,19 +38,8 @@ struct Search<'s> {
 #[must_use]
 pub fn search(program: &CfgInput<'_>, policy: Policy, cfgs: Table<ContextId, Option<Cfg>>) -> Slice {
     let graph = program.graph;
-    let mut search = Search {
-        program,
-        policy,
-        adjacency: graph.adjacency(),
-        reaching: Reaching::new(graph, program.code),
-        slice: Slice {
-            ops: IdSet::new(graph.op_site.len()),
-            sites: IdSet::new(graph.sites.len()),
-            contexts: IdSet::new(graph.contexts.len()),
-            cfgs,
-        },
-        work: Vec::new(),
-    };
+    let adjacency = graph.adjacency();
+    let mut search = Search::new(program, &adjacency, policy, cfgs);
     let criteria = graph.criteria.iter().chain(&graph.unexecuted_stores);
     criteria.for_each(|&op| search.add(op));
     if let Some(end) = graph.end {
@@ -70,7 +59,49 @@ pub fn search(program: &CfgInput<'_>, policy: Policy, cfgs: Table<ContextId, Opt
     }
 }
 
-impl Search<'_> {
+/// What some operations of a slice depend on, by data and by the branches that decide whether they
+/// are executed: the part of the slice that they need by themselves. What belongs to every slice
+/// (the end mark, guards, stores of completed paths) is not in it.
+#[must_use]
+pub fn part(
+    program: &CfgInput<'_>,
+    adjacency: &Adjacency,
+    policy: Policy,
+    slice: &mut Slice,
+    criteria: impl IntoIterator<Item = OpId>,
+) -> IdSet<OpId> {
+    // All decisions of a context are guards too.
+    let policy = if policy == Policy::Whole { Policy::Guard } else { policy };
+    let mut search = Search::new(program, adjacency, policy, std::mem::take(&mut slice.cfgs));
+    criteria.into_iter().for_each(|op| search.add(op));
+    search.run();
+    slice.cfgs = search.slice.cfgs;
+    search.slice.ops
+}
+
+impl<'s> Search<'s> {
+    fn new(
+        program: &'s CfgInput<'s>,
+        adjacency: &'s Adjacency,
+        policy: Policy,
+        cfgs: Table<ContextId, Option<Cfg>>,
+    ) -> Self {
+        let graph = program.graph;
+        Self {
+            program,
+            policy,
+            adjacency,
+            reaching: Reaching::new(graph, program.code),
+            slice: Slice {
+                ops: IdSet::new(graph.op_site.len()),
+                sites: IdSet::new(graph.sites.len()),
+                contexts: IdSet::new(graph.contexts.len()),
+                cfgs,
+            },
+            work: Vec::new(),
+        }
+    }
+
     fn add(&mut self, op: OpId) {
         if self.slice.ops.insert(op) {
             self.work.push(op);
@@ -84,6 +115,7 @@ impl Search<'_> {
             while let Some(op) = self.work.pop() {
                 found.extend_from_slice(self.adjacency.of(op));
                 if self.policy != Policy::Assume {
+                    found.extend(self.program.graph.may.get(&op).into_iter().flatten());
                     self.reaching.uses(op, &mut found);
                 }
                 found.drain(..).for_each(|op| self.add(op));

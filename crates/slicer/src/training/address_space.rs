@@ -6,7 +6,7 @@ use std::cell::{OnceCell, RefCell};
 use ir::System;
 use machine::paging;
 use machine::{GuestMemory, PAGE_SIZE, PhysAddr, VirtAddr};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::mappings::Mappings;
 use super::shared_page::{NamedPages, kernel_alias};
@@ -45,6 +45,7 @@ impl<'t> AddressSpace<'t> {
     /// [`Error::Paging`] when the registers do not tell how addresses are translated.
     pub fn new(recording: &'t Recording) -> Result<Self, Error> {
         let mappings = Mappings::new(recording)?;
+        let executed: FxHashSet<VirtAddr> = recording.code.iter().map(|code| code.pc().page()).collect();
         let (mut user, mut read_only) = (FxHashMap::default(), Vec::new());
         mappings.walk(mappings.user_root, &mut |mapping| {
             if !mapping.user {
@@ -53,7 +54,7 @@ impl<'t> AddressSpace<'t> {
             for at in (0..mapping.size).step_by(PAGE_SIZE as usize) {
                 let (page, frame) = (mapping.vaddr.add(at), mapping.paddr.add(at));
                 user.insert(page, frame);
-                if !mapping.writable && !mapping.executable {
+                if !mapping.writable && !executed.contains(&page) {
                     read_only.push((page, frame));
                 }
             }

@@ -14,6 +14,7 @@ use machine::{Reg, VirtAddr};
 use rustc_hash::{FxHashMap, FxHashSet};
 use trace::{Access, InsnId};
 
+use super::whole_context::{Boots, Pointer, whole};
 use crate::filter::Retained;
 use crate::recording::Recording;
 use crate::recording::replay::{Blind, Replay};
@@ -100,12 +101,13 @@ struct Search {
     first: VirtAddr,
     reach: u64,
     /// The idle processor's pointers by address.
-    pointers: FxHashMap<VirtAddr, PerCpuOverride>,
+    pointers: FxHashMap<VirtAddr, Pointer>,
     /// Addresses that were accessed.
     seen: FxHashSet<VirtAddr>,
     /// Possible nesting counters by address; `None` for what is none.
     counters: FxHashMap<VirtAddr, Option<Counter>>,
-    found: Vec<PerCpuOverride>,
+    /// The pointers that the recording has others of.
+    found: Vec<Pointer>,
 }
 
 impl Search {
@@ -116,10 +118,10 @@ impl Search {
         if new
             && !access.store
             && access.size == self.width
-            && let Some(cell) = self.pointers.get(&address)
-            && cell.value != access.value as u64
+            && let Some(pointer) = self.pointers.get(&address)
+            && pointer.cell.value != access.value as u64
         {
-            self.found.push(*cell);
+            self.found.push(*pointer);
         }
         let counts = access.size == COUNTER_SIZE;
         let in_place = access.store && counts && before.is_some_and(|it| it.vaddr == address);
@@ -136,29 +138,30 @@ impl Search {
     }
 }
 
-/// The overrides that a recording asks for, by base and offset. `in_kernel` tells addresses in the
-/// kernel's image.
-#[must_use]
+/// The overrides that a recording asks for, by base and offset: a whole view of an idle processor,
+/// or none at all if the code reads nothing by which it could tell who runs.
+///
+/// # Errors
+/// Why the view would not be whole.
 pub fn overrides(
     recording: &Recording,
     retained: &Retained,
-    in_kernel: &dyn Fn(VirtAddr) -> bool,
-) -> Vec<PerCpuOverride> {
+    boots: &Boots<'_>,
+) -> Result<Vec<PerCpuOverride>, &'static str> {
     let idle = &recording.trace.header().idle;
     let long = recording.is_long();
     let (width, mask) = if long { (8, u64::MAX) } else { (4, u64::from(u32::MAX)) };
     let areas = areas(recording);
-    let mut pointers: FxHashMap<VirtAddr, PerCpuOverride> = FxHashMap::default();
-    // Only pointers into the image count: what was allocated at run time lies elsewhere in another
-    // boot.
-    for cell in idle.iter().filter(|cell| in_kernel(VirtAddr(cell.value))) {
-        if let Some((_, area)) = areas.iter().find(|it| it.0 == cell.base) {
+    let mut pointers: FxHashMap<VirtAddr, Pointer> = FxHashMap::default();
+    for cell in idle {
+        if let Some((reg, area)) = areas.iter().find(|it| it.0 == cell.base) {
             let found =
                 PerCpuOverride { base: area.base, offset: cell.offset, size: width, value: cell.value };
-            pointers.insert(VirtAddr(area.start.add(cell.offset.into()).0 & mask), found);
+            let at = VirtAddr(area.start.add(cell.offset.into()).0 & mask);
+            pointers.insert(at, Pointer { reg: *reg, cell: found });
         }
     }
-    let Some((reg, area)) = areas.first() else { return Vec::new() };
+    let Some((reg, area)) = areas.first() else { return Ok(Vec::new()) };
     // In 32-bit systems the base may be only a number to add to addresses: the area is where the
     // idle cells are.
     let offsets = || idle.iter().filter(|cell| cell.base == *reg).map(|cell| cell.offset & !0xfff);
@@ -185,16 +188,20 @@ pub fn overrides(
             }
         }
     }
-    let mut found = search.found;
+    let mut counters = Vec::new();
     for (address, counter) in search.counters {
         if let Some(counter) = counter
             && counter.first == counter.last
             && counter.insns.len() >= MIN_SITES
         {
             let offset = address.0.wrapping_sub(area.start.0) as u32;
-            found.push(PerCpuOverride { base: area.base, offset, size: COUNTER_SIZE, value: counter.first });
+            counters.push(PerCpuOverride {
+                base: area.base,
+                offset,
+                size: COUNTER_SIZE,
+                value: counter.first,
+            });
         }
     }
-    found.sort_unstable();
-    found
+    whole(&search.found, counters, boots, long)
 }

@@ -2,12 +2,9 @@
 //! module.
 
 use ir::relocation::Image;
-use machine::{Reg, VirtAddr};
+use machine::VirtAddr;
 
 use super::mappings::Mappings;
-
-/// How many vectors' gates are kept: those of the processor's own exceptions.
-const VECTORS: u8 = 32;
 
 /// Code less than this many bytes from the interrupt handlers' belongs to their image, and what is
 /// farther from an image does not move with it.
@@ -54,26 +51,18 @@ pub fn stretches(mappings: &Mappings<'_>) -> Vec<Stretch> {
     found
 }
 
-/// The interrupt gates of a boot: vector and handler, ascending by vector.
+/// The kernel's own image: the code around its interrupt handlers, without what does not belong
+/// there. Empty if there is none.
 #[must_use]
-pub fn gates(mappings: &Mappings<'_>) -> Vec<(u8, u64)> {
-    let Mappings { memory, mode, kernel_root, begin_regs, .. } = mappings;
-    let base = begin_regs.get(Reg::IdtrBase);
-    base.map_or_else(Vec::new, |base| machine::gates(memory, *mode, *kernel_root, base, VECTORS))
-}
-
-/// The kernel's own image: the code around its interrupt handlers. Empty if there is none.
-#[must_use]
-pub fn kernel_image(gates: &[(u8, u64)], stretches: &[Stretch]) -> Image {
+pub fn kernel_image(gates: &[(u8, u64)], stretches: &[Stretch], belongs: &dyn Fn(&Stretch) -> bool) -> Image {
     let count = |it: &&Stretch| gates.iter().filter(|gate| it.image().holds(gate.1)).count();
     let Some(home) = stretches.iter().max_by_key(count).filter(|it| count(it) > 0) else {
         return Image { start: 0, end: 0, movable: false };
     };
     let mut image = home.image();
-    for it in stretches.iter().map(Stretch::image) {
-        if it.start.abs_diff(home.start.0) < NEAR {
-            (image.start, image.end) = (image.start.min(it.start), image.end.max(it.end));
-        }
+    for it in stretches.iter().filter(|it| it.start.0.abs_diff(home.start.0) < NEAR && belongs(it)) {
+        let it = it.image();
+        (image.start, image.end) = (image.start.min(it.start), image.end.max(it.end));
     }
     image
 }
@@ -84,4 +73,26 @@ pub fn kernel_image(gates: &[(u8, u64)], stretches: &[Stretch]) -> Image {
 #[must_use]
 pub const fn names(image: &Image, value: u64) -> bool {
     image.start.saturating_sub(NEAR) <= value && value < image.end.saturating_add(NEAR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A 32-bit Linux has code in its first mebibyte, at the same place in every boot, and may
+    /// choose a place for itself less than 64 MiB above it.
+    #[test]
+    fn near_code_that_does_not_belong_is_no_part_of_the_kernels_image() {
+        let stretch =
+            |start: u64, pages: usize| Stretch { start: VirtAddr(start), bytes: vec![0x90; pages << 12] };
+        let stretches = [stretch(0xc009_c000, 1), stretch(0xc400_0000, 3), stretch(0xc400_8000, 1)];
+        let gates = [(0, 0xc400_1230)];
+        let image = |belongs: &dyn Fn(&Stretch) -> bool| {
+            let Image { start, end, .. } = kernel_image(&gates, &stretches, belongs);
+            (start, end)
+        };
+        assert_eq!(image(&|_| true), (0xc009_c000, 0xc400_9000));
+        assert_eq!(image(&|it| it.start.0 > 0xc400_0000), (0xc400_0000, 0xc400_9000));
+        assert_eq!(image(&|_| false), (0xc400_0000, 0xc400_3000), "the handlers are the kernel's");
+    }
 }

@@ -3,7 +3,7 @@
 //! With page-table isolation a process's own tables lack the kernel, so there are two roots: the
 //! process's and the kernel's.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use machine::paging::{self, DEFAULT_WALK_LIMIT, Mapping, PagingMode};
 use machine::{GuestMemory, PAGE_SIZE, Page, PhysAddr, Reg, RegFile, VirtAddr};
@@ -15,6 +15,9 @@ use crate::recording::snapshot::SnapshotMemory;
 /// The most bytes of an executable mapping that counts as code; a larger one is a mapping of all
 /// memory.
 pub const MAX_CODE_MAPPING: u64 = 64 << 20;
+
+/// How many vectors' gates are kept: those of the processor's own exceptions.
+const VECTORS: u8 = 32;
 
 /// How far from its code a kernel's image may reach, in bytes.
 const IMAGE_REACH: u64 = 1 << 30;
@@ -45,8 +48,13 @@ pub struct Mappings<'t> {
     pub supervisor: Vec<SupervisorMapping>,
     /// The highest bit of the process's addresses: 0 or 1.
     user_half: u64,
-    /// An address in the kernel's code; the last address of all if no recorded step was there.
+    /// An address in the kernel's code: where a recorded step was, or else where an interrupt gate
+    /// leads; the last address of all if there is neither.
     kernel_code: VirtAddr,
+    /// From the lowest to the highest page on which code of the kernel is known to lie.
+    code_span: RangeInclusive<VirtAddr>,
+    /// Whether the page tables tell code from data.
+    tells_code: bool,
 }
 
 impl<'t> Mappings<'t> {
@@ -77,16 +85,44 @@ impl<'t> Mappings<'t> {
             supervisor: Vec::new(),
             user_half: half(mode, begin),
             kernel_code: entry.unwrap_or(VirtAddr(u64::MAX)),
+            code_span: VirtAddr(u64::MAX)..=VirtAddr(0),
+            tells_code: false,
         };
-        let mut supervisor = Vec::new();
+        let gates = mappings.gates().into_iter().map(|(_, handler)| VirtAddr(handler));
+        let handlers: Vec<VirtAddr> = gates.filter(|&at| half(mode, at) != half(mode, begin)).collect();
+        if entry.is_none() {
+            mappings.kernel_code = handlers.first().copied().unwrap_or(mappings.kernel_code);
+        }
+        let (mut supervisor, mut tells_code) = (Vec::new(), false);
         mappings.walk(mappings.kernel_root, &mut |mapping| {
             if !mapping.user {
+                tells_code |= !mapping.executable;
                 let (frame, size, vaddr) = (mapping.paddr, mapping.size, mapping.vaddr);
                 supervisor.push(SupervisorMapping { frame, size, vaddr });
             }
         });
-        mappings.supervisor = supervisor;
+        (mappings.supervisor, mappings.tells_code) = (supervisor, tells_code);
+        let recorded = recording.code.iter().map(|code| code.pc());
+        mappings.code_span = mappings.span(recorded.chain(handlers));
         Ok(mappings)
+    }
+
+    /// From the lowest to the highest page of those instructions that are the kernel's, near its
+    /// code.
+    fn span(&self, code: impl Iterator<Item = VirtAddr>) -> RangeInclusive<VirtAddr> {
+        let start = self.system_start();
+        let own = code.filter(|&pc| pc >= start && self.is_near_code(pc));
+        own.map(VirtAddr::page).fold(VirtAddr(u64::MAX)..=VirtAddr(0), |span, page| {
+            page.min(*span.start())..=page.max(*span.end())
+        })
+    }
+
+    /// The interrupt gates: vector and handler, ascending by vector.
+    #[must_use]
+    pub fn gates(&self) -> Vec<(u8, u64)> {
+        let base = self.begin_regs.get(Reg::IdtrBase);
+        let gates = |base| machine::gates(&self.memory, self.mode, self.kernel_root, base, VECTORS);
+        base.map_or_else(Vec::new, gates)
     }
 
     /// Visits everything that the page tables at a root map.
@@ -150,6 +186,13 @@ impl<'t> Mappings<'t> {
     #[must_use]
     pub fn read_mapped(&self, address: VirtAddr, count: usize) -> Vec<Option<u8>> {
         paging::read_mapped(&self.memory, self.mode, self.kernel_root, address, count)
+    }
+
+    /// Whether what the page tables map executable at this page is code. Where they do not tell
+    /// code from data, only what lies among known code is.
+    #[must_use]
+    pub fn is_code(&self, page: VirtAddr) -> bool {
+        self.tells_code || self.code_span.contains(&page)
     }
 
     /// How far an address is from the kernel's code, in bytes.

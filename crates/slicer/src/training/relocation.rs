@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 
 use super::address_space::AddressSpace;
 use super::fixups::{Deltas, compare};
-use super::images::{NEAR, Stretch, gates, kernel_image, names, stretches};
+use super::images::{NEAR, Stretch, kernel_image, names, stretches};
 use super::integrity::{self, OtherBoot};
 use super::mappings::Mappings;
 use super::signature::signature;
@@ -53,12 +53,8 @@ impl Relocations {
     /// What one boot shows: the images, without knowing what moves.
     #[must_use]
     pub fn single(mappings: &Mappings<'_>) -> Self {
-        let gates = gates(mappings);
-        let stretches = stretches(mappings);
-        let kernel = kernel_image(&gates, &stretches);
-        let modules = stretches.iter().map(Stretch::image).filter(|it| !kernel.holds(it.start));
-        let known = kernel.start < kernel.end;
-        let images = if known { std::iter::once(kernel).chain(modules).collect() } else { Vec::new() };
+        let gates = mappings.gates();
+        let images = images(&gates, &stretches(mappings), &|_| true);
         let table = RelocationTable { images, gates, ..RelocationTable::default() };
         Self {
             table,
@@ -75,7 +71,7 @@ impl Relocations {
     /// [`Error::Bases`] when they are not two bases of one kernel.
     pub fn learn(mappings: &Mappings<'_>, other: &Mappings<'_>) -> Result<Self, Error> {
         let mut this = Self::single(mappings);
-        let slide = machine::slides(&this.table.gates, &gates(other)).first().copied();
+        let slide = machine::slides(&this.table.gates, &other.gates()).first().copied();
         let slide = slide.ok_or(Error::Bases("no interrupt gate of both leads anywhere".into()))?;
         if slide == 0 {
             return Err(Error::Bases(
@@ -84,6 +80,8 @@ impl Relocations {
             ));
         }
         let mine = stretches(mappings);
+        // Other code near the kernel may stay where it is.
+        this.table.images = images(&this.table.gates, &mine, &|it| is_same(it.difference(other, slide)));
         this.find_images(&mine, other, slide)?;
         this.find_fixups(&mine, other, mappings.lift_mode());
         // Images that moved alike cannot be told apart by the constants that name them.
@@ -112,7 +110,7 @@ impl Relocations {
             let found = likest(&parts, other, &candidates);
             self.slides.push(found);
         }
-        if self.slides.values().first().copied().flatten() != Some(slide) {
+        if self.kernel_slide() != Some(slide) {
             return Err(Error::Bases("their kernels have different code".into()));
         }
         Ok(())
@@ -182,7 +180,7 @@ impl Relocations {
         // A 32-bit operand of 64-bit code is sign-extended.
         let extended = fixup.size == 4 && kernel.start >> 32 != 0;
         let value = if extended { value as u32 as i32 as i64 as u64 } else { value };
-        Some(value.wrapping_sub(self.slides.values()[0].unwrap_or(0)))
+        Some(value.wrapping_sub(self.kernel_slide().unwrap_or(0)))
     }
 
     /// The operands of an instruction that are relocated constants.
@@ -231,8 +229,15 @@ impl Relocations {
         }
     }
 
+    /// The slide of the kernel's image in the other boot, if there is one.
+    #[must_use]
+    pub fn kernel_slide(&self) -> Option<u64> {
+        self.slides.values().first().copied().flatten()
+    }
+
     /// The slide, in the other boot, of the image that holds an address.
-    fn slide_at(&self, address: u64) -> Option<u64> {
+    #[must_use]
+    pub fn slide_at(&self, address: u64) -> Option<u64> {
         let image = self.table.image(address).map(ImageId::new)?;
         self.slides.get(image).copied().flatten()
     }
@@ -312,6 +317,19 @@ impl Relocations {
     }
 }
 
+/// The images of a boot, the kernel's first; `belongs` as in [`kernel_image`].
+fn images(gates: &[(u8, u64)], stretches: &[Stretch], belongs: &dyn Fn(&Stretch) -> bool) -> Vec<Image> {
+    let kernel = kernel_image(gates, stretches, belongs);
+    let modules = stretches.iter().map(Stretch::image).filter(|it| !kernel.holds(it.start));
+    let known = kernel.start < kernel.end;
+    if known { std::iter::once(kernel).chain(modules).collect() } else { Vec::new() }
+}
+
+/// Whether code with so many differing bytes among so many is the same.
+const fn is_same((differing, all): (usize, usize)) -> bool {
+    differing * SAME <= all
+}
+
 /// The candidate slide at which the other boot's code differs least from these parts of an image;
 /// `None` if it differs too much at all of them.
 fn likest(parts: &[&Stretch], other: &Mappings<'_>, candidates: &[u64]) -> Option<u64> {
@@ -323,7 +341,7 @@ fn likest(parts: &[&Stretch], other: &Mappings<'_>, candidates: &[u64]) -> Optio
         tried.push(candidate);
         let differences = parts.iter().map(|part| part.difference(other, candidate));
         let (differing, all) = differences.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
-        if all > 0 && differing * SAME <= all && best.is_none_or(|(least, _)| differing < least) {
+        if all > 0 && is_same((differing, all)) && best.is_none_or(|(least, _)| differing < least) {
             best = Some((differing, candidate));
         }
     }

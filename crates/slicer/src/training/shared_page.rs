@@ -3,11 +3,21 @@
 //! What such a page holds (Linux's vvar page, which the vDSO reads; Windows' shared user data) is
 //! the target's own, so a program holds only the kernel's address of the frame.
 //!
-//! Two cases are recognised. The frame has at least two supervisor mappings, mostly one of them in
-//! the mapping of all memory, and the kernel's code names an address on the one nearest to it. The
-//! name is required because ordinary memory behind the image has two mappings as well, and may hold
-//! anything, the trainer's own code included. Or the code uses an address far from itself as a
-//! constant address, and the frame has only one such mapping.
+//! What counts is the frame: whether the process may execute its page says nothing, for page
+//! tables of two levels cannot tell. Nor does it matter whether the recorded code read it as the
+//! kernel: all of the kernel's code is searched for what it names.
+//!
+//! Three cases are recognised. The frame has at least two supervisor mappings, mostly one of them
+//! in the mapping of all memory, and the kernel's code names an address on the one nearest to it.
+//! The name is required because ordinary memory behind the image has two mappings as well, and may
+//! hold anything, the trainer's own code included. Or the mapping nearest to the code, be it the
+//! only one as in 32-bit systems, is one that an instruction accesses at a constant address; an
+//! immediate operand may be any number. Or the code uses an address far from itself as a constant
+//! address, and the frame has only one such mapping.
+//!
+//! A page that the kernel reaches only through a pointer is not recognised: where that leads in
+//! another boot is not known. Outputs that come from such a page depend on nothing
+//! (`slicing/evidence`), and no program is made of them alone.
 
 use machine::{GuestMemory, PAGE_SIZE, PhysAddr, VirtAddr};
 use rustc_hash::FxHashSet;
@@ -19,6 +29,8 @@ use super::mappings::Mappings;
 pub struct NamedPages {
     /// Those near the code.
     pub near: FxHashSet<VirtAddr>,
+    /// Of those, pages that an instruction accesses at a constant address.
+    pub operands: FxHashSet<VirtAddr>,
     /// Others in the kernel's half, by constants that can only be addresses.
     pub far: FxHashSet<VirtAddr>,
 }
@@ -45,6 +57,14 @@ impl NamedPages {
                     named.near.insert(VirtAddr(address).page());
                 }
             });
+            let known_code = code.chunks(PAGE_SIZE as usize).zip((mapping.vaddr.0..).step_by(4096));
+            for (page, at) in known_code.filter(|&(_, at)| mappings.is_code(VirtAddr(at))) {
+                lift::operands(mode, at, page, &mut |address| {
+                    if mappings.is_near_code(VirtAddr(address)) {
+                        named.operands.insert(VirtAddr(address).page());
+                    }
+                });
+            }
             lift::absolutes(mode, mapping.vaddr.0, &code, &mut |address| {
                 let address = VirtAddr(address);
                 if !mappings.is_near_code(address) && !mappings.is_in_user_half(address) {
@@ -72,7 +92,8 @@ pub fn kernel_alias<'n>(
         .collect();
     let nearest = aliases.iter().copied().min_by_key(|&alias| mappings.distance_to_code(alias))?;
     let named = named();
-    if aliases.len() > 1 && named.near.contains(&nearest.page()) {
+    let accessed = named.operands.contains(&nearest.page());
+    if accessed || aliases.len() > 1 && named.near.contains(&nearest.page()) {
         return Some(nearest);
     }
     let mut far = aliases.into_iter().filter(|alias| named.far.contains(&alias.page()));

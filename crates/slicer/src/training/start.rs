@@ -10,11 +10,12 @@ use ir::program::{Count, Elem, FuncId, PerCpuOverride, Program, Provenance, Vari
 use ir::{Summary, System};
 use machine::{GuestMemory, PhysAddr, Reg, RegFile, VirtAddr};
 use rustc_hash::FxHashSet;
-use trace::{Length, VarType};
+use trace::{IdleCell, Length, VarType};
 
 use super::address_space::AddressSpace;
 use super::process_pages::{heap, process_pages};
 use super::relocation::Relocations;
+use super::whole_context::{Boots, OtherBoot};
 use super::{execution_context, integrity};
 use crate::error::Error;
 use crate::filter::{Retained, filter};
@@ -30,7 +31,10 @@ pub struct Start<'r> {
     /// The recording without its interruptions.
     pub(crate) retained: Retained,
     system: OnceCell<System>,
+    time_stamp: OnceCell<Option<u64>>,
     relocations: OnceCell<Relocations>,
+    /// The other boot's idle processor, where moves were learned.
+    other_idle: OnceCell<Vec<IdleCell>>,
 }
 
 impl<'r> Start<'r> {
@@ -45,7 +49,15 @@ impl<'r> Start<'r> {
         if retained.steps.is_empty() {
             return Err(Error::nothing_executed());
         }
-        Ok(Self { recording, space, retained, system: OnceCell::new(), relocations: OnceCell::new() })
+        Ok(Self {
+            recording,
+            space,
+            retained,
+            system: OnceCell::new(),
+            time_stamp: OnceCell::new(),
+            relocations: OnceCell::new(),
+            other_idle: OnceCell::new(),
+        })
     }
 
     /// Learns what moves from a recording of the same kernel at another address, whatever it
@@ -55,7 +67,9 @@ impl<'r> Start<'r> {
     /// [`Error::Bases`] when nothing can be learned from it.
     pub fn learn_moves(&self, other: &Recording) -> Result<(), Error> {
         let learned = Relocations::learn(&self.space.mappings, &AddressSpace::new(other)?.mappings)?;
-        self.relocations.set(learned).map_err(|_| Error::Bases("the program was begun without it".into()))
+        let idle = other.trace.header().idle.clone();
+        let set = self.relocations.set(learned).is_ok() && self.other_idle.set(idle).is_ok();
+        if set { Ok(()) } else { Err(Error::Bases("the program was begun without it".into())) }
     }
 
     /// What differs in another boot.
@@ -93,6 +107,13 @@ impl<'r> Start<'r> {
         })
     }
 
+    /// The pages of the process that the kernel shows to all processes.
+    pub(crate) fn shown_pages(&self) -> FxHashSet<VirtAddr> {
+        let late = self.retained.late_pages.iter();
+        let late = late.filter(|(page, late)| self.space.shown(self.recording, **page, late).is_some());
+        self.space.shared.keys().copied().chain(late.map(|(&page, _)| page)).collect()
+    }
+
     /// The program without a slice: all that a whole run needs.
     #[must_use]
     pub fn program(&self, options: &BuildOptions) -> Program {
@@ -118,6 +139,7 @@ impl<'r> Start<'r> {
             clock: Vec::new(),
             overrides: options.overrides.clone(),
             signature: self.relocations().signature.clone(),
+            dependences: Vec::new(),
             relocations: self.relocations().of_program(&[], Vec::new()),
             pages,
             provenance: Provenance::default(),
@@ -154,6 +176,10 @@ impl<'r> Start<'r> {
     /// What the recorded code first read from the time stamp counter, if it did.
     #[must_use]
     pub fn time_stamp(&self) -> Option<u64> {
+        *self.time_stamp.get_or_init(|| self.first_time_stamp())
+    }
+
+    fn first_time_stamp(&self) -> Option<u64> {
         let recording = self.recording;
         let reads = |step: StepId| recording.code_of(step).insn.ops.iter().any(|op| op.kind == ir::Kind::Tsc);
         let at = self.retained.steps.values().iter().copied().find(|&step| reads(step))?;
@@ -170,10 +196,16 @@ impl<'r> Start<'r> {
     /// The cells by which the recorded code found out in which context it ran, with what they hold
     /// in an idle one: see `execution_context`. Empty if the recorder did not see the processor
     /// idle, or the code read no such cell.
-    #[must_use]
-    pub fn per_cpu_overrides(&self) -> Vec<PerCpuOverride> {
-        let in_kernel = |addr| self.relocations().in_kernel(&self.space, addr);
-        execution_context::overrides(self.recording, &self.retained, &in_kernel)
+    ///
+    /// # Errors
+    /// Why what is known of the idle context is not all of it, so that no program can run in it.
+    pub fn per_cpu_overrides(&self) -> Result<Vec<PerCpuOverride>, &'static str> {
+        let relocations = self.relocations();
+        let in_kernel = |addr| relocations.in_kernel(&self.space, addr);
+        let slide = |address| relocations.slide_at(address).unwrap_or(0);
+        let other = relocations.kernel_slide().zip(self.other_idle.get());
+        let other = other.map(|(kernel, idle)| OtherBoot { slide: &slide, kernel, idle });
+        execution_context::overrides(self.recording, &self.retained, &Boots { in_kernel: &in_kernel, other })
     }
 }
 

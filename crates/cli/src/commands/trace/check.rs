@@ -118,7 +118,7 @@ fn print_json(path: &Path, recording: &Recording, report: &CheckReport) -> Resul
         })
         .collect();
     output::json(&json!({
-        "file": path.display().to_string(),
+        "file": engine::Text::of_path(path),
         "instructions": report.instructions,
         "agreed": report.agreed,
         "clean": report.is_clean(),

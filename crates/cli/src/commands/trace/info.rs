@@ -121,7 +121,7 @@ fn print_json(path: &Path, trace: &Trace) -> Result<(), Failure> {
     let ranges: Vec<_> =
         header.ram_ranges.iter().map(|it| json!({"start": it.start.0, "size": it.size})).collect();
     output::json(&json!({
-        "file": path.display().to_string(),
+        "file": engine::Text::of_path(path),
         "program": header.program,
         "producer": header.producer,
         "emulator": header.emulator,

@@ -7,15 +7,18 @@
 //! process is started here: what resumes a guest whose reader dies is the command's affair.
 
 mod layout;
+mod lock;
 mod memory;
 mod monitor;
 mod pause;
+mod qmp;
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
 use serde_json::{Value, json};
@@ -28,9 +31,11 @@ use crate::map::FileMap;
 use crate::memory::{GuestMemory, ImageMemory};
 use crate::paging::root_page;
 use crate::reg::Reg;
+pub use lock::GuestLock;
 use memory::{Backing, LiveMemory, Outbox, Ram};
-pub use monitor::{Monitor, MonitorError, QmpSocket, result, resume};
-pub use pause::{Pause, PauseReport};
+pub use monitor::{Events, Monitor, MonitorError, result, resume, status};
+pub use pause::{Pause, PauseReport, Torn};
+pub use qmp::QmpSocket;
 
 /// Bytes of a dump of one page: the notes of 4096 processors are some 3 MiB.
 const MAX_DUMP: u64 = 16 << 20;
@@ -61,6 +66,9 @@ pub enum LiveError {
     /// What is mapped is not the guest's memory.
     #[error("what process {0} has at the addresses that QEMU names is not this guest's RAM")]
     OtherMemory(u64),
+    /// The guest ran before all was read.
+    #[error("the pause was over before the guest's processors were read")]
+    NotWhole(PauseReport),
 }
 
 impl LiveError {
@@ -72,6 +80,7 @@ impl LiveError {
             Self::Io { .. } => "check this system's limits and rights",
             Self::Answer(_) | Self::NoRam => "use QEMU 9.2 or 10, or take a dump with dump-guest-memory",
             Self::Dump(_) => "take a dump with dump-guest-memory and see what is wrong with it",
+            Self::NotWhole(_) => "ask again",
             Self::OtherMemory(_) => "run in the PID namespace in which QEMU runs",
         }
     }
@@ -80,6 +89,7 @@ impl LiveError {
 /// A guest whose monitor is connected. It runs until it is paused.
 pub struct Live {
     path: PathBuf,
+    identity: String,
     monitor: Arc<Mutex<Box<dyn Monitor>>>,
     ram: Arc<Ram>,
     /// Where QEMU writes dumps of a page.
@@ -105,6 +115,7 @@ impl Live {
         }
         let process = ask.execute("query-cpus-fast", json!({}), None)?;
         let process = process.pointer("/0/thread-id").and_then(Value::as_u64);
+        let identity = identity(ask, process)?;
         let table = human(ask, "info ramblock")?;
         let mut backings = Vec::new();
         let mut slow = None;
@@ -132,6 +143,7 @@ impl Live {
             process.filter(|_| backings.iter().any(|(_, backing)| !matches!(backing, Backing::Monitor)));
         Ok(Self {
             path: path.to_owned(),
+            identity,
             ram: Arc::new(Ram { ranges, backings }),
             monitor: Arc::new(Mutex::new(monitor)),
             dump: memory_file()?,
@@ -148,13 +160,28 @@ impl Live {
         self.slow.as_deref()
     }
 
+    /// What tells this guest from others on this system, the same over each of its monitors.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// The connection to the monitor, for another process to hold on to; `None` where each command
+    /// has its own.
+    ///
+    /// # Errors
+    /// [`LiveError::Io`].
+    pub fn connection(&self) -> Result<Option<OwnedFd>, LiveError> {
+        let what = "sharing the connection to QEMU's monitor";
+        self.lock().connection().map_err(|error| LiveError::Io { what, error })
+    }
+
     /// Whether the guest runs.
     ///
     /// # Errors
     /// [`LiveError`].
     pub fn is_running(&mut self) -> Result<bool, LiveError> {
-        let status = self.lock().execute("query-status", json!({}), None)?;
-        status.get("running").and_then(Value::as_bool).ok_or(LiveError::Answer("query-status"))
+        Ok(status(&mut **self.lock())? == "running")
     }
 
     /// Pauses the guest, for at most `limit`, and reads its processors. One that stands still
@@ -163,21 +190,27 @@ impl Live {
     /// # Errors
     /// [`LiveError`]; the guest then runs if it ran before.
     pub fn pause(&mut self, limit: Duration) -> Result<(Target, Pause), LiveError> {
-        let was_running = self.is_running()?;
         self.offer_dump()?;
-        let began = was_running.then(Instant::now);
         let gate = Arc::new(pause::Gate::open());
-        // Before the order is given: if its answer is lost, the guest may stand still and is to be
-        // resumed.
-        let pause = Pause::new(Arc::clone(&gate), Arc::clone(&self.monitor), began, limit);
-        if was_running {
-            self.lock().execute("stop", json!({}), None)?;
+        let pause = Pause::begin(Arc::clone(&gate), Arc::clone(&self.monitor), limit)?;
+        match self.read(gate) {
+            Ok(target) => Ok((target, pause)),
+            // What is read of a guest that runs need not fit together.
+            Err(error) => match pause.finish() {
+                Ok(report) if !report.is_whole() => Err(LiveError::NotWhole(report)),
+                _ => Err(error),
+            },
         }
+    }
+
+    /// The guest's processors, and its memory as long as the gate is open.
+    fn read(&mut self, gate: Arc<pause::Gate>) -> Result<Target, LiveError> {
         let (cpus, _) = self.dump_page(0)?;
         let (ram, monitor, outbox) = (Arc::clone(&self.ram), Arc::clone(&self.monitor), self.outbox.clone());
         let memory = LiveMemory::new(ram, gate, monitor, outbox);
-        if let Some(process) = self.unproved {
-            self.prove(&memory, &cpus, process)?;
+        if let Some(process) = self.unproved
+            && self.prove(&memory, &cpus, process)?
+        {
             self.unproved = None;
         }
         let format = match self.ram.backings.iter().map(|(_, backing)| backing).next() {
@@ -185,18 +218,19 @@ impl Live {
             Some(Backing::Process { .. }) => "live, RAM read from QEMU's process",
             _ => "live, RAM read through the monitor",
         };
-        Ok((Target::live(Box::new(memory), cpus, format, self.path.clone()), pause))
+        Ok(Target::live(Box::new(memory), cpus, format, self.path.clone()))
     }
 
     /// Compares the root of the page tables, which no other guest has alike, with what QEMU says it
-    /// is.
-    fn prove(&mut self, memory: &LiveMemory, cpus: &[Cpu], process: u64) -> Result<(), LiveError> {
+    /// is; whether it could be compared.
+    fn prove(&mut self, memory: &LiveMemory, cpus: &[Cpu], process: u64) -> Result<bool, LiveError> {
         let root = root_page(cpus.first().and_then(|cpu| cpu.regs.get(Reg::Cr3)).unwrap_or(0));
-        let Ok(found) = memory.page(root) else { return Ok(()) };
+        // Where the pause is over already, nothing can be read, and nothing is answered.
+        let Ok(found) = memory.page(root) else { return Ok(false) };
         self.offer_dump()?;
         let (_, said) = self.dump_page(root.0)?;
         if said.page(root).is_ok_and(|said| said == found) {
-            Ok(())
+            Ok(true)
         } else {
             Err(LiveError::OtherMemory(process))
         }
@@ -235,6 +269,14 @@ impl Live {
     fn lock(&self) -> MutexGuard<'_, Box<dyn Monitor>> {
         self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The guest's UUID and name as far as it has them, and QEMU's number for its process.
+fn identity(monitor: &mut dyn Monitor, process: Option<u64>) -> Result<String, LiveError> {
+    let uuid = monitor.execute("query-uuid", json!({}), None)?;
+    let name = monitor.execute("query-name", json!({}), None)?;
+    let text = |value: &Value, key| value.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+    Ok(format!("{} {} {}", text(&uuid, "UUID"), process.unwrap_or(0), text(&name, "name")))
 }
 
 /// A connection that was closed.
