@@ -8,7 +8,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use ir::program::{Count, Elem, Function, PageContent, UserPage, Variable};
+use ir::program::{Count, Dependence, Elem, Function, PageContent, UserPage, Variable};
 use ir::{Kind, Op, Var, Width};
 use serde_json::Value as Json;
 use support::{Ended, Folder, Slice, program, target};
@@ -64,6 +64,14 @@ fn names_of_a_program_do_nothing_to_a_terminal() {
     for variable in hostile.inputs.iter_mut().chain(&mut hostile.outputs) {
         variable.name += HOSTILE;
     }
+    for it in &mut hostile.dependences {
+        it.output += HOSTILE;
+        for on in &mut it.on {
+            if let Dependence::Input(name) = on {
+                *name += HOSTILE;
+            }
+        }
+    }
     let input = format!("n{HOSTILE}=1");
     let harmless = |what: &str, ended: &Ended, code: i32| {
         for text in [ended.out(), ended.err()] {
@@ -100,6 +108,7 @@ fn names_that_are_no_utf8_survive_in_json() {
     let folder = Folder::new("utf8");
     let mut named = program(&Slice::Right);
     named.inputs.clear();
+    named.dependences.clear();
     let text =
         |name: &str, addr| Variable { name: name.into(), elem: Elem::Char, count: Count::Fixed(8), addr };
     named.outputs = vec![text("odd", 0x2000), text("plain", 0x2010)];

@@ -81,7 +81,7 @@ fn a_recording_whose_interruption_cannot_be_cut_is_left_out_where_there_is_anoth
     let load =
         |name: &str, bytes: Vec<u8>| Ok::<_, Failure>(Recording::load(name, Trace::from_bytes(bytes)?)?);
     let bad = || load("bad.trace", guest.interrupted_recording()?);
-    let wishes = || Wishes { paused: true, ..Wishes::default() };
+    let wishes = || Wishes { paused: true, constant: true, ..Wishes::default() };
     let alone = train(&[bad()?], &wishes()).err().ok_or("a program was made of it")?;
     assert!(matches!(&alone, Error::Uncut { trace, .. } if trace == "bad.trace"), "{alone}");
     let trained = train(&[bad()?, load("good.trace", guest.recording()?)?], &wishes())?;

@@ -188,7 +188,7 @@ impl Places {
         vec![
             // Where the function tracer would call: it may be the kernel's, but training has no
             // such.
-            ("a jump in a function", self.permission, near(0x20), 29, "switch"),
+            ("a jump in a function", self.permission, near(0x20), 33, "switch"),
             ("a jump to trusted code far away", self.permission, far, 23, "foreign"),
             ("return 0", self.permission, vec![0x31, 0xc0, 0xc3, 0xcc, 0xcc], 23, "foreign"),
             ("a table of files' functions", self.operations + 16, pointer(self.harmless), 23, "foreign"),

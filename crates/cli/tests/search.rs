@@ -88,6 +88,7 @@ fn lacking() -> Program {
     code[..listing.len()].copy_from_slice(&listing);
     program.pages[0].content = PageContent::Bytes(code);
     program.inputs.clear();
+    program.dependences.clear();
     let read = Var::temp(0);
     let ops = vec![
         Op::new(Kind::Load, Width::B32, read, &[u64::from(KERNEL + 0x104).into()]),

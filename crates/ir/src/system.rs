@@ -24,7 +24,7 @@ pub struct System {
 }
 
 /// Version of companion files.
-const VERSION: u32 = 6;
+pub const VERSION: u32 = 6;
 const MAGIC: &[u8; 8] = b"VIRTSYS\0";
 /// The largest companion file accepted, uncompressed: far more than any kernel's text.
 const MAX_BYTES: usize = 1 << 30;

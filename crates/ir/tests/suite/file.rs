@@ -56,7 +56,8 @@ fn sealed(magic: &[u8; 8], length: u64, body: &[u8]) -> Vec<u8> {
     let mut rest = length.to_le_bytes().to_vec();
     rest.extend_from_slice(&zstd::bulk::compress(body, 1).unwrap());
     let mut bytes = magic.to_vec();
-    bytes.extend_from_slice(&ir::file::VERSION.to_le_bytes());
+    let version = if magic == b"VIRTPROG" { ir::file::VERSION } else { ir::system::VERSION };
+    bytes.extend_from_slice(&version.to_le_bytes());
     bytes.extend_from_slice(&sha2::Sha256::digest(&rest));
     bytes.extend_from_slice(&rest);
     bytes
