@@ -69,6 +69,8 @@ exits! {
     Full 26 "the answer is printed, but a list or a string in it is full: there may be more",
     /// A program that would answer every target alike.
     Constant 27 "`build`: no output of the program depends on the target",
+    /// `tampering` could not compare everything.
+    NotCompared 28 "`tampering`: no changes were found, but not everything could be compared",
     /// A live guest's pause was not ours to its end.
     Torn 29 "torn: another client resumed the guest during the pause; nothing printed",
     /// `record` found a mark missing or wrong.
@@ -77,6 +79,8 @@ exits! {
     Timeout 31 "`record`: the guest was still running at the --timeout",
     /// `record` could not run QEMU.
     Qemu 32 "`record`: QEMU is missing, too old, or could not start the guest",
+    /// `tampering` found changes of which nobody can tell whose they are.
+    UnknownChanges 33 "`tampering`: changes that may be the kernel's own, but no training boot shows them",
     /// A run ended as [`Stopped::OutOfTime`].
     OutOfTime 34 "the run took longer than it may (--max-time)",
     /// A live guest's monitor failed during the pause.

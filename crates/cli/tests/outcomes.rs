@@ -30,6 +30,23 @@ struct Case {
     run: fn(&Folder) -> Ended,
 }
 
+/// Compares a page of code with a target's, in which it has changed so.
+fn tampering(folder: &Folder, change: impl Fn(&mut [u8; 4096])) -> Ended {
+    let mut system = System::default();
+    let mut trusted: [u8; 4096] = std::array::from_fn(|at| (at % 251) as u8);
+    trusted[200..205].copy_from_slice(&[0x0f, 0x1f, 0x44, 0x00, 0x00]);
+    system.insert(KERNEL + 0x10_0000, &trusted);
+    change(&mut trusted);
+    large_target(folder, 0x10_0000, &trusted);
+    let mut program = text("end");
+    program.system = system.hash();
+    // Execute-disable is on: page tables tell code from data.
+    program.registers = vec![(machine::Reg::Cr4 as u16, 1 << 5), (machine::Reg::Efer as u16, 1 << 11)];
+    folder.file("p.prog", program.to_bytes().expect("it encodes"));
+    folder.file("code.system", system.to_bytes().expect("it encodes"));
+    folder.virtuoso(&["tampering", "p.prog", "large.raw", "--system", "code.system"])
+}
+
 const fn case(code: i32, says: &'static [&'static str], run: fn(&Folder) -> Ended) -> Case {
     Case { code, says, run }
 }
@@ -52,19 +69,7 @@ const COMMANDS: &[Case] = &[
         folder.virtuoso(&["trace", "check", "bad.trace"])
     }),
     case(23, &["not its own", "answers still come from trusted code"], |folder| {
-        let mut system = System::default();
-        let trusted: [u8; 4096] = std::array::from_fn(|at| (at % 251) as u8);
-        system.insert(KERNEL + 0x10_0000, &trusted);
-        let mut changed = trusted;
-        changed[100..105].fill(0xcc);
-        large_target(folder, 0x10_0000, &changed);
-        let mut program = text("end");
-        program.system = system.hash();
-        // Execute-disable is on: page tables tell code from data.
-        program.registers = vec![(machine::Reg::Cr4 as u16, 1 << 5), (machine::Reg::Efer as u16, 1 << 11)];
-        folder.file("p.prog", program.to_bytes().expect("it encodes"));
-        folder.file("code.system", system.to_bytes().expect("it encodes"));
-        folder.virtuoso(&["tampering", "p.prog", "large.raw", "--system", "code.system"])
+        tampering(folder, |code| code[100..105].fill(0xcc))
     }),
     case(24, &["differ in 2 entries"], |folder| {
         folder.file("a.prog", program(&Slice::Right).to_bytes().expect("it encodes"));
@@ -83,6 +88,7 @@ const COMMANDS: &[Case] = &[
         folder.file("store.trace", trace(7));
         folder.virtuoso(&["build", "store.trace", "-o", "p.prog"])
     }),
+    case(28, &["not everything was compared", "the report says what"], |folder| tampering(folder, |_| ())),
     case(30, &["nothing was recorded", "virtuoso_begin"], |folder| record(folder, &[LOADED], "exit 0", &[])),
     case(30, &["an end mark without a begin mark"], |folder| {
         let refused =
@@ -96,6 +102,9 @@ const COMMANDS: &[Case] = &[
         record(folder, &[], "echo no such machine >&2; exit 1", &[])
     }),
     case(32, &["no-such-qemu", "install"], |folder| folder.virtuoso(&["record", "--", "./no-such-qemu"])),
+    case(33, &["no training boot shows them", "train a guest with the target's settings"], |folder| {
+        tampering(folder, |code| code[200..205].copy_from_slice(&[0xe9, 9, 0, 0, 0]))
+    }),
     case(141, &[], |folder| {
         let mut long = program(&Slice::Right);
         let block = long.functions[0].blocks[0].clone();

@@ -284,7 +284,7 @@ impl<'s> KernelCode<'s> {
         let mut from = self.relocation.to_training(pc);
         if !from.is_some_and(in_kernel) && !self.modules {
             self.modules = true;
-            self.relocation.find_modules(self.system, self.memory, true);
+            self.relocation.find_modules(self.system, self.memory);
             from = self.relocation.to_training(pc);
         }
         let Some(from) = from else { return Vec::new() };

@@ -45,17 +45,12 @@ pub struct Relocation<'p> {
 }
 
 impl<'p> Relocation<'p> {
-    /// Everything is where training had it.
+    /// The kernel's image has this slide, the others are nowhere; page tables are at physical 0.
     #[cfg(test)]
-    pub(crate) fn unmoved(table: &'p RelocationTable) -> Self {
-        Self {
-            table,
-            mode: PagingMode::Level4,
-            root: 0,
-            slides: vec![Some(0); table.images.len()],
-            fit: (0, 0),
-            deadline: Deadline::after(std::time::Duration::MAX),
-        }
+    pub(crate) fn kernel_at(table: &'p RelocationTable, slide: u64) -> Self {
+        let slides = (0..table.images.len()).map(|image| (image == 0).then_some(slide)).collect();
+        let deadline = Deadline::after(std::time::Duration::MAX);
+        Self { table, mode: PagingMode::Level4, root: 0, slides, fit: (0, 0), deadline }
     }
 
     /// Finds a program's images, and the page tables that map the kernel.
@@ -102,7 +97,7 @@ impl<'p> Relocation<'p> {
                 }
                 found.slides.iter_mut().skip(1).for_each(|slide| *slide = None);
                 for (image, ranges) in ranges.iter().enumerate().skip(1) {
-                    found.slides[image] = found.module(run.memory, image, ranges, true);
+                    found.slides[image] = found.module(run.memory, image, ranges);
                     if deadline.is_over() {
                         break;
                     }
@@ -153,10 +148,9 @@ impl<'p> Relocation<'p> {
         Relocation { table, mode, root, slides, fit, deadline }
     }
 
-    /// Looks for all images of a companion file but the first. If `exact`, as for code that is to
-    /// be executed, an image is found only where every byte of its code is training's, with fixups
-    /// applied. For a comparison a tenth may differ.
-    pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory, exact: bool) {
+    /// Looks for all images of a companion file but the first. One is found only where every byte
+    /// of its code is training's, with fixups applied: it is to be executed.
+    pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory) {
         for image in 1..self.table.images.len() {
             if self.deadline.is_over() {
                 return;
@@ -165,7 +159,7 @@ impl<'p> Relocation<'p> {
             let pages = system.pages_in(here.start..here.end);
             let ranges: Vec<CodeRange> =
                 pages.map(|(addr, bytes)| CodeRange { addr, bytes: bytes.to_vec() }).collect();
-            self.slides[image] = self.module(memory, image, &ranges.iter().collect::<Vec<_>>(), exact);
+            self.slides[image] = self.module(memory, image, &ranges.iter().collect::<Vec<_>>());
         }
     }
 
@@ -198,6 +192,35 @@ impl<'p> Relocation<'p> {
     #[must_use]
     pub fn slide(&self) -> u64 {
         self.slides.first().copied().flatten().unwrap_or(0)
+    }
+
+    /// What moves.
+    #[must_use]
+    pub(crate) const fn table(&self) -> &'p RelocationTable {
+        self.table
+    }
+
+    /// Says where an image is in the target; `None` if it is not there.
+    pub(crate) fn place(&mut self, image: usize, slide: Option<u64>) {
+        if let Some(place) = self.slides.get_mut(image) {
+            *place = slide;
+        }
+    }
+
+    /// Whether images are no longer to be looked for.
+    pub(crate) fn is_late(&self) -> bool {
+        self.deadline.is_over()
+    }
+
+    /// The slide of an image, by its number; `None` if it is not in the target.
+    pub(crate) fn slide_of(&self, image: usize) -> Option<u64> {
+        self.slides.get(image).copied().flatten()
+    }
+
+    /// Applies to `bytes`, code of the training system at `start`, what moved. Constants that the
+    /// system patches into its own code stay as training has them.
+    pub(crate) fn moved_code(&self, start: u64, bytes: &mut [u8]) {
+        self.apply(start, bytes, &mut |_| None);
     }
 
     /// Where an address of the training system is in the target. What lies in no image, or in one
@@ -351,21 +374,14 @@ impl<'p> Relocation<'p> {
     }
 
     /// The slide of an image whose code these ranges are: 0 if the code is where training had it,
-    /// else that of the first mapping that holds it; `None` if there is none. If not `exact`, a
-    /// tenth of its bytes may differ.
-    fn module(
-        &self,
-        memory: &dyn GuestMemory,
-        image: usize,
-        ranges: &[&CodeRange],
-        exact: bool,
-    ) -> Option<u64> {
+    /// else that of the first mapping that holds it; `None` if there is none.
+    fn module(&self, memory: &dyn GuestMemory, image: usize, ranges: &[&CodeRange]) -> Option<u64> {
         let first = ranges.iter().find(|range| range.bytes.len() >= PROBE)?;
         let mut found = self.clone();
         let mut fits = |slide: u64| {
             found.slides[image] = Some(slide);
-            let (differing, checked) = found.compare(memory, ranges.iter().copied());
-            differing == 0 || (!exact && differing * 10 <= checked)
+            let (differing, _) = found.compare(memory, ranges.iter().copied());
+            differing == 0
         };
         if fits(0) {
             return Some(0);

@@ -9,6 +9,7 @@
 mod budget;
 pub mod eval;
 pub mod file;
+pub mod integrity;
 mod lanes;
 pub mod op;
 pub mod program;
@@ -20,6 +21,7 @@ pub mod verify;
 
 pub use eval::{EvalError, eval};
 pub use file::FileError;
+pub use integrity::Integrity;
 pub use op::{Arg, Class, Kind, Op, Var, Width};
 pub use program::Program;
 pub use relocation::RelocationTable;

@@ -2,7 +2,8 @@
 //! it.
 //!
 //! Pages that the training system's page tables map executable for the supervisor, by address. A
-//! slice needs none of them; a whole run takes all its kernel code from here.
+//! slice needs none of them; a whole run takes all its kernel code from here. What only a search
+//! for tampering needs beside the code is [`Integrity`].
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,6 +11,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::file::{self, FileError};
+use crate::integrity::Integrity;
 use crate::relocation::RelocationTable;
 use crate::verify;
 
@@ -18,10 +20,11 @@ use crate::verify;
 pub struct System {
     pages: BTreeMap<u64, Vec<u8>>,
     relocations: RelocationTable,
+    integrity: Integrity,
 }
 
 /// Version of companion files.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 const MAGIC: &[u8; 8] = b"VIRTSYS\0";
 /// The largest companion file accepted, uncompressed: far more than any kernel's text.
 const MAX_BYTES: usize = 1 << 30;
@@ -41,6 +44,17 @@ impl System {
     /// Sets [`System::relocations`].
     pub fn set_relocations(&mut self, relocations: RelocationTable) {
         self.relocations = relocations;
+    }
+
+    /// What a search for tampering compares beside the code.
+    #[must_use]
+    pub const fn integrity(&self) -> &Integrity {
+        &self.integrity
+    }
+
+    /// Sets [`System::integrity`].
+    pub fn set_integrity(&mut self, integrity: Integrity) {
+        self.integrity = integrity;
     }
 
     /// The page at a page-aligned address.
@@ -72,7 +86,7 @@ impl System {
         self.pages.is_empty()
     }
 
-    /// SHA-256 over addresses, bytes and relocations: what programs name it by.
+    /// SHA-256 over all that it holds: what programs name it by.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         use sha2::Digest;
@@ -82,6 +96,7 @@ impl System {
             hasher.update(bytes);
         }
         hash_relocations(&self.relocations, &mut hasher);
+        self.integrity.hash(&mut hasher);
         hasher.finalize().into()
     }
 
@@ -107,6 +122,9 @@ impl System {
                 what: "companion file",
                 why: "a page has the wrong size or address".into(),
             });
+        }
+        if let Some(why) = system.integrity.broken(system.relocations.images.len()) {
+            return Err(FileError::Damaged { what: "companion file", why: why.into() });
         }
         Ok(system)
     }

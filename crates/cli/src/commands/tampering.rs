@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use engine::Relocation;
 use engine::tampering::compare;
+use machine::Reg;
 
 use crate::asked::Asked;
 use crate::context::Context;
@@ -13,12 +14,14 @@ use crate::failure::Failure;
 use crate::symbols::Symbols;
 use crate::tampering::Report;
 
-/// Compare a target's kernel code with the trusted copy of it
+/// Compare a target's kernel code and read-only data with the trusted copies of them
 ///
-/// All code of the training system is compared, whatever the program uses of it; a `*` marks
-/// functions in its slice. Code that kernels patch themselves (switches and trace points, while
-/// they lead to trusted code) is counted; every other difference is listed and is an alarm, exit
-/// code 23. Answers are computed from trusted code either way.
+/// All code of the training system, its modules wherever they lie, its read-only data and its
+/// interrupt gates are compared, whatever the program uses of them; a `*` marks functions in its
+/// slice. Only what a training boot shows of a place counts as the kernel's own. Other changes that
+/// have the form of a kernel's own patch and lead to trusted code are listed as unknown, exit code
+/// 33; all the rest is foreign, exit code 23. Where there is none of them but not everything could
+/// be compared, the exit code is 28. Answers are computed from trusted code either way.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso tampering pslist.prog guest.elf --symbols System.map
@@ -30,7 +33,7 @@ pub struct TamperingArgs {
     /// System.map or ELF file that names the training system's functions
     #[arg(long, value_name = "FILE")]
     symbols: Option<PathBuf>,
-    /// List self-patched code too
+    /// List the variants that training shows too
     #[arg(long)]
     all: bool,
     /// Print one JSON object
@@ -59,11 +62,11 @@ impl TamperingArgs {
         let found = target.during(|target| {
             let run = self.asked.run(target)?;
             let found = Relocation::find(&program, &run).map_err(|error| self.asked.failure(&error))?;
-            let mut relocation = found.system(&system);
-            Ok(context.progress.during("comparing code", || {
-                relocation.find_modules(&system, run.memory, false);
-                compare(&program, &system, run.memory, &relocation)
-            }))
+            let tables: Vec<Option<u64>> =
+                target.cpus.iter().map(|cpu| cpu.regs.get(Reg::IdtrBase)).collect();
+            Ok(context
+                .progress
+                .during("comparing code", || compare(&program, &system, run.memory, &found, &tables)))
         })?;
         if found.pages == 0 {
             let text = format!(

@@ -117,6 +117,7 @@ fn why<T: std::fmt::Debug>(read: Result<T, FileError>) -> String {
 
 #[test]
 fn a_small_file_does_not_become_a_large_one() {
+    use ir::integrity::{Integrity, Variant};
     use ir::program::Function;
 
     // A kilobyte that says it is 200 MiB of zeros, and is.
@@ -139,6 +140,15 @@ fn a_small_file_does_not_become_a_large_one() {
     // pairs.
     let pages = vec![(0u64, Vec::<u8>::new()); 2 << 20];
     let body = postcard::to_stdvec(&(pages, ir::RelocationTable::default())).unwrap();
+    let bytes = sealed(b"VIRTSYS\0", body.len() as u64, &body);
+    assert!(body.len() < 16 << 20, "{}", body.len());
+    assert_eq!(why(System::from_bytes(&bytes)), "its lists take more memory than its size allows");
+
+    // Forms of no bytes of places, of which only a search for tampering reads.
+    let variants = vec![Variant { addr: 0, bytes: Vec::new() }; 2 << 20];
+    let integrity = Integrity { variants, ..Integrity::default() };
+    let pages = Vec::<(u64, Vec<u8>)>::new();
+    let body = postcard::to_stdvec(&(pages, ir::RelocationTable::default(), integrity)).unwrap();
     let bytes = sealed(b"VIRTSYS\0", body.len() as u64, &body);
     assert!(body.len() < 16 << 20, "{}", body.len());
     assert_eq!(why(System::from_bytes(&bytes)), "its lists take more memory than its size allows");

@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 
 use ir::program::SignatureWord;
 use ir::relocation::{Fixup, FixupKind, Image, RelocatedConstant, RelocationTable};
-use ir::{Arg, Class};
+use ir::{Arg, Class, Integrity};
 use machine::VirtAddr;
 use rustc_hash::FxHashMap;
 
 use super::address_space::AddressSpace;
 use super::fixups::{Deltas, compare};
 use super::images::{NEAR, Stretch, kernel_image, names, stretches};
+use super::integrity::{self, OtherBoot};
 use super::mappings::Mappings;
 use super::signature::signature;
 use crate::error::Error;
@@ -30,6 +31,8 @@ pub struct Relocations {
     pub table: RelocationTable,
     /// The words by which per-CPU memory is recognised.
     pub signature: Vec<SignatureWord>,
+    /// What both boots show beside the code; `None` with one boot, which shows it when asked.
+    pub integrity: Option<Integrity>,
     /// For each image its slide in the other boot; `None` if it was not found there.
     slides: Table<ImageId, Option<u64>>,
     /// The other boot's code, by this boot's address.
@@ -53,7 +56,13 @@ impl Relocations {
         let gates = mappings.gates();
         let images = images(&gates, &stretches(mappings), &|_| true);
         let table = RelocationTable { images, gates, ..RelocationTable::default() };
-        Self { table, signature: signature(mappings), slides: Table::new(), other: BTreeMap::new() }
+        Self {
+            table,
+            signature: signature(mappings),
+            integrity: None,
+            slides: Table::new(),
+            other: BTreeMap::new(),
+        }
     }
 
     /// What two boots show.
@@ -83,6 +92,8 @@ impl Relocations {
         let theirs = signature(other);
         this.signature.retain(|word| theirs.binary_search(word).is_ok());
         this.widen();
+        let boot = OtherBoot { mappings: other, slides: this.slides.values() };
+        this.integrity = Some(integrity::learn(mappings, &this.table, Some(&boot)));
         Ok(this)
     }
 

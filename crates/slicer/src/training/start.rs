@@ -13,10 +13,10 @@ use rustc_hash::FxHashSet;
 use trace::{IdleCell, Length, VarType};
 
 use super::address_space::AddressSpace;
-use super::execution_context;
 use super::process_pages::{heap, process_pages};
 use super::relocation::Relocations;
 use super::whole_context::{Boots, OtherBoot};
+use super::{execution_context, integrity};
 use crate::error::Error;
 use crate::filter::{Retained, filter};
 use crate::recording::replay::{Blind, Replay};
@@ -99,7 +99,10 @@ impl<'r> Start<'r> {
     pub fn system(&self) -> &System {
         self.system.get_or_init(|| {
             let mut system = self.space.system();
-            system.set_relocations(self.relocations().table.clone());
+            let relocations = self.relocations();
+            let single = || integrity::learn(&self.space.mappings, &relocations.table, None);
+            system.set_integrity(relocations.integrity.clone().unwrap_or_else(single));
+            system.set_relocations(relocations.table.clone());
             system
         })
     }

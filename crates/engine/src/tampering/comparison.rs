@@ -1,0 +1,79 @@
+//! A target beside its training system: which addresses of both belong together.
+
+use std::ops::Range;
+
+use ir::System;
+use machine::{GuestMemory, PAGE_SIZE};
+
+use super::target::TargetCode;
+use crate::relocate::Relocation;
+
+/// A target, and what is trusted of it.
+pub struct Comparison<'c> {
+    /// The training system.
+    pub system: &'c System,
+    /// The target's memory.
+    pub memory: &'c dyn GuestMemory,
+    /// Where the training system's images are in the target.
+    pub relocation: Relocation<'c>,
+    /// What the target may execute.
+    pub code: TargetCode,
+    /// The stretch of trusted code that has the interrupt handlers: whatever is there in the target
+    /// is compared.
+    pub kernel: Range<u64>,
+}
+
+/// The contiguous code in which most interrupt gates lead; all of it where no gates are known.
+pub fn kernel(system: &System) -> Range<u64> {
+    let gates = &system.relocations().gates;
+    let mut stretches: Vec<Range<u64>> = Vec::new();
+    for (address, page) in system.iter() {
+        let end = address.saturating_add(page.len() as u64);
+        match stretches.last_mut() {
+            Some(last) if last.end == address => last.end = end,
+            _ => stretches.push(address..end),
+        }
+    }
+    if gates.is_empty() {
+        return 0..u64::MAX;
+    }
+    let count = |it: &Range<u64>| gates.iter().filter(|gate| it.contains(&gate.1)).count();
+    stretches.into_iter().max_by_key(count).unwrap_or(0..0)
+}
+
+/// Whether addresses have 64 bits.
+pub fn wide(relocation: &Relocation<'_>) -> bool {
+    relocation.mode().linear_bits() > 32
+}
+
+impl Comparison<'_> {
+    /// The image that an address of the training system lies in or beside.
+    pub fn image(&self, address: u64) -> Option<usize> {
+        self.system.integrity().image(address).or_else(|| self.relocation.table().image(address))
+    }
+
+    /// Where something of the training system is in the target, if it lies in an image that is
+    /// there.
+    pub fn moved(&self, address: u64) -> Option<u64> {
+        let slide = self.relocation.slide_of(self.image(address)?)?;
+        Some(address.wrapping_add(slide))
+    }
+
+    /// The training system's address of trusted code that the target has at an address.
+    pub fn trusted(&self, address: u64) -> Option<u64> {
+        let held = |address: u64| self.system.page(address & !(PAGE_SIZE - 1)).is_some();
+        let table = self.relocation.table();
+        let from_image = |image: usize| {
+            let here = address.wrapping_sub(self.relocation.slide_of(image)?);
+            (table.images[image].holds(here) && held(here)).then_some(here)
+        };
+        (0..table.images.len())
+            .find_map(from_image)
+            .or_else(|| (table.image(address).is_none() && held(address)).then_some(address))
+    }
+
+    /// The address by which a report names one of the target's code.
+    pub fn reported(&self, address: u64) -> u64 {
+        self.trusted(address).unwrap_or(address)
+    }
+}

@@ -1,0 +1,178 @@
+//! Read-only data: tables of pointers to code, and everything else that nobody writes.
+//!
+//! A page that two boots show alike is nobody's to write, and any difference in it is foreign. In
+//! others each boot writes something of its own; what must hold there is that what led to trusted
+//! code leads to the same, and that what led to no code still does not.
+
+use ir::integrity::{DataPage, differing_words, number};
+use machine::paging;
+use machine::{PAGE_SIZE, VirtAddr};
+
+use super::comparison::{Comparison, wide};
+use super::report::{Change, Difference, Place, Tampering};
+
+/// How far from a module what it had while it was loaded may have been, in bytes.
+const NEAR: u64 = 64 << 20;
+
+/// Contiguous pages of data of one image.
+struct Run<'r> {
+    start: u64,
+    image: usize,
+    pages: Vec<&'r DataPage>,
+}
+
+impl Comparison<'_> {
+    /// Compares the data of all images that are in the target.
+    pub(super) fn compare_data(&self, report: &mut Tampering) {
+        let mut runs: Vec<Run<'_>> = Vec::new();
+        for (&addr, page) in &self.system.integrity().data {
+            let image = usize::from(page.image);
+            match runs.last_mut() {
+                Some(last)
+                    if last.start + last.pages.len() as u64 * PAGE_SIZE == addr && last.image == image =>
+                {
+                    last.pages.push(page);
+                }
+                _ => runs.push(Run { start: addr, image, pages: vec![page] }),
+            }
+        }
+        report.uncompared.no_data = !runs.iter().any(|run| run.image == 0);
+        for run in &runs {
+            match self.relocation.slide_of(run.image) {
+                Some(slide) => self.compare_run(run, slide, report),
+                None => report.missing += run.pages.len(),
+            }
+        }
+    }
+
+    fn compare_run(&self, run: &Run<'_>, slide: u64, report: &mut Tampering) {
+        let mine: Vec<u8> = run.pages.iter().flat_map(|page| page.bytes.iter().copied()).collect();
+        let to = run.start.wrapping_add(slide);
+        let (mode, root) = (self.relocation.mode(), self.relocation.root());
+        let found = paging::read_mapped(self.memory, mode, root, VirtAddr(to), mine.len());
+        let page_bytes = PAGE_SIZE as usize;
+        let absent = found.chunks(page_bytes).filter(|page| page[0].is_none()).count();
+        report.data += run.pages.len() - absent;
+        report.uncompared.absent += absent;
+        // What is not there was counted.
+        let found: Vec<u8> = found.iter().zip(&mine).map(|(found, mine)| found.unwrap_or(*mine)).collect();
+        let size = if wide(&self.relocation) { 8 } else { 4 };
+        let words = differing_words((run.start, &mine), (to, &found), size, &|at| self.moved(at));
+        let freed = self.freed(run, &mine, &found, &words);
+        report.varying += freed.iter().filter(|it| **it == Some(true)).count();
+        report.uncompared.words += freed.iter().filter(|it| **it == Some(false)).count();
+        for at in words.into_iter().zip(freed).filter(|(_, freed)| freed.is_none()).map(|(at, _)| at) {
+            let page = run.pages[at / page_bytes];
+            self.word(run.start + at as u64, &mine[at..at + size], &found[at..at + size], page, report);
+        }
+    }
+
+    /// For each word that differs, whether it names memory that is neither the module's nor the
+    /// kernel's: what a module had only while it was loaded, and what lay there was freed. Then
+    /// whether another such word of the module moved alike. What the kernel's own data names is
+    /// never freed.
+    fn freed(&self, run: &Run<'_>, mine: &[u8], found: &[u8], words: &[usize]) -> Vec<Option<bool>> {
+        if run.image == 0 {
+            return vec![None; words.len()];
+        }
+        let named: Vec<Vec<u64>> = words.iter().map(|&at| self.distances(run, mine, found, at)).collect();
+        let mut words_by = machine::hash::Map::<u64, usize>::default();
+        named.iter().flatten().for_each(|distance| *words_by.entry(*distance).or_default() += 1);
+        let alike = |distance: &u64| words_by.get(distance).is_some_and(|words| *words > 1);
+        let size = if wide(&self.relocation) { 8 } else { 4 };
+        let judged = |(&at, distances): (&usize, &Vec<u64>)| {
+            // What was not moved is as good as where it was.
+            let still = mine[at..at + size] == found[at..at + size];
+            (still || !distances.is_empty()).then(|| still || distances.iter().any(alike))
+        };
+        words.iter().zip(&named).map(judged).collect()
+    }
+
+    /// By how many bytes an address that a word holds, or part of one, may have moved, if it names
+    /// memory that is neither the module's nor the kernel's: whole pages.
+    fn distances(&self, run: &Run<'_>, mine: &[u8], found: &[u8], at: usize) -> Vec<u64> {
+        let size = if wide(&self.relocation) { 8 } else { 4 };
+        let slide = self.relocation.slide_of(run.image).unwrap_or(0);
+        let outside = |address: u64| {
+            let near = address.abs_diff(run.start) < NEAR;
+            near && !matches!(self.image(address), Some(image) if image == 0 || image == run.image)
+        };
+        let differs = |start: usize, size: usize| {
+            let end = (start + size).min(at + 8).min(mine.len());
+            (start.max(at)..end).any(|byte| mine[byte] != found[byte])
+        };
+        let mut distances = Vec::new();
+        // A pointer to what is the module's or the kernel's is one.
+        if self.image(number(&mine[at..at + size])).is_some_and(|it| it == 0 || it == run.image) {
+            return distances;
+        }
+        let mut add = |from: u64, to: u64| {
+            let distance = to.wrapping_sub(from);
+            if outside(from) && distance != 0 && distance.is_multiple_of(PAGE_SIZE) {
+                distances.push(distance);
+            }
+        };
+        for start in at.saturating_sub(size - 1)..at + size {
+            if let Some((mine, found)) = mine.get(start..start + size).zip(found.get(start..start + size))
+                && differs(start, size)
+            {
+                add(number(mine), number(found));
+            }
+        }
+        // Tables of distances are packed, but not at odd addresses.
+        for start in (at.saturating_sub(2)..at + size).step_by(2) {
+            if let Some((mine, found)) = mine.get(start..start + 4).zip(found.get(start..start + 4))
+                && differs(start, 4)
+            {
+                let from = run.start.wrapping_add(start as u64);
+                let distance = |bytes: &[u8]| number(bytes) as u32 as i32 as i64 as u64;
+                let to = from.wrapping_add(slide).wrapping_add(distance(found));
+                add(from.wrapping_add(distance(mine)), to);
+            }
+        }
+        // A word counts once.
+        distances.sort_unstable();
+        distances.dedup();
+        distances
+    }
+
+    /// Adds what a word of data that differs shows.
+    fn word(&self, address: u64, mine: &[u8], found: &[u8], page: &DataPage, report: &mut Tampering) {
+        let integrity = self.system.integrity();
+        let (trusted, value) = (number(mine), number(found));
+        let variant = integrity.variants_in(address, address + 1).find(|it| it.addr == address);
+        let is = |bytes: &[u8]| {
+            bytes == found
+                || self.moved(number(bytes)).is_some_and(|it| found == &it.to_le_bytes()[..bytes.len()])
+        };
+        let to_code = |value: u64| self.system.page(value & !(PAGE_SIZE - 1)).is_some();
+        let leads = self.code.holds(value);
+        let change = if variant.is_some_and(|it| is(&it.bytes)) {
+            Change::Variant
+        } else if to_code(trusted) {
+            // One boot shows one form of every place.
+            let among_trusted = integrity.boots > 1 && !page.steady && self.trusted(value).is_some();
+            if among_trusted { Change::Value } else { Change::Foreign }
+        } else if leads || page.steady {
+            Change::Foreign
+        } else if integrity.boots < 2 {
+            report.uncompared.words += 1;
+            return;
+        } else if variant.is_some() {
+            report.varying += 1;
+            return;
+        } else {
+            Change::Value
+        };
+        let expected =
+            self.moved(trusted).map_or(mine.to_vec(), |it| it.to_le_bytes()[..mine.len()].to_vec());
+        report.differences.push(Difference {
+            address,
+            place: Place::Data,
+            change,
+            trusted: expected,
+            found: found.to_vec(),
+            leads_to: leads.then(|| self.reported(value)),
+        });
+    }
+}

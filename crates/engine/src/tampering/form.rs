@@ -1,0 +1,221 @@
+//! The forms in which kernels patch their own code: those of the instruction set, none of any one
+//! system's.
+//!
+//! That a change has such a form does not say who made it.
+
+use super::report::Change;
+
+/// How far a switch may lead, in bytes: within one function and its cold part.
+const NEAR: u64 = 1 << 20;
+
+/// A patch: where it begins and ends in the code, and what it is.
+pub struct Patch {
+    /// Offset of its first byte.
+    pub from: usize,
+    /// Offset after its last.
+    pub to: usize,
+    /// What it looks like.
+    pub change: Change,
+}
+
+/// Both codes of a stretch, and what is known of where they lead.
+pub struct Codes<'c> {
+    /// Where the training system has it.
+    pub start: u64,
+    /// The trusted code, as it would be in the target.
+    pub expected: &'c [u8],
+    /// The target's.
+    pub found: &'c [u8],
+    /// How far the target has it from where training had it.
+    pub slide: u64,
+    /// The training system's address for one of the target, if it is in trusted code.
+    pub trusted: &'c dyn Fn(u64) -> Option<u64>,
+}
+
+impl Codes<'_> {
+    /// Whether whole instructions, `from..to`, became filling, or filling became instructions that
+    /// lead nowhere.
+    pub fn is_alternative(&self, mode: lift::Mode, from: usize, to: usize) -> bool {
+        let (old, new) = (&self.expected[from..to], &self.found[from..to]);
+        does_nothing(new) || does_nothing(old) && leads_nowhere(mode, new)
+    }
+
+    /// Whether a thunk, `from..to`, that puts a register on the stack and returns to it became a
+    /// jump through that register.
+    pub fn is_thunk(&self, from: usize, to: usize) -> bool {
+        let register = match &self.found[from..to] {
+            [0xff, jump @ 0xe0..=0xe7, rest @ ..] if is_filling(rest) => (0x48, jump & 7),
+            [0x41, 0xff, jump @ 0xe0..=0xe7, rest @ ..] if is_filling(rest) => (0x4c, jump & 7),
+            _ => return false,
+        };
+        // mov %register,(%rsp), and a return or a jump to one
+        let store = [register.0, 0x89, register.1 << 3 | 4, 0x24];
+        let old = &self.expected[from..to];
+        let end = old.windows(4).rposition(|it| it == store).map(|at| &old[at + 4..]);
+        end.is_some_and(|end| matches!(end, [] | [0xc3, ..] | [0xe9, ..]))
+    }
+
+    /// Recognises a patch that covers the unequal bytes `first..=last`.
+    pub fn patch(&self, first: usize, last: usize) -> Patch {
+        let lock = |at: usize| matches!((self.expected[at], self.found[at]), (0xf0, 0x3e) | (0x3e, 0xf0));
+        if (first..=last).all(|at| self.expected[at] == self.found[at] || lock(at)) {
+            return Patch { from: first, to: last + 1, change: Change::Lock };
+        }
+        let mut foreign = None;
+        for length in [6usize, 5, 2] {
+            for from in first.saturating_sub(length - 1)..=first {
+                let to = from + length;
+                if to <= last || to > self.expected.len() {
+                    continue;
+                }
+                match self.change(from, to) {
+                    Some(Change::Foreign) => {
+                        // Both are such instructions, but the change is not one of these, or leads
+                        // too far or out of the trusted code.
+                        foreign.get_or_insert(Patch { from, to, change: Change::Foreign });
+                    }
+                    Some(change) => return Patch { from, to, change },
+                    None => {}
+                }
+            }
+        }
+        foreign.unwrap_or(Patch { from: first, to: last + 1, change: Change::Foreign })
+    }
+
+    /// What a change of exactly these bytes looks like; `None` if one of both is no instruction
+    /// that kernels patch.
+    fn change(&self, from: usize, to: usize) -> Option<Change> {
+        let address = (self.start + from as u64).wrapping_add(self.slide);
+        let (old, new) = (&self.expected[from..to], &self.found[from..to]);
+        let (old, new) = (form(old, address)?, form(new, address)?);
+        let inside = |target: u64| (self.trusted)(target).is_some();
+        let near = |target: u64| inside(target) && target.abs_diff(address) < NEAR;
+        Some(match (old, new) {
+            (Form::Nothing, Form::Jump(to)) | (Form::Jump(to), Form::Nothing) if near(to) => Change::Switch,
+            (Form::Nothing, Form::Call(to)) | (Form::Call(to), Form::Nothing) if inside(to) => {
+                Change::TracePoint
+            }
+            (Form::Call(_), Form::Call(to)) | (Form::Jump(_), Form::Jump(to)) if inside(to) => Change::Switch,
+            (Form::Call(to), Form::Indirect) | (Form::Indirect, Form::Call(to)) if inside(to) => {
+                Change::Thunk
+            }
+            (Form::Jump(to), Form::Indirect | Form::Return)
+            | (Form::Indirect | Form::Return, Form::Jump(to))
+                if inside(to) =>
+            {
+                Change::Thunk
+            }
+            _ => Change::Foreign,
+        })
+    }
+}
+
+/// The instructions that kernels patch in place.
+#[derive(Clone, Copy)]
+enum Form {
+    /// A no-operation.
+    Nothing,
+    /// A direct jump to this address.
+    Jump(u64),
+    /// A direct call of this address.
+    Call(u64),
+    /// A jump or call through a register, and padding.
+    Indirect,
+    /// A return, and padding.
+    Return,
+}
+
+/// The form of exactly these bytes at `address` (SDM vol. 2: NOP, JMP, CALL, RET); `None` for any
+/// other instruction.
+fn form(bytes: &[u8], address: u64) -> Option<Form> {
+    match bytes {
+        [0x0f, 0x1f, 0x44, 0x00, 0x00] | [0x66, 0x90] => Some(Form::Nothing),
+        // With a prefix that does nothing, for the length of what it becomes.
+        [0x2e, rest @ ..] if rest.len() == 5 => form(rest, address.wrapping_add(1)),
+        [0xe8, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Call),
+        [0xe9, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Jump),
+        // A short jump may be followed by padding.
+        [0xeb, _] | [0xeb, _, 0x0f, 0x1f, 0x00] => target(bytes, address).map(Form::Jump),
+        [0xff, 0xd0..=0xd7, rest @ ..] | [0x41, 0xff, 0xd0..=0xd7, rest @ ..]
+            if bytes.len() >= 5 && does_nothing(rest) =>
+        {
+            Some(Form::Indirect)
+        }
+        [0xff, 0xe0..=0xe7, rest @ ..] | [0x41, 0xff, 0xe0..=0xe7, rest @ ..]
+            if bytes.len() >= 5 && is_filling(rest) =>
+        {
+            Some(Form::Indirect)
+        }
+        [0xc3, rest @ ..] if bytes.len() >= 5 && is_filling(rest) => Some(Form::Return),
+        _ => None,
+    }
+}
+
+/// Whether these bytes are never reached or do nothing: `int3`, or what [`does_nothing`].
+fn is_filling(bytes: &[u8]) -> bool {
+    let traps = bytes.iter().take_while(|it| **it == 0xcc).count();
+    does_nothing(&bytes[traps..])
+}
+
+/// Whether these bytes do nothing: no-operations (SDM vol. 2: NOP), and whatever a jump leads over,
+/// but not beyond.
+fn does_nothing(mut bytes: &[u8]) -> bool {
+    while let Some((&first, rest)) = bytes.split_first() {
+        bytes = match bytes {
+            [0xeb, distance, rest @ ..] if usize::from(*distance) <= rest.len() => {
+                &rest[usize::from(*distance)..]
+            }
+            [0xe9, a, b, c, d, rest @ ..] => {
+                let distance = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
+                let Some(rest) = rest.get(distance..) else { return false };
+                rest
+            }
+            _ if first == 0x90 => rest,
+            [0x66, tail @ ..] if matches!(tail, [0x66 | 0x90 | 0x0f | 0x2e, ..]) => tail,
+            [0x2e, tail @ ..] if matches!(tail, [0x0f, 0x1f, ..]) => tail,
+            [0x0f, 0x1f, modrm, ..] => {
+                // A no-operation with an operand in memory: its length is that of its addressing.
+                let length = match modrm {
+                    0x00 => 3,
+                    0x40 => 4,
+                    0x44 => 5,
+                    0x80 => 7,
+                    0x84 => 8,
+                    _ => return false,
+                };
+                let Some(rest) = bytes.get(length..) else { return false };
+                rest
+            }
+            _ => return false,
+        };
+    }
+    true
+}
+
+/// Whether these are whole instructions after each of which the next is executed.
+fn leads_nowhere(mode: lift::Mode, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        let Ok(insn) = lift::lift(mode, 0, bytes) else { return does_nothing(bytes) };
+        let goes_on = !insn.ops.iter().any(|op| op.class() == ir::Class::Control);
+        match bytes.get(usize::from(insn.len).max(1)..) {
+            Some(rest) if goes_on => bytes = rest,
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Where a direct jump or call at the beginning of `bytes` leads.
+pub fn target(bytes: &[u8], address: u64) -> Option<u64> {
+    match bytes {
+        [0x2e, rest @ ..] if matches!(rest, [0xe8 | 0xe9, ..]) => target(rest, address.wrapping_add(1)),
+        [0xe8 | 0xe9, a, b, c, d, ..] => {
+            let distance = i64::from(i32::from_le_bytes([*a, *b, *c, *d]));
+            Some(address.wrapping_add(5).wrapping_add_signed(distance))
+        }
+        [0xeb, distance, ..] => {
+            Some(address.wrapping_add(2).wrapping_add_signed(i64::from(distance.cast_signed())))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,405 @@
+//! Small targets: a kernel of two pages of code and two of data, a module, an interrupt table.
+
+use ir::integrity::{DataPage, Extent, Integrity, Variant};
+use ir::relocation::{Fixup, FixupKind, Image, RelocationTable};
+use machine::memory::Mock;
+use machine::{PhysAddr, VirtAddr};
+
+use super::code::only_instructions;
+use super::*;
+
+const KERNEL: u64 = 0xffff_ffff_8100_0000;
+/// A page of data that two boots show alike, and one that boots write.
+const STEADY: u64 = KERNEL + 0x2000;
+const WRITTEN: u64 = KERNEL + 0x3000;
+const MODULE: u64 = 0xffff_ffff_c020_0000;
+const IDT: u64 = 0xffff_fe00_0000_0000;
+/// What a boot writes, by offset in its page: something else in each.
+const VARYING: usize = 0x100;
+
+/// Code of one page: instructions of one byte that are no filling, and those that kernels patch.
+fn code() -> [u8; 4096] {
+    let mut page = [0x55; 4096];
+    page[100..105].copy_from_slice(&[0x0f, 0x1f, 0x44, 0x00, 0x00]);
+    page[200..205].copy_from_slice(&[0xe8, 1, 0, 0, 0]);
+    page[300..302].copy_from_slice(&[0x66, 0x90]);
+    page[401] = 0xf0;
+    page[402] = 0x55;
+    // mov $constant,%rax, which every boot patches
+    page[500..510].copy_from_slice(&[0x48, 0xb8, 0xef, 0xcd, 0xab, 0, 0, 0, 0, 0]);
+    // Another boot has `stac` there.
+    page[600..603].copy_from_slice(&[0x0f, 0x1f, 0x00]);
+    // A jump through a thunk.
+    page[700..705].copy_from_slice(&[0xe9, 0x10, 0, 0, 0]);
+    page
+}
+
+/// Code of a module: it loads the address of its own data, and calls the kernel.
+fn module() -> [u8; 4096] {
+    let mut page = [0xcc; 4096];
+    for at in (0..2048).step_by(8) {
+        page[at..at + 8].copy_from_slice(&[0x48, 0x01, 0xd8, 0x48, 0xff, 0xc0, 0x31, (at / 8) as u8 | 0xc0]);
+    }
+    page[16..23].copy_from_slice(&[0x48, 0xc7, 0xc0, 0x00, 0x10, 0x20, 0xc0]);
+    page[23] = 0x55;
+    let distance = (KERNEL + 0x40).wrapping_sub(MODULE + 37) as u32;
+    page[32..37].copy_from_slice(&[&[0xe8], &distance.to_le_bytes()[..]].concat());
+    page[37..40].fill(0x55);
+    page
+}
+
+fn gate(handler: u64) -> [u8; 16] {
+    let mut gate = [0; 16];
+    let bytes = handler.to_le_bytes();
+    gate[0..2].copy_from_slice(&bytes[0..2]);
+    gate[2..6].copy_from_slice(&[0x10, 0, 0, 0x8e]);
+    gate[6..12].copy_from_slice(&bytes[2..8]);
+    gate
+}
+
+fn page_of(words: &[(usize, u64)]) -> Vec<u8> {
+    let mut page = vec![7; 4096];
+    for &(at, word) in words {
+        page[at..at + 8].copy_from_slice(&word.to_le_bytes());
+    }
+    page
+}
+
+/// What training knows.
+fn system(boots: u8) -> System {
+    let mut system = System::default();
+    system.insert(KERNEL, &code());
+    system.insert(KERNEL + 0x1000, &[0x55; 4096]);
+    system.insert(MODULE, &module());
+    let images = vec![
+        Image { start: KERNEL, end: KERNEL + 0x4000, movable: boots == 2 },
+        Image { start: MODULE, end: MODULE + 0x1000, movable: false },
+    ];
+    let fixups = vec![Fixup { addr: KERNEL + 502, size: 8, kind: FixupKind::Patched }];
+    let gates = vec![(0, KERNEL + 0x800), (1, KERNEL + 0x900)];
+    let fixups = if boots == 2 { fixups } else { Vec::new() };
+    system.set_relocations(RelocationTable { images, gates, fixups, ..RelocationTable::default() });
+    let data = |image, steady, words: &[(usize, u64)]| DataPage {
+        image,
+        steady: steady && boots == 2,
+        bytes: page_of(words),
+    };
+    let variants = vec![
+        Variant { addr: KERNEL + 500, bytes: vec![0x48, 0xb8, 0x99, 0, 0, 0, 0, 0, 0, 0] },
+        Variant { addr: KERNEL + 600, bytes: vec![0x0f, 0x01, 0xcb] },
+        Variant { addr: WRITTEN + VARYING as u64, bytes: 0xffff_8880_0012_3000u64.to_le_bytes().to_vec() },
+    ];
+    system.set_integrity(Integrity {
+        boots,
+        writable: Vec::new(),
+        data: [
+            (STEADY, data(0, true, &[(8, KERNEL + 0x10), (16, KERNEL + 0x20)])),
+            (WRITTEN, data(0, false, &[(8, KERNEL + 0x10), (VARYING, 0xffff_8880_0045_6000)])),
+            (MODULE + 0x1000, data(1, true, &[(0, MODULE + 4), (8, KERNEL + 0x30)])),
+        ]
+        .into(),
+        variants: if boots == 2 { variants } else { Vec::new() },
+        extents: vec![
+            Extent { start: KERNEL, end: KERNEL + 0x4000 },
+            Extent { start: MODULE, end: MODULE + 0x2000 },
+        ],
+        gates: [gate(KERNEL + 0x800), gate(KERNEL + 0x900)].concat(),
+    });
+    system
+}
+
+/// A target: physical memory with page tables at 0.
+struct Target {
+    memory: Mock,
+    /// The next frame that is free for a page table.
+    free: u64,
+}
+
+const NX: u64 = 1 << 63;
+
+impl Target {
+    fn new() -> Self {
+        let mut memory = Mock::new();
+        memory.page_mut(PhysAddr(0));
+        Self { memory, free: 0x1000 }
+    }
+
+    /// Maps a page that holds `bytes`; a frame is as good as another.
+    fn map(&mut self, address: u64, bytes: &[u8], flags: u64) {
+        let frame = 0x100_0000 + self.free * 16;
+        self.memory.write(PhysAddr(frame), bytes);
+        let mut table = 0;
+        for shift in [39, 30, 21] {
+            let entry = table + (address >> shift & 511) * 8;
+            let next = self.word(entry);
+            table = if next == 0 {
+                self.free += 0x1000;
+                self.memory.page_mut(PhysAddr(self.free));
+                self.memory.write_u64(PhysAddr(entry), self.free | 3);
+                self.free
+            } else {
+                next & !0xfff
+            };
+        }
+        self.free += 0x1000;
+        self.memory.write_u64(PhysAddr(table + (address >> 12 & 511) * 8), frame | 1 | flags);
+    }
+
+    fn word(&self, at: u64) -> u64 {
+        let page = self.memory.page(PhysAddr(at).page()).expect("a table");
+        ir::integrity::number(&page[(at & 4095) as usize..][..8])
+    }
+}
+
+/// The bytes of a target before it is mapped, and how it is asked.
+struct Case {
+    boots: u8,
+    kernel: u64,
+    module: u64,
+    code: [u8; 4096],
+    module_code: [u8; 4096],
+    steady: Vec<u8>,
+    written: Vec<u8>,
+    module_data: Vec<u8>,
+    gates: Vec<u8>,
+    more: Vec<(u64, Vec<u8>)>,
+    writable: Vec<u64>,
+}
+
+impl Case {
+    /// A target that nobody touched, its kernel and its module so far from where training had them.
+    fn new(boots: u8, kernel: u64, module: u64) -> Self {
+        let mut it = Self {
+            boots,
+            kernel,
+            module,
+            code: code(),
+            module_code: self::module(),
+            steady: page_of(&[(8, KERNEL + 0x10 + kernel), (16, KERNEL + 0x20 + kernel)]),
+            written: page_of(&[(8, KERNEL + 0x10 + kernel), (VARYING, 0xffff_8880_0078_9000)]),
+            module_data: page_of(&[(0, (MODULE + 4).wrapping_add(module)), (8, KERNEL + 0x30 + kernel)]),
+            gates: [gate(KERNEL + 0x800 + kernel), gate(KERNEL + 0x900 + kernel)].concat(),
+            more: Vec::new(),
+            writable: Vec::new(),
+        };
+        let address = (0xc020_1000u32).wrapping_add(module as u32);
+        it.module_code[19..23].copy_from_slice(&address.to_le_bytes());
+        let distance = (KERNEL + 0x40 + kernel).wrapping_sub((MODULE + 37).wrapping_add(module)) as u32;
+        it.module_code[33..37].copy_from_slice(&distance.to_le_bytes());
+        it
+    }
+
+    fn ask(&self) -> Tampering {
+        let mut target = Target::new();
+        target.map(KERNEL + self.kernel, &self.code, 0);
+        target.map(KERNEL + self.kernel + 0x1000, &[0x55; 4096], 0);
+        target.map(STEADY + self.kernel, &self.steady, NX);
+        target.map(WRITTEN + self.kernel, &self.written, NX);
+        target.map(MODULE.wrapping_add(self.module), &self.module_code, 0);
+        target.map((MODULE + 0x1000).wrapping_add(self.module), &self.module_data, NX);
+        target.map(IDT, &self.gates, NX);
+        for (address, bytes) in &self.more {
+            target.map(*address, bytes, 0);
+        }
+        let mut system = system(self.boots);
+        let integrity = Integrity { writable: self.writable.clone(), ..system.integrity().clone() };
+        system.set_integrity(integrity);
+        let program = ir::text::parse_program("program \"test\"", Reg::NAMES).expect("it parses");
+        let table = system.relocations().clone();
+        let relocation = Relocation::kernel_at(&table, self.kernel);
+        compare(&program, &system, &target.memory, &relocation, &[Some(IDT)])
+    }
+
+    /// What differs: the address, by training, and how.
+    fn changes(&self) -> Vec<(u64, Change)> {
+        self.ask().differences.iter().map(|it| (it.address, it.change)).collect()
+    }
+}
+
+fn clean() -> Case {
+    Case::new(2, 0, 0)
+}
+
+/// What a change of the kernel's code is.
+fn changed(edit: impl Fn(&mut [u8; 4096])) -> Vec<(u64, Change)> {
+    let mut case = clean();
+    edit(&mut case.code);
+    case.changes().into_iter().map(|(address, change)| (address - KERNEL, change)).collect()
+}
+
+#[test]
+fn what_nobody_touched_has_no_differences_wherever_it_lies() {
+    for (kernel, module) in [(0, 0), (0x1a40_0000, 0), (0, 0x3_5000), (0x20_0000, 0x1_1000u64.wrapping_neg())]
+    {
+        let report = Case::new(2, kernel, module).ask();
+        assert_eq!(report.differences, [], "{kernel:#x} {module:#x}");
+        assert_eq!((report.pages, report.data, report.gates, report.missing), (3, 3, 2, 0));
+        assert_eq!((report.varying, report.uncompared), (1, Uncompared::default()));
+    }
+}
+
+#[test]
+fn a_form_that_training_does_not_show_is_unknown_even_if_kernels_have_it() {
+    let set = |at: usize, bytes: &'static [u8]| {
+        changed(move |page| page[at..at + bytes.len()].copy_from_slice(bytes))
+    };
+    assert_eq!(set(100, &[0xe9, 9, 0, 0, 0]), [(100, Change::Switch)]);
+    assert_eq!(set(100, &[0xe8, 9, 0, 0, 0]), [(100, Change::TracePoint)]);
+    assert_eq!(set(100, &[0xeb, 9, 0x0f, 0x1f, 0]), [(100, Change::Switch)]);
+    assert_eq!(set(200, &[0xe8, 9, 0, 0, 0]), [(200, Change::Switch)]);
+    assert_eq!(set(300, &[0xeb, 9]), [(300, Change::Switch)]);
+    assert_eq!(set(401, &[0x3e]), [(401, Change::Lock)]);
+    assert_eq!(set(502, &[0x77]), [(500, Change::Value)]);
+    assert_eq!(set(700, &[0xff, 0xe0, 0xcc, 0x66, 0x90]), [(700, Change::Thunk)]);
+    assert_eq!(set(200, &[0x0f, 0x1f, 0x44, 0, 0]), [(200, Change::TracePoint)]);
+    assert_eq!(
+        set(500, &[0xeb, 8, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc]),
+        [(500, Change::Alternative)]
+    );
+    for change in [Change::Switch, Change::TracePoint, Change::Lock, Change::Thunk, Change::Value] {
+        assert_eq!(change.class(), Class::Unknown);
+    }
+    assert_eq!(Change::Alternative.class(), Class::Unknown);
+}
+
+#[test]
+fn only_the_very_form_that_training_shows_of_a_place_is_known() {
+    let stac = |page: &mut [u8; 4096]| page[600..603].copy_from_slice(&[0x0f, 0x01, 0xcb]);
+    assert_eq!(changed(stac), [(600, Change::Variant)]);
+    assert_eq!(changed(|page| page[502..505].copy_from_slice(&[0x99, 0, 0])), [(500, Change::Variant)]);
+    assert_eq!(Change::Variant.class(), Class::Known);
+    // The same bytes at a place of which training knows one form only.
+    assert_eq!(changed(|page| page[610..613].copy_from_slice(&[0x0f, 0x01, 0xcb])), [(610, Change::Foreign)]);
+    // Another form at a place that is known to vary.
+    assert_eq!(changed(|page| page[600..603].copy_from_slice(&[0x31, 0xc0, 0xc3])), [(600, Change::Foreign)]);
+}
+
+#[test]
+fn what_leads_out_of_trusted_code_is_foreign() {
+    // The first five bytes of a hook, and a call that goes elsewhere.
+    assert_eq!(changed(|page| page[100..105].copy_from_slice(&[0xe9, 0, 0, 1, 0])), [(100, Change::Foreign)]);
+    assert_eq!(changed(|page| page[200..205].copy_from_slice(&[0xe8, 0, 0, 1, 0])), [(200, Change::Foreign)]);
+    assert_eq!(changed(|page| page[50] = 0xcc), [(50, Change::Foreign)]);
+    // return 0
+    assert_eq!(changed(|page| page[0..3].copy_from_slice(&[0x31, 0xc0, 0xc3])), [(0, Change::Foreign)]);
+    // All of a page of the kernel is other code.
+    assert!(changed(|page| page.fill(0x41)).iter().any(|it| it.1 == Change::Foreign));
+}
+
+fn set(page: &mut [u8], at: usize, value: u64) {
+    page[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+#[test]
+fn tables_of_pointers_and_other_read_only_data_are_compared() {
+    let word = |edit: fn(&mut Case)| {
+        let mut case = clean();
+        edit(&mut case);
+        case.changes()
+    };
+    // A pointer to code that leads to other trusted code, to none, to a new page of code; a number.
+    for value in [KERNEL + 0x20, 0, 1, MODULE + 0x5000] {
+        let mut case = clean();
+        case.more.push((MODULE + 0x5000, vec![0x41; 4096]));
+        set(&mut case.steady, 8, value);
+        assert_eq!(case.changes(), [(STEADY + 8, Change::Foreign)], "{value:#x}");
+    }
+    assert_eq!(word(|case| case.steady[0x800] = 8), [(STEADY + 0x800, Change::Foreign)]);
+    // Data that boots write: a number that training shows in one form, a pointer that got another
+    // target, one that leads to code now, and one out of trusted code.
+    assert_eq!(word(|case| case.written[0x800] = 8), [(WRITTEN + 0x800, Change::Value)]);
+    assert_eq!(word(|case| set(&mut case.written, 8, KERNEL + 0x20)), [(WRITTEN + 8, Change::Value)]);
+    assert_eq!(word(|case| set(&mut case.written, 8, 0x1234)), [(WRITTEN + 8, Change::Foreign)]);
+    let leads = |case: &mut Case| set(&mut case.written, VARYING, KERNEL + 0x20);
+    assert_eq!(word(leads), [(WRITTEN + VARYING as u64, Change::Foreign)]);
+    // A pointer in a module's table.
+    assert_eq!(word(|case| set(&mut case.module_data, 0, KERNEL)), [(MODULE + 0x1000, Change::Foreign)]);
+}
+
+#[test]
+fn pointers_that_stay_while_the_kernel_moves_are_foreign() {
+    let mut case = Case::new(2, 0x20_0000, 0);
+    case.steady[8..16].copy_from_slice(&(KERNEL + 0x10).to_le_bytes());
+    assert_eq!(case.changes(), [(STEADY + 8, Change::Foreign)]);
+}
+
+#[test]
+fn one_boot_does_not_tell_what_boots_write() {
+    let report = Case::new(1, 0, 0).ask();
+    assert_eq!((report.uncompared.words, report.varying, report.differences.len()), (1, 0, 0));
+    // But a pointer to code is one.
+    let mut case = Case::new(1, 0, 0);
+    case.steady[8..16].copy_from_slice(&0x1234u64.to_le_bytes());
+    assert_eq!(case.changes(), [(STEADY + 8, Change::Foreign)]);
+}
+
+#[test]
+fn gates_are_compared_in_the_table_of_each_processor() {
+    let mut case = clean();
+    case.gates[16..32].copy_from_slice(&gate(KERNEL + 0x910));
+    let report = case.ask();
+    assert_eq!(report.differences.len(), 1);
+    let it = &report.differences[0];
+    assert_eq!((it.place, it.change, it.address), (Place::Gate, Change::Foreign, IDT + 16));
+    assert_eq!(it.leads_to, Some(KERNEL + 0x910));
+    // The privilege that may use it.
+    let mut case = clean();
+    case.gates[5] = 0xee;
+    assert_eq!(case.changes(), [(IDT, Change::Foreign)]);
+}
+
+#[test]
+fn modules_are_compared_where_they_lie() {
+    for slide in [0, 0x3_5000] {
+        let mut case = Case::new(1, 0, slide);
+        case.module_code[48..51].copy_from_slice(&[0x31, 0xc0, 0xc3]);
+        assert_eq!(case.changes(), [(MODULE + 48, Change::Foreign)], "{slide:#x}");
+        let mut case = Case::new(1, 0, slide);
+        case.module_code[32..37].copy_from_slice(&[0xff, 0xd0, 0x0f, 0x1f, 0x00]);
+        assert_eq!(case.changes(), [(MODULE + 32, Change::Thunk)], "{slide:#x}");
+        // A call that no longer leads where it led.
+        let mut case = Case::new(1, 0, slide);
+        case.module_code[33] += 1;
+        assert_eq!(case.changes(), [(MODULE + 32, Change::Switch)], "{slide:#x}");
+    }
+}
+
+#[test]
+fn what_training_has_no_copy_of_is_counted() {
+    let mut case = clean();
+    case.more.push((MODULE + 0x10_0000, vec![0x41; 4096]));
+    // Filling is no code.
+    case.more.push((MODULE + 0x20_0000, vec![0xcc; 4096]));
+    let report = case.ask();
+    assert_eq!(report.unknown_code, [CodeRange { start: MODULE + 0x10_0000, pages: 1 }]);
+    assert_eq!((report.uncompared.unknown, report.differences.len()), (1, 0));
+    // Another module where training had this one: nothing of it is compared, and it is counted.
+    let mut case = clean();
+    case.module_code = [0x41; 4096];
+    let report = case.ask();
+    assert_eq!((report.missing, report.uncompared.unknown, report.differences.len()), (2, 1, 0));
+}
+
+#[test]
+fn of_pages_that_training_may_write_only_instructions_count() {
+    // Executable data: whatever a target has there is no alarm, but it is counted.
+    let mut case = clean();
+    case.writable = vec![KERNEL];
+    case.code[1000..2000].fill(0x41);
+    let report = case.ask();
+    assert_eq!((report.uncompared.unclear, report.differences.len()), (1, 0));
+
+    let code = vec![ir::program::CodeRange { addr: 0xc000_0ffe, bytes: vec![0x55; 4] }];
+    let mut program = ir::text::parse_program("program \"test\"", Reg::NAMES).unwrap();
+    (program.code, program.registers) =
+        (code, vec![(Reg::Cr4 as u16, CR4_PAE), (Reg::Efer as u16, EFER_NXE)]);
+    assert!(tells_code(&program));
+    program.registers = vec![(Reg::Cr4 as u16, 0x10), (Reg::Efer as u16, 0)];
+    assert!(!tells_code(&program));
+    program.registers.clear();
+    assert!(tells_code(&program));
+    let (mut first, mut second) = (vec![0x55; 4096], vec![0x55; 4096]);
+    only_instructions(&program, VirtAddr(0xc000_0000), &mut first, &[7; 4096]);
+    only_instructions(&program, VirtAddr(0xc000_1000), &mut second, &[7; 4096]);
+    assert_eq!((first[4093], first[4094], second[1], second[2]), (7, 0x55, 0x55, 7));
+}

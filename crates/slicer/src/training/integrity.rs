@@ -1,0 +1,252 @@
+//! What a search for tampering compares beside the code: read-only data of the images, interrupt
+//! gates, and the forms that two boots show of one place.
+//!
+//! Read-only is what no mapping lets the kernel write: not the one at the image's address, and no
+//! other of the same frame. Data that differs in another boot by more than addresses that moved is
+//! data that each boot writes; with one boot nothing is known of that.
+
+use std::ops::ControlFlow;
+
+use ir::integrity::{DataPage, Extent, Integrity, Variant, differing_words, number};
+use ir::relocation::{Image, RelocationTable};
+use machine::paging::{self, DEFAULT_WALK_LIMIT, Mapping};
+use machine::{GuestMemory, PAGE_SIZE, Reg, VirtAddr};
+
+use super::images::{Stretch, stretches};
+use super::mappings::{MAX_CODE_MAPPING, Mappings};
+
+/// The most bytes that are mapped around an image and belong to it; more is a mapping of memory in
+/// which the image lies.
+const REACH: u64 = 16 << 20;
+/// The most bytes of an interrupt descriptor table: 256 gates.
+const TABLE: u64 = 4096;
+
+/// The other boot: its memory, and the slide of each image there.
+pub struct OtherBoot<'o, 't> {
+    /// Its memory.
+    pub mappings: &'o Mappings<'t>,
+    /// By image: its slide there, if it was found.
+    pub slides: &'o [Option<u64>],
+}
+
+/// What one boot shows, or two.
+#[must_use]
+pub fn learn(
+    mappings: &Mappings<'_>,
+    table: &RelocationTable,
+    other: Option<&OtherBoot<'_, '_>>,
+) -> Integrity {
+    let mut all = Vec::new();
+    paging::walk(
+        &mappings.memory,
+        mappings.mode,
+        mappings.kernel_root,
+        VirtAddr(0)..=VirtAddr(u64::MAX),
+        DEFAULT_WALK_LIMIT,
+        &mut |mapping| {
+            if !mapping.user {
+                all.push(*mapping);
+            }
+            ControlFlow::Continue(())
+        },
+    );
+    let extents = extents(&table.images, &all);
+    let mut found = Integrity { boots: 1, extents, gates: gates(mappings), ..Integrity::default() };
+    found.writable = writable_code(&all);
+    read_only(mappings, &all, &mut found);
+    if let Some(other) = other {
+        found.boots = 2;
+        let compared = Compared { mappings, table, other, extents: &found.extents };
+        let mut variants = compared.code();
+        for (&addr, page) in &mut found.data {
+            let words = compared.data(addr, page);
+            page.steady = words.as_ref().is_some_and(Vec::is_empty);
+            variants.extend(words.unwrap_or_default());
+        }
+        variants.sort_by_key(|it| it.addr);
+        variants.dedup_by(|next, last| next.addr < last.addr + last.bytes.len() as u64);
+        found.variants = variants;
+    }
+    found
+}
+
+/// How far each image reaches: the kernel's own, beside what its code names, over what nobody may
+/// write; a module over all that is mapped around it.
+fn extents(images: &[Image], all: &[Mapping]) -> Vec<Extent> {
+    let runs = |keep: &dyn Fn(&Mapping) -> bool| {
+        let mut runs: Vec<Extent> = Vec::new();
+        for it in all.iter().filter(|it| keep(it)) {
+            let (start, end) = (it.vaddr.0, it.vaddr.0.saturating_add(it.size));
+            match runs.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => runs.push(Extent { start, end }),
+            }
+        }
+        runs
+    };
+    let (anything, read_only) = (runs(&|_| true), runs(&|it| !it.writable));
+    let home = images.first().map_or(0, |image| image.end);
+    let extent = |(number, image): (usize, &Image)| {
+        let own = Extent { start: image.start, end: image.end };
+        // What was freed between the kernel's code and its data leaves a gap.
+        let beside = |it: &Extent| number == 0 && home <= it.start && it.start - home <= REACH;
+        let touches = |it: &&Extent| it.start < own.end && own.start < it.end || beside(it);
+        let runs = if number == 0 { &read_only } else { &anything };
+        let small = |it: &&Extent| number == 0 || it.end - it.start <= REACH;
+        let near = |it: Extent| it.start >= own.start.saturating_sub(REACH) && it.end <= own.end + REACH;
+        runs.iter().filter(touches).filter(small).fold(own, |own, it| {
+            let wider = Extent { start: own.start.min(it.start), end: own.end.max(it.end) };
+            if near(wider) { wider } else { own }
+        })
+    };
+    images.iter().enumerate().map(extent).collect()
+}
+
+/// Pages that the kernel may execute and write.
+fn writable_code(all: &[Mapping]) -> Vec<u64> {
+    let both = all.iter().filter(|it| it.executable && it.writable && it.size <= MAX_CODE_MAPPING);
+    let mut pages: Vec<u64> = both.flat_map(pages).map(|(page, _)| page).collect();
+    pages.sort_unstable();
+    pages.dedup();
+    pages
+}
+
+/// The pages of a mapping: linear and physical address.
+fn pages(mapping: &Mapping) -> impl Iterator<Item = (u64, u64)> + use<> {
+    let (vaddr, paddr) = (mapping.vaddr.0, mapping.paddr.0);
+    (0..mapping.size).step_by(PAGE_SIZE as usize).map(move |at| (vaddr.wrapping_add(at), paddr + at))
+}
+
+/// Adds the pages of images that are data and that nobody may write.
+fn read_only(mappings: &Mappings<'_>, all: &[Mapping], found: &mut Integrity) {
+    let mut writable: Vec<(u64, u64)> =
+        all.iter().filter(|it| it.writable).map(|it| (it.paddr.0, it.paddr.0 + it.size)).collect();
+    writable.sort_unstable();
+    // A large mapping may hold later ones: the farthest end so far decides.
+    let mut farthest = 0;
+    for it in &mut writable {
+        farthest = it.1.max(farthest);
+        it.1 = farthest;
+    }
+    let is_writable = |frame: u64| {
+        let after = writable.partition_point(|it| it.0 <= frame);
+        after > 0 && writable[after - 1].1 > frame
+    };
+    for (page, frame) in all.iter().filter(|it| !it.writable && !it.executable).flat_map(pages) {
+        let Some(image) = found.image(page).filter(|_| !is_writable(frame)) else { continue };
+        if let Ok(bytes) = mappings.memory.page(machine::PhysAddr(frame)) {
+            found.data.insert(page, DataPage { image: image as u16, steady: false, bytes: bytes.to_vec() });
+        }
+    }
+}
+
+/// The bytes of the interrupt descriptor table.
+fn gates(mappings: &Mappings<'_>) -> Vec<u8> {
+    let regs = mappings.begin_regs;
+    let Some(base) = regs.get(Reg::IdtrBase) else { return Vec::new() };
+    let size = regs.get(Reg::IdtrLimit).map_or(TABLE, |limit| (limit + 1).min(TABLE));
+    let bytes = mappings.read_mapped(VirtAddr(base), size as usize);
+    bytes.into_iter().map_while(|byte| byte).collect()
+}
+
+/// Two boots beside each other.
+struct Compared<'c, 't> {
+    mappings: &'c Mappings<'t>,
+    table: &'c RelocationTable,
+    other: &'c OtherBoot<'c, 't>,
+    extents: &'c [Extent],
+}
+
+impl Compared<'_, '_> {
+    /// The slide of an image.
+    fn slide(&self, image: usize) -> Option<u64> {
+        self.other.slides.get(image).copied().flatten()
+    }
+
+    /// The other boot's address for one of this boot that lies in an image.
+    fn moved(&self, address: u64) -> Option<u64> {
+        let image = self.extents.iter().position(|it| it.start <= address && address < it.end)?;
+        Some(address.wrapping_add(self.slide(image)?))
+    }
+
+    /// The reverse.
+    fn back(&self, address: u64) -> Option<u64> {
+        let back = |(image, extent): (usize, &Extent)| {
+            let here = address.wrapping_sub(self.slide(image)?);
+            (extent.start <= here && here < extent.end).then_some(here)
+        };
+        self.extents.iter().enumerate().find_map(back)
+    }
+
+    /// The places of all code where the boots differ by more than addresses that moved.
+    fn code(&self) -> Vec<Variant> {
+        let mut variants = Vec::new();
+        for stretch in stretches(self.mappings) {
+            let image = self.table.image(stretch.start.0);
+            if let Some(slide) = image.and_then(|image| self.slide(image)) {
+                self.stretch(&stretch, slide, &mut variants);
+            }
+        }
+        variants
+    }
+
+    fn stretch(&self, stretch: &Stretch, slide: u64, variants: &mut Vec<Variant>) {
+        let (mode, start, mine) = (self.mappings.lift_mode(), stretch.start.0, &stretch.bytes);
+        let theirs = self.other.mappings.read_mapped(stretch.start.add(slide), mine.len());
+        let theirs: Vec<u8> = mine.iter().zip(theirs).map(|(mine, theirs)| theirs.unwrap_or(*mine)).collect();
+        let mut expected = mine.clone();
+        let slides: Vec<u64> = self.other.slides.iter().map(|slide| slide.unwrap_or(0)).collect();
+        self.table.apply(start, &mut expected, &slides, &mut |_| None);
+        let mut at = 0;
+        while at < mine.len() {
+            let len = lift::length(mode, &mine[at..]).unwrap_or(1);
+            let end = (at + len).min(mine.len());
+            let pc = start.wrapping_add(at as u64);
+            let same = theirs[at..end] == expected[at..end]
+                || lift::rebase(mode, pc, &mine[at..end], pc.wrapping_add(slide), &|it| self.moved(it))
+                    .is_some_and(|code| code == theirs[at..end]);
+            if !same {
+                let bytes = self.normal(pc, &theirs[at..end], slide);
+                match variants.last_mut() {
+                    Some(last) if last.addr + last.bytes.len() as u64 == pc => last.bytes.extend(bytes),
+                    _ => variants.push(Variant { addr: pc, bytes }),
+                }
+            }
+            at = end;
+        }
+    }
+
+    /// The other boot's code as it would be where this boot has it.
+    fn normal(&self, pc: u64, theirs: &[u8], slide: u64) -> Vec<u8> {
+        let (mode, mut bytes) = (self.mappings.lift_mode(), theirs.to_vec());
+        let mut at = 0;
+        while at < bytes.len() {
+            let pc = pc.wrapping_add(at as u64);
+            let code = lift::rebase(mode, pc.wrapping_add(slide), &theirs[at..], pc, &|it| self.back(it));
+            let Some(code) = code else {
+                at += lift::length(mode, &theirs[at..]).unwrap_or(1);
+                continue;
+            };
+            bytes[at..at + code.len()].copy_from_slice(&code);
+            at += code.len();
+        }
+        bytes
+    }
+
+    /// The words of a page of data that differ by more than addresses that moved; `None` where the
+    /// other boot lacks the page.
+    fn data(&self, addr: u64, page: &DataPage) -> Option<Vec<Variant>> {
+        let to = addr.wrapping_add(self.slide(usize::from(page.image))?);
+        let theirs = self.other.mappings.read_mapped(VirtAddr(to), page.bytes.len());
+        let theirs: Vec<u8> = theirs.into_iter().collect::<Option<_>>()?;
+        let word = if self.mappings.mode.linear_bits() > 32 { 8 } else { 4 };
+        let words = differing_words((addr, &page.bytes), (to, &theirs), word, &|address| self.moved(address));
+        let differing = words.into_iter().map(|at| {
+            let theirs = &theirs[at..at + word];
+            let here = self.back(number(theirs));
+            let bytes = here.map_or(theirs.to_vec(), |here| here.to_le_bytes()[..word].to_vec());
+            Variant { addr: addr + at as u64, bytes }
+        });
+        Some(differing.collect())
+    }
+}
