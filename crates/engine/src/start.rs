@@ -14,25 +14,6 @@ use crate::run::{Run, RunError, system_mode};
 use crate::segment;
 use crate::value::Values;
 
-/// Registers that hold the target's value when a run begins, if the target's is known: those that
-/// belong to the system and not to the process.
-const FROM_TARGET: &[Reg] = &[
-    Reg::Cr0,
-    Reg::Cr2,
-    Reg::Cr3,
-    Reg::Cr4,
-    Reg::Cr8,
-    Reg::Efer,
-    Reg::GdtrBase,
-    Reg::GdtrLimit,
-    Reg::IdtrBase,
-    Reg::IdtrLimit,
-    Reg::Ldtr,
-    Reg::LdtrBase,
-    Reg::Tr,
-    Reg::TrBase,
-];
-
 /// Why a run has no answer.
 pub(crate) enum NoAnswer {
     /// It could not begin.
@@ -158,7 +139,7 @@ impl<'t> Run<'t> {
         for &(reg, value) in &program.registers {
             slots[reg as usize & 255] = relocation.to_target(value);
         }
-        for &reg in FROM_TARGET {
+        for &reg in Reg::OF_SYSTEM {
             if let Some(value) = self.regs.get(reg) {
                 slots[reg.index()] = value;
             }

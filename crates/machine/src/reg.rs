@@ -79,6 +79,25 @@ pub const PROCESS_REGS: [Reg; 37] = {
 };
 
 impl Reg {
+    /// Those that belong to the system and not to the process, the GS bases aside: a run has the
+    /// target's value of each.
+    pub const OF_SYSTEM: &'static [Reg] = &[
+        Reg::Cr0,
+        Reg::Cr2,
+        Reg::Cr3,
+        Reg::Cr4,
+        Reg::Cr8,
+        Reg::Efer,
+        Reg::GdtrBase,
+        Reg::GdtrLimit,
+        Reg::IdtrBase,
+        Reg::IdtrLimit,
+        Reg::Ldtr,
+        Reg::LdtrBase,
+        Reg::Tr,
+        Reg::TrBase,
+    ];
+
     /// How many registers there are.
     pub const COUNT: usize = Self::ALL.len();
 

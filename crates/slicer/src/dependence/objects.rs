@@ -137,11 +137,10 @@ impl Objects {
         };
         let members =
             members(self.elements.iter().map(|(&(element, op), met)| (place(graph, op), element, met)));
-        for ((_, op), met) in &mut self.elements {
-            met.indexed &= !members.contains(&place(graph, *op));
-        }
-        for ((_, op), met) in &mut self.objects {
-            met.indexed &= !members.contains(&place(graph, *op));
+        let by_element = self.elements.iter_mut().map(|((_, op), met)| (*op, met));
+        let by_object = self.objects.iter_mut().map(|((_, op), met)| (*op, met));
+        for (op, met) in by_element.chain(by_object) {
+            met.indexed &= !members.contains(&place(graph, op));
         }
         let each = || self.elements.iter().map(|(&(element, op), &met)| (op, (element, met)));
         let elements = ascending(each());

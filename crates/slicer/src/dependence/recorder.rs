@@ -356,24 +356,8 @@ impl<'g> DependenceRecorder<'g> {
 
 /// Whether a register is the system's and not the process's: a run has the target's value of it.
 fn is_of_system(var: Var) -> bool {
-    const OF_SYSTEM: &[Reg] = &[
-        Reg::Cr0,
-        Reg::Cr2,
-        Reg::Cr3,
-        Reg::Cr4,
-        Reg::Cr8,
-        Reg::Efer,
-        Reg::KernelGsBase,
-        Reg::GdtrBase,
-        Reg::GdtrLimit,
-        Reg::IdtrBase,
-        Reg::IdtrLimit,
-        Reg::Ldtr,
-        Reg::LdtrBase,
-        Reg::Tr,
-        Reg::TrBase,
-    ];
-    OF_SYSTEM.iter().any(|&reg| var == Var(reg as u16))
+    let mut of_system = Reg::OF_SYSTEM.iter().chain(&[Reg::KernelGsBase]);
+    of_system.any(|&reg| var == Var(reg as u16))
 }
 
 impl Visitor for DependenceRecorder<'_> {
