@@ -2,8 +2,10 @@
 //!
 //! Memory dependences are those that recordings saw. In another machine a store may write what a
 //! load reads although no recording joined the two. Compiled code names a member of a structure by
-//! a constant distance from a pointer: two accesses may meet if distance and size agree, and if
-//! neither is a local of its function. This is a heuristic, used only to add guards.
+//! a constant distance from a pointer: two accesses may meet if distance and size agree. A local is
+//! named by its distance from the stack pointer, which compiled code leaves alone between a
+//! function's prologue and epilogue: two accesses of one function may meet if they overlap. This
+//! is a heuristic, used only to add guards.
 
 use ir::{Arg, Kind, Op, Var};
 use rustc_hash::FxHashSet;
@@ -17,8 +19,9 @@ pub enum AddressBase {
     Fixed(u64),
     /// A constant distance from a pointer.
     Member(u64),
-    /// Relative to the stack pointer.
-    Local,
+    /// A constant distance from the stack pointer before the instruction; `None` if the distance is
+    /// computed.
+    Local(Option<i64>),
 }
 
 /// The shape of an access.
@@ -28,6 +31,39 @@ pub struct AddressShape {
     pub base: AddressBase,
     /// How many bytes it accesses.
     pub size: u64,
+}
+
+impl AddressShape {
+    /// Whether it is a local of its function.
+    #[must_use]
+    pub const fn is_local(&self) -> bool {
+        matches!(self.base, AddressBase::Local(_))
+    }
+
+    /// Whether two locals of one function may overlap.
+    #[must_use]
+    pub fn meets_local(&self, other: &Self) -> bool {
+        match (self.base, other.base) {
+            (AddressBase::Local(Some(a)), AddressBase::Local(Some(b))) => {
+                let (a, b) = (i128::from(a), i128::from(b));
+                a < b + i128::from(other.size) && b < a + i128::from(self.size)
+            }
+            (AddressBase::Local(_), AddressBase::Local(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether this local covers all of another one of the same function.
+    #[must_use]
+    pub fn covers_local(&self, other: &Self) -> bool {
+        match (self.base, other.base) {
+            (AddressBase::Local(Some(a)), AddressBase::Local(Some(b))) => {
+                let (a, b) = (i128::from(a), i128::from(b));
+                a <= b && b + i128::from(other.size) <= a + i128::from(self.size)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Shapes of several accesses.
@@ -48,7 +84,9 @@ fn base(ops: &[Op], at: usize) -> AddressBase {
         let var = match operand {
             Arg::Const(value) => return AddressBase::Fixed(value.wrapping_add(distance)),
             Arg::Relocated(_) => return AddressBase::Member(distance),
-            Arg::Var(STACK_POINTER) => return AddressBase::Local,
+            Arg::Var(STACK_POINTER) => {
+                return AddressBase::Local(moved(&ops[..at]).map(|by| by.wrapping_add(distance) as i64));
+            }
             Arg::Var(var) => var,
         };
         if var.is_reg() || step > MAX_STEPS {
@@ -63,7 +101,7 @@ fn base(ops: &[Op], at: usize) -> AddressBase {
                 // An element of an array: the pointer may be on either side, the distance is what
                 // matters.
                 (Arg::Var(a), Arg::Var(b)) if a == STACK_POINTER || b == STACK_POINTER => {
-                    return AddressBase::Local;
+                    return AddressBase::Local(None);
                 }
                 _ => break,
             },
@@ -78,8 +116,22 @@ fn definition(ops: &[Op], var: Var) -> Option<&Op> {
     ops.iter().rev().find(|op| op.def() == Some(var))
 }
 
-/// The shapes of the stores of an instruction, locals left out.
+/// How far these operations, the first of an instruction, have moved the stack pointer; `None` if
+/// that is computed.
+#[must_use]
+pub fn moved(ops: &[Op]) -> Option<u64> {
+    let definitions = ops.iter().filter(|op| op.def() == Some(STACK_POINTER));
+    definitions
+        .map(|op| match (op.kind, op.args[0], op.args[1]) {
+            (Kind::Add, Arg::Var(STACK_POINTER), Arg::Const(by)) => Some(by),
+            (Kind::Sub, Arg::Var(STACK_POINTER), Arg::Const(by)) => Some(by.wrapping_neg()),
+            _ => None,
+        })
+        .try_fold(0u64, |sum, by| Some(sum.wrapping_add(by?)))
+}
+
+/// The shapes of the stores of an instruction.
 pub fn stores(ops: &[Op]) -> impl Iterator<Item = AddressShape> + '_ {
     let stores = ops.iter().enumerate().filter(|(_, op)| op.kind == Kind::Store);
-    stores.map(|(at, _)| shape(ops, at)).filter(|shape| shape.base != AddressBase::Local)
+    stores.map(|(at, _)| shape(ops, at))
 }

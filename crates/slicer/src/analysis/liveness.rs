@@ -247,6 +247,7 @@ fn uses(graph: &Graph, code: &CodeTable, slice: &Included<'_>, site: SiteId) -> 
 }
 
 /// What operations define whichever way their instruction goes.
-fn defines(ops: &[Op]) -> RegisterSet {
+#[must_use]
+pub fn defines(ops: &[Op]) -> RegisterSet {
     ops.iter().take_while(|op| op.class() != Class::Control).filter_map(Op::def).collect()
 }

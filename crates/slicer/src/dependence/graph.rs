@@ -68,13 +68,21 @@ pub struct Context {
     pub summary: Vec<Op>,
 }
 
-/// Where an operation accesses its own function's stack frame.
+/// Where an operation accesses its own function's stack frame, or where the stack pointer is in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Locals {
     /// Always at this distance in bytes from the frame's first word.
     At(i64),
     /// Not always at the same distance, or not always in the frame.
     Varying,
+}
+
+impl Locals {
+    /// What is known after one more sighting.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        if self == other { self } else { Self::Varying }
+    }
 }
 
 /// What an operation used that no operation of the recording defined, apart from the process's own.
@@ -118,6 +126,9 @@ pub struct Graph {
     /// For each load and store that was executed, where in its function's own stack frame it
     /// accesses.
     pub locals: FxHashMap<OpId, Locals>,
+    /// Where the stack pointer is before each site in its function's frame; `None` if that was not
+    /// seen.
+    pub depths: Table<SiteId, Option<Locals>>,
     /// Linear address of each load's last instance.
     pub addresses: FxHashMap<OpId, VirtAddr>,
     /// Stores in code that no recording executed: they belong to every slice.
@@ -164,6 +175,7 @@ impl Graph {
         self.op_site.resize(self.op_site.len() + ops, site);
         self.executed.resize(self.op_site.len(), false);
         self.flow.push(Flow::default());
+        self.depths.push(None);
         self.index.insert((context, body), site);
         let it = &mut self.contexts[context];
         it.entry.get_or_insert(site);

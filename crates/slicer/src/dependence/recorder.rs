@@ -32,16 +32,15 @@ use crate::recording::stored_memory::StoredMemory;
 use crate::recording::{Recording, UserMemory};
 use crate::vocabulary::allocator::summary_ops;
 use crate::vocabulary::code::Interned;
-use crate::vocabulary::{CodeTable, ContextId, Id, OpId, RESULT, RegisterValues, STACK_POINTER, SiteId};
+use crate::vocabulary::{
+    CodeTable, ContextId, GENERAL, Id, OpId, RESULT, RegisterValues, STACK_POINTER, SiteId,
+};
 
 /// Bytes below the stack pointer that a leaf function may use (System V AMD64 ABI 3.2.2).
 const RED_ZONE: u64 = 128;
 
 /// The most bytes of a new allocation whose writers are cleared.
 const MAX_ALLOCATION: u64 = 1 << 20;
-
-/// How many general registers there are.
-const GENERAL: usize = 16;
 
 type GeneralRegisters = [u64; GENERAL];
 
@@ -256,9 +255,14 @@ impl<'g> DependenceRecorder<'g> {
             false => Locals::Varying,
         };
         let known = self.graph.locals.entry(op).or_insert(now);
-        if *known != now {
-            *known = Locals::Varying;
-        }
+        *known = known.and(now);
+    }
+
+    /// Notes where the stack pointer is before the site.
+    fn note_depth(&mut self) {
+        let now = Locals::At(self.stack.0.wrapping_sub(self.bottom.0).cast_signed());
+        let known = &mut self.graph.depths[self.site];
+        *known = Some(known.map_or(now, |known| known.and(now)));
     }
 
     /// An operation accesses memory.
@@ -365,6 +369,7 @@ impl Visitor for DependenceRecorder<'_> {
         let insn = self.insns.of(insn);
         let ops = self.code.get(insn).insn.ops.len();
         self.site = self.graph.site(context, Body::Insn(insn), ops);
+        self.note_depth();
         self.flow.enter_site(self.graph, self.site);
         *self.before = *self.variables.registers();
         self.guard = None;

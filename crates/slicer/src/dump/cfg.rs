@@ -66,6 +66,7 @@ pub fn shape(shape: &AddressShape) -> String {
         AddressBase::Member(distance) => {
             format!("{} bytes at pointer{:+#x}", shape.size, distance.cast_signed())
         }
-        AddressBase::Local => format!("{} bytes of a local", shape.size),
+        AddressBase::Local(Some(distance)) => format!("{} bytes of a local at stack{distance:+}", shape.size),
+        AddressBase::Local(None) => format!("{} bytes of a local", shape.size),
     }
 }

@@ -219,6 +219,11 @@ impl Builder {
                 let distance = distance.parse().map_err(|_| format!("{distance} is no distance"))?;
                 self.parsed.graph.locals.insert(op, Locals::At(distance));
             }
+            ["stack", distance] => {
+                let distance = distance.parse().map_err(|_| format!("{distance} is no distance"))?;
+                let site = self.parsed.graph.op_site[op];
+                self.parsed.graph.depths[site] = Some(Locals::At(distance));
+            }
             ["varying"] => _ = self.parsed.graph.locals.insert(op, Locals::Varying),
             ["not", "executed"] => self.parsed.graph.executed[op] = false,
             ["criterion"] => _ = self.parsed.graph.criteria.insert(op),

@@ -13,10 +13,7 @@ pub use super::access_match::MemRef;
 
 use super::Recording;
 use super::access_match::Matcher;
-use crate::vocabulary::{Code, RegisterValues, StepId, Temporaries};
-
-/// How many general registers there are; their numbers come first.
-const GENERAL: usize = 16;
+use crate::vocabulary::{Code, GENERAL, RegisterValues, StepId, Temporaries};
 
 /// Segment registers that the processor sets to null on the way out to a process which may not use
 /// their segments (SDM vol. 2, IRET). No operation does that.

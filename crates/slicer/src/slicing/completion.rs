@@ -6,23 +6,21 @@
 //! that it took, as long as its instructions only compute, load and store, and come back to
 //! executed code or return. The start snapshot has them. A side that calls, jumps to a computed
 //! address or asks the environment stays unexplored: such sides are slow paths, and a whole run
-//! answers for them.
+//! answers for them. So does one that may read a register which its function does not take
+//! ([`parameters`](super::parameters)).
 
-use ir::{Arg, Class, Kind, Op};
+use ir::Kind;
 use machine::VirtAddr;
-use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::detour::{Detour, Executed, Known, Unexecuted, jump, returns, targets};
+use super::parameters::Parameters;
 use super::slice::Slice;
-use crate::analysis::solver::closure;
-use crate::context::{Contexts, Entries};
-use crate::dependence::Graph;
+use crate::analysis::address_shape::{AddressBase, moved, shape};
+use crate::analysis::inverse::Inverse;
+use crate::context::Contexts;
 use crate::dependence::graph::Body;
+use crate::dependence::{Graph, Locals};
 use crate::vocabulary::{Code, CodeSource, CodeTable, ContextId, SiteId};
-
-/// The most unexecuted instructions that are followed from a branch's side.
-const MAX_DETOUR: usize = 96;
-/// The most instructions of a detour some of whose sides do not come back: a check or two.
-const MAX_CHECK: usize = 16;
 
 /// Adds the detours that the slice's branches may lead to. Returns the contexts that changed.
 pub fn complete(
@@ -30,9 +28,10 @@ pub fn complete(
     table: &mut CodeTable,
     contexts: &Contexts,
     source: &dyn CodeSource,
-    slice: &Slice,
+    (slice, parameters): (&Slice, &Parameters),
 ) -> Vec<ContextId> {
     let mut changed = Vec::new();
+    let inverse = Inverse::of(graph);
     for context in slice.contexts.iter() {
         let mut code = Executed::of(graph, table, context);
         let mut any = false;
@@ -46,8 +45,9 @@ pub fn complete(
                     continue;
                 }
                 let known = Known { entries: &contexts.entries, source, executed: &code };
-                if let Some(detour) = Detour::find(&known, branch.mode, target) {
-                    any |= detour.add(graph, table, &mut code, context, (site, target));
+                let Some(detour) = Detour::find(&known, branch.mode, target) else { continue };
+                if !parameters.lack(graph, table, &inverse, site, &detour.uses) {
+                    any |= add(detour, graph, table, &mut code, context, (site, target));
                 }
             }
         }
@@ -65,13 +65,6 @@ fn decides(graph: &Graph, table: &CodeTable, slice: &Slice, site: SiteId) -> boo
         && slice.ops.contains(graph.sites[site].op(ops.len() - 1))
 }
 
-/// What was executed of a context.
-struct Executed {
-    sites: FxHashMap<VirtAddr, SiteId>,
-    /// The contexts that it was seen to go on as by tail calls, by address.
-    tails: FxHashMap<VirtAddr, ContextId>,
-}
-
 impl Executed {
     fn of(graph: &Graph, table: &CodeTable, context: ContextId) -> Self {
         let sites = &graph.contexts[context].sites;
@@ -81,157 +74,71 @@ impl Executed {
     }
 }
 
-/// What is known of the code around a branch.
-struct Known<'k> {
-    entries: &'k Entries,
-    source: &'k dyn CodeSource,
-    executed: &'k Executed,
-}
-
-/// An instruction of a detour.
-struct Unexecuted {
-    insn: lift::Insn,
-    bytes: Vec<u8>,
-}
-
-/// Plain code between a branch and executed code, or the function's end.
-struct Detour {
-    insns: Vec<Unexecuted>,
-    mode: lift::Mode,
-}
-
-/// Unexecuted code that is reached from an address, and where it leads.
-#[derive(Default)]
-struct Reached {
-    insns: Vec<Unexecuted>,
-    /// Where each instruction leads within its function.
-    ways: FxHashMap<VirtAddr, Vec<VirtAddr>>,
-    /// Instructions that lead to executed code, return, or end the function by a tail call that was
-    /// seen.
-    back: Vec<VirtAddr>,
-}
-
-impl Reached {
-    /// The code reached from `start`; `None` if it is too much, or its bytes are not known.
-    fn from(known: &Known<'_>, mode: lift::Mode, start: VirtAddr) -> Option<Self> {
-        let executed = known.executed;
-        let mut reached = Self::default();
-        // Depth first: the order decides how sites are numbered.
-        let mut stack = vec![start];
-        while let Some(pc) = stack.pop() {
-            let seen = reached.ways.contains_key(&pc);
-            if seen || executed.sites.contains_key(&pc) || known.entries.is_entry(pc) {
-                continue;
+/// Adds a detour to its function; `site` branches to its first address `start`. Returns whether
+/// that is new.
+fn add(
+    detour: Detour,
+    graph: &mut Graph,
+    table: &mut CodeTable,
+    code: &mut Executed,
+    context: ContextId,
+    (site, start): (SiteId, VirtAddr),
+) -> bool {
+    let mut new = Vec::new();
+    for Unexecuted { insn, bytes } in detour.insns {
+        let (pc, count, next) = (VirtAddr(insn.pc), insn.ops.len(), targets(&insn));
+        let tail = jump(&insn).and_then(|target| Some((target, *code.tails.get(&target)?)));
+        let returns = returns(&insn);
+        let stores: Vec<usize> = (0..count).filter(|&at| insn.ops[at].kind == Kind::Store).collect();
+        let number = table.add(Code { insn, bytes, mode: detour.mode });
+        let added = graph.site(context, Body::Insn(number), count);
+        graph.mark_executed(added);
+        code.sites.insert(pc, added);
+        let info = graph.sites[added];
+        // No recording joined a load with these stores, so nothing would bring them into the
+        // slice.
+        graph.unexecuted_stores.extend(stores.into_iter().map(|at| info.op(at)));
+        graph.flow[added].returns = returns;
+        match tail {
+            Some(tail) => {
+                graph.flow[added].tails.push(tail);
+                graph.contexts[tail.1].call_sites.insert(info.op(count - 1));
             }
-            if reached.insns.len() >= MAX_DETOUR {
-                return None;
-            }
-            let insn = known.source.insn(mode, pc).filter(is_plain);
-            let Some(insn) = insn else { continue };
-            let bytes = known.source.bytes(pc, usize::from(insn.len))?;
-            // Only an unconditional jump can be a tail call here: a branch to another function
-            // stays unexplored.
-            let ends = jump(&insn).is_some_and(|target| executed.tails.contains_key(&target));
-            let ways = if ends { Vec::new() } else { targets(&insn) };
-            if ends || returns(&insn) || ways.iter().any(|way| executed.sites.contains_key(way)) {
-                reached.back.push(pc);
-            }
-            stack.extend(&ways);
-            reached.ways.insert(pc, ways);
-            reached.insns.push(Unexecuted { insn, bytes });
+            None => new.push((added, next)),
         }
-        Some(reached)
     }
-
-    /// The instructions from which some path leads back.
-    fn coming_back(&self) -> FxHashSet<VirtAddr> {
-        let mut before: FxHashMap<VirtAddr, Vec<VirtAddr>> = FxHashMap::default();
-        for (&pc, ways) in &self.ways {
-            ways.iter().for_each(|&way| before.entry(way).or_default().push(pc));
+    for (from, next) in &new {
+        for to in next.iter().filter_map(|pc| code.sites.get(pc)) {
+            graph.flow[*from].add_next(*to);
         }
-        closure(self.back.iter().copied(), |pc: VirtAddr| before.get(&pc).cloned().unwrap_or_default())
     }
+    let first = code.sites[&start];
+    note_locals(graph, table, (site, first));
+    graph.flow[site].add_next(first)
 }
 
-impl Detour {
-    /// The detour at an address, if all paths from there come back to executed code of the
-    /// function, return, or end it by a tail call that was seen. A few instructions that store
-    /// nothing are taken even if they have sides that do not come back: these sides stay
-    /// unexplored.
-    fn find(known: &Known<'_>, mode: lift::Mode, start: VirtAddr) -> Option<Self> {
-        let executed = &known.executed.sites;
-        let reached = Reached::from(known, mode, start)?;
-        let comes_back = reached.coming_back();
-        let fine = |way: &VirtAddr| executed.contains_key(way) || comes_back.contains(way);
-        let open = reached.ways.iter().any(|(pc, ways)| !comes_back.contains(pc) || !ways.iter().all(fine));
-        let mut insns = reached.insns;
-        insns.retain(|it| comes_back.contains(&VirtAddr(it.insn.pc)));
-        let stores = insns.iter().any(|it| it.insn.ops.iter().any(|op| op.kind == Kind::Store));
-        let fits = !open || insns.len() <= MAX_CHECK && !stores;
-        (fits && fine(&start)).then_some(Self { insns, mode })
-    }
-
-    /// Adds the detour to the function; `site` branches to its first address `start`. Returns
-    /// whether that is new.
-    fn add(
-        self,
-        graph: &mut Graph,
-        table: &mut CodeTable,
-        code: &mut Executed,
-        context: ContextId,
-        (site, start): (SiteId, VirtAddr),
-    ) -> bool {
-        let mut new = Vec::new();
-        for Unexecuted { insn, bytes } in self.insns {
-            let (pc, count, next) = (VirtAddr(insn.pc), insn.ops.len(), targets(&insn));
-            let tail = jump(&insn).and_then(|target| Some((target, *code.tails.get(&target)?)));
-            let returns = returns(&insn);
-            let stores: Vec<usize> = (0..count).filter(|&at| insn.ops[at].kind == Kind::Store).collect();
-            let number = table.add(Code { insn, bytes, mode: self.mode });
-            let added = graph.site(context, Body::Insn(number), count);
-            graph.mark_executed(added);
-            code.sites.insert(pc, added);
-            let info = graph.sites[added];
-            // No recording joined a load with these stores, so nothing would bring them into the
-            // slice.
-            graph.unexecuted_stores.extend(stores.into_iter().map(|at| info.op(at)));
-            graph.flow[added].returns = returns;
-            match tail {
-                Some(tail) => {
-                    graph.flow[added].tails.push(tail);
-                    graph.contexts[tail.1].call_sites.insert(info.op(count - 1));
-                }
-                None => new.push((added, next)),
+/// Notes where in the function's frame the accesses of a new detour go, which is what reaching
+/// definitions of locals need: from a branch on, whose stack pointer training saw, instruction by
+/// instruction.
+fn note_locals(graph: &mut Graph, table: &CodeTable, (branch, first): (SiteId, SiteId)) {
+    let Some(Locals::At(depth)) = graph.depths[branch] else { return };
+    let mut waiting = vec![(first, depth)];
+    while let Some((site, depth)) = waiting.pop() {
+        if graph.depths[site].is_some() {
+            continue;
+        }
+        graph.depths[site] = Some(Locals::At(depth));
+        let (info, ops) = (graph.sites[site], graph.ops(table, site).to_vec());
+        let accesses = ops.iter().enumerate().filter(|(_, op)| matches!(op.kind, Kind::Load | Kind::Store));
+        for (at, _) in accesses {
+            if let AddressBase::Local(distance) = shape(&ops, at).base {
+                let place = distance.map_or(Locals::Varying, |it| Locals::At(depth.wrapping_add(it)));
+                graph.locals.insert(info.op(at), place);
             }
         }
-        for (from, next) in &new {
-            for to in next.iter().filter_map(|pc| code.sites.get(pc)) {
-                graph.flow[*from].add_next(*to);
-            }
+        if let Some(by) = moved(&ops) {
+            let depth = depth.wrapping_add(by.cast_signed());
+            waiting.extend(graph.flow[site].next.iter().map(|&next| (next, depth)));
         }
-        graph.flow[site].add_next(code.sites[&start])
     }
-}
-
-/// Where an instruction that is nothing but a jump leads.
-fn jump(insn: &lift::Insn) -> Option<VirtAddr> {
-    match insn.ops.as_slice() {
-        [Op { kind: Kind::Jump, args: [Arg::Const(target), ..], .. }] => Some(VirtAddr(*target)),
-        _ => None,
-    }
-}
-
-fn returns(insn: &lift::Insn) -> bool {
-    insn.ops.last().is_some_and(|op| op.kind == Kind::Ret)
-}
-
-/// Where an instruction leads within its function.
-fn targets(insn: &lift::Insn) -> Vec<VirtAddr> {
-    lift::control(insn).successors().map(VirtAddr).collect()
-}
-
-/// Whether an instruction only computes, loads, stores, and goes on to known addresses or returns.
-fn is_plain(insn: &lift::Insn) -> bool {
-    let acts = |op: &Op| matches!(op.class(), Class::Effect | Class::Nondet);
-    lift::control(insn).is_plain() && !insn.ops.iter().any(acts)
 }

@@ -6,8 +6,10 @@
 //! How a slice is written down is for emission.
 
 pub mod completion;
+pub mod detour;
 pub mod evidence;
 pub mod guards;
+pub mod parameters;
 pub mod search;
 pub mod slice;
 
@@ -38,9 +40,10 @@ pub fn slice(
     if policy != Policy::Guard {
         return slice;
     }
+    let parameters = parameters::Parameters::of(graph, code);
     // Added paths may bring branches of their own into the slice.
     for _ in 0..MAX_ROUNDS {
-        let changed = completion::complete(graph, code, contexts, source, &slice);
+        let changed = completion::complete(graph, code, contexts, source, (&slice, &parameters));
         if changed.is_empty() {
             break;
         }

@@ -13,5 +13,5 @@ pub mod table;
 pub use code::{Code, CodeSource, CodeTable};
 pub use ids::{ContextId, Id, ImageId, InsnId, NodeId, OpId, RetainedId, SiteId, StepId};
 pub use options::{BuildOptions, Policy};
-pub use registers::{RESULT, RegisterSet, RegisterValues, STACK_POINTER, Temporaries};
+pub use registers::{GENERAL, RESULT, RegisterSet, RegisterValues, STACK_POINTER, Temporaries};
 pub use table::{IdSet, Table};

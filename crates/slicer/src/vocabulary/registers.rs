@@ -8,6 +8,9 @@ use machine::Reg;
 /// The stack pointer.
 pub const STACK_POINTER: Var = Var(Reg::Rsp as u16);
 
+/// How many general registers there are: the first ones.
+pub const GENERAL: usize = 16;
+
 /// Where an allocator function leaves its result.
 pub const RESULT: Var = Var(Reg::Rax as u16);
 

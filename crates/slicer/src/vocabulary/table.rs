@@ -132,6 +132,12 @@ impl<K: Id> IdSet<K> {
         Self { members: Table::filled(len, false) }
     }
 
+    /// The set of all ids below `len`.
+    #[must_use]
+    pub fn all(len: usize) -> Self {
+        Self { members: Table::filled(len, true) }
+    }
+
     /// Whether an id is in it; one past its length is not.
     #[must_use]
     pub fn contains(&self, id: K) -> bool {
