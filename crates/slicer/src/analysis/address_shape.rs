@@ -75,21 +75,34 @@ const MAX_STEPS: usize = 8;
 /// The shape of a memory operation with this index; the operations are its instruction's.
 #[must_use]
 pub fn shape(ops: &[Op], at: usize) -> AddressShape {
-    AddressShape { base: base(ops, at), size: ops[at].width.bytes() }
+    AddressShape { base: base(ops, at).0, size: ops[at].width.bytes() }
 }
 
-fn base(ops: &[Op], at: usize) -> AddressBase {
+/// The register that a memory operation goes through, if its address is a constant distance from
+/// what the register holds before the instruction.
+#[must_use]
+pub fn register(ops: &[Op], at: usize) -> Option<Var> {
+    let register = base(ops, at).1?;
+    definition(&ops[..at], register).is_none().then_some(register)
+}
+
+/// The base of an address, and the register that the distance is from.
+fn base(ops: &[Op], at: usize) -> (AddressBase, Option<Var>) {
     let (mut distance, mut operand) = (0u64, ops[at].args[0]);
     for step in 1.. {
         let var = match operand {
-            Arg::Const(value) => return AddressBase::Fixed(value.wrapping_add(distance)),
-            Arg::Relocated(_) => return AddressBase::Member(distance),
+            Arg::Const(value) => return (AddressBase::Fixed(value.wrapping_add(distance)), None),
+            Arg::Relocated(_) => return (AddressBase::Member(distance), None),
             Arg::Var(STACK_POINTER) => {
-                return AddressBase::Local(moved(&ops[..at]).map(|by| by.wrapping_add(distance) as i64));
+                let place = moved(&ops[..at]).map(|by| by.wrapping_add(distance).cast_signed());
+                return (AddressBase::Local(place), None);
             }
             Arg::Var(var) => var,
         };
-        if var.is_reg() || step > MAX_STEPS {
+        if var.is_reg() {
+            return (AddressBase::Member(distance), Some(var));
+        }
+        if step > MAX_STEPS {
             break;
         }
         match definition(&ops[..at], var) {
@@ -101,7 +114,7 @@ fn base(ops: &[Op], at: usize) -> AddressBase {
                 // An element of an array: the pointer may be on either side, the distance is what
                 // matters.
                 (Arg::Var(a), Arg::Var(b)) if a == STACK_POINTER || b == STACK_POINTER => {
-                    return AddressBase::Local(None);
+                    return (AddressBase::Local(None), None);
                 }
                 _ => break,
             },
@@ -109,7 +122,7 @@ fn base(ops: &[Op], at: usize) -> AddressBase {
             _ => break,
         }
     }
-    AddressBase::Member(distance)
+    (AddressBase::Member(distance), None)
 }
 
 fn definition(ops: &[Op], var: Var) -> Option<&Op> {
@@ -128,6 +141,12 @@ pub fn moved(ops: &[Op]) -> Option<u64> {
             _ => None,
         })
         .try_fold(0u64, |sum, by| Some(sum.wrapping_add(by?)))
+}
+
+/// The shapes of the stores of an instruction that go through a register, with it.
+pub fn stores_through(ops: &[Op]) -> impl Iterator<Item = (Var, AddressShape)> + '_ {
+    let stores = ops.iter().enumerate().filter(|(_, op)| op.kind == Kind::Store);
+    stores.filter_map(|(at, _)| Some((register(ops, at)?, shape(ops, at))))
 }
 
 /// The shapes of the stores of an instruction.

@@ -5,7 +5,7 @@
 //! disassembled. Of a function that it calls only the first instructions are looked at, and only
 //! for registers that it saves and gives back.
 
-use ir::{Arg, Kind};
+use ir::{Arg, Kind, Var};
 use machine::{Reg, VirtAddr};
 use rustc_hash::FxHashSet;
 
@@ -19,6 +19,8 @@ pub struct Unseen {
     pub defines: RegisterSet,
     /// Shapes of its stores.
     pub stores: Vec<AddressShape>,
+    /// Those of them that go through a register, with it.
+    pub through: Vec<(Var, AddressShape)>,
     /// The function it calls, where that is known.
     pub calls: Option<VirtAddr>,
 }
@@ -29,7 +31,7 @@ const MAX_CALLEE: usize = 64;
 /// The registers in which a called function may leave something that its caller uses: its results.
 /// A compiler keeps nothing else that it needs in registers that a call may change.
 fn call_results() -> RegisterSet {
-    [Reg::Rax, Reg::Rdx].into_iter().map(|reg| ir::Var(reg as u16)).collect()
+    [Reg::Rax, Reg::Rdx].into_iter().map(|reg| Var(reg as u16)).collect()
 }
 
 impl Unseen {
@@ -50,8 +52,10 @@ impl Unseen {
             _ => None,
         });
         // A call's own store is its return address.
-        let stores = if calls.is_some() { Vec::new() } else { address_shape::stores(&insn.ops).collect() };
-        Self { defines, stores, calls }
+        let own: &[ir::Op] = if calls.is_some() { &[] } else { &insn.ops };
+        let (stores, through) =
+            (address_shape::stores(own).collect(), address_shape::stores_through(own).collect());
+        Self { defines, stores, through, calls }
     }
 }
 

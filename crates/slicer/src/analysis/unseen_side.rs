@@ -1,6 +1,7 @@
 //! Unseen sides of branches: what code that nobody executed may do on its way back to executed
 //! code.
 
+use ir::Var;
 use machine::VirtAddr;
 
 use super::address_shape::AddressShape;
@@ -17,6 +18,8 @@ pub struct Region {
     pub defines: RegisterSet,
     /// Shapes of its stores.
     pub stores: Vec<AddressShape>,
+    /// Those of them that go through a register, with it.
+    pub through: Vec<(Var, AddressShape)>,
     /// Functions it calls.
     pub calls: Vec<VirtAddr>,
     /// Nodes of executed code that it meets, and the end if it leaves the function.
@@ -45,9 +48,10 @@ fn region(nodes: &Table<NodeId, Node>, edges: &Edges, from: NodeId) -> Option<Re
     let mut list = Worklist::from_iter([from]);
     while let Some(node) = list.take() {
         match &nodes[node] {
-            Node::Unseen(Unseen { defines, stores, calls }) => {
+            Node::Unseen(Unseen { defines, stores, through, calls }) => {
                 region.defines.union(defines);
                 region.stores.extend(stores);
+                region.through.extend(through);
                 region.calls.extend(calls);
                 edges[node].iter().for_each(|&next| {
                     list.add(next);

@@ -10,6 +10,8 @@
 //! * if it is the rest of a string instruction that always had a count of 0: the addresses it would
 //!   access are unknown.
 //!
+//! Functions outside the slice have guards too: [`elsewhere`](super::elsewhere).
+//!
 //! What callees of unseen code store is not looked at.
 
 use ir::Kind;
@@ -23,18 +25,20 @@ use crate::analysis::solver::Worklist;
 use crate::analysis::unseen_side::Region;
 use crate::vocabulary::{ContextId, NodeId, SiteId};
 
+use super::elsewhere::Elsewhere;
 use super::slice::Slice;
 
 /// What is kept from one search for guards to the next, while the slice grows.
 pub struct Guards {
     live: Liveness,
+    elsewhere: Elsewhere,
 }
 
 impl Guards {
     /// Nothing was asked yet.
     #[must_use]
     pub fn new(program: &CfgInput<'_>) -> Self {
-        Self { live: Liveness::new(program.graph, program.code) }
+        Self { live: Liveness::new(program.graph, program.code), elsewhere: Elsewhere::new(program) }
     }
 
     /// The branch sites that a slice, which has grown since the last time, must guard; ascending.
@@ -42,6 +46,7 @@ impl Guards {
         self.live.update(program.graph, program.code, &slice.included());
         let used = Used::new(program, slice);
         let mut guards = untouched_strings(program, slice);
+        guards.extend(self.elsewhere.sites(program, slice));
         for context in slice.contexts.iter() {
             let Some(cfg) = &slice.cfgs[context] else { continue };
             for (site, region) in &cfg.sides {
@@ -99,8 +104,8 @@ impl Used {
         used
     }
 
-    /// Whether a load of the slice in this context reads a local that an unseen side may store, with
-    /// no store of all of it on the way.
+    /// Whether a load of the slice in this context reads a local that an unseen side may store,
+    /// with no store of all of it on the way.
     fn reads_local_of(
         &self,
         program: &CfgInput<'_>,

@@ -7,6 +7,7 @@
 
 pub mod completion;
 pub mod detour;
+pub mod elsewhere;
 pub mod evidence;
 pub mod guards;
 pub mod parameters;

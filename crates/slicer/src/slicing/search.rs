@@ -8,7 +8,7 @@
 //! ```text
 //! slice = least set with: criteria, stores of completed paths, the end's site,
 //!         definers(o), controls(site(o)), call_sites(context(o))   for each o in it
-//!         guards of it, under Policy::Guard
+//!         guards of it, except under Policy::Assume
 //!         all decisions of its contexts, under Policy::Whole
 //! ```
 //!
@@ -45,7 +45,7 @@ pub fn search(program: &CfgInput<'_>, policy: Policy, cfgs: Table<ContextId, Opt
     if let Some(end) = graph.end {
         search.enter_site(end.site);
     }
-    let mut guards = (policy == Policy::Guard).then(|| Guards::new(program));
+    let mut guards = (policy != Policy::Assume).then(|| Guards::new(program));
     loop {
         search.run();
         let sites = guards.as_mut().map_or_else(Vec::new, |guards| guards.sites(program, &search.slice));
