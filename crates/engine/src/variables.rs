@@ -109,20 +109,17 @@ fn encode(variable: &Variable, text: &str) -> Result<Vec<u8>, InputError> {
 
 /// Zeroes the output variables, then writes the inputs: a variable may be both.
 pub(crate) fn prepare(program: &Program, inputs: &Inputs, overlay: &mut Overlay<'_>) -> Result<(), Stopped> {
-    let mut store = |address: u64, size: u64, value: u64| {
-        let stored = overlay.store(VirtAddr(address), size, value);
-        stored.map_err(|fault| Stopped::access(program.begin_pc, address, &fault))
-    };
+    let stopped = |address, fault| Stopped::access(program.begin_pc, address, &fault);
     for variable in &program.outputs {
-        // Buffers may be large and are mostly unused: a word at a time.
         let size = variable.count.max() * variable.elem.size();
-        for at in (0..size).step_by(8) {
-            store(variable.addr.wrapping_add(at), (size - at).min(8), 0)?;
-        }
+        let range = variable.addr..variable.addr.saturating_add(size);
+        overlay.clear(range).map_err(|(address, fault)| stopped(address, fault))?;
     }
     for (variable, bytes) in inputs {
         for (at, &byte) in bytes.iter().enumerate() {
-            store(variable.addr.wrapping_add(at as u64), 1, u64::from(byte))?;
+            let address = variable.addr.wrapping_add(at as u64);
+            let stored = overlay.store(VirtAddr(address), 1, u64::from(byte));
+            stored.map_err(|fault| stopped(address, fault))?;
         }
     }
     Ok(())

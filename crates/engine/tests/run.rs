@@ -8,7 +8,7 @@ use machine::{GuestMemory, PhysAddr, Reg, RegFile};
 use virtuoso_engine as engine;
 
 use engine::{
-    Environment, InputError, Limits, Outcome, Run, RunError, SliceProgram, Stopped, Value, Values,
+    Environment, InputError, Limits, Outcome, Run, RunError, SliceProgram, Stopped, Text, Value, Values,
     parse_inputs,
 };
 
@@ -458,7 +458,8 @@ fn bytes_have_any_content_and_the_length_that_another_output_says() {
         assert!(matches!(&found, Some(Value::Text(text)) if text.0.len() == length), "{used}: {found:?}");
     }
     // An input of this type is the text's bytes, with no NUL behind them.
-    let text = format!("input \"tag\" byte[4] @0x5100\n{}", block("t0 = load.32 0x5100\nstore.64 0x5000, t0\nend"));
+    let text =
+        format!("input \"tag\" byte[4] @0x5100\n{}", block("t0 = load.32 0x5100\nstore.64 0x5000, t0\nend"));
     let (outcome, _) = run_in(&text, &[("tag", "abcd")], Limits::default(), None);
     assert!(
         matches!(&outcome, Outcome::Answer(values) if values.get("x") == Some(&Value::Unsigned(0x6463_6261))),

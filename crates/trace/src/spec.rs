@@ -141,45 +141,42 @@ pub fn parse_spec(spec: &str) -> Result<(String, VarType), SpecError> {
         return Err(fail("the name must be letters, digits and '_', not beginning with a digit"));
     }
     let ty = ty.trim();
-    let parsed = match ty.strip_suffix(']').map(|t| t.split_once('[').ok_or_else(|| fail("']' without '['")))
-    {
-        None => VarType::Scalar(
-            Scalar::parse(ty)
-                .ok_or_else(|| {
+    let parsed =
+        match ty.strip_suffix(']').map(|t| t.split_once('[').ok_or_else(|| fail("']' without '['"))) {
+            None => VarType::Scalar(Scalar::parse(ty).ok_or_else(|| {
                 fail("unknown type (u8..u64, i8..i64, cstr[N], bytes[N], T[N], T[field<=N])")
-            })?,
-        ),
-        Some(split) => {
-            let (element, length) = split?;
-            let (field, capacity) = match length.split_once("<=") {
-                Some((field, capacity)) => (Some(field.trim()), capacity.trim()),
-                None if is_name(length.trim()) => {
-                    return Err(fail("the buffer's capacity is missing: write T[field<=N]"));
+            })?),
+            Some(split) => {
+                let (element, length) = split?;
+                let (field, capacity) = match length.split_once("<=") {
+                    Some((field, capacity)) => (Some(field.trim()), capacity.trim()),
+                    None if is_name(length.trim()) => {
+                        return Err(fail("the buffer's capacity is missing: write T[field<=N]"));
+                    }
+                    None => (None, length.trim()),
+                };
+                let capacity: u32 = capacity.parse().map_err(|_| fail("the capacity is not a number"))?;
+                if capacity == 0 {
+                    return Err(fail("the capacity is 0"));
                 }
-                None => (None, length.trim()),
-            };
-            let capacity: u32 = capacity.parse().map_err(|_| fail("the capacity is not a number"))?;
-            if capacity == 0 {
-                return Err(fail("the capacity is 0"));
-            }
-            match (element, field) {
-                ("cstr", None) => VarType::CStr { capacity },
-                ("cstr", Some(_)) => return Err(fail("a cstr ends at its NUL and has no length field")),
-                (_, field) => {
-                    let length = match field {
-                        None => Length::Fixed,
-                        Some(field) if is_name(field) => Length::Field(field.to_owned()),
-                        Some(_) => return Err(fail("the length field's name is not a name")),
-                    };
-                    match Scalar::parse(element) {
-                        Some(element) => VarType::Array { element, capacity, length },
-                        None if element == "bytes" => VarType::Bytes { capacity, length },
-                        None => return Err(fail("unknown element type")),
+                match (element, field) {
+                    ("cstr", None) => VarType::CStr { capacity },
+                    ("cstr", Some(_)) => return Err(fail("a cstr ends at its NUL and has no length field")),
+                    (_, field) => {
+                        let length = match field {
+                            None => Length::Fixed,
+                            Some(field) if is_name(field) => Length::Field(field.to_owned()),
+                            Some(_) => return Err(fail("the length field's name is not a name")),
+                        };
+                        match Scalar::parse(element) {
+                            Some(element) => VarType::Array { element, capacity, length },
+                            None if element == "bytes" => VarType::Bytes { capacity, length },
+                            None => return Err(fail("unknown element type")),
+                        }
                     }
                 }
             }
-        }
-    };
+        };
     if parsed.size() > MAX_VARIABLE_BYTES {
         return Err(fail("the variable is larger than 16 MiB"));
     }

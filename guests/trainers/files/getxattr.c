@@ -1,4 +1,5 @@
-/* The value of one of a file's extended attributes: getxattr PATH NAME. A link's own, not of what it leads to. */
+/* The value of one of a file's extended attributes: getxattr PATH NAME [VALUE]. A link's
+ * own, not of what it leads to. With VALUE the file gets it before, so that training has something to find. */
 #include "linux-calls.h"
 #include "virtuoso.h"
 
@@ -14,6 +15,9 @@ int main(int argc, char **argv)
 {
     copy_text(path, sizeof path, argument(argc, argv, 1, "/tmp"));
     copy_text(name, sizeof name, argument(argc, argv, 2, "user.name"));
+    const char *new = argument(argc, argv, 3, "");
+    if (*new)
+        call(NR_lsetxattr, path, name, new, length_of(new), 0);
     touch_stack();
 
     virtuoso_input("path:cstr[4096]", path);

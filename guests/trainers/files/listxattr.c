@@ -1,4 +1,5 @@
-/* The names of a file's extended attributes, each with a NUL behind it: listxattr PATH. A link's own, not what it leads to. */
+/* The names of a file's extended attributes, each with a NUL behind it: listxattr PATH [NAME]. A link's own,
+ * not of what it leads to. With NAME the file gets that one before, so that training has something to find. */
 #include "linux-calls.h"
 #include "virtuoso.h"
 
@@ -12,6 +13,9 @@ static char names[MOST + 1];
 int main(int argc, char **argv)
 {
     copy_text(path, sizeof path, argument(argc, argv, 1, "/tmp"));
+    const char *new = argument(argc, argv, 2, "");
+    if (*new)
+        call(NR_lsetxattr, path, new, "value", 5, 0);
     touch_stack();
 
     virtuoso_input("path:cstr[4096]", path);
