@@ -26,8 +26,8 @@ int main(int argc, char **argv);
 #if defined(__x86_64__)
 
 enum { NR_read = 0, NR_open = 2, NR_close = 3, NR_lseek = 8, NR_pread64 = 17, NR_getpid = 39, NR_exit = 60,
-       NR_readlink = 89, NR_statfs = 137, NR_lsetxattr = 189, NR_lgetxattr = 192, NR_llistxattr = 195, NR_getdents64 = 217,
-       NR_tgkill = 234, NR_statx = 332, NR_clock_gettime = 228 };
+       NR_readlink = 89, NR_statfs = 137, NR_lsetxattr = 189, NR_lgetxattr = 192, NR_llistxattr = 195,
+       NR_getdents64 = 217, NR_clock_gettime = 228, NR_tgkill = 234, NR_unshare = 272, NR_statx = 332 };
 
 __asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall begin_main\n\thlt\n");
 
@@ -44,8 +44,9 @@ static inline long call5(long number, long a, long b, long c, long d, long e)
 #elif defined(__i386__)
 
 enum { NR_exit = 1, NR_read = 3, NR_open = 5, NR_close = 6, NR_getpid = 20, NR_readlink = 85, NR_llseek = 140,
-       NR_pread64 = 180, NR_getdents64 = 220, NR_lsetxattr = 227, NR_lgetxattr = 230, NR_llistxattr = 233, NR_clock_gettime = 265,
-       NR_statfs64 = 268, NR_tgkill = 270, NR_statx = 383, NR_clock_gettime64 = 403 };
+       NR_pread64 = 180, NR_getdents64 = 220, NR_lsetxattr = 227, NR_lgetxattr = 230, NR_llistxattr = 233,
+       NR_clock_gettime = 265, NR_statfs64 = 268, NR_tgkill = 270, NR_unshare = 310, NR_statx = 383,
+       NR_clock_gettime64 = 403 };
 
 __asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %esp, %eax\n\tand $-16, %esp\n\tsub $12, %esp\n\tpush %eax\n"
         "\tcall begin_main\n\thlt\n");

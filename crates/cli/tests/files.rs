@@ -3,7 +3,8 @@
 //!
 //! The pack is what `virtuoso train` makes when it is told of no trainer; the target is another
 //! guest, its kernel at a random place, with four processors. Boots guests, so it runs only with
-//! `VIRTUOSO_E2E=1` and in release. What is asked is answered by the whole run.
+//! `VIRTUOSO_E2E=1` and in release; `VIRTUOSO_E2E=full` does the same with every kernel there is, and
+//! `VIRTUOSO_KERNELS=i386,rt` picks some. What is asked is answered by the whole run.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +17,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use testkit::capture::{Capture, Moment, capture, tell};
 use testkit::guest::{Guest, Target, boot_target, run_file};
-use testkit::kernel::{DEFAULT, Kernel};
+use testkit::kernel::{DEFAULT, Kernel, OTHERS};
 use testkit::layout;
 use testkit::pipeline::{Tool, Way};
 use testkit::userland::Userland;
@@ -72,7 +73,13 @@ struct Asked<'a> {
 }
 
 /// The outputs of a program, or the exit code and the message of the outcome.
-type Answer = Result<Value, (i32, String)>;
+type Answer = Result<Value, Outcome>;
+
+/// Why there is no answer: an exit code, or an error number of the guest, and a message.
+type Outcome = (i32, String);
+
+/// A list of names.
+type Names = Vec<Vec<u8>>;
 
 impl Asked<'_> {
     fn ask(&self, program: &str, inputs: &[(&str, &str)]) -> Answer {
@@ -100,8 +107,8 @@ impl Asked<'_> {
     }
 
     /// All names of a directory but `.` and `..`, and how many questions that took.
-    fn names(&self, path: &str) -> Result<(Vec<Vec<u8>>, usize), (i32, String)> {
-        let (mut names, mut cursor, mut asked) = (Vec::new(), 0, 0);
+    fn names(&self, path: &str) -> Result<(Names, usize), Outcome> {
+        let (mut names, mut cursor, mut asked): (Names, u64, usize) = (Vec::new(), 0, 0);
         loop {
             let answer = self.ask("readdir", &[("path", path), ("cursor", &cursor.to_string())])?;
             if answer["rc"] != 0 {
@@ -127,7 +134,7 @@ impl Asked<'_> {
     }
 
     /// What is hashed of a file of this kind; none where the guest's own code gives an error.
-    fn content(&self, kind: &str, path: &str) -> Result<Option<Vec<u8>>, (i32, String)> {
+    fn content(&self, kind: &str, path: &str) -> Result<Option<Vec<u8>>, Outcome> {
         let line = |mut bytes: Vec<u8>| {
             bytes.push(b'\n');
             bytes
@@ -182,7 +189,7 @@ struct Count {
 }
 
 impl Count {
-    fn add(&mut self, what: String, answer: Result<bool, (i32, String)>) {
+    fn add(&mut self, what: String, answer: Result<bool, Outcome>) {
         match answer {
             Ok(true) => self.equal += 1,
             Ok(false) => self.wrong.push(what),
@@ -218,7 +225,7 @@ fn compare(asked: &Asked<'_>, path: &str, told: &Told, count: &mut Count) {
 }
 
 /// What can be said of the files that `state_files` made without asking the guest.
-fn known(asked: &Asked<'_>, held: &str) -> Result<(), Failure> {
+fn known(asked: &Asked<'_>, userland: Userland, held: &str) -> Result<(), Failure> {
     let asked_for = |answer: Answer| answer.map_err(|(code, why)| format!("{code}: {why}"));
     let (names, times) = asked.names("/tmp/many").map_err(|(code, why)| format!("{code}: {why}"))?;
     assert_eq!((names.len(), times), (9000, 2), "a long directory takes more than one question");
@@ -226,7 +233,11 @@ fn known(asked: &Asked<'_>, held: &str) -> Result<(), Failure> {
     let (names, _) = asked.names("/tmp/odd").map_err(|(code, why)| format!("{code}: {why}"))?;
     assert_eq!(names, [b"no-text-\xff\x01".to_vec()], "names may have any byte");
 
-    let busybox = std::fs::read(Userland::Amd64.busybox()?)?;
+    // The idle view shares its open files with the kernel's threads: what it opens is not theirs.
+    let (names, _) = asked.names("/proc/2/fd").map_err(|(code, why)| format!("{code}: {why}"))?;
+    assert!(names.is_empty(), "{names:?}");
+
+    let busybox = std::fs::read(userland.busybox()?)?;
     let mut long = busybox[..1500 * 1024].to_vec();
     long.resize(2000 * 1024, 0);
     long.extend(&busybox[..3 * 1024]);
@@ -281,12 +292,11 @@ fn others(tool: &Tool, pack: &Path, target: &Capture) -> Vec<String> {
 }
 
 /// Makes the pack of the built-in trainers.
-fn train(tool: &Tool, pack: &Path) -> Result<(), Failure> {
-    let kernel = Kernel::find(DEFAULT)?;
+fn train(tool: &Tool, kernel: &Kernel, pack: &Path) -> Result<(), Failure> {
     let _ = std::fs::remove_dir_all(pack);
     let mut words: Vec<OsString> = ["train", "--quiet", "--json", "--kernel"].map(Into::into).into();
-    words.extend([kernel.image.into(), "--modules".into(), kernel.libraries.into()]);
-    words.extend(["-o".into(), pack.into()]);
+    words.extend([kernel.image.clone().into(), "--modules".into(), kernel.libraries.clone().into()]);
+    words.extend(["--busybox".into(), kernel.userland.busybox()?.into(), "-o".into(), pack.into()]);
     let report = tool.json(&words)?;
     let rows = report["programs"].as_array().ok_or("no programs")?;
     assert_eq!(rows.len(), 14, "{report:#}");
@@ -300,13 +310,28 @@ fn files_of_another_guest_are_what_it_says_itself() -> Result<(), Failure> {
         eprintln!("skipped: boots guests; set VIRTUOSO_E2E=1 (cargo xtask test does)");
         return Ok(());
     }
+    let chosen = std::env::var("VIRTUOSO_KERNELS").ok();
+    let full = std::env::var_os("VIRTUOSO_E2E").is_some_and(|mode| mode == "full");
+    for kernel in [DEFAULT].into_iter().chain(OTHERS).filter(|kernel| Kernel::find(kernel).is_ok()) {
+        let wanted = |list: &str| list.split(',').any(|name| name == kernel);
+        if chosen.as_deref().map_or(full || kernel == DEFAULT, wanted) {
+            files_of(kernel)?;
+        }
+    }
+    Ok(())
+}
+
+/// Trains, boots and asks with this kernel.
+fn files_of(kernel: &str) -> Result<(), Failure> {
     let begin = Instant::now();
     let tool = Tool { virtuoso: PathBuf::from(env!("CARGO_BIN_EXE_virtuoso")) };
     let pack = layout::run().join("files");
-    train(&tool, &pack)?;
+    let found = Kernel::find(kernel)?;
+    train(&tool, &found, &pack)?;
     eprintln!("trained after {:.0} s", begin.elapsed().as_secs_f64());
 
     let options = Target {
+        kernel: kernel.to_owned(),
         kaslr: true,
         append: "state=files".to_owned(),
         qemu: vec!["-smp".into(), "4".into()],
@@ -324,7 +349,7 @@ fn files_of_another_guest_are_what_it_says_itself() -> Result<(), Failure> {
     eprintln!("captured after {:.0} s", begin.elapsed().as_secs_f64());
 
     let asked = Asked { tool: &tool, pack: &pack, target: &captured.elf };
-    known(&asked, &held)?;
+    known(&asked, found.userland, &held)?;
     let mut count = Count::default();
     let stable: Vec<(&String, &Told)> =
         before.iter().filter(|(path, told)| after.get(*path) == Some(told)).collect();
@@ -333,7 +358,7 @@ fn files_of_another_guest_are_what_it_says_itself() -> Result<(), Failure> {
     }
     let Count { equal, errors, named, wrong } = count;
     eprintln!(
-        "{} files, {} of them the same twice: {equal} answers equal, {errors} errors that the guest has too, \
+        "{kernel}: {} files, {} of them the same twice: {equal} answers equal, {errors} errors that the guest has too, \
          {} outcomes, {} wrong, after {:.0} s",
         before.len(),
         stable.len(),
