@@ -7,7 +7,7 @@
  *     virtuoso_end();                           the work is done: the outputs have their values
  *
  * A specification is NAME:TYPE. TYPE is u8 u16 u32 u64 i8 i16 i32 i64, cstr[BYTES] (a NUL-terminated string in a
- * buffer), T[COUNT] (always all of them) or T[FIELD<=COUNT] (as many as the input or output FIELD says when the program
+ * buffer), bytes (one value of any bytes), T[COUNT] (always all of them) or T[FIELD<=COUNT] (as many as the input or output FIELD says when the program
  * ends, at most COUNT). See docs/markers.md.
  *
  * A mark is the instruction `nopl 0x565400NN(%rax)`: it does nothing, needs no privilege and may run anywhere; only

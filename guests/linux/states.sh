@@ -95,3 +95,35 @@ state_unpatched() {
     echo 0 >/proc/sys/kernel/sched_schedstats
     cd /
 }
+
+# Files of all kinds: a long directory, a long path, a long file with a hole in it, links, names that are no text, and a file that is held
+# open though it was deleted.
+state_files() {
+    local at=0 path=/tmp/deep
+    mkdir -p /dev/shm /tmp/many && mount -t tmpfs tmpfs /dev/shm
+    while [ "$at" -lt 9000 ]; do
+        : >"/tmp/many/entry$at"
+        at=$((at + 1))
+    done
+    mkdir "$path"
+    while [ "${#path}" -lt 2000 ]; do
+        path=$path/a-directory-with-a-rather-long-name-so-that-paths-get-long-with-few-of-them-and-their-inodes-stay-few-too
+        mkdir "$path"
+    done
+    echo 'at the end of a long path' >"$path/end"
+    dd if=/bin/busybox of=/dev/shm/long bs=1024 count=1500 2>/dev/null
+    dd if=/bin/busybox of=/dev/shm/long bs=1024 seek=2000 count=3 conv=notrunc 2>/dev/null
+    echo 'a small file' >/tmp/small
+    chmod 640 /tmp/small && chown 12:34 /tmp/small && touch -d '2001-02-03 04:05:06' /tmp/small
+    ln /tmp/small /tmp/hard
+    ln -s ../dev/shm/long /tmp/link
+    ln -s nowhere /tmp/dangling
+    mkfifo /tmp/pipe
+    mkdir /tmp/odd && : >"$(printf '/tmp/odd/no-text-\377\001')"
+    echo 'deleted and still open' >/tmp/held
+    /bin/busybox sleep 100000 3</tmp/held &
+    held=$!
+    sleep 0.2
+    rm /tmp/held
+    echo "=== HELD $held"
+}

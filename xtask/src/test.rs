@@ -30,6 +30,7 @@ pub fn run() -> Outcome {
         "-p virtuoso-cli --test live_pauses",
         "-p virtuoso-cli --test formats",
         "-p virtuoso-cli --test kernels",
+        "-p virtuoso-cli --test files",
     ] {
         shell::show(cargo(&format!("test --release {guests}")).env("VIRTUOSO_E2E", "1"))?;
     }

@@ -119,6 +119,7 @@ pub fn variable(variable: &Variable) -> String {
         Elem::Unsigned(bytes) => format!("u{}", 8 * u32::from(bytes)),
         Elem::Signed(bytes) => format!("i{}", 8 * u32::from(bytes)),
         Elem::Char => "cstr".to_string(),
+        Elem::Byte => "bytes".to_string(),
     };
     let count = match &variable.count {
         Count::One => String::new(),

@@ -478,6 +478,29 @@ impl<'t> Overlay<'t> {
         Ok(())
     }
 
+    /// Makes these bytes 0. Where they are, that costs a look: buffers may be large and are mostly
+    /// as fresh as they were.
+    ///
+    /// # Errors
+    /// A [`Fault`], and the address at which it was met; the bytes before it are 0.
+    pub(crate) fn clear(&mut self, range: Range<u64>) -> Result<(), (u64, Fault)> {
+        let mut at = range.start;
+        while at < range.end {
+            let next = (at - at % PAGE_SIZE).saturating_add(PAGE_SIZE).min(range.end);
+            let entry = self.entry(VirtAddr(at), true).map_err(|fault| (at, fault))?;
+            let from = (at % PAGE_SIZE) as usize;
+            let bytes = &self.copies[entry.copy as usize][from..from + (next - at) as usize];
+            if bytes.iter().any(|&byte| byte != 0) {
+                for word in (at..next).step_by(8) {
+                    let size = (next - word).min(8);
+                    self.store(VirtAddr(word), size, 0).map_err(|fault| (word, fault))?;
+                }
+            }
+            at = next;
+        }
+        Ok(())
+    }
+
     /// Writes across a page boundary.
     #[cold]
     fn store_bytes(&mut self, address: VirtAddr, size: u64, value: u64) -> Result<(), Fault> {
@@ -504,6 +527,28 @@ mod tests {
         assert_eq!(overlay.allocate(16), VirtAddr(0x1010), "small ones share a page");
         assert_eq!(overlay.allocate(0x2000), VirtAddr(0x4000));
         assert_eq!(overlay.load(VirtAddr(0x3000), 1).ok(), Some(7));
+    }
+
+    #[test]
+    fn what_is_cleared_is_zero_and_counts_as_stores_of_zeros() {
+        let memory = machine::memory::Mock::new();
+        let new = || {
+            let mut overlay = Overlay::new(&memory, PagingMode::Off, 0, VirtAddr(0x9000), 16);
+            overlay.add_page(VirtAddr(0x1000), &[7; 4096]);
+            overlay.add_page(VirtAddr(0x2000), &[]);
+            overlay.add_page(VirtAddr(0x3000), &[7; 4096]);
+            overlay
+        };
+        let (mut cleared, mut stored) = (new(), new());
+        assert_eq!(cleared.clear(0x1ffb..0x3003), Ok(()));
+        (0x1ffb..0x3003).for_each(|at| assert_eq!(stored.store(VirtAddr(at), 1, 0), Ok(())));
+        assert_eq!(cleared.state(), stored.state());
+        let bytes: Vec<u64> = [0x1ff9, 0x1ffa, 0x1ffb, 0x1fff, 0x2fff, 0x3002, 0x3003]
+            .map(|at| cleared.load(VirtAddr(at), 1).unwrap_or(99))
+            .into();
+        assert_eq!(bytes, [7, 7, 0, 0, 0, 0, 7]);
+        let (at, _) = cleared.clear(0x3ff0..0x4008).expect_err("there is no such page");
+        assert_eq!(at, 0x4000);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub enum Value {
     Unsigned(u64),
     /// A signed number.
     Signed(i64),
-    /// A string.
+    /// A string, or bytes that are one value.
     Text(Text),
     /// The elements of an array, as many as the variable with its length says.
     List(Vec<Value>),
@@ -42,7 +42,8 @@ impl Values {
     }
 
     /// The outputs of `program` that fill what the trainer has for them, so that there may be more:
-    /// lists as long as their capacity, and strings that leave no byte free but that of a NUL.
+    /// lists and bytes as long as their capacity, and strings that leave no byte free but that of a
+    /// NUL.
     ///
     /// Fixed arrays always have all their elements.
     #[must_use]
@@ -53,6 +54,7 @@ impl Values {
             };
             match (value, &output.count) {
                 (Value::List(items), Count::Variable { max, .. }) => items.len() as u64 >= *max,
+                (Value::Text(text), Count::Variable { max, .. }) => text.0.len() as u64 >= *max,
                 (Value::Text(text), count) => {
                     output.elem == Elem::Char && text.0.len() as u64 + 1 >= count.max()
                 }
@@ -80,7 +82,8 @@ mod tests {
     fn what_fills_its_buffer_is_full() {
         let text = "program \"test\"\nbegin 0x100\noutput \"count\" u32 @0x5000\n\
                     output \"pids\" u32[field \"count\" max 3] @0x5010\n\
-                    output \"path\" char[8] @0x5020\noutput \"both\" u32[2] @0x5030\n";
+                    output \"path\" char[8] @0x5020\noutput \"both\" u32[2] @0x5030\n\
+                    output \"data\" byte[field \"count\" max 3] @0x5040\n";
         let program = parse_program(text, Reg::NAMES).expect("it parses");
         let list = |length: u64| Value::List((0..length).map(Value::Unsigned).collect());
         let full = |length, path: &str| {
@@ -92,5 +95,8 @@ mod tests {
         // Cut by a trainer that leaves room for the NUL, and without a NUL.
         assert_eq!(full(0, "/bin/ab"), ["path"]);
         assert_eq!(full(3, "/bin/abc"), ["pids", "path"]);
+        let data = |bytes: &[u8]| Values(vec![("data".to_owned(), Value::Text(Text(bytes.to_vec())))]);
+        assert!(data(b"a\0").full(&program).is_empty());
+        assert_eq!(data(b"a\0b").full(&program), ["data"]);
     }
 }

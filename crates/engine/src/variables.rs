@@ -66,16 +66,17 @@ pub fn parse_inputs(program: &Program, given: &[(String, String)]) -> Result<Inp
         .collect()
 }
 
-/// The bytes that `text` stands for: a string with its NUL, a number in decimal or, after `0x`,
+/// The bytes that `text` stands for: a string with its NUL, its bytes alone, a number in decimal or, after `0x`,
 /// hexadecimal digits, or an array's numbers with commas between them.
 fn encode(variable: &Variable, text: &str) -> Result<Vec<u8>, InputError> {
     let wrong = |why: String| InputError::Value { name: variable.name.clone(), text: text.to_string(), why };
     let max = variable.count.max();
-    if variable.elem == Elem::Char {
+    if matches!(variable.elem, Elem::Char | Elem::Byte) {
         let mut bytes = text.as_bytes().to_vec();
-        bytes.push(0);
+        let end = u64::from(variable.elem == Elem::Char);
+        bytes.extend((0..end).map(|_| 0));
         if bytes.len() as u64 > max {
-            return Err(wrong(format!("at most {} bytes fit", max.saturating_sub(1))));
+            return Err(wrong(format!("at most {} bytes fit", max.saturating_sub(end))));
         }
         return Ok(bytes);
     }
@@ -108,20 +109,17 @@ fn encode(variable: &Variable, text: &str) -> Result<Vec<u8>, InputError> {
 
 /// Zeroes the output variables, then writes the inputs: a variable may be both.
 pub(crate) fn prepare(program: &Program, inputs: &Inputs, overlay: &mut Overlay<'_>) -> Result<(), Stopped> {
-    let mut store = |address: u64, size: u64, value: u64| {
-        let stored = overlay.store(VirtAddr(address), size, value);
-        stored.map_err(|fault| Stopped::access(program.begin_pc, address, &fault))
-    };
+    let stopped = |address, fault| Stopped::access(program.begin_pc, address, &fault);
     for variable in &program.outputs {
-        // Buffers may be large and are mostly unused: a word at a time.
         let size = variable.count.max() * variable.elem.size();
-        for at in (0..size).step_by(8) {
-            store(variable.addr.wrapping_add(at), (size - at).min(8), 0)?;
-        }
+        let range = variable.addr..variable.addr.saturating_add(size);
+        overlay.clear(range).map_err(|(address, fault)| stopped(address, fault))?;
     }
     for (variable, bytes) in inputs {
         for (at, &byte) in bytes.iter().enumerate() {
-            store(variable.addr.wrapping_add(at as u64), 1, u64::from(byte))?;
+            let address = variable.addr.wrapping_add(at as u64);
+            let stored = overlay.store(VirtAddr(address), 1, u64::from(byte));
+            stored.map_err(|fault| stopped(address, fault))?;
         }
     }
     Ok(())
@@ -160,10 +158,12 @@ fn read(program: &Program, load: &mut Load<'_>) -> Result<Values, Stopped> {
         values.0.push((variable.name.clone(), value));
     }
     for variable in program.outputs.iter().filter(|variable| variable.count != Count::One) {
-        let value = if variable.elem == Elem::Char {
-            text(variable, load)?
-        } else {
-            list(program, variable, &values, load)?
+        let value = match variable.elem {
+            Elem::Char => text(variable, load)?,
+            Elem::Byte => bytes(variable, length(program, variable, &values, load)?, load)?,
+            Elem::Signed(_) | Elem::Unsigned(_) => {
+                list(variable, length(program, variable, &values, load)?, load)?
+            }
         };
         values.0.push((variable.name.clone(), value));
     }
@@ -184,7 +184,7 @@ fn element(variable: &Variable, addr: u64, load: &mut Load<'_>) -> Result<Value,
             let shift = 64 - 8 * size;
             Value::Signed((raw << shift).cast_signed() >> shift)
         }
-        Elem::Unsigned(_) | Elem::Char => Value::Unsigned(raw),
+        Elem::Unsigned(_) | Elem::Char | Elem::Byte => Value::Unsigned(raw),
     })
 }
 
@@ -200,14 +200,33 @@ fn text(variable: &Variable, load: &mut Load<'_>) -> Result<Value, Stopped> {
     Ok(Value::Text(Text(bytes)))
 }
 
-/// The array's elements. Its length is an output that was read before, or an input.
-fn list(
+/// The first `count` bytes, a word at a time: a file's content may be long.
+fn bytes(variable: &Variable, count: u64, load: &mut Load<'_>) -> Result<Value, Stopped> {
+    let mut bytes = Vec::with_capacity(count as usize);
+    for at in (0..count / 8 * 8).step_by(8) {
+        bytes.extend(load(variable.addr.wrapping_add(at), 8)?.to_le_bytes());
+    }
+    for at in count / 8 * 8..count {
+        bytes.push(load(variable.addr.wrapping_add(at), 1)? as u8);
+    }
+    Ok(Value::Text(Text(bytes)))
+}
+
+/// The first `count` elements.
+fn list(variable: &Variable, count: u64, load: &mut Load<'_>) -> Result<Value, Stopped> {
+    let elements =
+        (0..count).map(|at| element(variable, variable.addr.wrapping_add(at * variable.elem.size()), load));
+    Ok(Value::List(elements.collect::<Result<_, _>>()?))
+}
+
+/// How many elements an array has: what an output that was read before says, or an input.
+fn length(
     program: &Program,
     variable: &Variable,
     values: &Values,
     load: &mut Load<'_>,
-) -> Result<Value, Stopped> {
-    let count = match &variable.count {
+) -> Result<u64, Stopped> {
+    Ok(match &variable.count {
         Count::Variable { name, max } => {
             let given = match values.number(name) {
                 Some(number) => number.clamp(0, i128::from(*max)) as u64,
@@ -219,8 +238,5 @@ fn list(
             given.min(*max)
         }
         count => count.max(),
-    };
-    let elements =
-        (0..count).map(|at| element(variable, variable.addr.wrapping_add(at * variable.elem.size()), load));
-    Ok(Value::List(elements.collect::<Result<_, _>>()?))
+    })
 }

@@ -8,7 +8,7 @@ use machine::{GuestMemory, PhysAddr, Reg, RegFile};
 use virtuoso_engine as engine;
 
 use engine::{
-    Environment, InputError, Limits, Outcome, Run, RunError, SliceProgram, Stopped, Value, Values,
+    Environment, InputError, Limits, Outcome, Run, RunError, SliceProgram, Stopped, Text, Value, Values,
     parse_inputs,
 };
 
@@ -434,6 +434,37 @@ fn outputs() {
             "{count}"
         );
     }
+}
+
+#[test]
+fn bytes_have_any_content_and_the_length_that_another_output_says() {
+    let text = format!(
+        "output \"used\" u32 @0x5010\noutput \"data\" byte[field \"used\" max 12] @0x5020\noutput \"id\" \
+         byte[2] @0x5040\n{}",
+        block(
+            "store.32 0x5010, 10\nstore.64 0x5020, 0xff00646300006261\nstore.32 0x5028, \
+             0x7a797877\nstore.16 0x5040, 0x30\nend"
+        )
+    );
+    let bytes = |bytes: &[u8]| Some(Value::Text(Text(bytes.to_vec())));
+    let values = answer(&text);
+    assert_eq!(values.get("data").cloned(), bytes(b"ab\0\0cd\0\xffwx"));
+    assert_eq!(values.get("id").cloned(), bytes(b"0\0"));
+    let json = serde_json::to_string(&values).unwrap();
+    assert!(json.contains(r#""data":{"bytes":"61620000636400ff7778","text":"ab\u0000"#), "{json}");
+    for (used, length) in [(0u32, 0), (12, 12), (13, 12), (u32::MAX, 12)] {
+        let text = text.replace("store.32 0x5010, 10", &format!("store.32 0x5010, {used:#x}"));
+        let found = answer(&text).get("data").cloned();
+        assert!(matches!(&found, Some(Value::Text(text)) if text.0.len() == length), "{used}: {found:?}");
+    }
+    // An input of this type is the text's bytes, with no NUL behind them.
+    let text =
+        format!("input \"tag\" byte[4] @0x5100\n{}", block("t0 = load.32 0x5100\nstore.64 0x5000, t0\nend"));
+    let (outcome, _) = run_in(&text, &[("tag", "abcd")], Limits::default(), None);
+    assert!(
+        matches!(&outcome, Outcome::Answer(values) if values.get("x") == Some(&Value::Unsigned(0x6463_6261))),
+        "{outcome:?}"
+    );
 }
 
 #[test]

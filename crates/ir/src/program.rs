@@ -127,6 +127,8 @@ pub enum Elem {
     Signed(u8),
     /// Characters of a NUL-terminated string; the count is the capacity with the NUL.
     Char,
+    /// Bytes that are one value and may have any content: as many as the count says.
+    Byte,
 }
 
 impl Elem {
@@ -135,7 +137,7 @@ impl Elem {
     pub const fn size(self) -> u64 {
         match self {
             Elem::Unsigned(n) | Elem::Signed(n) => n as u64,
-            Elem::Char => 1,
+            Elem::Char | Elem::Byte => 1,
         }
     }
 }

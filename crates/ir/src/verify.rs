@@ -120,7 +120,7 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
     let mut together = 0u64;
     for variable in program.inputs.iter().chain(&program.outputs) {
         let size = variable.elem.size();
-        let sized = matches!(variable.elem, Elem::Char) || matches!(size, 1 | 2 | 4 | 8);
+        let sized = matches!(variable.elem, Elem::Char | Elem::Byte) || matches!(size, 1 | 2 | 4 | 8);
         if !sized || variable.count.max().checked_mul(size).is_none_or(|bytes| bytes > MAX_VARIABLE) {
             return Err(whole("a field has an impossible size"));
         }

@@ -441,7 +441,9 @@ fn in_process(program: &str, mark: &str, regs: &RegFile) -> Result<(), Refusal> 
 fn check_lengths(program: &str, variables: &[Variable]) -> Result<(), Refusal> {
     use trace::{Length, VarType};
     for variable in variables {
-        if let VarType::Array { length: Length::Field(field), .. } = &variable.ty {
+        if let VarType::Array { length: Length::Field(field), .. }
+        | VarType::Bytes { length: Length::Field(field), .. } = &variable.ty
+        {
             let found = variables.iter().any(|v| v.name == *field && matches!(v.ty, VarType::Scalar(_)));
             if !found {
                 let message = format!(

@@ -76,7 +76,7 @@ pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
     add_busybox(&mut archive, kernel.userland)?;
     let linux = layout::guests().join("linux");
     add_file(&mut archive, "init", 0o755, &linux.join(kind.init()))?;
-    for part in ["common.sh", "states.sh"] {
+    for part in ["common.sh", "files.sh", "states.sh"] {
         add_file(&mut archive, part, 0o644, &linux.join(part))?;
     }
     for program in &helpers {

@@ -1,5 +1,5 @@
 //! Specifications of inputs and outputs as trainers write them: `pid:u32`, `pids:u32[count<=4096]`,
-//! `name:cstr[256]`.
+//! `name:cstr[256]`, `data:bytes[used<=65536]`.
 
 use std::fmt;
 
@@ -85,6 +85,13 @@ pub enum VarType {
         /// How many count.
         length: Length,
     },
+    /// Bytes in a row that are one value: text without a NUL at its end, the content of a file.
+    Bytes {
+        /// How many fit into the buffer.
+        capacity: u32,
+        /// How many count.
+        length: Length,
+    },
 }
 
 impl VarType {
@@ -93,7 +100,7 @@ impl VarType {
     pub fn size(&self) -> u64 {
         match self {
             Self::Scalar(scalar) => scalar.size(),
-            Self::CStr { capacity } => u64::from(*capacity),
+            Self::CStr { capacity } | Self::Bytes { capacity, .. } => u64::from(*capacity),
             Self::Array { element, capacity, .. } => element.size() * u64::from(*capacity),
         }
     }
@@ -110,6 +117,8 @@ impl fmt::Display for VarType {
             Self::Array { element, capacity, length: Length::Field(field) } => {
                 write!(f, "{}[{field}<={capacity}]", element.name())
             }
+            Self::Bytes { capacity, length: Length::Fixed } => write!(f, "bytes[{capacity}]"),
+            Self::Bytes { capacity, length: Length::Field(field) } => write!(f, "bytes[{field}<={capacity}]"),
         }
     }
 }
@@ -132,40 +141,42 @@ pub fn parse_spec(spec: &str) -> Result<(String, VarType), SpecError> {
         return Err(fail("the name must be letters, digits and '_', not beginning with a digit"));
     }
     let ty = ty.trim();
-    let parsed = match ty.strip_suffix(']').map(|t| t.split_once('[').ok_or_else(|| fail("']' without '['")))
-    {
-        None => VarType::Scalar(
-            Scalar::parse(ty)
-                .ok_or_else(|| fail("unknown type (u8..u64, i8..i64, cstr[N], T[N], T[field<=N])"))?,
-        ),
-        Some(split) => {
-            let (element, length) = split?;
-            let (field, capacity) = match length.split_once("<=") {
-                Some((field, capacity)) => (Some(field.trim()), capacity.trim()),
-                None if is_name(length.trim()) => {
-                    return Err(fail("the buffer's capacity is missing: write T[field<=N]"));
+    let parsed =
+        match ty.strip_suffix(']').map(|t| t.split_once('[').ok_or_else(|| fail("']' without '['"))) {
+            None => VarType::Scalar(Scalar::parse(ty).ok_or_else(|| {
+                fail("unknown type (u8..u64, i8..i64, cstr[N], bytes[N], T[N], T[field<=N])")
+            })?),
+            Some(split) => {
+                let (element, length) = split?;
+                let (field, capacity) = match length.split_once("<=") {
+                    Some((field, capacity)) => (Some(field.trim()), capacity.trim()),
+                    None if is_name(length.trim()) => {
+                        return Err(fail("the buffer's capacity is missing: write T[field<=N]"));
+                    }
+                    None => (None, length.trim()),
+                };
+                let capacity: u32 = capacity.parse().map_err(|_| fail("the capacity is not a number"))?;
+                if capacity == 0 {
+                    return Err(fail("the capacity is 0"));
                 }
-                None => (None, length.trim()),
-            };
-            let capacity: u32 = capacity.parse().map_err(|_| fail("the capacity is not a number"))?;
-            if capacity == 0 {
-                return Err(fail("the capacity is 0"));
-            }
-            match (element, field) {
-                ("cstr", None) => VarType::CStr { capacity },
-                ("cstr", Some(_)) => return Err(fail("a cstr ends at its NUL and has no length field")),
-                (_, field) => {
-                    let element = Scalar::parse(element).ok_or_else(|| fail("unknown element type"))?;
-                    let length = match field {
-                        None => Length::Fixed,
-                        Some(field) if is_name(field) => Length::Field(field.to_owned()),
-                        Some(_) => return Err(fail("the length field's name is not a name")),
-                    };
-                    VarType::Array { element, capacity, length }
+                match (element, field) {
+                    ("cstr", None) => VarType::CStr { capacity },
+                    ("cstr", Some(_)) => return Err(fail("a cstr ends at its NUL and has no length field")),
+                    (_, field) => {
+                        let length = match field {
+                            None => Length::Fixed,
+                            Some(field) if is_name(field) => Length::Field(field.to_owned()),
+                            Some(_) => return Err(fail("the length field's name is not a name")),
+                        };
+                        match Scalar::parse(element) {
+                            Some(element) => VarType::Array { element, capacity, length },
+                            None if element == "bytes" => VarType::Bytes { capacity, length },
+                            None => return Err(fail("unknown element type")),
+                        }
+                    }
                 }
             }
-        }
-    };
+        };
     if parsed.size() > MAX_VARIABLE_BYTES {
         return Err(fail("the variable is larger than 16 MiB"));
     }
@@ -185,11 +196,13 @@ mod tests {
 
     #[test]
     fn accepts_and_prints_every_form() {
-        for spec in ["pid:u32", "rc:i64", "name:cstr[256]", "bases:u64[64]", "pids:u32[count<=4096]"] {
+        let forms = ["pid:u32", "rc:i64", "name:cstr[256]", "bases:u64[64]", "pids:u32[count<=4096]"];
+        for spec in forms.into_iter().chain(["id:bytes[16]", "data:bytes[used<=65536]"]) {
             let (name, ty) = parse_spec(spec).unwrap();
             assert_eq!(format!("{name}:{ty}"), spec);
         }
         assert_eq!(parse_spec("pids:u32[count<=4096]").unwrap().1.size(), 16384);
+        assert_eq!(parse_spec("data:bytes[used<=65536]").unwrap().1.size(), 65536);
     }
 
     #[test]
@@ -207,6 +220,8 @@ mod tests {
             ("x:u64[4000000000]", "larger than"),
             ("x:cstr", "unknown type"),
             ("x:foo[3]", "unknown element"),
+            ("x:bytes", "unknown type"),
+            ("x:bytes[n]", "capacity is missing"),
         ] {
             let error = parse_spec(spec).unwrap_err();
             assert!(error.reason.contains(reason), "{spec}: {error}");

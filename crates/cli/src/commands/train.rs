@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::record::{Progress, RecordArgs, RecordError};
+use crate::train::builtin;
 use crate::train::guest::{Boot, Guests, ROUNDS, initramfs, modules, reordered};
 use crate::train::jobs::{Job, executables};
 use crate::train::row::Row;
@@ -39,7 +40,11 @@ guest's shell, which has two functions more: `process NAME` prints a PID and `mo
 Several lines with one
 trainer become one program. Other systems than Linux: `virtuoso record` and `virtuoso build`.
 
+Without a trainer the built-in ones are recorded: pslist, getpsfile, lsmod, getdrvfile, getpid, gettime, pidprobe,
+and for files readdir, read, stat, readlink, statfs, listxattr, getxattr. lsmod and getdrvfile need --modules.
+
 Examples:
+  virtuoso train --kernel vmlinuz-6.1.0-56-amd64 --modules lib/modules/6.1.0-56-amd64 -o packs/6.1.0-56-amd64
   virtuoso train --kernel /boot/vmlinuz-6.1.0-56-amd64 trainers/pslist trainers/gettime -o \
   packs/6.1.0-56-amd64
   virtuoso train --kernel vmlinuz --modules lib/modules/6.1.0-56-amd64 trainers/pslist 'trainers/getpsfile \
@@ -95,8 +100,8 @@ pub struct TrainArgs {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
-    /// Trainers: PATH or "PATH ARGUMENTS"
-    #[arg(required = true, value_name = "TRAINER", value_parser = Job::parse)]
+    /// Trainers: PATH or "PATH ARGUMENTS"; without any the built-in ones
+    #[arg(value_name = "TRAINER", value_parser = Job::parse)]
     trainers: Vec<Job>,
 }
 
@@ -104,27 +109,27 @@ impl TrainArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
         let begin = Instant::now();
-        let executables = executables(&self.trainers)?;
-        files::read(&self.kernel, "kernel image (vmlinuz)")?;
+        let named = executables(&self.trainers)?;
+        let image = files::read(&self.kernel, "kernel image (vmlinuz)")?;
         let given = self.initrd.as_deref().map(|path| files::read(path, "initramfs")).transpose()?;
         let modules = modules(self.modules.as_deref(), &self.load)?;
-        let first = initramfs(
-            given.as_deref(),
-            self.busybox.as_deref(),
-            &executables,
-            &self.trainers,
-            &modules.iter().collect::<Vec<_>>(),
-        )?;
-        let second = initramfs(
-            given.as_deref(),
-            self.busybox.as_deref(),
-            &executables,
-            &self.trainers,
-            &reordered(&modules),
-        )?;
+        let (jobs, executables) = if self.trainers.is_empty() {
+            let is_64_bit = linux::is_64_bit(&image).unwrap_or(true);
+            builtin::jobs(&self.output.join(TRACES).join("trainers"), is_64_bit, &modules)
+        } else {
+            (self.trainers.clone(), named)
+        };
+        let initramfs = |order: &[&linux::Module]| {
+            initramfs(given.as_deref(), self.busybox.as_deref(), &executables, &jobs, order)
+        };
+        let first = initramfs(&modules.iter().collect::<Vec<_>>())?;
+        let second = initramfs(&reordered(&modules))?;
         self.new_directory()?;
         let traces = Traces::new(&self.output, self.keep_traces)?;
-        let mut steps = context.progress.steps(3 * ROUNDS * self.trainers.len() as u64);
+        if self.trainers.is_empty() {
+            traces.keep_builtins(&executables)?;
+        }
+        let mut steps = context.progress.steps(3 * ROUNDS * jobs.len() as u64);
         let first = self.boot(Boot::First, &first, &traces.path, &mut steps, context)?;
         if first.len() < executables.len() {
             let names: Vec<&str> = first.keys().map(String::as_str).collect();
@@ -356,6 +361,9 @@ fn trainer(
     }
 }
 
+/// The directory of recordings in a pack.
+const TRACES: &str = "traces";
+
 /// Where recordings and initramfs files go: in the pack, so on the disk the user chose. Removed at
 /// the end unless they are to stay.
 struct Traces {
@@ -365,10 +373,19 @@ struct Traces {
 
 impl Traces {
     fn new(pack: &Path, keep: bool) -> Result<Self, Failure> {
-        let path = pack.join("traces");
+        let path = pack.join(TRACES);
         std::fs::create_dir(&path)
             .map_err(|error| Failure::file(&path, format!("cannot make it: {error}")))?;
         Ok(Self { path, keep })
+    }
+
+    /// Writes the executables of built-in trainers there, where they are looked up, and stay if
+    /// recordings do: `build` and `learn` want both.
+    fn keep_builtins(&self, executables: &[(PathBuf, Vec<u8>)]) -> Result<(), Failure> {
+        let directory = self.path.join("trainers");
+        std::fs::create_dir(&directory)
+            .map_err(|error| Failure::file(&directory, format!("cannot make it: {error}")))?;
+        executables.iter().try_for_each(|(path, bytes)| files::write(path, bytes))
     }
 }
 

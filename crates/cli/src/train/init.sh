@@ -63,6 +63,11 @@ done
 unshare -m -u -i -p -f sleep 100000 &
 (sleep 0 & exec sleep 100000) &
 
+# Files for trainers that ask for some.
+echo 'a short text' >/tmp/file
+ln -s file /tmp/link
+mkdir /tmp/directory
+
 # The recorder learns from a few halts what an idle processor's memory looks like.
 for pause in 1 2 3 4; do
     sleep 1

@@ -8,6 +8,7 @@
 //! in [`verify`]. This is the only part that knows of Linux; other systems are recorded with
 //! `virtuoso record` and built with `virtuoso build`.
 
+pub mod builtin;
 pub mod guest;
 pub mod jobs;
 pub mod row;

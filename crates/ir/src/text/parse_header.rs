@@ -31,11 +31,13 @@ pub(super) fn variable(cursor: &mut Cursor<'_>) -> Result<Variable, ParseError> 
 }
 
 fn elem(cursor: &mut Cursor<'_>) -> Result<Elem, ParseError> {
-    const WHAT: &str = "an element type: u8, u16, u32, u64, i8, i16, i32, i64 or char";
+    const WHAT: &str = "an element type: u8, u16, u32, u64, i8, i16, i32, i64, char or byte";
     let start = *cursor;
     let word = cursor.word(WHAT)?;
-    if word == "char" {
-        return Ok(Elem::Char);
+    match word {
+        "char" => return Ok(Elem::Char),
+        "byte" => return Ok(Elem::Byte),
+        _ => {}
     }
     let bytes = |prefix| {
         let bits = numbered(word, prefix).filter(|bits| bits % 8 == 0)?;

@@ -174,6 +174,7 @@ fn print_variable(variable: &Variable) -> String {
         Elem::Unsigned(bytes) => format!("u{}", u32::from(bytes) * 8),
         Elem::Signed(bytes) => format!("i{}", u32::from(bytes) * 8),
         Elem::Char => "char".to_string(),
+        Elem::Byte => "byte".to_string(),
     };
     let count = match &variable.count {
         Count::One => String::new(),

@@ -186,7 +186,7 @@ impl Random {
 
     fn variable(&mut self) -> Variable {
         let size = if self.wild { self.next() as u8 } else { self.pick(&[1, 2, 4, 8]) };
-        let elem = self.pick(&[Elem::Unsigned(size), Elem::Signed(size), Elem::Char]);
+        let elem = self.pick(&[Elem::Unsigned(size), Elem::Signed(size), Elem::Char, Elem::Byte]);
         let max = if self.wild { self.number() } else { self.below(1 << 20) };
         let count = match self.below(3) {
             0 => Count::One,

@@ -214,17 +214,18 @@ fn declared(variable: &trace::Variable) -> Variable {
         let size = scalar.size() as u8;
         if scalar.is_signed() { Elem::Signed(size) } else { Elem::Unsigned(size) }
     };
+    let count = |capacity: u32, length: &Length| {
+        let max = u64::from(capacity);
+        match length {
+            Length::Fixed => Count::Fixed(max),
+            Length::Field(name) => Count::Variable { name: name.clone(), max },
+        }
+    };
     let (elem, count) = match &variable.ty {
         VarType::Scalar(it) => (scalar(*it), Count::One),
         VarType::CStr { capacity } => (Elem::Char, Count::Fixed(u64::from(*capacity))),
-        VarType::Array { element, capacity, length } => {
-            let max = u64::from(*capacity);
-            let count = match length {
-                Length::Fixed => Count::Fixed(max),
-                Length::Field(name) => Count::Variable { name: name.clone(), max },
-            };
-            (scalar(*element), count)
-        }
+        VarType::Array { element, capacity, length } => (scalar(*element), count(*capacity, length)),
+        VarType::Bytes { capacity, length } => (Elem::Byte, count(*capacity, length)),
     };
     Variable { name: variable.name.clone(), elem, count, addr: variable.addr.0 }
 }

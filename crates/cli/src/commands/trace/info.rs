@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use machine::Reg;
 use serde_json::json;
-use trace::{Direction, Length, Trace, VarType, Variable};
+use trace::{Direction, Trace, Variable};
 
 use crate::failure::Failure;
 use crate::format::plain;
@@ -49,17 +49,7 @@ fn per_instruction(trace: &Trace) -> (f64, f64) {
 }
 
 fn spec(variable: &Variable) -> String {
-    let ty = match &variable.ty {
-        VarType::Scalar(scalar) => scalar.name().to_string(),
-        VarType::CStr { capacity } => format!("cstr[{capacity}]"),
-        VarType::Array { element, capacity, length: Length::Fixed } => {
-            format!("{}[{capacity}]", element.name())
-        }
-        VarType::Array { element, capacity, length: Length::Field(name) } => {
-            format!("{}[{name}<={capacity}]", element.name())
-        }
-    };
-    format!("{}:{ty}", variable.name)
+    format!("{}:{}", variable.name, variable.ty)
 }
 
 const fn direction(variable: &Variable) -> &'static str {

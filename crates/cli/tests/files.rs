@@ -1,0 +1,375 @@
+//! The machine's own files: what the built-in file programs say of a guest's `/proc`, `/sys`, `/tmp`
+//! and `/dev/shm`, compared with what the guest's own tools say of them.
+//!
+//! The pack is what `virtuoso train` makes when it is told of no trainer; the target is another
+//! guest, its kernel at a random place, with four processors. Boots guests, so it runs only with
+//! `VIRTUOSO_E2E=1` and in release; `VIRTUOSO_E2E=full` does the same with every kernel there is, and
+//! `VIRTUOSO_KERNELS=i386,rt` picks some. What is asked is answered by the whole run.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use testkit::capture::{Capture, Moment, capture, tell};
+use testkit::guest::{Guest, Target, boot_target, run_file};
+use testkit::kernel::{DEFAULT, Kernel, OTHERS};
+use testkit::layout;
+use testkit::pipeline::{Tool, Way};
+use testkit::userland::Userland;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// How many of the kernel's own files are asked for; the guest's few others all are.
+const CHOSEN: usize = 52;
+
+/// The most bytes that one question gives.
+const MOST: usize = 1 << 20;
+
+/// Outcomes of files that a dump cannot answer for: device, lock, code that training had not.
+const NAMED: [i32; 5] = [12, 13, 14, 16, 17];
+
+/// What the guest's own tools say of a file.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Told {
+    /// What `stat` prints: mode, user, group, links, size, blocks, inode, device number, times.
+    stat: Vec<String>,
+    /// What is hashed (names of a directory, target of a link, content), and its hash; none if it
+    /// could not be read.
+    hash: Option<(String, String)>,
+}
+
+/// All that the guest says of the chosen files.
+fn told(guest: &mut Guest) -> Result<BTreeMap<String, Told>, Failure> {
+    let from = tell(guest, "describe")?;
+    let console = guest.console();
+    let mut files: BTreeMap<String, Told> = BTreeMap::new();
+    let mut path = String::new();
+    for line in console[from..].lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["===", "FILE", ..] => path = line["=== FILE ".len()..].to_owned(),
+            ["STAT", numbers @ ..] => {
+                files.entry(path.clone()).or_default().stat = numbers.iter().map(|&it| it.into()).collect();
+            }
+            [kind @ ("LINK" | "NAMES" | "DATA"), hash, "-"] => {
+                files.entry(path.clone()).or_default().hash = Some(((*kind).into(), (*hash).into()));
+            }
+            _ => {}
+        }
+    }
+    Ok(files)
+}
+
+/// A pack that is asked about a captured guest.
+struct Asked<'a> {
+    tool: &'a Tool,
+    pack: &'a Path,
+    target: &'a Path,
+}
+
+/// The outputs of a program, or the exit code and the message of the outcome.
+type Answer = Result<Value, Outcome>;
+
+/// Why there is no answer: an exit code, or an error number of the guest, and a message.
+type Outcome = (i32, String);
+
+/// A list of names.
+type Names = Vec<Vec<u8>>;
+
+impl Asked<'_> {
+    fn ask(&self, program: &str, inputs: &[(&str, &str)]) -> Answer {
+        let mut words: Vec<OsString> = ["run", "--quiet", "--json", "--whole"].map(Into::into).into();
+        words.extend([self.pack.join(format!("{program}.prog")).into(), self.target.into()]);
+        for (name, value) in inputs {
+            words.extend(["--input".into(), format!("{name}={value}").into()]);
+        }
+        let finished = self.tool.run(&words).map_err(|error| (-1, error.to_string()))?;
+        if finished.code != 0 {
+            return Err((finished.code, finished.messages));
+        }
+        let answer: Value =
+            serde_json::from_str(&finished.output).map_err(|error| (-1, error.to_string()))?;
+        Ok(answer["outputs"].clone())
+    }
+
+    fn read(&self, path: &str, offset: usize, length: usize) -> Answer {
+        let (offset, length) = (offset.to_string(), length.to_string());
+        self.ask("read", &[("path", path), ("offset", &offset), ("length", &length)])
+    }
+
+    fn stat(&self, path: &str) -> Answer {
+        self.ask("stat", &[("path", path), ("follow", "0")])
+    }
+
+    /// All names of a directory but `.` and `..`, and how many questions that took.
+    fn names(&self, path: &str) -> Result<(Names, usize), Outcome> {
+        let (mut names, mut cursor, mut asked): (Names, u64, usize) = (Vec::new(), 0, 0);
+        loop {
+            let answer = self.ask("readdir", &[("path", path), ("cursor", &cursor.to_string())])?;
+            if answer["rc"] != 0 {
+                return Err((answer["rc"].as_i64().unwrap_or(-1) as i32, "an error of the guest".into()));
+            }
+            asked += 1;
+            let found = bytes(&answer["names"]);
+            let found = found.split(|&byte| byte == 0).filter(|name| !name.is_empty());
+            let before = names.len();
+            names.extend(found.map(<[u8]>::to_vec));
+            assert_eq!(answer["count"], names.len() - before, "{path}");
+            for list in ["inodes", "types"] {
+                assert_eq!(answer[list].as_array().map(Vec::len), Some(names.len() - before), "{path}");
+            }
+            cursor = answer["next"].as_u64().unwrap_or_default();
+            if answer["end"] == 1 {
+                break;
+            }
+        }
+        names.retain(|name| !matches!(name.as_slice(), b"." | b".."));
+        names.sort();
+        Ok((names, asked))
+    }
+
+    /// What is hashed of a file of this kind; none where the guest's own code gives an error.
+    fn content(&self, kind: &str, path: &str) -> Result<Option<Vec<u8>>, Outcome> {
+        let line = |mut bytes: Vec<u8>| {
+            bytes.push(b'\n');
+            bytes
+        };
+        if kind == "NAMES" {
+            return match self.names(path) {
+                Ok((names, _)) => Ok(Some(names.into_iter().flat_map(line).collect())),
+                Err((code, _)) if code < 0 => Ok(None),
+                Err(outcome) => Err(outcome),
+            };
+        }
+        let (answer, field) = if kind == "LINK" {
+            (self.ask("readlink", &[("path", path)])?, "target")
+        } else {
+            (self.read(path, 0, MOST)?, "data")
+        };
+        let found = (answer["rc"] == 0).then(|| bytes(&answer[field]));
+        Ok(found.map(|found| if kind == "LINK" { line(found) } else { found }))
+    }
+}
+
+/// The bytes of a text as JSON has it.
+fn bytes(text: &Value) -> Vec<u8> {
+    if let Some(text) = text.as_str() {
+        return text.as_bytes().to_vec();
+    }
+    let hex = text["bytes"].as_str().unwrap_or_default();
+    (0..hex.len() / 2).filter_map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok()).collect()
+}
+
+fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The numbers of [`Told::stat`] as the program gives them.
+fn numbers(stat: &Value) -> Vec<String> {
+    let hex = |name: &str| format!("{:x}", stat[name].as_u64().unwrap_or(u64::MAX));
+    let mut numbers = vec![hex("mode")];
+    numbers.extend(["uid", "gid", "nlink", "size", "blocks", "ino"].map(|name| stat[name].to_string()));
+    numbers.extend([hex("rdev_major"), hex("rdev_minor")]);
+    numbers.extend(["mtime", "ctime"].map(|name| stat[name].to_string()));
+    numbers
+}
+
+/// What was asked, and how it went.
+#[derive(Default)]
+struct Count {
+    equal: usize,
+    errors: usize,
+    named: Vec<String>,
+    wrong: Vec<String>,
+}
+
+impl Count {
+    fn add(&mut self, what: String, answer: Result<bool, Outcome>) {
+        match answer {
+            Ok(true) => self.equal += 1,
+            Ok(false) => self.wrong.push(what),
+            Err((code, why)) if NAMED.contains(&code) => self.named.push(format!("{what}: {code}: {why}")),
+            Err((code, why)) => self.wrong.push(format!("{what}: {code}: {why}")),
+        }
+    }
+}
+
+/// Asks for everything that the guest said of a file.
+fn compare(asked: &Asked<'_>, path: &str, told: &Told, count: &mut Count) {
+    let stat = asked.stat(path).map(|stat| {
+        let equal = stat["rc"] == 0 && numbers(&stat) == told.stat;
+        if !equal {
+            eprintln!("{path}: the guest: {:?}, we: {} {:?}", told.stat, stat["rc"], numbers(&stat));
+        }
+        equal
+    });
+    count.add(format!("stat {path}"), stat);
+    let is_file = told.stat.first().is_some_and(|mode| mode.len() == 4 && mode.starts_with('8'));
+    match &told.hash {
+        Some((kind, hashed)) => {
+            let found = asked.content(kind, path);
+            let equal = found.map(|found| found.is_some_and(|found| hash(&found) == *hashed));
+            count.add(format!("{kind} {path}"), equal);
+        }
+        None if is_file => match asked.content("DATA", path) {
+            Ok(None) => count.errors += 1,
+            found => count.add(format!("no DATA {path}"), found.map(|_| false)),
+        },
+        None => {}
+    }
+}
+
+/// What can be said of the files that `state_files` made without asking the guest.
+fn known(asked: &Asked<'_>, userland: Userland, held: &str) -> Result<(), Failure> {
+    let asked_for = |answer: Answer| answer.map_err(|(code, why)| format!("{code}: {why}"));
+    let (names, times) = asked.names("/tmp/many").map_err(|(code, why)| format!("{code}: {why}"))?;
+    assert_eq!((names.len(), times), (9000, 2), "a long directory takes more than one question");
+    assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "no name twice");
+    let (names, _) = asked.names("/tmp/odd").map_err(|(code, why)| format!("{code}: {why}"))?;
+    assert_eq!(names, [b"no-text-\xff\x01".to_vec()], "names may have any byte");
+
+    // The idle view shares its open files with the kernel's threads: what it opens is not theirs.
+    let (names, _) = asked.names("/proc/2/fd").map_err(|(code, why)| format!("{code}: {why}"))?;
+    assert!(names.is_empty(), "{names:?}");
+
+    let busybox = std::fs::read(userland.busybox()?)?;
+    let mut long = busybox[..1500 * 1024].to_vec();
+    long.resize(2000 * 1024, 0);
+    long.extend(&busybox[..3 * 1024]);
+    let mut read = Vec::new();
+    for offset in [0, MOST] {
+        let answer = asked_for(asked.read("/dev/shm/long", offset, MOST))?;
+        assert_eq!((&answer["rc"], &answer["end"]), (&0.into(), &u8::from(offset > 0).into()));
+        read.extend(bytes(&answer["data"]));
+    }
+    assert!(read == long, "{} bytes of {}", read.len(), long.len());
+    let answer = asked_for(asked.read("/dev/shm/long", 1535 * 1000, 4096))?;
+    assert_eq!(bytes(&answer["data"]), long[1535 * 1000..][..4096], "in the middle, not at a page's start");
+    let answer = asked_for(asked.read("/dev/shm/long", 1 << 40, 16))?;
+    assert_eq!((&answer["rc"], &answer["count"], &answer["end"]), (&0.into(), &0.into(), &1.into()));
+
+    let fd = format!("/proc/{held}/fd/3");
+    assert_eq!(bytes(&asked_for(asked.read(&fd, 0, 100))?["data"]), b"deleted and still open\n");
+    let link = asked_for(asked.ask("readlink", &[("path", &fd)]))?;
+    assert_eq!(link["target"], "/tmp/held (deleted)");
+
+    // What the guest's own code answers with: no entry, a directory, no link, no such attribute.
+    let rc = |answer: Answer| asked_for(answer).map(|outputs| outputs["rc"].as_i64());
+    assert_eq!(rc(asked.read("/tmp/none", 0, 16))?, Some(-2));
+    assert_eq!(rc(asked.stat("/tmp/small/none"))?, Some(-20));
+    assert_eq!(rc(asked.read("/tmp/odd", 0, 16))?, Some(-21));
+    assert_eq!(rc(asked.ask("readdir", &[("path", "/tmp/small"), ("cursor", "0")]))?, Some(-20));
+    assert_eq!(rc(asked.ask("readlink", &[("path", "/tmp/small")]))?, Some(-22));
+    let attribute = [("path", "/tmp/small"), ("name", "trusted.none")];
+    assert_eq!(rc(asked.ask("getxattr", &attribute))?, Some(-61));
+    let attributes = asked_for(asked.ask("listxattr", &[("path", "/tmp/small")]))?;
+    assert_eq!((&attributes["rc"], &attributes["names"]), (&0.into(), &"".into()));
+    let system = asked_for(asked.ask("statfs", &[("path", "/dev/shm")]))?;
+    assert_eq!((&system["rc"], &system["type"]), (&0.into(), &0x0102_1994.into()), "tmpfs: {system}");
+    assert_eq!(asked_for(asked.ask("stat", &[("path", "/tmp/link"), ("follow", "1")]))?["size"], long.len());
+    Ok(())
+}
+
+/// The six programs of the same pack.
+fn others(tool: &Tool, pack: &Path, target: &Capture) -> Vec<String> {
+    let mut few = target.clone();
+    few.truth.processes.truncate(6);
+    few.truth.modules.truncate(4);
+    let mut wrong = Vec::new();
+    for program in ["pslist", "getpsfile", "lsmod", "getdrvfile", "getpid", "gettime"] {
+        let all = matches!(program, "pslist" | "lsmod");
+        let file = pack.join(format!("{program}.prog"));
+        let row = tool.ask(program, &file, if all { target } else { &few }, 0, &Value::Null, Way::Usual);
+        eprintln!("{program}: {} of {} right, {} by slice", row.right, row.asked, row.by_slice);
+        wrong.extend((!row.equals_truth).then(|| format!("{program}: {:?}", row.problems)));
+    }
+    wrong
+}
+
+/// Makes the pack of the built-in trainers.
+fn train(tool: &Tool, kernel: &Kernel, pack: &Path) -> Result<(), Failure> {
+    let _ = std::fs::remove_dir_all(pack);
+    let mut words: Vec<OsString> = ["train", "--quiet", "--json", "--kernel"].map(Into::into).into();
+    words.extend([kernel.image.clone().into(), "--modules".into(), kernel.libraries.clone().into()]);
+    words.extend(["--busybox".into(), kernel.userland.busybox()?.into(), "-o".into(), pack.into()]);
+    let report = tool.json(&words)?;
+    let rows = report["programs"].as_array().ok_or("no programs")?;
+    assert_eq!(rows.len(), 14, "{report:#}");
+    assert!(rows.iter().all(|row| row["verified"] == true), "{report:#}");
+    Ok(())
+}
+
+#[test]
+fn files_of_another_guest_are_what_it_says_itself() -> Result<(), Failure> {
+    if std::env::var_os("VIRTUOSO_E2E").is_none() {
+        eprintln!("skipped: boots guests; set VIRTUOSO_E2E=1 (cargo xtask test does)");
+        return Ok(());
+    }
+    let chosen = std::env::var("VIRTUOSO_KERNELS").ok();
+    let full = std::env::var_os("VIRTUOSO_E2E").is_some_and(|mode| mode == "full");
+    for kernel in [DEFAULT].into_iter().chain(OTHERS).filter(|kernel| Kernel::find(kernel).is_ok()) {
+        let wanted = |list: &str| list.split(',').any(|name| name == kernel);
+        if chosen.as_deref().map_or(full || kernel == DEFAULT, wanted) {
+            files_of(kernel)?;
+        }
+    }
+    Ok(())
+}
+
+/// Trains, boots and asks with this kernel.
+fn files_of(kernel: &str) -> Result<(), Failure> {
+    let begin = Instant::now();
+    let tool = Tool { virtuoso: PathBuf::from(env!("CARGO_BIN_EXE_virtuoso")) };
+    let pack = layout::run().join("files");
+    let found = Kernel::find(kernel)?;
+    train(&tool, &found, &pack)?;
+    eprintln!("trained after {:.0} s", begin.elapsed().as_secs_f64());
+
+    let options = Target {
+        kernel: kernel.to_owned(),
+        kaslr: true,
+        append: "state=files".to_owned(),
+        qemu: vec!["-smp".into(), "4".into()],
+        ..Target::default()
+    };
+    let mut guest = boot_target(&options, Duration::from_secs(300))?;
+    let console = guest.console();
+    let held = console.split("=== HELD ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let held = held.ok_or("no process holds a deleted file")?.to_owned();
+    tell(&mut guest, &format!("choose {CHOSEN}"))?;
+    let before = told(&mut guest)?;
+    let captured = capture(&mut guest, &run_file("files-target")?, Moment::Idle)?;
+    let after = told(&mut guest)?;
+    drop(guest);
+    eprintln!("captured after {:.0} s", begin.elapsed().as_secs_f64());
+
+    let asked = Asked { tool: &tool, pack: &pack, target: &captured.elf };
+    known(&asked, found.userland, &held)?;
+    let mut count = Count::default();
+    let stable: Vec<(&String, &Told)> =
+        before.iter().filter(|(path, told)| after.get(*path) == Some(told)).collect();
+    for (path, told) in &stable {
+        compare(&asked, path, told, &mut count);
+    }
+    let Count { equal, errors, named, wrong } = count;
+    eprintln!(
+        "{kernel}: {} files, {} of them the same twice: {equal} answers equal, {errors} errors that the guest has too, \
+         {} outcomes, {} wrong, after {:.0} s",
+        before.len(),
+        stable.len(),
+        named.len(),
+        wrong.len(),
+        begin.elapsed().as_secs_f64()
+    );
+    named.iter().for_each(|line| eprintln!("{}", line.trim_end()));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(stable.len() >= 60 && named.len() <= 6, "{} files, {named:#?}", stable.len());
+    let wrong = others(&tool, &pack, &captured);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
