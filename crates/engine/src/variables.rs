@@ -108,20 +108,16 @@ fn encode(variable: &Variable, text: &str) -> Result<Vec<u8>, InputError> {
 
 /// Zeroes the output variables, then writes the inputs: a variable may be both.
 pub(crate) fn prepare(program: &Program, inputs: &Inputs, overlay: &mut Overlay<'_>) -> Result<(), Stopped> {
-    let mut store = |address: u64, size: u64, value: u64| {
-        let stored = overlay.store(VirtAddr(address), size, value);
-        stored.map_err(|fault| Stopped::access(program.begin_pc, address, &fault))
-    };
+    let stopped = |(address, fault)| Stopped::access(program.begin_pc, address, &fault);
     for variable in &program.outputs {
-        // Buffers may be large and are mostly unused: a word at a time.
+        // Buffers may be large and are mostly unused.
         let size = variable.count.max() * variable.elem.size();
-        for at in (0..size).step_by(8) {
-            store(variable.addr.wrapping_add(at), (size - at).min(8), 0)?;
-        }
+        overlay.clear(variable.addr, size).map_err(stopped)?;
     }
     for (variable, bytes) in inputs {
         for (at, &byte) in bytes.iter().enumerate() {
-            store(variable.addr.wrapping_add(at as u64), 1, u64::from(byte))?;
+            let to = variable.addr.wrapping_add(at as u64);
+            overlay.store(VirtAddr(to), 1, byte.into()).map_err(|fault| stopped((to, fault)))?;
         }
     }
     Ok(())
