@@ -2,8 +2,12 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let _ = ir::System::from_bytes(data);
-    if let Ok(system) = postcard::from_bytes::<ir::System>(data) {
-        let _ = system.hash();
+    if let Ok(system) = ir::System::from_bytes(data) {
+        let again = system.to_bytes().and_then(|bytes| ir::System::from_bytes(&bytes));
+        assert!(again.is_ok_and(|again| again == system));
+    }
+    // The index alone, in a file that has no more.
+    if let Ok(file) = ir::system::with_index(data) {
+        let _ = ir::System::from_bytes(&file);
     }
 });

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::{Environment, Inputs, Limits, Run, RunError, SliceProgram, Values, WholeProgram, parse_inputs};
+use engine::{Environment, Inputs, Limits, Run, RunError, Session, SliceProgram, Values, parse_inputs};
 use ir::Program;
 use machine::Target;
 
@@ -148,7 +148,8 @@ impl Asked {
         self.how.system.is_none() && !self.companion_path(program).exists()
     }
 
-    /// Reads the companion file; `why` says in messages what needs it.
+    /// Opens the companion file; `why` says in messages what needs it. Most of it is read when it is
+    /// used.
     pub fn companion(&self, program: &Program, why: &str) -> Result<ir::System, Failure> {
         let name = companion_name(&program.system);
         let path = self.companion_path(program);
@@ -175,11 +176,12 @@ impl Asked {
         let run = self.run(target)?;
         let slice = SliceProgram::new(program).map_err(|error| self.failure(&error.into()))?;
         let system = self.companion(program, "the whole run");
-        let mut whole = system.as_ref().ok().map(|system| WholeProgram::new(program, system));
-        let ways = context
-            .progress
-            .during("slice and whole run", || Ways::ask(&slice, whole.as_mut(), &run, &inputs))
-            .map_err(|error| self.failure(&error))?;
+        let session = system.as_ref().ok().map(|system| Session::new(run, system));
+        let ways = context.progress.during("slice and whole run", || match &session {
+            Some(session) => Ways::in_session(&session.program(program)?, &inputs, &run.limits),
+            None => Ways::ask(&slice, None, &run, &inputs),
+        });
+        let ways = ways.map_err(|error| self.failure(&error))?;
         self.judge(program, &ways, system.as_ref().err())
     }
 
@@ -256,7 +258,7 @@ impl Asked {
             RunError::TooLarge(_) => {
                 Failure::file(&self.program, format!("{error}; mark less work between begin and end"))
             }
-            RunError::Input(_) => Failure::file(&self.program, error),
+            RunError::Input(_) | RunError::Companion(_) => Failure::file(&self.program, error),
             error => Failure::file(&self.target, error),
         }
     }

@@ -61,10 +61,17 @@ pub fn program(path: &Path) -> Result<Program, Failure> {
     })
 }
 
-/// Reads a companion file: the code of a training system.
+/// Opens a companion file: the code of a training system. Most of it is read when it is used, so
+/// that whoever uses all of it asks [`System::check`] first.
 pub fn system(path: &Path) -> Result<System, Failure> {
-    let bytes = read(path, "companion file (.system, made by `virtuoso build`)")?;
-    System::from_bytes(&bytes).map_err(|error| match error {
+    let what = "companion file (.system, made by `virtuoso build`)";
+    regular(path, what)?;
+    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    let length = file.metadata().map_err(|error| unreadable(path, &error))?.len();
+    if length > MAX_BYTES {
+        return Err(Failure::file(path, format!("it is larger than any {what}; check the path")));
+    }
+    System::open(file).map_err(|error| match error {
         ir::FileError::Foreign { .. } => {
             Failure::file(path, format!("{error}; `virtuoso build` writes it next to the program"))
         }

@@ -9,7 +9,7 @@
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
-use engine::{Relocation, Run, SliceProgram, WholeProgram, parse_inputs};
+use engine::{Relocation, Run, RunError, Session, SessionProgram, SliceProgram, parse_inputs};
 use ir::{Program, System};
 
 use crate::asked::{Answered, Asked};
@@ -73,14 +73,23 @@ impl Member {
         Ok(Some(Self::new(asked, program)))
     }
 
-    /// Ready to be asked any number of times.
+    /// A session over a target, if whole runs can be made.
+    pub fn session<'s>(&'s self, run: &Run<'s>) -> Option<Session<'s>> {
+        self.system.as_ref().ok().map(|system| Session::new(*run, system))
+    }
+
+    /// Ready to be asked any number of times about the target of `run`, with the session over it.
     ///
     /// # Errors
     /// The program is too large.
-    pub fn query(&self) -> Result<Query<'_>, Failure> {
+    pub fn query<'q>(
+        &'q self,
+        run: &Run<'q>,
+        session: Option<&'q Session<'q>>,
+    ) -> Result<Query<'q>, Failure> {
         let slice = SliceProgram::new(&self.program).map_err(|error| self.asked.failure(&error.into()))?;
-        let whole = self.system.as_ref().ok().map(|system| WholeProgram::new(&self.program, system));
-        Ok(Query { member: self, slice, whole })
+        let whole = session.map(|session| session.program(&self.program));
+        Ok(Query { member: self, run: *run, slice, whole })
     }
 
     /// The target as a run sees it.
@@ -98,10 +107,12 @@ impl Member {
 }
 
 /// A program that is asked again and again about one target.
-pub struct Query<'p> {
-    member: &'p Member,
-    slice: SliceProgram<'p>,
-    whole: Option<WholeProgram<'p>>,
+pub struct Query<'q> {
+    member: &'q Member,
+    run: Run<'q>,
+    slice: SliceProgram<'q>,
+    /// In a session, if whole runs can be made.
+    whole: Option<Result<SessionProgram<'q, 'q>, RunError>>,
 }
 
 impl Query<'_> {
@@ -109,12 +120,16 @@ impl Query<'_> {
     ///
     /// # Errors
     /// Neither answers, or they differ.
-    pub fn ask(&mut self, run: &Run<'_>, inputs: &[(String, String)]) -> Result<Answered, Failure> {
+    pub fn ask(&self, inputs: &[(String, String)]) -> Result<Answered, Failure> {
         let asked = &self.member.asked;
         let inputs = parse_inputs(&self.member.program, inputs)
             .map_err(|error| Failure::file(self.member.path(), error))?;
-        let ways = Ways::ask(&self.slice, self.whole.as_mut(), run, &inputs)
-            .map_err(|error| asked.failure(&error))?;
+        let ways = match &self.whole {
+            Some(Ok(program)) => Ways::in_session(program, &inputs, &self.run.limits),
+            Some(Err(error)) => Err(error.clone()),
+            None => Ways::ask(&self.slice, None, &self.run, &inputs),
+        };
+        let ways = ways.map_err(|error| asked.failure(&error))?;
         asked.judge(&self.member.program, &ways, self.member.system.as_ref().err())
     }
 }

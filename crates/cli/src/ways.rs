@@ -4,7 +4,9 @@
 //! whole run by all of the trusted code. Where both end and agree the answer is verified; where
 //! they differ there is none. Where only one ends, its answer counts and is said to be unverified.
 
-use engine::{Inputs, Outcome, Run, RunError, SliceProgram, Stopped, Values, WholeProgram};
+use engine::{
+    Inputs, Limits, Outcome, Run, RunError, SessionProgram, SliceProgram, Stopped, Values, WholeProgram,
+};
 use ir::Program;
 
 /// A way of running a program.
@@ -86,6 +88,20 @@ impl Ways {
     ) -> Result<Self, RunError> {
         let slice = Some(slice.run(run, inputs)?.0);
         let whole = whole.map(|whole| whole.run(run, inputs)).transpose()?.map(|it| it.0);
+        Ok(Self { slice, whole })
+    }
+
+    /// Asks a program of a session by both ways.
+    ///
+    /// # Errors
+    /// A run could not begin.
+    pub fn in_session(
+        program: &SessionProgram<'_, '_>,
+        inputs: &Inputs,
+        limits: &Limits,
+    ) -> Result<Self, RunError> {
+        let slice = Some(program.ask_slice(inputs, limits)?.0);
+        let whole = Some(program.ask(inputs, limits)?.0);
         Ok(Self { slice, whole })
     }
 

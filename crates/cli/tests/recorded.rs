@@ -8,7 +8,9 @@
 mod case;
 
 use case::{Failure, build, case, file, listed, recording};
-use engine::{Environment, Fault, Limits, Outcome, Relocation, Run, SliceProgram, Stopped, WholeProgram};
+use engine::{
+    Environment, Fault, Limits, Outcome, ProcessPages, Relocation, Run, SliceProgram, Stopped, WholeProgram,
+};
 use machine::memory::Mock;
 use machine::{PhysAddr, Reg, VirtAddr};
 use slicer::Policy;
@@ -143,13 +145,14 @@ fn the_overlay_takes_all_writes() -> Result<(), Failure> {
     let case = case(Policy::Assume, true)?;
     let run = case.run();
     let relocation = Relocation::find(&case.built.program, &run)?;
-    let mut overlay = run.overlay(&case.built.program, &relocation)?;
+    let process = ProcessPages::new(&case.built.program);
+    let mut overlay = run.overlay(&case.built.program, &relocation, &process)?;
     let stack = VirtAddr(case.regs.get(Reg::Rsp).ok_or("rsp")?);
     match overlay.load(stack, 8) {
         Ok(before) => {
             overlay.store(stack, 8, !before)?;
             assert_eq!(overlay.load(stack, 8)?, !before);
-            let mut again = run.overlay(&case.built.program, &relocation)?;
+            let mut again = run.overlay(&case.built.program, &relocation, &process)?;
             assert_eq!(again.load(stack, 8)?, before, "the target keeps its value");
         }
         // The slice never read that frame, so it is not in the case.

@@ -6,16 +6,18 @@
 //! assertion of the kernel (`ud2`) is stepped over, as the kernel's handler does for a warning, and
 //! reported.
 
-use ir::{Kind, Program, System};
-use machine::{Reg, RegFile};
+use std::sync::Arc;
 
-use crate::code::{Code, KernelCode};
+use ir::{Kind, Program};
+use machine::{Page, Reg, hash};
+
+use crate::code::{AtHand, Block, Code, Lifting};
 use crate::counter::{Counter, briefly, settled};
 use crate::exec::execute;
 use crate::limits::Budget;
 use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
-use crate::predecode::slots;
+use crate::predecode::{Slots, clear, fill, slots};
 use crate::relocate::Relocation;
 use crate::run::{Run, RunError};
 use crate::show::{Show, show_summary};
@@ -30,13 +32,8 @@ use crate::watch::{Unwatched, Watch};
 const MOST_ASSERTIONS: usize = 64;
 /// The vector of the exception that `ud2` raises (SDM vol. 3 table 6-1).
 const INVALID_OPCODE: u8 = 6;
-
-/// A program made ready for whole runs. What one run lifts, later ones find.
-pub struct WholeProgram<'p> {
-    program: &'p Program,
-    system: &'p System,
-    code: Code<'p>,
-}
+/// The most pages that are kept for the next run.
+const MOST_SPARE: usize = 1024;
 
 /// What a whole run reports beside its outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,121 +48,150 @@ pub struct WholeReport {
     pub assertions: Vec<u64>,
 }
 
-impl<'p> WholeProgram<'p> {
-    /// Prepares a program; `system` is the companion file of its training system.
-    #[must_use]
-    pub fn new(program: &'p Program, system: &'p System) -> Self {
-        Self { program, system, code: Code::new(program) }
-    }
+/// What a run works with, for the next one to use again. Nothing of a run is left in it but code
+/// that is the same for all.
+pub(crate) struct Workspace {
+    slots: Slots,
+    at_hand: AtHand,
+    spare: Vec<Box<Page>>,
+}
 
-    /// Runs over a target.
-    ///
-    /// # Errors
-    /// [`RunError`] when the run cannot begin.
-    pub fn run(&mut self, run: &Run<'_>, inputs: &Inputs) -> Result<(Outcome, WholeReport), RunError> {
-        self.watched(run, inputs, &mut Unwatched)
+impl Default for Workspace {
+    fn default() -> Self {
+        Self { slots: slots(), at_hand: AtHand::default(), spare: Vec::new() }
     }
+}
 
-    /// The registers that a run over a target begins with.
-    ///
-    /// # Errors
-    /// [`RunError`] when the run cannot begin.
-    pub fn begin(&self, run: &Run<'_>) -> Result<RegFile, RunError> {
-        let mut slots = slots();
-        run.registers(self.program, &Relocation::find(self.program, run)?, &mut slots)?;
-        let mut regs = RegFile::new();
-        for &reg in Reg::ALL {
-            regs.set(reg, slots[reg.index()]);
-        }
-        Ok(regs)
+impl Workspace {
+    /// Forgets code: it will be that of another target.
+    pub fn forget(&mut self) {
+        self.at_hand.clear();
     }
+}
 
-    /// Runs over a target and shows every step.
-    ///
-    /// # Errors
-    /// [`RunError`] when the run cannot begin.
-    pub fn watched<W: Watch>(
-        &mut self,
-        run: &Run<'_>,
-        inputs: &Inputs,
+/// A whole run that is to be made: a program that was found in a target.
+pub(crate) struct Ask<'a, 's, 't> {
+    pub program: &'a Program,
+    pub run: Run<'t>,
+    pub relocation: &'a Relocation<'a>,
+    /// The target's time stamp counter, if it is known.
+    pub tsc: Option<u64>,
+    pub code: Code<'a, 's>,
+}
+
+/// A whole run on its way.
+struct Way<'w> {
+    counter: &'w mut Counter,
+    report: &'w mut WholeReport,
+    /// Whether it reached code outside of the kernel's own image.
+    modules: bool,
+    /// Blocks that its own memory decides.
+    private: hash::Map<u64, Arc<Block>>,
+}
+
+impl Ask<'_, '_, '_> {
+    /// Makes the run, with these inputs.
+    pub fn answer<W: Watch>(
+        &self,
+        (inputs, budget): (&Inputs, Budget),
+        workspace: &mut Workspace,
         watch: &mut W,
     ) -> Result<(Outcome, WholeReport), RunError> {
-        let budget = Budget::new(&run.limits);
-        let relocation = Relocation::find(self.program, run)?;
-        let known = run.time_stamp(self.program, &relocation);
-        let mut counter = Counter::new(known);
-        let (outcome, report) = self.once(run, &relocation, inputs, (&mut counter, budget), watch)?;
-        let brief = briefly(run, report.used);
+        let mut counter = Counter::new(self.tsc);
+        let (outcome, report) = self.once((inputs, budget), &mut counter, workspace, watch)?;
+        let brief = Ask { run: briefly(&self.run, report.used), ..*self };
+        if W::ON {
+            // What is watched is the first run.
+            workspace.forget();
+        }
         let again = |counter: &mut Counter| {
-            let budget = Budget::new(&brief.limits);
-            Ok(self.once(&brief, &relocation, inputs, (counter, budget), &mut Unwatched)?.0)
+            let budget = Budget::new(&brief.run.limits);
+            Ok(brief.once((inputs, budget), counter, workspace, &mut Unwatched)?.0)
         };
         Ok((settled(outcome, &counter, again)?, report))
     }
 
     /// One run with this counter.
     fn once<W: Watch>(
-        &mut self,
-        run: &Run<'_>,
-        relocation: &Relocation<'_>,
-        inputs: &Inputs,
-        (counter, budget): (&mut Counter, Budget),
+        &self,
+        (inputs, budget): (&Inputs, Budget),
+        counter: &mut Counter,
+        workspace: &mut Workspace,
         watch: &mut W,
     ) -> Result<(Outcome, WholeReport), RunError> {
-        let mut kernel = KernelCode::new(self.system, run.memory, relocation);
-        self.code.begin::<W>(&kernel);
+        let Self { program, relocation, run, code, .. } = self;
         let mut report = WholeReport::default();
-        let mut overlay = match run.overlay(self.program, relocation) {
+        let overlay = match run.overlay(program, relocation, &code.own.process) {
             Ok(overlay) => overlay,
             Err(stopped) => return Ok((Outcome::Stopped(stopped), report)),
         };
-        let begun = prepare(self.program, inputs, &mut overlay)
+        let mut overlay = overlay.with_spare(std::mem::take(&mut workspace.spare));
+        let begun = prepare(program, inputs, &mut overlay)
             .map_err(NoAnswer::from)
-            .and_then(|()| run.override_per_cpu(self.program, relocation, &mut overlay));
+            .and_then(|()| run.override_per_cpu(program, relocation, &mut overlay));
         let ended = begun.and_then(|()| {
-            let used = (&mut *counter, &mut report);
-            let ended = self.execute((run, budget), relocation, &mut kernel, &mut overlay, used, watch);
-            report.assertions.iter_mut().for_each(|at| *at = kernel.relocation.reported(*at));
-            counter.report_at(|at| kernel.relocation.reported(at));
-            ended.map_err(|ended| ended.map_addresses(|at| kernel.relocation.reported(at)))
+            let mut way = Way { counter, report: &mut report, modules: false, private: hash::Map::default() };
+            let ended = self.execute(budget, workspace, &mut overlay, &mut way, watch);
+            if !way.private.is_empty() {
+                workspace.at_hand.clear();
+            }
+            let Way { modules, .. } = way;
+            report.assertions.iter_mut().for_each(|at| *at = code.kernel.reported(*at, modules));
+            counter.report_at(|at| code.kernel.reported(at, modules));
+            ended.map_err(|ended| ended.map_addresses(|at| code.kernel.reported(at, modules)))
         });
-        let answer = ended.and_then(|end| match &self.program.provenance.unrepeated {
+        let answer = ended.and_then(|end| match &program.provenance.unrepeated {
             // In training, another task or a device helped the trainer; here nothing does.
             Some(why) => Err(Stopped::Unrepeated { at: end, why: why.clone() }.into()),
-            None => Ok(collect(self.program, end, &mut overlay)?),
+            None => Ok(collect(program, end, &mut overlay)?),
         });
-        Ok((outcome(answer)?, report))
+        workspace.spare = overlay.into_spare();
+        workspace.spare.truncate(MOST_SPARE);
+        // Where a damaged piece of the companion file would have been, there was no code.
+        match code.kernel.damage() {
+            Some(error) => Err(error.into()),
+            None => Ok((outcome(answer)?, report)),
+        }
     }
 
     /// Runs to the end mark, whose address is the result.
     fn execute<W: Watch>(
-        &mut self,
-        (run, mut budget): (&Run<'_>, Budget),
-        relocation: &Relocation<'_>,
-        kernel: &mut KernelCode<'_>,
+        &self,
+        mut budget: Budget,
+        workspace: &mut Workspace,
         overlay: &mut Overlay<'_>,
-        (counter, report): (&mut Counter, &mut WholeReport),
+        way: &mut Way<'_>,
         watch: &mut W,
     ) -> Result<u64, NoAnswer> {
-        let mut slots = slots();
-        self.code.fill(&mut slots);
+        let Workspace { slots, at_hand, .. } = workspace;
+        let own = self.code.own;
+        clear(slots);
         budget.time(self.program.begin_pc, 0)?;
-        run.registers(self.program, relocation, &mut slots)?;
+        self.run.registers(self.program, self.relocation, slots)?;
         let (mut show, mut spin) = (Show::default(), Spin::new());
-        let mut calls = SystemCalls::new(&slots);
+        let mut calls = SystemCalls::new(slots);
         let (mut pc, mut from) = (self.program.begin_pc, self.program.begin_pc);
         loop {
-            let Some(block) = self.code.find::<W>(kernel, pc, &mut slots, overlay)? else {
+            if at_hand.get(pc).is_none() {
+                let Way { private, .. } = way;
+                let mut lifting = Lifting { slots, overlay, private, deadline: budget.deadline() };
+                if let Some(block) = self.code.block::<W>(pc, &mut lifting)? {
+                    at_hand.put(block);
+                }
+            }
+            let Some(block) = at_hand.get(pc) else {
+                way.modules |= !own.process.is_code(pc);
                 // Modules were not looked for to the end if the time is over.
-                budget.time(pc, report.used)?;
+                budget.time(pc, way.report.used)?;
                 return Err(Stopped::NoCode { at: from, to: pc }.into());
             };
-            let block = self.code.block(block);
             if block.end {
                 return Ok(pc);
             }
-            report.used += u64::from(block.last - block.first) + 1;
-            if spin.is_waiting(pc, 0, &slots, overlay) {
+            way.modules |= block.modules;
+            let Way { counter, report, .. } = way;
+            report.used += block.ops.len() as u64 + 1;
+            if spin.is_waiting(pc, 0, slots, overlay) {
                 return Err(Stopped::Blocked { at: pc }.into());
             }
             if budget.is_due(report.used) {
@@ -173,11 +199,11 @@ impl<'p> WholeProgram<'p> {
             }
             from = pc;
             if let Some(summary) = block.summary {
-                let (stack, mode) = (slots[Reg::Rsp.index()], self.code.process_mode());
-                pc = summarise(&summary, &mut slots, overlay, mode)
+                let (stack, mode) = (slots[Reg::Rsp.index()], own.process_mode());
+                pc = summarise(&summary, slots, overlay, mode)
                     .map_err(|fault| Stopped::access(from, stack, &fault))?;
                 if W::ON {
-                    show_summary(watch, (from, &summary), (stack, pc), &slots, overlay, mode);
+                    show_summary(watch, (from, &summary), (stack, pc), slots, overlay, mode);
                 }
                 continue;
             }
@@ -186,10 +212,11 @@ impl<'p> WholeProgram<'p> {
             if W::ON {
                 show.block();
             }
-            let (ops, pcs) = self.code.ops(block);
-            for (op, &at) in ops.iter().zip(pcs) {
+            fill(slots, &block.constants);
+            for (op, &offset) in block.ops.iter().zip(&block.offsets) {
+                let at = block.start.wrapping_add(offset.into());
                 if W::ON {
-                    show.step(watch, at, self.code.mode(at), self.code.insn_bytes(at), &slots);
+                    show.step(watch, at, own.mode(at), block.insn_bytes(offset), slots);
                 }
                 match op.kind {
                     Kind::BranchIf => {
@@ -214,20 +241,20 @@ impl<'p> WholeProgram<'p> {
                     }
                     Kind::SysEnter => {
                         pc = slots[op.a as usize];
-                        calls.enter(slots[op.b as usize], &slots);
+                        calls.enter(slots[op.b as usize], slots);
                         break;
                     }
                     // A far return to the process's privilege leaves the system too.
                     Kind::SysExit | Kind::Ret => {
                         pc = slots[op.a as usize];
-                        if !calls.leave(pc, self.code.is_process(pc), &mut slots) {
+                        if !calls.leave(pc, own.process.is_code(pc), slots) {
                             return Err(Stopped::Switched { at, to: pc }.into());
                         }
                         break;
                     }
                     Kind::Trap => {
                         let vector = slots[op.a as usize] as u8;
-                        if vector != INVALID_OPCODE || self.code.is_process(at) {
+                        if vector != INVALID_OPCODE || own.process.is_code(at) {
                             return Err(Stopped::Exception { at, vector }.into());
                         }
                         if report.assertions.len() < MOST_ASSERTIONS {
@@ -243,9 +270,9 @@ impl<'p> WholeProgram<'p> {
                     }
                     _ => {
                         let address = slots[op.a as usize];
-                        execute(op, &mut slots, overlay, counter, at)?;
+                        execute(op, slots, overlay, counter, at)?;
                         if W::ON {
-                            show.done(watch, op, address, &slots, overlay);
+                            show.done(watch, op, address, slots, overlay);
                         }
                     }
                 }

@@ -122,7 +122,7 @@ mod tests {
                     let (mut pool, mut slots) = (Pool::default(), slots());
                     let op = Op::new(kind, width, Var(0), &[a.into(), b.into()][..kind.arity()]);
                     let op = pool.op(&op).unwrap();
-                    pool.fill(&mut slots, 0);
+                    pool.fill(&mut slots);
                     execute(&op, &mut slots, &mut overlay, &mut Counter::new(None), 0).unwrap();
                     let expected = ir::eval(kind, width, a, b, 0).unwrap();
                     assert_eq!(slots[0], expected, "{}.{} {a:#x}, {b:#x}", kind.name(), width as u8);

@@ -2,7 +2,8 @@
 //!
 //! There are two ways to run, which share the [`Overlay`] over the target's memory, the predecoded
 //! operations and the outcomes. A [`SliceProgram`] executes an [`ir::Program`]. A [`WholeProgram`]
-//! emulates machine code: it lifts the trainer's and the kernel's trusted code as it is reached.
+//! emulates machine code: it lifts the trainer's and the kernel's trusted code as it is reached. A
+//! [`Session`] is many of the latter over one target.
 //! Neither writes to the target or takes code from it. What happens to the guest's code is an
 //! [`Outcome`]; a [`RunError`] says that a run could not begin.
 //!
@@ -21,9 +22,11 @@ mod outcome;
 mod overlay;
 mod per_cpu;
 mod predecode;
+mod process;
 mod relocate;
 mod run;
 mod segment;
+mod session;
 mod show;
 mod slice;
 mod spin;
@@ -35,16 +38,20 @@ mod text;
 mod value;
 mod variables;
 mod watch;
+mod whole;
 
-pub use emulate::{WholeProgram, WholeReport};
+pub use emulate::WholeReport;
 pub use limits::Limits;
 pub use outcome::{Outcome, Stopped};
 pub use overlay::{Fault, Overlay};
 pub use predecode::TooLarge;
+pub use process::ProcessPages;
 pub use relocate::Relocation;
 pub use run::{Environment, Run, RunError};
+pub use session::{Session, SessionProgram};
 pub use slice::SliceProgram;
 pub use text::Text;
 pub use value::{Value, Values};
 pub use variables::{InputError, Inputs, outputs_of, parse_inputs};
 pub use watch::{Seen, Unwatched, Watch};
+pub use whole::WholeProgram;

@@ -63,6 +63,11 @@ impl Budget {
         Self { fuel, time, deadline: Deadline::after(time), next: fuel.min(EVERY) }
     }
 
+    /// When the run has to end.
+    pub const fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
     /// Whether a run that used so much fuel has to ask [`Budget::check`].
     #[inline(always)]
     pub const fn is_due(&self, used: u64) -> bool {

@@ -1,7 +1,7 @@
 //! The memory of a run: the target's, with the run's own changes laid over it.
 //!
-//! Pages of the training process are copied from the program and lie at their addresses;
-//! allocations lie above them. Every other address is translated through the target's page tables
+//! Pages of the training process lie at their addresses and are copied from the program when they
+//! are first written; allocations lie above them. Every other address is translated through the target's page tables
 //! and read from the target; the first write to a frame of the target copies it. Copies are keyed
 //! by frame, so that two mappings of one frame stay one. The target's own user memory is refused:
 //! it belongs to the process that was paused, not to the trainer.
@@ -11,6 +11,8 @@ use std::ops::Range;
 use machine::memory::ZERO_PAGE;
 use machine::paging::{self, PagingMode};
 use machine::{GuestMemory, MemoryError, PAGE_SIZE, Page, PhysAddr, VirtAddr, hash};
+
+use crate::process::ProcessPages;
 
 /// Why an access failed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -46,7 +48,7 @@ const NONE: u32 = u32::MAX;
 struct Entry<'t> {
     /// Page number plus one; 0 when empty.
     tag: u64,
-    /// The target's page; not looked at where there is a copy.
+    /// The target's or the program's page; not looked at where there is a copy.
     target: &'t Page,
     /// Index of the copy, or [`NONE`].
     copy: u32,
@@ -92,10 +94,16 @@ pub struct Overlay<'t> {
     mode: PagingMode,
     /// CR3 of the page tables that map the kernel.
     root: u64,
-    /// Copied pages, pages of the training process, and allocated ones.
+    /// Copied pages, those of the training process too, and allocated ones.
     copies: Vec<Box<Page>>,
-    /// The training process's pages and the heap's: copy by address of the page.
+    /// Pages of earlier runs that may be used again, whatever they hold.
+    spare: Vec<Box<Page>>,
+    /// The training process's pages.
+    process: Option<&'t ProcessPages<'t>>,
+    /// Copies of these, and the heap's pages: copy by address of the page.
     user: hash::Map<VirtAddr, u32>,
+    /// Pages that count towards the limit: the process's own, the heap's, copied frames.
+    pages: usize,
     /// Pages that the kernel shows to processes: the kernel's own address of each.
     aliases: hash::Map<VirtAddr, VirtAddr>,
     /// Copied frames of the target: copy by address of the frame.
@@ -109,7 +117,7 @@ pub struct Overlay<'t> {
     heap: VirtAddr,
     /// Bytes of each allocation, by address; also of those that were freed.
     heap_sizes: hash::Map<VirtAddr, u64>,
-    /// The most pages in `copies`.
+    /// The most that `pages` may be.
     limit: usize,
     /// What [`Overlay::state`] returns.
     state: u64,
@@ -144,7 +152,10 @@ impl<'t> Overlay<'t> {
             mode,
             root,
             copies: Vec::new(),
+            spare: Vec::new(),
+            process: None,
             user: hash::Map::default(),
+            pages: 0,
             aliases: hash::Map::default(),
             frames: hash::Map::default(),
             translated: hash::Map::default(),
@@ -157,14 +168,42 @@ impl<'t> Overlay<'t> {
         }
     }
 
-    /// Gives the training process a page; bytes that are not given are 0. The page counts towards
-    /// the limit, but is added even past it.
-    pub(crate) fn add_page(&mut self, page: VirtAddr, bytes: &[u8]) {
-        let mut copy = Box::new([0; PAGE_SIZE as usize]);
-        let length = bytes.len().min(copy.len());
-        copy[..length].copy_from_slice(&bytes[..length]);
-        self.user.insert(page, self.copies.len() as u32);
+    /// Gives the run the training process's pages. They count towards the limit, and are there even
+    /// past it.
+    pub(crate) fn with_process(mut self, process: &'t ProcessPages<'t>) -> Self {
+        self.process = Some(process);
+        self.pages += process.len();
+        self
+    }
+
+    /// Gives the overlay pages to use, whatever they hold.
+    pub(crate) fn with_spare(mut self, spare: Vec<Box<Page>>) -> Self {
+        self.spare = spare;
+        self
+    }
+
+    /// The pages that it used, which it does not need any more.
+    pub(crate) fn into_spare(mut self) -> Vec<Box<Page>> {
+        self.spare.append(&mut self.copies);
+        self.spare
+    }
+
+    /// Adds a copy of a page; its number is the result.
+    fn copy(&mut self, content: &Page) -> u32 {
+        let copy = match self.spare.pop() {
+            Some(mut page) => {
+                page.copy_from_slice(content);
+                page
+            }
+            None => Box::new(*content),
+        };
         self.copies.push(copy);
+        (self.copies.len() - 1) as u32
+    }
+
+    /// Whether the training process or its heap has a page at this address.
+    fn is_own(&self, page: VirtAddr) -> bool {
+        self.user.contains_key(&page) || self.process.is_some_and(|process| process.get(page).is_some())
     }
 
     /// Shows the training process a page of the kernel's, read-only. `kernel` is its address in
@@ -184,7 +223,7 @@ impl<'t> Overlay<'t> {
     /// is address 0 when there is no room. Pages that the process has of its own are passed over.
     pub fn allocate(&mut self, size: u64) -> VirtAddr {
         let pages = size.max(1).div_ceil(PAGE_SIZE);
-        if pages as usize > self.limit.saturating_sub(self.copies.len()) {
+        if pages as usize > self.limit.saturating_sub(self.pages) {
             return VirtAddr(0);
         }
         // Small allocations share a page; 16 bytes is what malloc promises on x86-64.
@@ -194,8 +233,10 @@ impl<'t> Overlay<'t> {
             return VirtAddr(0);
         };
         for page in (start.page().0..end).step_by(PAGE_SIZE as usize).map(VirtAddr) {
-            if !self.user.contains_key(&page) {
-                self.add_page(page, &[]);
+            if !self.is_own(page) {
+                let copy = self.copy(&ZERO_PAGE);
+                self.user.insert(page, copy);
+                self.pages += 1;
             }
         }
         self.heap = VirtAddr(end);
@@ -214,7 +255,7 @@ impl<'t> Overlay<'t> {
             let first = start.0.checked_next_multiple_of(PAGE_SIZE)?;
             let own = |page: &u64| {
                 let page = VirtAddr(*page);
-                self.user.contains_key(&page) || self.aliases.contains_key(&page)
+                self.is_own(page) || self.aliases.contains_key(&page)
             };
             match (first..end).step_by(PAGE_SIZE as usize).filter(own).last() {
                 None => return Some((start, end)),
@@ -274,8 +315,14 @@ impl<'t> Overlay<'t> {
     /// [`Fault::Translate`].
     pub fn physical(&mut self, address: VirtAddr) -> Result<PhysAddr, Fault> {
         let (page, offset) = (address.page(), address.offset());
-        if let Some(&copy) = self.user.get(&page) {
-            return Ok(PhysAddr(PROCESS_FRAMES | u64::from(copy) << 12 | offset));
+        // Pages of the process have the lowest numbers, whether they were copied or not.
+        let (process, own) = (self.process, self.process.map_or(0, ProcessPages::len) as u64);
+        let number = match process.and_then(|process| process.get(page)) {
+            Some((number, _)) => Some(u64::from(number)),
+            None => self.user.get(&page).map(|&copy| own + u64::from(copy)),
+        };
+        if let Some(number) = number {
+            return Ok(PhysAddr(PROCESS_FRAMES | number << 12 | offset));
         }
         if let Some(&frame) = self.translated.get(&page) {
             return Ok(frame.add(offset));
@@ -298,13 +345,7 @@ impl<'t> Overlay<'t> {
             let frame = place.page();
             let copy = match self.frames.get(&frame) {
                 Some(&copy) => copy,
-                None if self.copies.len() >= self.limit => return Err(Fault::Full),
-                None => {
-                    let copy = self.copies.len() as u32;
-                    self.copies.push(Box::new(*self.memory.page(frame).map_err(Fault::NoFrame)?));
-                    self.frames.insert(frame, copy);
-                    copy
-                }
+                None => self.copy_frame(frame, self.memory.page(frame).map_err(Fault::NoFrame)?)?,
             };
             self.copies[copy as usize][place.offset() as usize] = byte;
         }
@@ -319,6 +360,12 @@ impl<'t> Overlay<'t> {
         let mut table = false;
         if let Some(&copy) = self.user.get(&page) {
             entry.copy = copy;
+        } else if let Some((_, content)) = self.process.and_then(|process| process.get(page)) {
+            entry.target = content;
+            if write {
+                entry.copy = self.copy(content);
+                self.user.insert(page, entry.copy);
+            }
         } else {
             let alias = self.aliases.get(&page).copied();
             let translation = self.translate(alias.unwrap_or(page))?;
@@ -357,11 +404,11 @@ impl<'t> Overlay<'t> {
 
     /// Copies a frame of the target, which holds `content`.
     fn copy_frame(&mut self, frame: PhysAddr, content: &'t Page) -> Result<u32, Fault> {
-        if self.copies.len() >= self.limit {
+        if self.pages >= self.limit {
             return Err(Fault::Full);
         }
-        let copy = self.copies.len() as u32;
-        self.copies.push(Box::new(*content));
+        self.pages += 1;
+        let copy = self.copy(content);
         self.frames.insert(frame, copy);
         // Other mappings of the frame must see the copy from now on.
         for other in self.tlb.iter_mut() {
@@ -478,25 +525,25 @@ impl<'t> Overlay<'t> {
         Ok(())
     }
 
-    /// Makes these bytes 0. Where they are, that costs a look: buffers may be large and are mostly
-    /// as fresh as they were.
+    /// Stores `size` zeros. A page of the process that holds them already stays as it is.
     ///
     /// # Errors
-    /// A [`Fault`], and the address at which it was met; the bytes before it are 0.
-    pub(crate) fn clear(&mut self, range: Range<u64>) -> Result<(), (u64, Fault)> {
-        let mut at = range.start;
-        while at < range.end {
-            let next = (at - at % PAGE_SIZE).saturating_add(PAGE_SIZE).min(range.end);
-            let entry = self.entry(VirtAddr(at), true).map_err(|fault| (at, fault))?;
-            let from = (at % PAGE_SIZE) as usize;
-            let bytes = &self.copies[entry.copy as usize][from..from + (next - at) as usize];
-            if bytes.iter().any(|&byte| byte != 0) {
-                for word in (at..next).step_by(8) {
-                    let size = (next - word).min(8);
-                    self.store(VirtAddr(word), size, 0).map_err(|fault| (word, fault))?;
+    /// The address of a word that cannot be written, and why.
+    pub(crate) fn clear(&mut self, address: u64, size: u64) -> Result<(), (u64, Fault)> {
+        let mut at = 0;
+        while at < size {
+            let start = VirtAddr(address.wrapping_add(at));
+            let here = (PAGE_SIZE - start.offset()).min(size - at);
+            let offset = start.offset() as usize;
+            let process = self.process.filter(|_| !self.user.contains_key(&start.page()));
+            let held = process.and_then(|process| process.get(start.page()));
+            if !held.is_some_and(|(_, page)| page[offset..offset + here as usize].iter().all(|it| *it == 0)) {
+                for word in (0..here).step_by(8) {
+                    let to = start.0.wrapping_add(word);
+                    self.store(VirtAddr(to), (here - word).min(8), 0).map_err(|fault| (to, fault))?;
                 }
             }
-            at = next;
+            at += here;
         }
         Ok(())
     }
@@ -521,33 +568,46 @@ mod tests {
     #[test]
     fn allocations_pass_over_the_pages_of_the_process() {
         let memory = machine::memory::Mock::new();
-        let mut overlay = Overlay::new(&memory, PagingMode::Off, 0, VirtAddr(0x1000), 16);
-        overlay.add_page(VirtAddr(0x3000), &[7]);
+        let program = ir::text::parse_program(
+            "program \"test\"\npage 0x3000 bytes 1 {\n 0x0: 07\n}\n",
+            machine::Reg::NAMES,
+        )
+        .unwrap();
+        let pages = ProcessPages::new(&program);
+        let mut overlay =
+            Overlay::new(&memory, PagingMode::Off, 0, VirtAddr(0x1000), 16).with_process(&pages);
         assert_eq!(overlay.allocate(16), VirtAddr(0x1000));
         assert_eq!(overlay.allocate(16), VirtAddr(0x1010), "small ones share a page");
         assert_eq!(overlay.allocate(0x2000), VirtAddr(0x4000));
         assert_eq!(overlay.load(VirtAddr(0x3000), 1).ok(), Some(7));
+        overlay.store(VirtAddr(0x3001), 1, 9).unwrap();
+        assert_eq!(overlay.load(VirtAddr(0x3000), 2).ok(), Some(0x907));
+        let spare = overlay.into_spare();
+        let mut again = Overlay::new(&memory, PagingMode::Off, 0, VirtAddr(0x1000), 16)
+            .with_process(&pages)
+            .with_spare(spare);
+        assert_eq!(again.load(VirtAddr(0x3000), 2).ok(), Some(7), "the program keeps its page");
+        let heap = again.allocate(8);
+        assert_eq!(again.load(heap, 8).ok(), Some(0), "whatever the spare page held");
     }
 
     #[test]
-    fn what_is_cleared_is_zero_and_counts_as_stores_of_zeros() {
+    fn what_is_cleared_is_zero() {
         let memory = machine::memory::Mock::new();
-        let new = || {
-            let mut overlay = Overlay::new(&memory, PagingMode::Off, 0, VirtAddr(0x9000), 16);
-            overlay.add_page(VirtAddr(0x1000), &[7; 4096]);
-            overlay.add_page(VirtAddr(0x2000), &[]);
-            overlay.add_page(VirtAddr(0x3000), &[7; 4096]);
-            overlay
-        };
-        let (mut cleared, mut stored) = (new(), new());
-        assert_eq!(cleared.clear(0x1ffb..0x3003), Ok(()));
-        (0x1ffb..0x3003).for_each(|at| assert_eq!(stored.store(VirtAddr(at), 1, 0), Ok(())));
-        assert_eq!(cleared.state(), stored.state());
+        let mut text = "program \"test\"\npage 0x2000 zero\n".to_owned();
+        for page in [0x1000, 0x3000] {
+            text += &format!("page {page:#x} bytes 4096 {{\n 0x0: {}\n}}\n", "07".repeat(4096));
+        }
+        let program = ir::text::parse_program(&text, machine::Reg::NAMES).unwrap();
+        let pages = ProcessPages::new(&program);
+        let new = || Overlay::new(&memory, PagingMode::Off, 0, VirtAddr(0x9000), 16).with_process(&pages);
+        let mut cleared = new();
+        assert_eq!(cleared.clear(0x1ffb, 0x1008), Ok(()));
         let bytes: Vec<u64> = [0x1ff9, 0x1ffa, 0x1ffb, 0x1fff, 0x2fff, 0x3002, 0x3003]
             .map(|at| cleared.load(VirtAddr(at), 1).unwrap_or(99))
             .into();
         assert_eq!(bytes, [7, 7, 0, 0, 0, 0, 7]);
-        let (at, _) = cleared.clear(0x3ff0..0x4008).expect_err("there is no such page");
+        let (at, _) = cleared.clear(0x3ff0, 0x18).expect_err("there is no such page");
         assert_eq!(at, 0x4000);
     }
 

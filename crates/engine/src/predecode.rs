@@ -3,6 +3,10 @@
 //! Registers, temporaries and constants live in one array of values that a 16-bit number indexes,
 //! so that an operand needs no case distinction and no bounds check. The value of a relocated
 //! constant depends on the target: it gets a slot, which the run fills.
+//!
+//! A slice has one pool of constants ([`Pool`]), which are in their slots from its beginning to its
+//! end. Lifted blocks of code each have their own ([`Constants`]), which are put into the slots when
+//! the block is entered: so there may be any number of blocks, and who lifted them does not matter.
 
 use ir::{Arg, Kind, Op, Var, Width};
 use machine::hash;
@@ -59,12 +63,8 @@ pub(crate) fn slots() -> Slots {
 }
 
 impl Pool {
-    /// How many slots of constants are taken.
-    pub fn len(&self) -> usize {
-        self.values.len()
-    }
-
     /// The slot of a variable.
+    #[inline]
     pub fn var(var: Var) -> Result<u16, TooLarge> {
         if var == Var::NONE {
             Ok(NOWHERE)
@@ -126,10 +126,49 @@ impl Pool {
         })
     }
 
-    /// Writes the constants into their slots, all but the first `from`.
-    pub fn fill(&self, slots: &mut Slots, from: usize) {
-        for (at, &value) in self.values.iter().enumerate().skip(from) {
-            slots[FIRST_CONST as usize + at] = value;
-        }
+    /// Writes the constants into their slots.
+    pub fn fill(&self, slots: &mut Slots) {
+        fill(slots, &self.values);
+    }
+}
+
+/// Writes constants into the slots that they have by their place among them.
+#[inline(always)]
+pub(crate) fn fill(slots: &mut Slots, constants: &[u64]) {
+    slots[FIRST_CONST as usize..][..constants.len()].copy_from_slice(constants);
+}
+
+/// Makes registers and temporaries 0, as in new slots. Constants stay: nothing reads those of a
+/// block that is not entered.
+pub(crate) fn clear(slots: &mut Slots) {
+    slots[..FIRST_CONST as usize].fill(0);
+}
+
+/// The constants of one block, in the order of their slots.
+#[derive(Default)]
+pub(crate) struct Constants(pub Vec<u64>);
+
+impl Constants {
+    fn arg(&mut self, arg: Arg) -> Result<u16, TooLarge> {
+        let value = match arg {
+            Arg::Var(var) => return Pool::var(var),
+            Arg::Const(value) => value,
+            // Code has none; only programs do.
+            Arg::Relocated(_) => return Err(TooLarge),
+        };
+        // There are few: a search is faster than a map.
+        let at = self.0.iter().position(|known| *known == value).unwrap_or_else(|| {
+            self.0.push(value);
+            self.0.len() - 1
+        });
+        u16::try_from(FIRST_CONST as usize + at).map_err(|_| TooLarge)
+    }
+
+    /// Predecodes an operation.
+    pub fn op(&mut self, op: &Op) -> Result<Predecoded, TooLarge> {
+        let [a, b, c] = op.args;
+        let dst = Pool::var(op.dst)?;
+        let [a, b, c] = [self.arg(a)?, self.arg(b)?, self.arg(c)?];
+        Ok(Predecoded { kind: op.kind, width: op.width, dst, a, b, c })
     }
 }

@@ -148,6 +148,11 @@ impl<'p> Relocation<'p> {
         Relocation { table, mode, root, slides, fit, deadline }
     }
 
+    /// The same, which looks for images until then.
+    pub(crate) fn until(&self, deadline: Deadline) -> Self {
+        Self { deadline, ..self.clone() }
+    }
+
     /// Looks for all images of a companion file but the first. One is found only where every byte
     /// of its code is training's, with fixups applied: it is to be executed.
     pub fn find_modules(&mut self, system: &System, memory: &dyn GuestMemory) {
@@ -246,6 +251,20 @@ impl<'p> Relocation<'p> {
             }
         }
         self.table.image(address).is_none().then_some(address)
+    }
+
+    /// For how many bytes from `address` of the target on, which is `trained` in the training system,
+    /// no image begins or ends in either.
+    pub(crate) fn steady(&self, address: u64, trained: u64) -> u64 {
+        let images = self.table.images.iter().zip(&self.slides);
+        let ends = images.flat_map(|(image, slide)| {
+            [image.start, image.end].map(|end| {
+                let there = slide.map(|slide| end.wrapping_add(slide).wrapping_sub(address));
+                let here = end.wrapping_sub(trained);
+                [Some(here), there].into_iter().flatten().filter(|distance| *distance != 0).min()
+            })
+        });
+        ends.flatten().min().unwrap_or(u64::MAX)
     }
 
     /// The address by which a report names one of the target: the training system's, or if training

@@ -84,6 +84,9 @@ pub enum RunError {
         /// The one that `SWAPGS` swaps in.
         swapped: u64,
     },
+    /// A piece of the companion file that was needed is damaged.
+    #[error(transparent)]
+    Companion(#[from] ir::FileError),
     /// A constant in the kernel's code is not the one training knows, or the image that it names is
     /// not in the target.
     #[error(

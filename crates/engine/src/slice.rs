@@ -13,6 +13,7 @@ use crate::limits::Budget;
 use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
 use crate::predecode::{Pool, Predecoded, Slots, TooLarge, slots};
+use crate::process::ProcessPages;
 use crate::relocate::Relocation;
 use crate::run::{Run, RunError};
 use crate::spin::{Spin, called};
@@ -64,6 +65,7 @@ pub struct SliceProgram<'p> {
     blocks: Vec<Block>,
     functions: Vec<Function>,
     pool: Pool,
+    process: ProcessPages<'p>,
 }
 
 /// A call that has not returned.
@@ -134,6 +136,7 @@ impl<'p> SliceProgram<'p> {
             blocks: Vec::new(),
             functions: Vec::new(),
             pool: Pool::default(),
+            process: ProcessPages::new(program),
         };
         for (number, function) in program.functions.iter().enumerate() {
             let base = first_block[number];
@@ -168,12 +171,23 @@ impl<'p> SliceProgram<'p> {
     pub fn run(&self, run: &Run<'_>, inputs: &Inputs) -> Result<(Outcome, u64), RunError> {
         let budget = Budget::new(&run.limits);
         let relocation = Relocation::find(self.program, run)?;
-        let known = run.time_stamp(self.program, &relocation);
-        let (mut counter, mut used) = (Counter::new(known), 0);
-        let outcome = self.once(run, &relocation, inputs, &mut counter, (budget, &mut used))?;
+        let tsc = run.time_stamp(self.program, &relocation);
+        self.answer(run, &relocation, tsc, (inputs, budget))
+    }
+
+    /// The same where the program was found in the target, and the counter's value, if it is known.
+    pub(crate) fn answer(
+        &self,
+        run: &Run<'_>,
+        relocation: &Relocation<'_>,
+        tsc: Option<u64>,
+        (inputs, budget): (&Inputs, Budget),
+    ) -> Result<(Outcome, u64), RunError> {
+        let (mut counter, mut used) = (Counter::new(tsc), 0);
+        let outcome = self.once(run, relocation, inputs, &mut counter, (budget, &mut used))?;
         let brief = briefly(run, used);
         let again = |counter: &mut Counter| {
-            self.once(&brief, &relocation, inputs, counter, (Budget::new(&brief.limits), &mut 0))
+            self.once(&brief, relocation, inputs, counter, (Budget::new(&brief.limits), &mut 0))
         };
         Ok((settled(outcome, &counter, again)?, used))
     }
@@ -187,10 +201,12 @@ impl<'p> SliceProgram<'p> {
         counter: &mut Counter,
         used: (Budget, &mut u64),
     ) -> Result<Outcome, RunError> {
-        let answer = run.overlay(self.program, relocation).map_err(NoAnswer::from).and_then(|mut overlay| {
-            let end = self.execute(run, relocation, inputs, &mut overlay, (counter, used))?;
-            Ok(collect(self.program, end, &mut overlay)?)
-        });
+        let answer = run.overlay(self.program, relocation, &self.process).map_err(NoAnswer::from).and_then(
+            |mut overlay| {
+                let end = self.execute(run, relocation, inputs, &mut overlay, (counter, used))?;
+                Ok(collect(self.program, end, &mut overlay)?)
+            },
+        );
         outcome(answer)
     }
 
@@ -204,7 +220,7 @@ impl<'p> SliceProgram<'p> {
         budget: &Budget,
     ) -> Result<Slots, NoAnswer> {
         let mut slots = slots();
-        self.pool.fill(&mut slots, 0);
+        self.pool.fill(&mut slots);
         budget.time(self.program.begin_pc, 0)?;
         for (number, slot) in self.pool.relocated() {
             // Each may be looked for in all of the program's code.

@@ -2,13 +2,13 @@
 //! kernel knows on which processor, and in which process, it runs.
 
 use ir::Program;
-use ir::program::PageContent;
 use lift::Mode;
 use machine::{Reg, VirtAddr};
 
 use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
 use crate::predecode::{Slots, TooLarge};
+use crate::process::ProcessPages;
 use crate::relocate::Relocation;
 use crate::run::{Run, RunError, system_mode};
 use crate::segment;
@@ -65,8 +65,16 @@ impl<'t> Run<'t> {
     ///
     /// # Errors
     /// [`Stopped::Limit`]: the process has more pages than the run may have.
-    pub fn overlay(&self, program: &Program, relocation: &Relocation<'_>) -> Result<Overlay<'t>, Stopped> {
-        let own = program.pages.iter().filter(|page| !matches!(page.content, PageContent::Kernel(_))).count();
+    pub fn overlay<'o>(
+        &self,
+        program: &Program,
+        relocation: &Relocation<'_>,
+        process: &'o ProcessPages<'o>,
+    ) -> Result<Overlay<'o>, Stopped>
+    where
+        't: 'o,
+    {
+        let own = process.len();
         if own > self.limits.pages {
             let what = format!(
                 "the training process has {own} pages of its own, and a run may have {}",
@@ -75,16 +83,10 @@ impl<'t> Run<'t> {
             return Err(Stopped::Limit { at: program.begin_pc, what });
         }
         let (mode, root) = (relocation.mode(), relocation.root());
-        let mut overlay = Overlay::new(self.memory, mode, root, VirtAddr(program.heap), self.limits.pages);
-        for page in &program.pages {
-            let addr = VirtAddr(page.addr);
-            match &page.content {
-                PageContent::Bytes(bytes) => overlay.add_page(addr, bytes),
-                PageContent::Zero => overlay.add_page(addr, &[]),
-                PageContent::Kernel(alias) => {
-                    overlay.add_alias(addr, VirtAddr(relocation.to_target(*alias)));
-                }
-            }
+        let overlay = Overlay::new(self.memory, mode, root, VirtAddr(program.heap), self.limits.pages);
+        let mut overlay = overlay.with_process(process);
+        for &(page, kernel) in &process.aliases {
+            overlay.add_alias(page, VirtAddr(relocation.to_target(kernel)));
         }
         Ok(overlay)
     }

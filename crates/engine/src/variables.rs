@@ -109,17 +109,16 @@ fn encode(variable: &Variable, text: &str) -> Result<Vec<u8>, InputError> {
 
 /// Zeroes the output variables, then writes the inputs: a variable may be both.
 pub(crate) fn prepare(program: &Program, inputs: &Inputs, overlay: &mut Overlay<'_>) -> Result<(), Stopped> {
-    let stopped = |address, fault| Stopped::access(program.begin_pc, address, &fault);
+    let stopped = |(address, fault)| Stopped::access(program.begin_pc, address, &fault);
     for variable in &program.outputs {
+        // Buffers may be large and are mostly unused.
         let size = variable.count.max() * variable.elem.size();
-        let range = variable.addr..variable.addr.saturating_add(size);
-        overlay.clear(range).map_err(|(address, fault)| stopped(address, fault))?;
+        overlay.clear(variable.addr, size).map_err(stopped)?;
     }
     for (variable, bytes) in inputs {
         for (at, &byte) in bytes.iter().enumerate() {
-            let address = variable.addr.wrapping_add(at as u64);
-            let stored = overlay.store(VirtAddr(address), 1, u64::from(byte));
-            stored.map_err(|fault| stopped(address, fault))?;
+            let to = variable.addr.wrapping_add(at as u64);
+            overlay.store(VirtAddr(to), 1, byte.into()).map_err(|fault| stopped((to, fault)))?;
         }
     }
     Ok(())

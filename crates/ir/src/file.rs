@@ -1,4 +1,5 @@
-//! The container of program and companion files: magic, version, checksum, compressed body.
+//! The container of program files: magic, version, checksum, compressed body. What companion files
+//! share with it is here too; their own container is that of `packed.rs`.
 //!
 //! ```text
 //! 0   8  magic
@@ -30,6 +31,16 @@ const MAX_BYTES: usize = 256 << 20;
 const UNPACKED: (usize, usize) = (32 << 20, 16);
 /// The same for what its lists take in memory.
 const DECODED: (usize, usize) = (64 << 20, 64);
+
+/// What a file of this many bytes may unpack to.
+pub(crate) fn unpacked(length: u64) -> u64 {
+    allowance(UNPACKED, usize::try_from(length).unwrap_or(usize::MAX)) as u64
+}
+
+/// What lists of a file of this many bytes may take in memory.
+pub(crate) fn decoded(length: u64) -> usize {
+    allowance(DECODED, usize::try_from(length).unwrap_or(usize::MAX))
+}
 
 /// What a file of this many bytes may come to.
 const fn allowance((any, times): (usize, usize), bytes: usize) -> usize {
@@ -67,7 +78,7 @@ pub enum FileError {
     },
 }
 
-pub(crate) fn encode<T: Serialize>(magic: &[u8; 8], version: u32, value: &T) -> Result<Vec<u8>, FileError> {
+fn encode<T: Serialize>(magic: &[u8; 8], version: u32, value: &T) -> Result<Vec<u8>, FileError> {
     let damaged = |why: String| FileError::Damaged { what: "value", why };
     let body = postcard::to_stdvec(value).map_err(|error| damaged(error.to_string()))?;
     let packed = zstd::bulk::compress(&body, 9).map_err(|error| damaged(error.to_string()))?;
@@ -84,23 +95,34 @@ pub(crate) fn encode<T: Serialize>(magic: &[u8; 8], version: u32, value: &T) -> 
     Ok(bytes)
 }
 
-pub(crate) fn decode<T: DeserializeOwned>(
+/// Whether bytes begin a file of this sort and version, with all of a header.
+pub(crate) fn is_of(
+    magic: &[u8; 8],
+    (what, readable): (&'static str, u32),
+    bytes: &[u8],
+    header: usize,
+) -> Result<(), FileError> {
+    if bytes.len() < 8 || &bytes[..8] != magic {
+        return Err(FileError::Foreign { what });
+    }
+    if bytes.len() < header {
+        return Err(FileError::Damaged { what, why: "it is cut off".to_string() });
+    }
+    let version = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+    if version != readable {
+        return Err(FileError::Version { what, version, readable });
+    }
+    Ok(())
+}
+
+fn decode<T: DeserializeOwned>(
     magic: &[u8; 8],
     (what, readable): (&'static str, u32),
     bytes: &[u8],
     max: usize,
 ) -> Result<T, FileError> {
     let damaged = |why: &str| FileError::Damaged { what, why: why.to_string() };
-    if bytes.len() < 8 || &bytes[..8] != magic {
-        return Err(FileError::Foreign { what });
-    }
-    if bytes.len() < HEADER {
-        return Err(damaged("it is cut off"));
-    }
-    let version = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-    if version != readable {
-        return Err(FileError::Version { what, version, readable });
-    }
+    is_of(magic, (what, readable), bytes, HEADER)?;
     // No fuzzer guesses a checksum, so under cargo-fuzz any will do.
     if !cfg!(fuzzing) && Sha256::digest(&bytes[44..])[..] != bytes[12..44] {
         return Err(damaged("its checksum is wrong"));
@@ -112,8 +134,18 @@ pub(crate) fn decode<T: DeserializeOwned>(
     }
     let body =
         zstd::bulk::decompress(&bytes[HEADER..], length).map_err(|_| damaged("it does not decompress"))?;
-    let left = Cell::new(allowance(DECODED, bytes.len()));
-    let mut deserializer = postcard::Deserializer::from_bytes(&body);
+    value(what, &body, bytes.len() as u64)
+}
+
+/// Decodes a body of a file of this many bytes.
+pub(crate) fn value<T: DeserializeOwned>(
+    what: &'static str,
+    body: &[u8],
+    length: u64,
+) -> Result<T, FileError> {
+    let damaged = |why: &str| FileError::Damaged { what, why: why.to_string() };
+    let left = Cell::new(decoded(length));
+    let mut deserializer = postcard::Deserializer::from_bytes(body);
     let value = T::deserialize(Metered::new(&mut deserializer, &left));
     let end = deserializer.finalize();
     match value {

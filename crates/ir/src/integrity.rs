@@ -96,29 +96,6 @@ impl Integrity {
         (!self.writable.windows(2).all(|pair| pair[0] < pair[1]))
             .then_some("writable pages of code do not ascend")
     }
-
-    /// Adds it to a companion file's hash.
-    pub(crate) fn hash(&self, hasher: &mut sha2::Sha256) {
-        use sha2::Digest;
-        hasher.update([self.boots]);
-        self.writable.iter().for_each(|page| hasher.update(page.to_le_bytes()));
-        for (addr, page) in &self.data {
-            hasher.update(addr.to_le_bytes());
-            hasher.update(page.image.to_le_bytes());
-            hasher.update([u8::from(page.steady)]);
-            hasher.update(&page.bytes);
-        }
-        for variant in &self.variants {
-            hasher.update(variant.addr.to_le_bytes());
-            hasher.update((variant.bytes.len() as u64).to_le_bytes());
-            hasher.update(&variant.bytes);
-        }
-        for extent in &self.extents {
-            hasher.update(extent.start.to_le_bytes());
-            hasher.update(extent.end.to_le_bytes());
-        }
-        hasher.update(&self.gates);
-    }
 }
 
 /// The words of `mine`, data at `from`, that are something else in `theirs`, the data at `to`: as

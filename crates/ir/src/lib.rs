@@ -9,9 +9,11 @@
 mod budget;
 pub mod eval;
 pub mod file;
+mod fixups;
 pub mod integrity;
 mod lanes;
 pub mod op;
+mod packed;
 pub mod program;
 pub mod relocation;
 pub mod summary;

@@ -4,35 +4,55 @@
 //! Pages that the training system's page tables map executable for the supervisor, by address. A
 //! slice needs none of them; a whole run takes all its kernel code from here. What only a search
 //! for tampering needs beside the code is [`Integrity`].
+//!
+//! A run uses a small part of it. [`System::open`] reads where everything is, and unpacks what is
+//! used; whoever uses all of it reads it at once ([`System::from_bytes`]).
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::ops::Range;
-
-use serde::{Deserialize, Serialize};
+use std::sync::{Arc, OnceLock};
 
 use crate::file::{self, FileError};
 use crate::integrity::Integrity;
+pub use crate::packed::VERSION;
+use crate::packed::{self, Index, Packed, Piece, Source, damaged};
 use crate::relocation::RelocationTable;
-use crate::verify;
+use crate::{fixups, verify};
 
 /// The trusted code of a training system.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct System {
-    pages: BTreeMap<u64, Vec<u8>>,
+    pages: BTreeMap<u64, Place>,
     relocations: RelocationTable,
-    integrity: Integrity,
+    integrity: OnceLock<Integrity>,
+    /// The file that holds what is not here yet.
+    file: Option<Arc<Packed>>,
+    /// What it is named by, as long as nothing was changed.
+    hash: OnceLock<[u8; 32]>,
 }
 
-/// Version of companion files.
-pub const VERSION: u32 = 6;
-const MAGIC: &[u8; 8] = b"VIRTSYS\0";
-/// The largest companion file accepted, uncompressed: far more than any kernel's text.
-const MAX_BYTES: usize = 1 << 30;
+/// Where a page is.
+#[derive(Clone, Debug)]
+enum Place {
+    Here(Box<[u8; 4096]>),
+    /// In the file, with this number.
+    Packed(u32),
+}
+
+impl PartialEq for System {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash() == other.hash()
+    }
+}
+
+impl Eq for System {}
 
 impl System {
     /// Adds a page.
     pub fn insert(&mut self, addr: u64, bytes: &[u8; 4096]) {
-        self.pages.insert(addr, bytes.to_vec());
+        self.pages.insert(addr, Place::Here(Box::new(*bytes)));
+        self.hash.take();
     }
 
     /// What of the code is another in another boot. It names no constants.
@@ -44,34 +64,52 @@ impl System {
     /// Sets [`System::relocations`].
     pub fn set_relocations(&mut self, relocations: RelocationTable) {
         self.relocations = relocations;
+        self.hash.take();
     }
 
     /// What a search for tampering compares beside the code.
     #[must_use]
-    pub const fn integrity(&self) -> &Integrity {
-        &self.integrity
+    pub fn integrity(&self) -> &Integrity {
+        self.integrity.get_or_init(|| {
+            let Some(file) = &self.file else { return Integrity::default() };
+            let read = file.integrity().and_then(|body| file::value("companion file", &body, file.length));
+            let checked = read.and_then(|integrity: Integrity| {
+                let broken = integrity.broken(self.relocations.images.len());
+                broken.map_or(Ok(integrity), |why| Err(damaged(why)))
+            });
+            checked.map_err(|error| file.blame(error)).unwrap_or_default()
+        })
     }
 
     /// Sets [`System::integrity`].
     pub fn set_integrity(&mut self, integrity: Integrity) {
-        self.integrity = integrity;
+        self.integrity = integrity.into();
+        self.hash.take();
     }
 
-    /// The page at a page-aligned address.
+    /// The page at a page-aligned address. One that the file has, but damaged, is `None` too:
+    /// [`System::damage`] tells.
     #[must_use]
     pub fn page(&self, addr: u64) -> Option<&[u8]> {
-        self.pages.get(&addr).map(Vec::as_slice)
+        self.content(self.pages.get(&addr)?)
+    }
+
+    fn content<'s>(&'s self, place: &'s Place) -> Option<&'s [u8]> {
+        match place {
+            Place::Here(bytes) => Some(&bytes[..]),
+            Place::Packed(number) => self.file.as_ref()?.page(*number as usize),
+        }
     }
 
     /// The pages in ascending order of address.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> + '_ {
-        self.pages.iter().map(|(&addr, page)| (addr, page.as_slice()))
+        self.pages_in(0..u64::MAX)
     }
 
     /// The pages that begin in a range of addresses, in ascending order.
     pub fn pages_in(&self, range: Range<u64>) -> impl Iterator<Item = (u64, &[u8])> + '_ {
         let all = if range.is_empty() { 0..0 } else { range };
-        self.pages.range(all).map(|(&addr, page)| (addr, page.as_slice()))
+        self.pages.range(all).filter_map(|(&addr, place)| Some((addr, self.content(place)?)))
     }
 
     /// How many pages there are.
@@ -89,15 +127,28 @@ impl System {
     /// SHA-256 over all that it holds: what programs name it by.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
-        use sha2::Digest;
-        let mut hasher = sha2::Sha256::new();
-        for (addr, bytes) in &self.pages {
-            hasher.update(addr.to_le_bytes());
-            hasher.update(bytes);
-        }
-        hash_relocations(&self.relocations, &mut hasher);
-        self.integrity.hash(&mut hasher);
-        hasher.finalize().into()
+        *self.hash.get_or_init(|| {
+            let piece = |bytes: &[u8]| Piece { digest: packed::digest(bytes), ..Piece::default() };
+            let pages = self.iter().map(|(_, bytes)| bytes);
+            let code = packed::chunks(pages).map(|bytes| piece(&bytes)).collect();
+            let (fixups, integrity) = (piece(&self.packed_fixups()), piece(&self.encoded_integrity()));
+            Index { code, fixups, integrity, ..self.index() }.hash()
+        })
+    }
+
+    /// What of the index does not depend on pieces.
+    fn index(&self) -> Index {
+        let RelocationTable { images, gates, .. } = self.relocations.clone();
+        Index { pages: self.pages.keys().copied().collect(), images, gates, ..Index::default() }
+    }
+
+    fn packed_fixups(&self) -> Vec<u8> {
+        fixups::pack(&self.relocations.fixups)
+    }
+
+    fn encoded_integrity(&self) -> Vec<u8> {
+        // Nothing in it can fail to be encoded.
+        postcard::to_stdvec(self.integrity()).unwrap_or_default()
     }
 
     /// The file's bytes.
@@ -105,52 +156,70 @@ impl System {
     /// # Errors
     /// [`FileError`] when it cannot be encoded.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FileError> {
-        file::encode(MAGIC, VERSION, self)
+        let pages = self.iter().map(|(_, bytes)| bytes);
+        let bytes = packed::write(self.index(), pages, &self.packed_fixups(), &self.encoded_integrity())?;
+        self.damage().map_or(Ok(bytes), Err)
     }
 
-    /// Reads a file's bytes.
+    /// Reads a file's bytes, all of them.
     ///
     /// # Errors
     /// [`FileError`] for anything but a whole, undamaged companion file.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FileError> {
-        let system: Self = file::decode(MAGIC, ("companion file", VERSION), bytes, MAX_BYTES)?;
-        if let Some(why) = verify::broken_relocations(&system.relocations) {
-            return Err(FileError::Damaged { what: "companion file", why: why.into() });
-        }
-        if system.pages.iter().any(|(addr, page)| addr % 4096 != 0 || page.len() != 4096) {
-            return Err(FileError::Damaged {
-                what: "companion file",
-                why: "a page has the wrong size or address".into(),
-            });
-        }
-        if let Some(why) = system.integrity.broken(system.relocations.images.len()) {
-            return Err(FileError::Damaged { what: "companion file", why: why.into() });
-        }
+        let system = Self::read(Source::Bytes(bytes.to_vec()))?;
+        system.check()?;
         Ok(system)
+    }
+
+    /// Reads where everything is in a file, and checks that. The rest is read and checked when it is
+    /// first used; [`System::damage`] says what came of that.
+    ///
+    /// # Errors
+    /// [`FileError`] for a file whose head is damaged, or that is none.
+    pub fn open(file: File) -> Result<Self, FileError> {
+        Self::read(Source::File(file))
+    }
+
+    fn read(source: Source) -> Result<Self, FileError> {
+        let file = Packed::open(source)?;
+        let fixups = fixups::unpack(&file.fixups()?, file::decoded(file.length));
+        let relocations = RelocationTable {
+            images: file.index.images.clone(),
+            gates: file.index.gates.clone(),
+            constants: Vec::new(),
+            fixups: fixups.ok_or_else(|| damaged("its fixups are malformed"))?,
+        };
+        if let Some(why) = verify::broken_relocations(&relocations) {
+            return Err(damaged(why));
+        }
+        let pages = file.index.pages.iter().zip(0..).map(|(&addr, number)| (addr, Place::Packed(number)));
+        let (pages, hash) = (pages.collect(), file.index.hash().into());
+        let integrity = OnceLock::new();
+        Ok(Self { pages, relocations, integrity, file: Some(Arc::new(file)), hash })
+    }
+
+    /// Unpacks and checks all that was not used yet.
+    ///
+    /// # Errors
+    /// What is damaged.
+    pub fn check(&self) -> Result<(), FileError> {
+        self.iter().for_each(drop);
+        let _ = self.integrity();
+        self.damage().map_or(Ok(()), Err)
+    }
+
+    /// What was wrong with a piece of its file that was used: then code is missing that the system
+    /// has, and nothing should be made of a run.
+    #[must_use]
+    pub fn damage(&self) -> Option<FileError> {
+        self.file.as_ref()?.damage().cloned()
     }
 }
 
-fn hash_relocations(relocations: &RelocationTable, hasher: &mut sha2::Sha256) {
-    use crate::relocation::FixupKind;
-    use sha2::Digest;
-    for image in &relocations.images {
-        hasher.update(image.start.to_le_bytes());
-        hasher.update(image.end.to_le_bytes());
-        hasher.update([u8::from(image.movable)]);
-    }
-    for (vector, handler) in &relocations.gates {
-        hasher.update([*vector]);
-        hasher.update(handler.to_le_bytes());
-    }
-    for fixup in &relocations.fixups {
-        let images = match fixup.kind {
-            FixupKind::Moves { plus, minus } => {
-                [plus, minus].map(|image| image.map_or(0, |image| u32::from(image) + 1))
-            }
-            FixupKind::Patched => [u32::MAX; 2],
-        };
-        hasher.update(fixup.addr.to_le_bytes());
-        hasher.update([fixup.size]);
-        images.iter().for_each(|image| hasher.update(image.to_le_bytes()));
-    }
+/// A file that has this encoded index and nothing else, for fuzzers: they guess no compression.
+///
+/// # Errors
+/// [`FileError`] when it cannot be compressed.
+pub fn with_index(index: &[u8]) -> Result<Vec<u8>, FileError> {
+    packed::assemble(index, &[])
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use engine::{Inputs, RunError, SliceProgram, WholeProgram};
+use engine::{Inputs, RunError, Session, SliceProgram};
 use ir::Program;
 use machine::Target;
 
@@ -125,13 +125,14 @@ impl RunArgs {
             }
         };
         let begin = Instant::now();
-        let mut whole = WholeProgram::new(program, &system);
+        let session = Session::new(run, &system);
+        let whole = session.program(program).map_err(|error| self.asked.failure(&error))?;
         let (outcome, told) = context
             .progress
-            .during("whole run", || whole.run(&run, inputs))
+            .during("whole run", || whole.ask(inputs, &run.limits))
             .map_err(|error| self.asked.failure(&error))?;
         report.assertions = told.assertions;
-        let time = median(begin.elapsed(), self.repeat, || whole.run(&run, inputs).map(drop))
+        let time = median(begin.elapsed(), self.repeat, || whole.ask(inputs, &run.limits).map(drop))
             .map_err(|error| self.asked.failure(&error))?;
         report.ways.whole = Some(outcome);
         report.whole_cost = Some(Cost { steps: told.instructions, time });

@@ -57,6 +57,7 @@ impl TamperingArgs {
     fn compare(&self, context: Context) -> Result<Report, Failure> {
         let program = self.asked.program()?;
         let system = self.asked.companion(&program, "the comparison")?;
+        system.check().map_err(|error| self.asked.program_failure(&error.to_string()))?;
         let symbols = self.symbols.as_deref().map(Symbols::read).transpose()?;
         let mut target = self.asked.target(&program, context)?;
         let found = target.during(|target| {

@@ -335,11 +335,12 @@ fn texts(
         remarks.push(format!("without {name}.prog in the pack no {output} is told"));
         return Ok((numbers.into_iter().map(row).collect(), true));
     };
-    let mut query = other.query()?;
+    let session = other.session(run);
+    let query = other.query(run, session.as_ref())?;
     let (mut rows, mut unverified) = (Vec::new(), Vec::new());
     for number in numbers {
         let mut row = Row { number, text: Ok(None), full: false };
-        match query.ask(run, &[(input.to_string(), number.to_string())]) {
+        match query.ask(&[(input.to_string(), number.to_string())]) {
             Ok(answered) => {
                 row.text = text(&other, &answered, table);
                 row.full = row.text.is_ok() && answered.full.iter().any(|name| name == output);
@@ -443,7 +444,8 @@ fn answer(
     inputs: &[(String, String)],
     remarks: &mut Vec<String>,
 ) -> Result<Answered, Failure> {
-    let answered = member.query()?.ask(run, inputs)?;
+    let session = member.session(run);
+    let answered = member.query(run, session.as_ref())?.ask(inputs)?;
     if let Some(error) = guest_error(&answered.values) {
         return Err(Failure::file(member.path(), error));
     }

@@ -1,0 +1,124 @@
+//! The trusted kernel code as it is in one target.
+//!
+//! It depends on nothing but the companion file, where its images are in the target, and what the
+//! target's own kernel wrote into its code before the pause: all of it is the same for every run
+//! over that target, in any order.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ir::System;
+use ir::relocation::FixupKind;
+use machine::GuestMemory;
+
+use super::INSN_BYTES;
+use crate::limits::Deadline;
+use crate::relocate::Relocation;
+
+/// How many bytes are read at once: more than most blocks have.
+const WINDOW: usize = 256;
+
+/// The trusted kernel code as it is in one target.
+pub(crate) struct Kernel<'s> {
+    system: &'s System,
+    memory: &'s dyn GuestMemory,
+    /// Where the companion file's first image is.
+    first: Relocation<'s>,
+    /// Where all of them are, once a run reached one.
+    all: Mutex<Option<Arc<Relocation<'s>>>>,
+}
+
+/// Bytes of code, and what was looked at to tell them.
+#[derive(Default)]
+pub(crate) struct Window {
+    start: u64,
+    bytes: Vec<u8>,
+    /// Whether modules were looked for.
+    pub modules: bool,
+    /// Whether bytes are among them that the target's kernel wrote.
+    pub patched: bool,
+}
+
+impl<'s> Kernel<'s> {
+    /// The code in a companion file; `program` is the relocation of a program that was made in its
+    /// system.
+    pub fn new(system: &'s System, memory: &'s dyn GuestMemory, program: &Relocation<'_>) -> Self {
+        Self { system, memory, first: program.system(system), all: Mutex::default() }
+    }
+
+    /// Whether the code that it has is in a file of which a piece is damaged.
+    pub fn damage(&self) -> Option<ir::FileError> {
+        self.system.damage()
+    }
+
+    /// Where all images are. They are looked for once; `None` if the time was over before they were
+    /// found, and then the next run looks again.
+    fn all(&self, deadline: Deadline) -> Option<Arc<Relocation<'s>>> {
+        // Who comes while another run looks for them waits for the result.
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = &*all {
+            return Some(Arc::clone(found));
+        }
+        let mut found = self.first.until(deadline);
+        found.find_modules(self.system, self.memory);
+        (!found.is_late()).then(|| Arc::clone(all.insert(Arc::new(found))))
+    }
+
+    /// The address by which a report names one of the target: the training system's, if it has that
+    /// code. `modules` says whether the run reached code outside of the kernel's own image.
+    pub fn reported(&self, address: u64, modules: bool) -> u64 {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.as_ref().filter(|_| modules).map_or(&self.first, |all| all).reported(address)
+    }
+
+    /// Code bytes at an address of the target: up to 15, fewer at the end of what is known. `None`
+    /// if the time is over.
+    pub fn fetch<'w>(&self, pc: u64, window: &'w mut Window, deadline: Deadline) -> Option<&'w [u8]> {
+        let wanted = |window: &Window| {
+            let at = usize::try_from(pc.checked_sub(window.start)?).ok()?;
+            // The window may end where the code does, which is found out by the next.
+            (at + INSN_BYTES <= window.bytes.len()).then_some(at)
+        };
+        let at = match wanted(window) {
+            Some(at) => at,
+            None => {
+                self.read(pc, window, deadline)?;
+                0
+            }
+        };
+        let rest = window.bytes.get(at..).unwrap_or(&[]);
+        Some(&rest[..rest.len().min(INSN_BYTES)])
+    }
+
+    /// Makes the window begin at `pc`.
+    fn read(&self, pc: u64, window: &mut Window, deadline: Deadline) -> Option<()> {
+        let table = self.first.table();
+        let in_kernel = |address: &u64| table.images.first().is_some_and(|image| image.holds(*address));
+        let from = self.first.to_training(pc).filter(in_kernel);
+        (window.start, window.bytes) = (pc, Vec::new());
+        // What reaches in from before counts, and what is read beyond the end.
+        let fixups = |from: u64| table.fixups_in(from, from.saturating_add((WINDOW + 2 * INSN_BYTES) as u64));
+        // The kernel's own code may have addresses of modules.
+        let of_modules = |from: u64| {
+            let other = |image: Option<u16>| image.is_some_and(|image| image != 0);
+            fixups(from).iter().any(|fixup| match fixup.kind {
+                FixupKind::Moves { plus, minus } => other(plus) || other(minus),
+                FixupKind::Patched => false,
+            })
+        };
+        let (from, relocation) = match from {
+            Some(from) if !of_modules(from) => (from, None),
+            _ => {
+                window.modules = true;
+                let all = self.all(deadline)?;
+                let Some(from) = all.to_training(pc) else { return Some(()) };
+                (from, Some(all))
+            }
+        };
+        window.patched |= fixups(from).iter().any(|fixup| fixup.kind == FixupKind::Patched);
+        let relocation = relocation.as_deref().unwrap_or(&self.first);
+        // An instruction that begins in the window lies where its beginning does.
+        let count = relocation.steady(pc, from).min(WINDOW as u64) as usize + INSN_BYTES - 1;
+        window.bytes = relocation.trusted(self.system, from, count, self.memory);
+        Some(())
+    }
+}

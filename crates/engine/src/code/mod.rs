@@ -1,0 +1,223 @@
+//! The code of whole runs: fetched from trusted pages, lifted, predecoded, and cached.
+//!
+//! The trainer's code comes from the program's own pages, the kernel's from the companion file of
+//! the training system, never from the target. Operations whose results are overwritten before
+//! anything reads them are left out, unless the run is watched.
+//!
+//! Code that was lifted is the same for all runs over one target ([`Cache`]). One exception there
+//! is: a far call of the trainer's may go through a gate in a descriptor table, which a run may
+//! have written itself; blocks that depend on that are the run's own.
+
+mod block;
+mod kernel;
+mod useful;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ir::{Class, Kind, Op, Program, Summary, Var, Width};
+use lift::{Insn, Mode};
+use machine::{Reg, VirtAddr, hash};
+
+use block::Owner;
+pub(crate) use block::{AtHand, Block, Cache};
+pub(crate) use kernel::Kernel;
+use kernel::Window;
+use useful::useful;
+
+use crate::limits::Deadline;
+use crate::overlay::Overlay;
+use crate::predecode::{Constants, Slots, TooLarge};
+use crate::process::ProcessPages;
+use crate::run::system_mode;
+use crate::watch::Watch;
+
+/// The end marker (docs/markers.md).
+const END_MARK: [u8; 7] = [0x0f, 0x1f, 0x80, 0x02, 0x00, 0x54, 0x56];
+/// The most bytes of an instruction (SDM vol. 2 section 2.3.11).
+const INSN_BYTES: usize = 15;
+/// The most instructions of a block.
+const BLOCK_INSNS: usize = 64;
+
+/// The trainer's own code.
+pub(crate) struct Own<'p> {
+    /// Its pages.
+    pub process: ProcessPages<'p>,
+    /// Its allocator functions, by address.
+    summaries: BTreeMap<u64, Summary>,
+    process_mode: Mode,
+    system_mode: Mode,
+}
+
+impl<'p> Own<'p> {
+    pub fn new(program: &'p Program) -> Self {
+        Self {
+            process: ProcessPages::new(program),
+            summaries: program.summaries.iter().copied().collect(),
+            process_mode: if program.bits == 64 { Mode::Bits64 } else { Mode::Bits32 },
+            system_mode: system_mode(program),
+        }
+    }
+
+    /// The mode of the trainer's code.
+    pub const fn process_mode(&self) -> Mode {
+        self.process_mode
+    }
+
+    /// The mode of the system's code.
+    pub const fn system_mode(&self) -> Mode {
+        self.system_mode
+    }
+
+    /// The mode of the code at an address.
+    pub fn mode(&self, pc: u64) -> Mode {
+        if self.process.is_code(pc) { self.process_mode } else { self.system_mode }
+    }
+
+    /// Whether any of the code from `start` up to `end`, which is near, is the trainer's or replaced
+    /// for it.
+    fn touches(&self, start: u64, end: u64) -> bool {
+        // Code may go around the end of the address space.
+        let summary = start > end || self.summaries.range(start..end).next().is_some();
+        summary || self.process.is_code(start) || self.process.is_code(end.wrapping_sub(1))
+    }
+}
+
+/// The code that a run executes.
+#[derive(Clone, Copy)]
+pub(crate) struct Code<'c, 's> {
+    pub own: &'c Own<'c>,
+    pub kernel: &'c Kernel<'s>,
+    pub cache: &'c Cache,
+    /// Whose blocks in the cache are the kernel's.
+    pub system: u32,
+    /// Whose are the trainer's.
+    pub trainer: u32,
+}
+
+/// What decides about a block that is lifted for a run.
+pub(crate) struct Lifting<'r, 'o> {
+    pub slots: &'r Slots,
+    pub overlay: &'r mut Overlay<'o>,
+    /// Blocks that only this run may use.
+    pub private: &'r mut hash::Map<u64, Arc<Block>>,
+    /// When modules are no longer looked for.
+    pub deadline: Deadline,
+}
+
+impl Code<'_, '_> {
+    /// The block at an address; `None` if there is no trusted code, or the time is over.
+    ///
+    /// # Errors
+    /// [`TooLarge`]: its constants have no slots.
+    #[cold]
+    pub fn block<W: Watch>(
+        &self,
+        pc: u64,
+        lifting: &mut Lifting<'_, '_>,
+    ) -> Result<Option<Arc<Block>>, TooLarge> {
+        if let Some(block) = lifting.private.get(&pc) {
+            return Ok(Some(Arc::clone(block)));
+        }
+        let (system, trainer) = (Owner(self.system, W::ON), Owner(self.trainer, W::ON));
+        let usable = |block: &Arc<Block>| !self.own.touches(pc, block.next);
+        if let Some(block) = self.cache.get(system, pc).filter(usable) {
+            return Ok(Some(block));
+        }
+        if let Some(block) = self.cache.get(trainer, pc) {
+            return Ok(Some(block));
+        }
+        let Some(block) = self.lift::<W>(pc, lifting)? else { return Ok(None) };
+        if block.private {
+            let block = Arc::new(block);
+            lifting.private.insert(pc, Arc::clone(&block));
+            return Ok(Some(block));
+        }
+        let of_system = block.insns > 0 && !self.own.touches(pc, block.next);
+        Ok(Some(self.cache.add(if of_system { system } else { trainer }, block)))
+    }
+
+    /// Lifts the block at an address.
+    fn lift<W: Watch>(&self, start: u64, lifting: &mut Lifting<'_, '_>) -> Result<Option<Block>, TooLarge> {
+        let mut block = Block { start, summary: self.own.summaries.get(&start).copied(), ..Block::default() };
+        let (mut insns, mut window, mut pc) = (Vec::new(), Window::default(), start);
+        while block.summary.is_none() && insns.len() < BLOCK_INSNS {
+            if self.own.summaries.contains_key(&pc) {
+                break;
+            }
+            let own = self.own.process.is_code(pc);
+            let own_bytes = if own { self.own.process.code(pc, INSN_BYTES) } else { Vec::new() };
+            let bytes = match own {
+                true => &own_bytes[..],
+                false => match self.kernel.fetch(pc, &mut window, lifting.deadline) {
+                    Some(bytes) => bytes,
+                    None => return Ok(None),
+                },
+            };
+            if bytes.starts_with(&END_MARK) {
+                block.end = insns.is_empty();
+                break;
+            }
+            let lifted = match own {
+                true => self.lift_process(pc, bytes, lifting, &mut block.private),
+                false => lift::lift(self.own.system_mode, pc, bytes),
+            };
+            let Ok(insn) = lifted else { break };
+            if W::ON {
+                let offset = pc.wrapping_sub(start) as u16;
+                block.bytes.push((offset, bytes[..usize::from(insn.len)].into()));
+            }
+            pc = pc.wrapping_add(u64::from(insn.len));
+            let ends = insn.ops.last().is_some_and(|op| op.class() == Class::Control);
+            insns.push(insn);
+            if ends {
+                break;
+            }
+        }
+        if insns.is_empty() && !block.end && block.summary.is_none() {
+            return Ok(None);
+        }
+        (block.next, block.insns) = (pc, insns.len() as u32);
+        (block.modules, block.varies) = (window.modules, window.modules || window.patched);
+        predecode::<W>(&mut block, &insns)?;
+        Ok(Some(block))
+    }
+
+    /// Lifts an instruction of the trainer. The target's descriptor tables tell whether a far call
+    /// leads through a gate into the system; `asked` says whether they were looked at.
+    fn lift_process(
+        &self,
+        pc: u64,
+        bytes: &[u8],
+        lifting: &mut Lifting<'_, '_>,
+        asked: &mut bool,
+    ) -> Result<Insn, lift::LiftError> {
+        let Lifting { slots, overlay, .. } = lifting;
+        let mut gate = |selector: u16| {
+            *asked = true;
+            let table = slots[if selector & 4 != 0 { Reg::LdtrBase } else { Reg::GdtrBase }.index()];
+            let high = VirtAddr(table).add(u64::from(selector & 0xfff8) + 4);
+            overlay.load(high, 4).is_ok_and(|high| lift::is_call_gate(high as u32))
+        };
+        lift::lift_process(self.own.process_mode, self.own.system_mode == Mode::Bits64, pc, bytes, &mut gate)
+    }
+}
+
+/// Gives a block the operations of its instructions.
+fn predecode<W: Watch>(block: &mut Block, insns: &[Insn]) -> Result<(), TooLarge> {
+    let (mut ops, mut offsets, mut constants) = (Vec::new(), Vec::new(), Constants::default());
+    for (insn, keep) in insns.iter().zip(useful(insns)) {
+        // A watched run is sliced later and needs all operations.
+        let kept = insn.ops.iter().zip(keep).filter(|(_, keep)| *keep || W::ON).map(|(op, _)| op);
+        let nothing = Op::new(Kind::Mov, Width::B64, Var::NONE, &[0.into()]);
+        // In a watched run an instruction that does nothing is a step too.
+        let filler = (W::ON && insn.ops.is_empty()).then_some(&nothing);
+        for op in kept.chain(filler) {
+            ops.push(constants.op(op)?);
+            offsets.push(insn.pc.wrapping_sub(block.start) as u16);
+        }
+    }
+    (block.ops, block.offsets) = (ops.into(), offsets.into());
+    block.constants = constants.0.into();
+    Ok(())
+}

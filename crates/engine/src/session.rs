@@ -1,0 +1,187 @@
+//! Sessions: any number of runs over one target that does not change, from any number of threads.
+//!
+//! What can be known before a run is found out once: where a program's images are, the target's
+//! counter, what the kernel's code is there. What a run lifts, all later ones find, whichever
+//! program they are of and on whichever thread they run. Nothing else is kept from run to run: a run
+//! writes to an overlay of its own, and code does not depend on that. So the outcome of a run, the
+//! fuel that it uses and the instructions that it executes are those of the same run alone.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use ir::{Program, System};
+use lift::Mode;
+use machine::paging::PagingMode;
+
+use crate::code::{Cache, Code, Kernel, Own};
+use crate::emulate::{Ask, WholeReport, Workspace};
+use crate::limits::{Budget, Limits};
+use crate::outcome::{Outcome, Stopped};
+use crate::predecode::TooLarge;
+use crate::relocate::Relocation;
+use crate::run::{Run, RunError};
+use crate::slice::SliceProgram;
+use crate::variables::Inputs;
+use crate::watch::Unwatched;
+
+/// Workspaces that are kept for the next runs of a program: as many as threads may ask at a time
+/// without making new ones.
+const MOST_IDLE: usize = 16;
+
+/// A target, and the code of the system that programs were trained in.
+///
+/// The target's memory must stay as it is while the session lives: dumps do; a live guest does as
+/// long as it is paused.
+pub struct Session<'s> {
+    run: Run<'s>,
+    system: &'s System,
+    cache: Cache,
+    /// The kernel's code, for each place at which a program found it; mostly that is one.
+    kernels: Mutex<Vec<(Place, u32, Arc<Kernel<'s>>)>>,
+    owners: AtomicU32,
+}
+
+/// What the kernel's lifted code depends on in one target.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    slide: u64,
+    root: u64,
+    paging: PagingMode,
+    mode: Mode,
+}
+
+impl<'s> Session<'s> {
+    /// A session over a target. `system` is the companion file of the programs that are to be asked;
+    /// the limits of `run` are for finding them.
+    #[must_use]
+    pub fn new(run: Run<'s>, system: &'s System) -> Self {
+        let (cache, kernels) = (Cache::default(), Mutex::default());
+        Self { run, system, cache, kernels, owners: AtomicU32::new(0) }
+    }
+
+    /// Finds a program in the target and makes it ready to be asked.
+    ///
+    /// # Errors
+    /// [`RunError`] when no run of it could begin.
+    pub fn program<'p>(&'p self, program: &'p Program) -> Result<SessionProgram<'p, 's>, RunError> {
+        let relocation = Relocation::find(program, &self.run)?;
+        // Then not all of it was looked for.
+        let late = relocation.is_late();
+        let own = Own::new(program);
+        let place = Place {
+            slide: relocation.slide(),
+            root: relocation.root(),
+            paging: relocation.mode(),
+            mode: own.system_mode(),
+        };
+        let (system, kernel) = self.kernel(place, &relocation);
+        let tsc = self.run.time_stamp(program, &relocation);
+        Ok(SessionProgram {
+            session: self,
+            program,
+            relocation,
+            late,
+            tsc,
+            own,
+            kernel,
+            system,
+            trainer: self.owner(),
+            slice: OnceLock::new(),
+            idle: Mutex::default(),
+        })
+    }
+
+    fn owner(&self) -> u32 {
+        self.owners.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The kernel's code at a place.
+    fn kernel(&self, place: Place, program: &Relocation<'_>) -> (u32, Arc<Kernel<'s>>) {
+        let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, owner, kernel)) = kernels.iter().find(|it| it.0 == place) {
+            return (*owner, Arc::clone(kernel));
+        }
+        let kernel = Arc::new(Kernel::new(self.system, self.run.memory, program));
+        let owner = self.owner();
+        kernels.push((place, owner, Arc::clone(&kernel)));
+        (owner, kernel)
+    }
+}
+
+/// A program in a session.
+pub struct SessionProgram<'p, 's> {
+    session: &'p Session<'s>,
+    program: &'p Program,
+    relocation: Relocation<'p>,
+    /// Whether the time was over when it was found.
+    late: bool,
+    /// The target's time stamp counter, if it is known.
+    tsc: Option<u64>,
+    own: Own<'p>,
+    kernel: Arc<Kernel<'s>>,
+    /// The numbers of the kernel's code and the trainer's in the session's cache.
+    system: u32,
+    trainer: u32,
+    slice: OnceLock<Result<SliceProgram<'p>, TooLarge>>,
+    idle: Mutex<Vec<Workspace>>,
+}
+
+impl<'p> SessionProgram<'p, '_> {
+    /// The program.
+    #[must_use]
+    pub const fn program(&self) -> &'p Program {
+        self.program
+    }
+
+    /// A whole run with these inputs, within these limits. Any number of threads may ask at a time.
+    ///
+    /// # Errors
+    /// [`RunError`] when the run cannot begin, or needs a piece of the companion file that is
+    /// damaged.
+    pub fn ask(&self, inputs: &Inputs, limits: &Limits) -> Result<(Outcome, WholeReport), RunError> {
+        let budget = Budget::new(limits);
+        if let Some(stopped) = self.late() {
+            return Ok((stopped, WholeReport::default()));
+        }
+        let Self { session, program, own, relocation, tsc, system, trainer, .. } = self;
+        let mut workspace = self.idle().pop().unwrap_or_default();
+        let code =
+            Code { own, kernel: &self.kernel, cache: &session.cache, system: *system, trainer: *trainer };
+        let ask = Ask { program, run: self.run(limits), relocation, tsc: *tsc, code };
+        let answer = ask.answer((inputs, budget), &mut workspace, &mut Unwatched);
+        let mut idle = self.idle();
+        if idle.len() < MOST_IDLE {
+            idle.push(workspace);
+        }
+        answer
+    }
+
+    /// A run of the slice with these inputs, within these limits; as [`SliceProgram::run`].
+    ///
+    /// # Errors
+    /// [`RunError`] when the run cannot begin.
+    pub fn ask_slice(&self, inputs: &Inputs, limits: &Limits) -> Result<(Outcome, u64), RunError> {
+        let budget = Budget::new(limits);
+        if let Some(stopped) = self.late() {
+            return Ok((stopped, 0));
+        }
+        let slice = self.slice.get_or_init(|| SliceProgram::new(self.program));
+        let slice = slice.as_ref().map_err(|error| *error)?;
+        slice.answer(&self.run(limits), &self.relocation, self.tsc, (inputs, budget))
+    }
+
+    fn run(&self, limits: &Limits) -> Run<'_> {
+        Run { limits: *limits, ..self.session.run }
+    }
+
+    /// The outcome of all runs where finding the program took all the time that there was.
+    fn late(&self) -> Option<Outcome> {
+        let milliseconds = self.session.run.limits.time.as_millis() as u64;
+        let stopped = Stopped::OutOfTime { at: self.program.begin_pc, used: 0, milliseconds };
+        self.late.then_some(Outcome::Stopped(stopped))
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Workspace>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
