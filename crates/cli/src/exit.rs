@@ -83,6 +83,8 @@ exits! {
     UnknownChanges 33 "`tampering`: changes that may be the kernel's own, but no training boot shows them",
     /// A run ended as [`Stopped::OutOfTime`].
     OutOfTime 34 "the run took longer than it may (--max-time)",
+    /// The guest's own system call failed.
+    GuestError 35 "the guest's own answer is an error: no such file, not a directory, and the like",
     /// A live guest's monitor failed during the pause.
     Live 40 "a live guest's monitor failed while the guest was paused",
     /// Something happened that must not, whatever the input: a bug of ours.

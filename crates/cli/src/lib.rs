@@ -17,6 +17,7 @@ mod exit;
 mod failure;
 mod files;
 mod format;
+mod guest_tree;
 mod imports;
 mod inputs;
 mod interrupted;

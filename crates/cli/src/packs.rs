@@ -21,6 +21,19 @@ use crate::target::TargetArgs;
 use crate::ways::Ways;
 use crate::{files, output};
 
+/// Where packs are that nobody names: `virtuoso/packs` in the user's directory for data (XDG Base
+/// Directory Specification).
+///
+/// # Errors
+/// The user has no such directory.
+pub fn default_directory() -> Result<PathBuf, Failure> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
+    data.map(|data| data.join("virtuoso/packs")).ok_or_else(|| {
+        Failure::input("neither XDG_DATA_HOME nor HOME is set; name the directory with --packs")
+    })
+}
+
 /// Directories with programs, `packs` itself and those in it, by name.
 fn directories(packs: &Path) -> Result<Vec<PathBuf>, Failure> {
     let entries = std::fs::read_dir(packs).map_err(|error| {
@@ -76,6 +89,22 @@ impl Member {
     /// A session over a target, if whole runs can be made.
     pub fn session<'s>(&'s self, run: &Run<'s>) -> Option<Session<'s>> {
         self.system.as_ref().ok().map(|system| Session::new(*run, system))
+    }
+
+    /// A session over a target.
+    ///
+    /// # Errors
+    /// Whole runs cannot be made, for want of the companion file.
+    pub fn whole_session<'s>(&'s self, run: &Run<'s>) -> Result<Session<'s>, Failure> {
+        match &self.system {
+            Ok(system) => Ok(Session::new(*run, system)),
+            Err(failure) => Err(Failure::new(failure.exit, failure)),
+        }
+    }
+
+    /// The failure that says why a run of it could not begin.
+    pub fn failure(&self, error: &RunError) -> Failure {
+        self.asked.failure(error)
     }
 
     /// Ready to be asked any number of times about the target of `run`, with the session over it.

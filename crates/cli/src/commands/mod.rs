@@ -3,6 +3,7 @@
 mod build;
 mod crossview;
 mod explain;
+mod files;
 mod learn;
 pub mod record;
 pub mod run;
@@ -52,6 +53,10 @@ enum Verb {
     Ps(views::PsArgs),
     Lsmod(views::LsmodArgs),
     Time(views::TimeArgs),
+    Ls(files::ls::LsArgs),
+    Cat(files::cat::CatArgs),
+    Stat(files::stat::StatArgs),
+    Cp(files::cp::CpArgs),
     #[command(hide = true)]
     ResumeWhenClosed(ResumeArgs),
 }
@@ -76,6 +81,10 @@ impl Cli {
             Verb::Ps(args) => args.run(context),
             Verb::Lsmod(args) => args.run(context),
             Verb::Time(args) => args.run(context),
+            Verb::Ls(args) => args.run(context),
+            Verb::Cat(args) => args.run(context),
+            Verb::Stat(args) => args.run(context),
+            Verb::Cp(args) => args.run(context),
             Verb::ResumeWhenClosed(args) => args.run(),
         }
     }

@@ -1,0 +1,186 @@
+//! `virtuoso ls`: directories of the guest.
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use clap::Args;
+use engine::Text;
+use filetree::{Attributes, Entry, Error, Kind, Tree, join};
+use serde_json::{Value, json};
+
+use super::{Failures, guest_path, times};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::guest_tree::{TreeArgs, failure, shown};
+use crate::output;
+
+/// The deepest directory that `-R` goes to: paths end before that, unless names are missing.
+const MOST_DEPTH: usize = 128;
+
+/// List directories of the guest, by its own system calls
+///
+/// Names are sorted by their bytes. What a terminal would obey in a name is escaped.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  virtuoso ls guest.elf /proc/1/fd
+  virtuoso ls -l guest.elf /tmp
+  virtuoso ls -R --json guest.elf /sys/class")]
+pub struct LsArgs {
+    /// Print attributes, and where links lead
+    #[arg(short)]
+    long: bool,
+    /// Print names that begin with a dot as well
+    #[arg(short)]
+    all: bool,
+    /// Print the directories in it as well, and those in them
+    #[arg(short = 'R')]
+    recursive: bool,
+    #[command(flatten)]
+    tree: TreeArgs,
+    /// Path in the guest
+    #[arg(default_value = "/")]
+    path: OsString,
+    /// Print one JSON object for each directory
+    #[arg(long)]
+    json: bool,
+}
+
+/// A line: a name, and with `-l` what is known of it.
+struct Line {
+    name: Vec<u8>,
+    kind: Kind,
+    inode: u64,
+    more: Option<Result<(Attributes, Option<Result<Vec<u8>, Error>>), Error>>,
+}
+
+impl LsArgs {
+    /// Runs the verb.
+    pub fn run(&self, context: Context) -> Result<(), Failure> {
+        self.tree.ask(context, |tree, _| {
+            let path = guest_path(&self.path);
+            let about = tree.attributes(&path, !self.long).or_else(|_| tree.attributes(&path, false));
+            let about = about.map_err(|error| failure(&path, &error))?;
+            let mut failures = Failures::default();
+            if about.kind != Kind::Directory {
+                let entry = Entry { name: path.clone(), kind: about.kind, inode: about.inode };
+                let line = self.line(tree, &path, entry);
+                self.print(&path, &[line], &mut failures)?;
+                return failures.end();
+            }
+            self.directory(tree, &path, &mut failures)?;
+            failures.end()
+        })
+    }
+
+    /// Prints a directory, and with `-R` those in it; it fails only where nothing can be printed.
+    fn directory(&self, tree: &Tree<'_, '_>, path: &[u8], failures: &mut Failures) -> Result<(), Failure> {
+        let mut waiting = vec![(path.to_vec(), 0)];
+        let mut first = true;
+        while let Some((path, depth)) = waiting.pop() {
+            let mut entries = match tree.entries(&path) {
+                Ok(entries) => entries,
+                Err(error) => {
+                    failures.add(&failure(&path, &error));
+                    continue;
+                }
+            };
+            entries.retain(|entry| self.all || entry.name.first() != Some(&b'.'));
+            entries.sort_by(|a, b| a.name.cmp(&b.name));
+            if self.recursive && depth < MOST_DEPTH {
+                let inner = entries.iter().rev().filter(|entry| entry.kind == Kind::Directory);
+                waiting.extend(inner.map(|entry| (join(&path, &entry.name), depth + 1)));
+            }
+            if self.recursive && !self.json {
+                let mut out = output::stdout();
+                writeln!(out, "{}{}:", if first { "" } else { "\n" }, shown(&path))?;
+                out.flush()?;
+            }
+            first = false;
+            let lines: Vec<Line> =
+                entries.into_iter().map(|entry| self.line(tree, &join(&path, &entry.name), entry)).collect();
+            self.print(&path, &lines, failures)?;
+        }
+        Ok(())
+    }
+
+    fn line(&self, tree: &Tree<'_, '_>, path: &[u8], entry: Entry) -> Line {
+        let more = || {
+            let about = tree.attributes(path, false)?;
+            let link = (about.kind == Kind::Link).then(|| tree.link(path));
+            Ok((about, link))
+        };
+        let more = self.long.then(more);
+        let Entry { name, kind, inode } = entry;
+        Line { name, kind, inode, more }
+    }
+
+    fn print(&self, path: &[u8], lines: &[Line], failures: &mut Failures) -> Result<(), Failure> {
+        if self.json {
+            let entries: Vec<Value> = lines.iter().map(Line::json).collect();
+            output::json(&json!({ "path": Text(path.to_vec()), "entries": entries }))?;
+        } else {
+            let mut out = output::stdout();
+            for line in lines {
+                writeln!(out, "{}", line.text())?;
+            }
+            out.flush()?;
+        }
+        for line in lines {
+            let error = match &line.more {
+                Some(Err(error) | Ok((_, Some(Err(error))))) => error,
+                _ => continue,
+            };
+            let whole =
+                if lines.len() == 1 && line.name == path { path.to_vec() } else { join(path, &line.name) };
+            failures.add(&failure(&whole, error));
+        }
+        Ok(())
+    }
+}
+
+impl Line {
+    fn text(&self) -> String {
+        let name = shown(&self.name);
+        match &self.more {
+            None => name,
+            // What is not known has a question mark, as `ls` prints it.
+            Some(Err(_)) => format!("{}????????? ? ? ? ? ? {name}", self.kind.letter()),
+            Some(Ok((about, link))) => {
+                let size = match about.kind {
+                    Kind::CharacterDevice | Kind::BlockDevice => {
+                        format!("{}, {}", about.special.0, about.special.1)
+                    }
+                    _ => about.size.to_string(),
+                };
+                let to = match link {
+                    None => String::new(),
+                    Some(Ok(to)) => format!(" -> {}", shown(to)),
+                    Some(Err(_)) => " -> ?".to_owned(),
+                };
+                let (permissions, time) = (about.permissions(), times::text(about.modified));
+                let (links, user, group) = (about.links, about.user, about.group);
+                format!("{permissions} {links} {user} {group} {size} {time} {name}{to}")
+            }
+        }
+    }
+
+    fn json(&self) -> Value {
+        let mut object = match &self.more {
+            Some(Ok((about, link))) => {
+                let mut object = super::stat::json(about);
+                match link {
+                    Some(Ok(to)) => object["link"] = json!(Text(to.clone())),
+                    Some(Err(error)) => object["error"] = json!(error.to_string()),
+                    None => {}
+                }
+                object
+            }
+            Some(Err(error)) => json!({ "error": error.to_string() }),
+            None => json!({}),
+        };
+        object["name"] = json!(Text(self.name.clone()));
+        object["kind"] = json!(self.kind.word());
+        object["inode"] = json!(self.inode);
+        object
+    }
+}

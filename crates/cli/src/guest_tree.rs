@@ -1,0 +1,106 @@
+//! The machine's own file tree, for the verbs that use it: from a target and packs to a tree that
+//! can be asked, and from what it says to messages and exit codes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use engine::{Limits, Session, Text};
+use filetree::{Error, FileProgram, PROGRAMS, Tree};
+use machine::Target;
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::format;
+use crate::packs::{Member, choose, default_directory};
+use crate::target::TargetArgs;
+
+/// The options that all verbs about files share.
+#[derive(Args, Clone, Debug)]
+pub struct TreeArgs {
+    /// A dump of a paused guest, or a live guest: qmp:SOCKET or libvirt:DOMAIN
+    pub target: PathBuf,
+    /// A directory of packs with file programs, as `virtuoso train` makes them [default:
+    /// $XDG_DATA_HOME/virtuoso/packs]
+    #[arg(long, value_name = "DIR")]
+    packs: Option<PathBuf>,
+    /// The process that /proc/self leads to
+    #[arg(long = "self", value_name = "PID", default_value_t = 1)]
+    own: u32,
+    #[command(flatten)]
+    pub how: TargetArgs,
+}
+
+impl TreeArgs {
+    /// Opens the target and its tree, and lets `ask` ask it. A live guest stands still meanwhile.
+    ///
+    /// # Errors
+    /// No pack with file programs fits, or what `ask` says.
+    pub fn ask<T>(
+        &self,
+        context: Context,
+        ask: impl FnOnce(&Tree<'_, '_>, &Target) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let packs = self.packs.clone().map_or_else(default_directory, Ok)?;
+        let (first, mut opened) = choose(&packs, PROGRAMS[0], &self.target, &self.how, context)?;
+        let answer = self.with_tree(&first, &opened, ask);
+        opened.resume()?;
+        answer
+    }
+
+    fn with_tree<T>(
+        &self,
+        first: &Member,
+        opened: &crate::live::Opened,
+        ask: impl FnOnce(&Tree<'_, '_>, &Target) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let others = PROGRAMS[1..].iter().map(|name| {
+            first.other(name)?.ok_or_else(|| {
+                let text = format!(
+                    "the pack has no {name}.prog beside it; make the pack again: `virtuoso train` without a \
+                     trainer makes all file programs"
+                );
+                Failure::file(first.path(), text)
+            })
+        });
+        let others = others.collect::<Result<Vec<Member>, Failure>>()?;
+        let run = first.run(opened)?;
+        let session = first.whole_session(&run)?;
+        let [readdir, stat, readlink, read] = [first, &others[0], &others[1], &others[2]];
+        let fitted = |member| fitted(member, &session, run.limits);
+        let programs = [fitted(readdir)?, fitted(stat)?, fitted(readlink)?, fitted(read)?];
+        ask(&Tree::new(programs, Some(self.own)), opened)
+    }
+}
+
+/// A file program in the session.
+fn fitted<'p, 's>(
+    member: &'p Member,
+    session: &'p Session<'s>,
+    limits: Limits,
+) -> Result<FileProgram<'p, 's>, Failure> {
+    let program = session.program(&member.program).map_err(|error| member.failure(&error))?;
+    FileProgram::new(program, limits).map_err(|error| Failure::file(member.path(), error))
+}
+
+/// The failure that says what is wrong with a path of the guest.
+#[must_use]
+pub fn failure(path: &[u8], error: &Error) -> Failure {
+    Failure::new(exit(error), format!("{}: {error}", shown(path)))
+}
+
+/// The exit code of an answer that is none.
+#[must_use]
+pub fn exit(error: &Error) -> Exit {
+    match error {
+        Error::Guest(_) => Exit::GuestError,
+        Error::Stopped(stopped) => Exit::of(stopped),
+        Error::Run(_) | Error::Nonsense(_) => Exit::Input,
+    }
+}
+
+/// A path or a name of the guest as a terminal may show it.
+#[must_use]
+pub fn shown(path: &[u8]) -> String {
+    format::shown(&Text(path.to_vec()))
+}

@@ -1,0 +1,204 @@
+//! The file tree of a target.
+
+use std::collections::HashSet;
+
+use crate::attributes::{Attributes, Kind};
+use crate::error::Error;
+use crate::path::{MOST_PATH, is_name, join};
+use crate::program::{ENAMETOOLONG, FileProgram, Given, number, numbers, text};
+
+/// The most bytes that one question reads.
+pub const MOST_READ: u32 = 1 << 20;
+
+/// Linux's, the BSDs' and Haiku's number for what is not there.
+const ENOENT: i32 = 2;
+
+/// The most links that one path leads through, as Linux has it.
+const MOST_LINKS: usize = 40;
+
+/// The most entries of one directory: far more than any that is not made to be endless.
+const MOST_ENTRIES: usize = 4_000_000;
+
+/// An entry of a directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its name: any bytes but NUL and `/`, and neither `.` nor `..`.
+    pub name: Vec<u8>,
+    /// What it is, where the directory says.
+    pub kind: Kind,
+    /// Its number in the file system.
+    pub inode: u64,
+}
+
+/// Bytes of a file.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Content {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Whether the file ends behind them.
+    pub end: bool,
+}
+
+/// The file tree of a target, as its own system calls tell it. Any number of threads may ask.
+pub struct Tree<'p, 's> {
+    readdir: FileProgram<'p, 's>,
+    stat: FileProgram<'p, 's>,
+    readlink: FileProgram<'p, 's>,
+    read: FileProgram<'p, 's>,
+    /// The process that `self` of a procfs leads to: the reader that asks here is none that the
+    /// guest knows.
+    own: Option<u32>,
+}
+
+impl<'p, 's> Tree<'p, 's> {
+    /// A tree that asks these programs, in the order of [`PROGRAMS`](crate::PROGRAMS). Links that
+    /// lead to the process that asks lead to process `own`.
+    #[must_use]
+    pub fn new(programs: [FileProgram<'p, 's>; 4], own: Option<u32>) -> Self {
+        let [readdir, stat, readlink, read] = programs;
+        Self { readdir, stat, readlink, read, own }
+    }
+
+    /// The entries of a directory, all of them, in the guest's order.
+    ///
+    /// # Errors
+    /// [`Error`], also where only a part of it answers: a directory is listed whole or not at all.
+    pub fn entries(&self, path: &[u8]) -> Result<Vec<Entry>, Error> {
+        self.through_own(path, |path| self.entries_at(path))
+    }
+
+    fn entries_at(&self, path: &[u8]) -> Result<Vec<Entry>, Error> {
+        let (mut entries, mut cursor) = (Vec::new(), 0);
+        let mut cursors = HashSet::from([0]);
+        loop {
+            let given = [("path", Given::Text(checked(path)?)), ("cursor", Given::Number(cursor))];
+            let values = self.readdir.ask(&given)?;
+            let types = numbers(&values, "types")?.map(|kind| Kind::of_type(kind as u8));
+            let inodes = numbers(&values, "inodes")?;
+            let names = text(&values, "names")?.split(|&byte| byte == 0);
+            for ((name, kind), inode) in names.zip(types).zip(inodes) {
+                if name == b"." || name == b".." {
+                    continue;
+                }
+                if !is_name(name) {
+                    return Err(Error::Nonsense("a directory has an entry whose name is none".to_owned()));
+                }
+                entries.push(Entry { name: name.to_vec(), kind, inode });
+            }
+            if number(&values, "end")? != 0 {
+                return Ok(entries);
+            }
+            cursor = number(&values, "next")?;
+            if !cursors.insert(cursor) || entries.len() > MOST_ENTRIES {
+                return Err(Error::Nonsense("a directory comes to no end".to_owned()));
+            }
+        }
+    }
+
+    /// What a file is. `follow`: for a link, what the guest comes to by it.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn attributes(&self, path: &[u8], follow: bool) -> Result<Attributes, Error> {
+        self.through_own(path, |path| self.attributes_at(path, follow))
+    }
+
+    fn attributes_at(&self, path: &[u8], follow: bool) -> Result<Attributes, Error> {
+        let given = [("path", Given::Text(checked(path)?)), ("follow", Given::Number(follow.into()))];
+        Attributes::of(&self.stat.ask(&given)?)
+    }
+
+    /// Where a link leads, as the guest has it.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn link(&self, path: &[u8]) -> Result<Vec<u8>, Error> {
+        self.through_own(path, |path| self.link_at(path))
+    }
+
+    fn link_at(&self, path: &[u8]) -> Result<Vec<u8>, Error> {
+        match self.readlink.ask(&[("path", Given::Text(checked(path)?))]) {
+            // A link that is there and leads nowhere for who asks is one to the asker.
+            Err(Error::Guest(ENOENT)) => match (path.rsplit(|&byte| byte == b'/').next(), self.own) {
+                (Some(b"self"), Some(own)) => Ok(own.to_string().into_bytes()),
+                (Some(b"thread-self"), Some(own)) => Ok(format!("{own}/task/{own}").into_bytes()),
+                _ => Err(Error::Guest(ENOENT)),
+            },
+            values => Ok(text(&values?, "target")?.to_vec()),
+        }
+    }
+
+    /// Asks about a path; where the guest finds nothing, asks again with the links that lead to the
+    /// asker replaced by where they lead in this tree.
+    fn through_own<T>(&self, path: &[u8], ask: impl Fn(&[u8]) -> Result<T, Error>) -> Result<T, Error> {
+        match ask(path) {
+            Err(Error::Guest(ENOENT)) if self.own.is_some() => match self.replaced(path) {
+                Some(other) => ask(&other),
+                None => Err(Error::Guest(ENOENT)),
+            },
+            answer => answer,
+        }
+    }
+
+    /// A path with its links to the asker replaced; `None` if it has none.
+    fn replaced(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let mut waiting: Vec<Vec<u8>> = components(path).rev().map(<[u8]>::to_vec).collect();
+        let (mut known, mut replaced) = (b"/".to_vec(), 0);
+        while let Some(name) = waiting.pop() {
+            let next = join(&known, &name);
+            // The path's last link is what was asked about, except that it leads on.
+            let link = || self.link_at(&next).ok();
+            let own = matches!(&*name, b"self" | b"thread-self");
+            let text =
+                if own || self.attributes_at(&next, false).ok()?.kind == Kind::Link { link() } else { None };
+            let leads =
+                |text: &Vec<u8>| own || matches!(components(text).next(), Some(b"self" | b"thread-self"));
+            match text.filter(|text| text.first() != Some(&b'/') && leads(text)) {
+                Some(text) if replaced < MOST_LINKS => {
+                    replaced += 1;
+                    waiting.extend(components(&text).rev().map(<[u8]>::to_vec));
+                }
+                _ => known = next,
+            }
+        }
+        (replaced > 0).then_some(known)
+    }
+
+    /// Up to `length` bytes from `offset` on, [`MOST_READ`] at most.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn read(&self, path: &[u8], offset: u64, length: u32) -> Result<Content, Error> {
+        self.through_own(path, |path| self.read_at(path, offset, length))
+    }
+
+    fn read_at(&self, path: &[u8], offset: u64, length: u32) -> Result<Content, Error> {
+        let given = [
+            ("path", Given::Text(checked(path)?)),
+            ("offset", Given::Number(offset)),
+            ("length", Given::Number(length.min(MOST_READ).into())),
+        ];
+        let values = self.read.ask(&given)?;
+        let bytes = text(&values, "data")?;
+        if bytes.len() > length as usize {
+            return Err(Error::Nonsense(format!("{} bytes came where {length} were asked for", bytes.len())));
+        }
+        Ok(Content { bytes: bytes.to_vec(), end: number(&values, "end")? != 0 })
+    }
+}
+
+/// The names that a path consists of.
+fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty())
+}
+
+/// A path that can be asked about.
+fn checked(path: &[u8]) -> Result<&[u8], Error> {
+    if path.contains(&0) {
+        return Err(Error::Guest(ENOENT));
+    }
+    if path.len() > MOST_PATH {
+        return Err(Error::Guest(ENAMETOOLONG));
+    }
+    Ok(path)
+}
