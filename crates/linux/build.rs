@@ -1,5 +1,5 @@
-//! Compiles the trainers of `guests/trainers/files` and `guests/trainers/basic` for 64-bit Linux and
-//! for i386, so that they are part of the command and training needs no compiler.
+//! Compiles the trainers of `guests/trainers/files` and `guests/trainers/basic` for 64-bit Linux
+//! and for i386, so that they are part of the command and training needs no compiler.
 //!
 //! They use no library and no header but the compiler's own, so the plain C compiler is enough for
 //! both. The same compiler makes the same bytes wherever the sources lie: it runs in their

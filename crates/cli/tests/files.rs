@@ -1,10 +1,10 @@
-//! The machine's own files: what the built-in file programs say of a guest's `/proc`, `/sys`, `/tmp`
-//! and `/dev/shm`, compared with what the guest's own tools say of them.
+//! The machine's own files: what the built-in file programs say of a guest's `/proc`, `/sys`,
+//! `/tmp` and `/dev/shm`, compared with what the guest's own tools say of them.
 //!
 //! The pack is what `virtuoso train` makes when it is told of no trainer; the target is another
 //! guest, its kernel at a random place, with four processors. Boots guests, so it runs only with
-//! `VIRTUOSO_E2E=1` and in release; `VIRTUOSO_E2E=full` does the same with every kernel there is, and
-//! `VIRTUOSO_KERNELS=i386,rt` picks some. What is asked is answered by the whole run.
+//! `VIRTUOSO_E2E=1` and in release; `VIRTUOSO_E2E=full` does the same with every kernel there is,
+//! and `VIRTUOSO_KERNELS=i386,rt` picks some. What is asked is answered by the whole run.
 
 #![forbid(unsafe_code)]
 
@@ -358,8 +358,8 @@ fn files_of(kernel: &str) -> Result<(), Failure> {
     }
     let Count { equal, errors, named, wrong } = count;
     eprintln!(
-        "{kernel}: {} files, {} of them the same twice: {equal} answers equal, {errors} errors that the guest has too, \
-         {} outcomes, {} wrong, after {:.0} s",
+        "{kernel}: {} files, {} of them the same twice: {equal} answers equal, {errors} errors \
+         that the guest has too, {} outcomes, {} wrong, after {:.0} s",
         before.len(),
         stable.len(),
         named.len(),

@@ -66,8 +66,8 @@ pub fn parse_inputs(program: &Program, given: &[(String, String)]) -> Result<Inp
         .collect()
 }
 
-/// The bytes that `text` stands for: a string with its NUL, its bytes alone, a number in decimal or, after `0x`,
-/// hexadecimal digits, or an array's numbers with commas between them.
+/// What `text` stands for: a string with its NUL, its bytes alone, a number in decimal or, after
+/// `0x`, hexadecimal digits, or an array's numbers with commas between them.
 fn encode(variable: &Variable, text: &str) -> Result<Vec<u8>, InputError> {
     let wrong = |why: String| InputError::Value { name: variable.name.clone(), text: text.to_string(), why };
     let max = variable.count.max();

@@ -40,8 +40,9 @@ guest's shell, which has two functions more: `process NAME` prints a PID and `mo
 Several lines with one
 trainer become one program. Other systems than Linux: `virtuoso record` and `virtuoso build`.
 
-Without a trainer the built-in ones are recorded: pslist, getpsfile, lsmod, getdrvfile, getpid, gettime, pidprobe,
-and for files readdir, read, stat, readlink, statfs, listxattr, getxattr. lsmod and getdrvfile need --modules.
+Without a trainer the built-in ones are recorded: pslist, getpsfile, lsmod, getdrvfile, getpid, gettime,
+pidprobe, and for files readdir, read, stat, readlink, statfs, listxattr, getxattr. lsmod and getdrvfile
+need --modules.
 
 Examples:
   virtuoso train --kernel vmlinuz-6.1.0-56-amd64 --modules lib/modules/6.1.0-56-amd64 -o packs/6.1.0-56-amd64
