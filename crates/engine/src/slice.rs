@@ -201,10 +201,12 @@ impl<'p> SliceProgram<'p> {
         counter: &mut Counter,
         used: (Budget, &mut u64),
     ) -> Result<Outcome, RunError> {
-        let answer = run.overlay(self.program, relocation, &self.process).map_err(NoAnswer::from).and_then(|mut overlay| {
-            let end = self.execute(run, relocation, inputs, &mut overlay, (counter, used))?;
-            Ok(collect(self.program, end, &mut overlay)?)
-        });
+        let answer = run.overlay(self.program, relocation, &self.process).map_err(NoAnswer::from).and_then(
+            |mut overlay| {
+                let end = self.execute(run, relocation, inputs, &mut overlay, (counter, used))?;
+                Ok(collect(self.program, end, &mut overlay)?)
+            },
+        );
         outcome(answer)
     }
 
@@ -216,7 +218,7 @@ impl<'p> SliceProgram<'p> {
         inputs: &Inputs,
         overlay: &mut Overlay<'_>,
         budget: &Budget,
-    ) -> Result<Slots, NoAnswer> {
+    ) -> Result<Box<Slots>, NoAnswer> {
         let mut slots = slots();
         self.pool.fill(&mut slots);
         budget.time(self.program.begin_pc, 0)?;

@@ -235,7 +235,8 @@ fn a_slice_in_a_session_is_a_slice() {
     let program = session.program(&machine.program).unwrap();
     for fuel in [1, 100] {
         let limits = Limits { fuel, ..Limits::default() };
-        let fresh = SliceProgram::new(&machine.program).unwrap().run(&machine.run(limits), &machine.inputs(0));
+        let fresh =
+            SliceProgram::new(&machine.program).unwrap().run(&machine.run(limits), &machine.inputs(0));
         assert_eq!(program.ask_slice(&machine.inputs(0), &limits), fresh);
     }
     assert_eq!(program.program(), &machine.program);

@@ -34,7 +34,8 @@ pub fn compare(system: &System, run: Run<'_>, programs: &[&Program], asks: &[Ask
             scope.spawn(move || {
                 let mut state = seed;
                 for _ in 0..2 * asks.len() {
-                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    state =
+                        state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                     let at = (state >> 33) as usize % asks.len();
                     let (program, inputs, limits) = &asks[at];
                     let ended = match &ready[*program] {

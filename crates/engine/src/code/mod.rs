@@ -138,11 +138,7 @@ impl Code<'_, '_> {
     }
 
     /// Lifts the block at an address.
-    fn lift<W: Watch>(
-        &self,
-        start: u64,
-        lifting: &mut Lifting<'_, '_>,
-    ) -> Result<Option<Block>, TooLarge> {
+    fn lift<W: Watch>(&self, start: u64, lifting: &mut Lifting<'_, '_>) -> Result<Option<Block>, TooLarge> {
         let mut block = Block { start, summary: self.own.summaries.get(&start).copied(), ..Block::default() };
         let (mut insns, mut window, mut pc) = (Vec::new(), Window::default(), start);
         while block.summary.is_none() && insns.len() < BLOCK_INSNS {

@@ -222,7 +222,11 @@ fn a_damaged_piece_is_noticed_by_who_uses_it_and_by_nobody_else() {
         let (first, before) = (opened.page(0x10_0000), opened.damage());
         assert_eq!(first.is_none(), before.is_some());
         assert!(first.is_none() || first == first_page.as_deref());
-        if before.is_some() { noticed += 1 } else { unnoticed += 1 }
+        if before.is_some() {
+            noticed += 1
+        } else {
+            unnoticed += 1
+        }
         assert!(opened.check().is_err() && opened.damage().is_some(), "{at}");
         assert!(opened.to_bytes().is_err());
     }
@@ -292,7 +296,10 @@ fn a_small_file_does_not_become_a_large_one() {
     let count = 8u32 << 20;
     let mut fixups = vec![1, 4, 0, 0x80, 0x80, 0x80, 0x04];
     fixups.extend(std::iter::repeat_n([1, 0], count as usize).flatten());
-    assert_eq!(why(System::from_bytes(&companion(&[], &[], &fixups, &integrity))), "its fixups are malformed");
+    assert_eq!(
+        why(System::from_bytes(&companion(&[], &[], &fixups, &integrity))),
+        "its fixups are malformed"
+    );
 
     // Forms of no bytes of places, of which only a search for tampering reads.
     let variants = vec![Variant { addr: 0, bytes: Vec::new() }; 2 << 20];
