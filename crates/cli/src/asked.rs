@@ -16,7 +16,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::files;
 use crate::inputs::parse_input;
-use crate::live::Opened;
+use crate::live::{Name, Opened};
 use crate::statistics::companion_name;
 use crate::target::TargetArgs;
 use crate::ways::{Verdict, Ways};
@@ -149,7 +149,7 @@ impl Asked {
     }
 
     /// Opens the companion file; `why` says in messages what needs it. Most of it is read when it is
-    /// used.
+    /// used, but for a live guest, which would wait for it.
     pub fn companion(&self, program: &Program, why: &str) -> Result<ir::System, Failure> {
         let name = companion_name(&program.system);
         let path = self.companion_path(program);
@@ -166,6 +166,9 @@ impl Asked {
                 &path,
                 format!("it belongs to another training system; the program needs {name}"),
             ));
+        }
+        if Name::parse(&self.target).is_some() {
+            system.check().map_err(|error| Failure::file(&path, error))?;
         }
         Ok(system)
     }

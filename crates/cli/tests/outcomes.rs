@@ -317,6 +317,29 @@ fn refusal(error: &RunError) -> Case {
                 moved_target(f, &[0x90; 64], true, Some(KERNEL + 0x2_0000))
             })
         }
+        RunError::Companion(_) => {
+            case(1, &["p.prog", "companion file is damaged (the checksum of a piece is wrong"], |f| {
+                let mut system = System::default();
+                let noise: [u8; 4096] = std::array::from_fn(|at| (at * at >> 3) as u8);
+                system.insert(KERNEL + 0x10_0000, &noise);
+                let mut bytes = system.to_bytes().expect("it encodes");
+                let index = u64::from_le_bytes(bytes[52..60].try_into().expect("eight bytes")) as usize;
+                // In the piece's bytes, of which most stand in the file as they are.
+                bytes[60 + index + 600] ^= 0x10;
+                f.file("code.system", &bytes);
+                let mut program = text("end");
+                program.system = system.hash();
+                large_target(f, 0, &[]);
+                let mut page = vec![0x90; 4096];
+                // mov KERNEL + 0x100000, %rax; jmp *%rax
+                page[..2].copy_from_slice(&[0x48, 0xb8]);
+                page[2..10].copy_from_slice(&(KERNEL + 0x10_0000).to_le_bytes());
+                page[10..12].copy_from_slice(&[0xff, 0xe0]);
+                program.pages.push(UserPage { addr: CODE, content: PageContent::Bytes(page) });
+                f.file("p.prog", program.to_bytes().expect("it encodes"));
+                f.virtuoso(&["run", "p.prog", "large.raw", "--whole", "--system", "code.system"])
+            })
+        }
         RunError::GsBase { .. } => case(1, &["kernel addresses", "at another moment"], |f| {
             large_target(f, 0, &[]);
             let cpu = std::fs::read_to_string(f.path("large.raw.cpu.json")).expect("it was written");
@@ -535,6 +558,7 @@ fn every_refusal_to_run_is_reached() {
         RunError::Constant { at: 0 },
         RunError::Copy { slide: 0 },
         RunError::GsBase { active: 0, swapped: 0 },
+        RunError::Companion(ir::FileError::Foreign { what: "file" }),
     ];
     for (number, error) in all.iter().enumerate() {
         let folder = Folder::new(&format!("refusal-{number}"));

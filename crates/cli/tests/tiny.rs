@@ -5,6 +5,9 @@
 //! `int 0x40` and a call gate. Boots a few guests for seconds, so it runs only with
 //! `VIRTUOSO_E2E=1` (as `cargo xtask test` sets it).
 
+#[allow(dead_code, reason = "shared with other tests, which need more of it")]
+mod asks;
+
 use std::path::{Path, PathBuf};
 
 use testkit::capture::{Capture, Moment, capture};
@@ -112,6 +115,8 @@ fn six_programs_answer(tool: &Tool, local: bool) -> Result<(), Failure> {
     let spinner = busy.truth.processes.iter().find(|it| it.comm == "spinner").ok_or("no spinner")?.pid;
     assert!(idle.truth.processes.iter().any(|it| it.exe.is_none()), "one without a program is wanted");
     for (target, running) in [(&idle, 0), (&busy, u64::from(spinner))] {
+        let asked = asks::ask_all(&directory, &target.elf)?;
+        eprintln!("{kind}: {asked} asks of sessions as of fresh runs, running {running}");
         for way in ["--slice", "--whole"] {
             for name in PROGRAMS {
                 let asked = ask(tool, name, &program(name), target, running, way)?;

@@ -51,7 +51,7 @@ pub struct WholeReport {
 /// What a run works with, for the next one to use again. Nothing of a run is left in it but code
 /// that is the same for all.
 pub(crate) struct Workspace {
-    slots: Slots,
+    slots: Box<Slots>,
     at_hand: AtHand,
     spare: Vec<Box<Page>>,
 }
@@ -164,6 +164,7 @@ impl Ask<'_, '_, '_> {
         watch: &mut W,
     ) -> Result<u64, NoAnswer> {
         let Workspace { slots, at_hand, .. } = workspace;
+        let slots = &mut **slots;
         let own = self.code.own;
         clear(slots);
         budget.time(self.program.begin_pc, 0)?;
@@ -172,18 +173,19 @@ impl Ask<'_, '_, '_> {
         let mut calls = SystemCalls::new(slots);
         let (mut pc, mut from) = (self.program.begin_pc, self.program.begin_pc);
         loop {
-            if at_hand.get(pc).is_none() {
-                let Way { private, .. } = way;
-                let mut lifting = Lifting { slots, overlay, private, deadline: budget.deadline() };
-                if let Some(block) = self.code.block::<W>(pc, &mut lifting)? {
-                    at_hand.put(block);
+            let block = match at_hand.get(pc) {
+                Some(block) => block,
+                None => {
+                    let Way { private, .. } = way;
+                    let mut lifting = Lifting { slots, overlay, private, deadline: budget.deadline() };
+                    let Some(block) = self.code.block::<W>(pc, &mut lifting)? else {
+                        way.modules |= !own.process.is_code(pc);
+                        // Modules were not looked for to the end if the time is over.
+                        budget.time(pc, way.report.used)?;
+                        return Err(Stopped::NoCode { at: from, to: pc }.into());
+                    };
+                    at_hand.put(block)
                 }
-            }
-            let Some(block) = at_hand.get(pc) else {
-                way.modules |= !own.process.is_code(pc);
-                // Modules were not looked for to the end if the time is over.
-                budget.time(pc, way.report.used)?;
-                return Err(Stopped::NoCode { at: from, to: pc }.into());
             };
             if block.end {
                 return Ok(pc);

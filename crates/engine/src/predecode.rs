@@ -13,7 +13,7 @@ use machine::hash;
 
 /// The values that operations work on, by slot: registers (0 to 255), temporaries, one slot for
 /// results without a destination, constants.
-pub(crate) type Slots = Box<[u64; SLOTS]>;
+pub(crate) type Slots = [u64; SLOTS];
 
 /// How many slots there are.
 const SLOTS: usize = 1 << 16;
@@ -57,7 +57,7 @@ pub(crate) struct Pool {
 }
 
 /// Slots that all hold 0.
-pub(crate) fn slots() -> Slots {
+pub(crate) fn slots() -> Box<Slots> {
     let zeroed = vec![0u64; SLOTS].into_boxed_slice();
     zeroed.try_into().unwrap_or_else(|_| Box::new([0; SLOTS]))
 }

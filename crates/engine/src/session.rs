@@ -133,6 +133,14 @@ impl<'p> SessionProgram<'p, '_> {
         self.program
     }
 
+    /// The target's time stamp counter, if it is known: as the session's environment says, or by the
+    /// program's clock cells. Where it is not, a run that reads it is made four times: who knows it by
+    /// one program may give it to a session for all.
+    #[must_use]
+    pub const fn time_stamp(&self) -> Option<u64> {
+        self.tsc
+    }
+
     /// A whole run with these inputs, within these limits. Any number of threads may ask at a time.
     ///
     /// # Errors

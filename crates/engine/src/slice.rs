@@ -218,7 +218,7 @@ impl<'p> SliceProgram<'p> {
         inputs: &Inputs,
         overlay: &mut Overlay<'_>,
         budget: &Budget,
-    ) -> Result<Slots, NoAnswer> {
+    ) -> Result<Box<Slots>, NoAnswer> {
         let mut slots = slots();
         self.pool.fill(&mut slots);
         budget.time(self.program.begin_pc, 0)?;

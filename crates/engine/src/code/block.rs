@@ -140,9 +140,9 @@ impl AtHand {
     }
 
     /// Keeps a block at hand.
-    pub fn put(&mut self, block: Arc<Block>) {
+    pub fn put(&mut self, block: Arc<Block>) -> &Block {
         let place = Self::place(block.start);
-        self.0[place] = Some(block);
+        self.0[place].insert(block)
     }
 
     /// Keeps none.
