@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -18,7 +18,8 @@ use crate::failure::Failure;
 use crate::record::{Progress, RecordArgs, RecordError};
 use crate::train::guest::{Boot, Guests, ROUNDS, initramfs, modules, reordered};
 use crate::train::jobs::{Job, executables};
-use crate::train::row::Row;
+use crate::train::row::{Differing, Row};
+use crate::train::search::{self, Budget, Made};
 use crate::train::verify::{self, Verdict};
 use crate::trainer::Trainer;
 use crate::training::{Error, Trained, Wishes, train};
@@ -29,8 +30,10 @@ use crate::{files, format, output};
 /// Boots the kernel twice under QEMU with the recorder loaded, the second time where it chooses
 /// itself to lie, on a larger model of processor and with more to see. What the trainers did in the
 /// first guest becomes programs; what they answered in the second is what the programs' answers
-/// about it are compared with. Only programs that gave the same answers are written. `virtuoso ps`,
-/// `lsmod` and `time` take the directory with --packs.
+/// about it are compared with. Then words of the second guest's memory are changed, and slice and
+/// whole run asked about that (--search). Only programs that gave the same answers are written; the
+/// exit code is 21 where one did not. `virtuoso ps`, `lsmod` and `time` take the directory with
+/// --packs.
 #[derive(Args, Debug)]
 #[command(
     after_help = "A trainer is an executable for the guest with virtuoso's marks, statically linked, or one \
@@ -86,6 +89,11 @@ pub struct TrainArgs {
     /// End a guest after so many seconds
     #[arg(long, value_name = "SECS", default_value_t = 300)]
     timeout: u64,
+    /// Search so many seconds in all for changes of the second guest's memory about which slice and
+    /// whole run of a program differ; what differs is learned, which takes its own time. 0: no
+    /// search
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = format::parse_time)]
+    search: Duration,
     /// Keep the recordings in the pack; `virtuoso learn` needs them
     #[arg(long)]
     keep_traces: bool,
@@ -98,6 +106,21 @@ pub struct TrainArgs {
     /// Trainers: PATH or "PATH ARGUMENTS"
     #[arg(required = true, value_name = "TRAINER", value_parser = Job::parse)]
     trainers: Vec<Job>,
+}
+
+/// Where in a pack's directory programs lie that have two answers: too deep for `--packs` to find
+/// them.
+const DIFFERING: &str = "differing";
+
+/// What both guests recorded of one program.
+struct Recorded<'r> {
+    name: &'r str,
+    /// Of the first guest.
+    paths: &'r [PathBuf],
+    /// Of the second guest.
+    compared: &'r [PathBuf],
+    /// One of the second guest, of any trainer.
+    base: &'r Path,
 }
 
 impl TrainArgs {
@@ -138,17 +161,35 @@ impl TrainArgs {
             return Err(Failure::new(Exit::Marks, what));
         }
         let second = self.boot(Boot::Second, &second, &traces.path, &mut steps, context)?;
-        let mut rows = Vec::new();
-        for (name, paths) in &first {
+        let rows = self.programs(&first, &second, &executables, &mut steps, context)?;
+        drop(steps);
+        self.report(&rows, begin.elapsed().as_secs_f64())
+    }
+
+    /// Builds all programs and verifies them.
+    fn programs(
+        &self,
+        first: &BTreeMap<String, Vec<PathBuf>>,
+        second: &BTreeMap<String, Vec<PathBuf>>,
+        executables: &[(PathBuf, Vec<u8>)],
+        steps: &mut output::Steps,
+        context: Context,
+    ) -> Result<Vec<Row>, Failure> {
+        let (mut rows, mut budget) = (Vec::new(), self.search);
+        for (at, (name, paths)) in first.iter().enumerate() {
             let compared = second.get(name).map_or(&[][..], Vec::as_slice);
             // Whatever was recorded there tells what moves; its own trainer is as good as any.
             let base = compared.first().or_else(|| second.values().flatten().next());
             let base = base.ok_or_else(|| Failure::input("the second guest recorded nothing"))?;
             steps.next(&format!("building {name}"), paths.len() as u64);
-            rows.push(self.program(name, paths, compared, base, &executables, context)?);
+            // What one does not need, for there is nothing left to change, the others have.
+            let share = budget / (first.len() - at) as u32;
+            let recorded = Recorded { name, paths, compared, base };
+            let row = self.program(&recorded, executables, share, steps, context)?;
+            budget = budget.saturating_sub(row.search.as_ref().map_or(Duration::ZERO, |it| it.time));
+            rows.push(row);
         }
-        drop(steps);
-        self.report(&rows, begin.elapsed().as_secs_f64())
+        Ok(rows)
     }
 
     /// The pack's directory must not have anything else in it: which programs belong together would
@@ -224,64 +265,101 @@ impl TrainArgs {
         Ok(traces)
     }
 
-    /// Builds a program, asks it about the second guest, and writes it if its answers were the
-    /// guest's.
+    /// Builds a program, asks it about the second guest, searches that for changes, and writes it
+    /// if its answers were the guest's and both ways always agreed.
     fn program(
         &self,
-        name: &str,
-        paths: &[PathBuf],
-        compared: &[PathBuf],
-        base: &Path,
+        recorded: &Recorded<'_>,
         executables: &[(PathBuf, Vec<u8>)],
+        budget: Duration,
+        steps: &mut output::Steps,
         context: Context,
     ) -> Result<Row, Failure> {
-        let recordings = usable(paths, context)?;
-        let base = files::recording(base)?;
-        let row = |in_slice, verdicts| Row {
-            name: name.to_owned(),
-            recordings: recordings.len(),
-            in_slice,
-            constant: false,
-            verdicts,
-        };
+        let name = recorded.name;
+        let (mut recordings, mut left_out) = usable(recorded.paths, context)?;
+        let base = files::recording(recorded.base)?;
         if recordings.is_empty() {
-            return Ok(row(0, Err("none of its recordings can be used; record again".to_owned())));
+            let why = "none of its recordings can be used; record again".to_owned();
+            return Ok(Row { left_out, ..Row::not_built(name, why) });
         }
         let mut options = BuildOptions::default();
         let trainer = trainer(name, &recordings, executables)?;
         trainer.remark(&name, context);
         options.summaries.clone_from(&trainer.summaries);
         let wishes = Wishes { options, base: Some(&base), ..Wishes::default() };
-        let mut trained = match train(&recordings, &wishes) {
+        let given = recordings.len();
+        let trained = match train(&recordings, &wishes) {
             Ok(trained) => trained,
             Err(why) => {
                 let constant = matches!(why, Error::Constant { .. });
-                return Ok(Row { constant, ..row(0, Err(why.to_string())) });
+                let row = Row::not_built(name, why.to_string());
+                return Ok(Row { recordings: given, left_out, constant, ..row });
             }
         };
-        trainer.symbols.name_functions(&mut trained.program);
         for why in trained.left_out.iter().filter(|_| !context.quiet) {
             output::note(&format!("left out: {why}"));
         }
-        let mut verdicts = Vec::new();
-        for recording in &usable(compared, context)? {
-            let verdict = verify::ask(&trained, recording);
-            verdicts.push(verdict.unwrap_or_else(|why| Verdict::Wrong(why.to_string())));
+        left_out.extend_from_slice(&trained.left_out);
+        let (second, unusable) = usable(recorded.compared, context)?;
+        let (mut verdicts, mut interrupted) = compare(&trained, &second);
+        let (mut trained, mut search) = (trained, None);
+        if !budget.is_zero() && !verdicts.is_empty() && verdicts.iter().all(Verdict::is_right) {
+            steps.next(&format!("searching for changes about which {name} has two answers"), 0);
+            let budget = Budget { time: budget, cases: u64::MAX };
+            let mut made = Made { recordings: &mut recordings, wishes: &wishes, budget };
+            let (better, searched) =
+                search::search(trained, &mut made, &second, &mut |what| steps.next(what, 0))
+                    .map_err(|why| Failure::input(format!("{name}: the search: {why}")))?;
+            trained = better;
+            if !searched.learned.is_empty() {
+                (verdicts, interrupted) = compare(&trained, &second);
+            }
+            search = Some(searched);
         }
-        verdicts.retain(|it| *it != Verdict::Interrupted);
-        let Trained { program, system, .. } = &trained;
-        let row = row(program.provenance.static_in_slice, Ok(verdicts));
-        if row.problem().is_none() {
-            let bytes = program.to_bytes().map_err(built::internal)?;
-            built::write(
-                &self.output.join(format!("{name}.prog")),
-                program,
-                system,
-                &bytes,
-                Context::silent(),
-            )?;
-        }
+        trainer.symbols.name_functions(&mut trained.program);
+        let mut row = Row {
+            recordings: given - trained.left_out.len(),
+            left_out,
+            in_slice: trained.program.provenance.static_in_slice,
+            verdicts: Ok(verdicts),
+            not_judging: interrupted + unusable.len(),
+            search,
+            ..Row::not_built(name, String::new())
+        };
+        self.write(&trained, &mut row, recorded)?;
         Ok(row)
+    }
+
+    /// Writes a program into the pack; one that has two answers beside it, with what shows it.
+    fn write(&self, trained: &Trained, row: &mut Row, recorded: &Recorded<'_>) -> Result<(), Failure> {
+        let Trained { program, system, .. } = trained;
+        let left = row.search.as_ref().and_then(|it| it.left.first());
+        let directory = match left {
+            Some(_) => self.output.join(DIFFERING).join(&row.name),
+            None if row.problem().is_some() => return Ok(()),
+            None => self.output.clone(),
+        };
+        std::fs::create_dir_all(&directory)
+            .map_err(|error| Failure::file(&directory, format!("cannot make it: {error}")))?;
+        let path = directory.join(format!("{}.prog", row.name));
+        let bytes = program.to_bytes().map_err(built::internal)?;
+        built::write(&path, program, system, &bytes, Context::silent())?;
+        if let Some(found) = left
+            && let Some(trace) = recorded.compared.iter().find(|it| files::name(it) == found.0)
+        {
+            let recording = directory.join(&found.0);
+            std::fs::copy(trace, &recording)
+                .map_err(|error| Failure::file(&recording, format!("cannot write it: {error}")))?;
+            row.differing = Some(Differing { program: path, recording });
+        }
+        // `virtuoso learn` needs them where the other recordings are.
+        if let (true, Some(beside), Some(searched)) = (self.keep_traces, recorded.paths.first(), &row.search)
+        {
+            for (name, bytes) in &searched.learned {
+                files::write(&beside.with_file_name(name), bytes)?;
+            }
+        }
+        Ok(())
     }
 
     fn report(&self, rows: &[Row], seconds: f64) -> Result<(), Failure> {
@@ -307,8 +385,8 @@ impl TrainArgs {
         if bad.is_empty() {
             return Ok(());
         }
-        let what = "did not answer as the second guest did and were not written; see above, and record them \
-            with `virtuoso record`";
+        let what = "not written into the pack: see above what their answers about the second guest lack, and \
+            record them with `virtuoso record`";
         let constant = rows.iter().all(|row| row.constant || row.problem().is_none());
         let exit = if constant { Exit::Constant } else { Exit::Differ };
         Err(Failure::new(exit, format!("{} {what}", bad.join(", "))))
@@ -321,19 +399,31 @@ fn tail(printed: &str) -> String {
     lines[lines.len().saturating_sub(10)..].join("\n")
 }
 
-/// Those recordings that something can be made of. An end mark may come before interrupted code
-/// goes on, by bad luck; then another recording has to do.
-fn usable(paths: &[PathBuf], context: Context) -> Result<Vec<Recording>, Failure> {
-    let mut found = Vec::new();
+/// Those recordings that something can be made of, and why nothing can of the others. An end mark
+/// may come before interrupted code goes on, by bad luck; then another recording has to do.
+fn usable(paths: &[PathBuf], context: Context) -> Result<(Vec<Recording>, Vec<String>), Failure> {
+    let (mut found, mut left_out) = (Vec::new(), Vec::new());
     for path in paths {
         let recording = files::recording(path)?;
-        match Start::new(&recording).map(drop) {
-            Ok(()) => found.push(recording),
-            Err(_) if context.quiet => {}
-            Err(why) => output::note(&format!("{} is left out: {why}", path.display())),
+        let Err(why) = Start::new(&recording).map(drop) else {
+            found.push(recording);
+            continue;
+        };
+        if !context.quiet {
+            output::note(&format!("{} is left out: {why}", path.display()));
         }
+        left_out.push(format!("{}: {why}", files::name(path)));
     }
-    Ok(found)
+    Ok((found, left_out))
+}
+
+/// What a program answers about the second guest, and how many recordings cannot judge that because
+/// an interrupt changed their answer.
+fn compare(trained: &Trained, second: &[Recording]) -> (Vec<Verdict>, usize) {
+    let ask = |recording| verify::ask(trained, recording);
+    let asked = second.iter().map(ask).map(|it| it.unwrap_or_else(|why| Verdict::Wrong(why.to_string())));
+    let (spoilt, verdicts): (Vec<_>, Vec<_>) = asked.partition(|it| *it == Verdict::Interrupted);
+    (verdicts, spoilt.len())
 }
 
 /// The executable a program was recorded from: the one of its name, or the only one whose marks

@@ -5,10 +5,12 @@
 //! it lies elsewhere, on a larger model of processor with deeper page tables, with more processes,
 //! and its modules were loaded in another order. It tells what moves, and its trainers' own answers
 //! are what the programs' are compared with. How guests are booted is in [`guest`], the comparison
-//! in [`verify`]. This is the only part that knows of Linux; other systems are recorded with
+//! in [`verify`], and the search for changes of the second guest that make slice and whole run differ
+//! in [`search`]. This is the only part that knows of Linux; other systems are recorded with
 //! `virtuoso record` and built with `virtuoso build`.
 
 pub mod guest;
 pub mod jobs;
 pub mod row;
+pub mod search;
 pub mod verify;
