@@ -207,8 +207,7 @@ fn help_has_examples() {
 
 /// A program made without guards, over the memory of the recording itself.
 #[test]
-fn a_program_without_guards_is_found_over_its_own_recording_and_a_guarded_one_is_right() -> Result<(), Failure>
-{
+fn a_program_without_guards_is_found_over_its_own_recording() -> Result<(), Failure> {
     let folder = Folder::new("search-assume");
     let trace = case::file("pslist.trace").display().to_string();
     let write = |policy| -> Result<(), Failure> {
