@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
-use slicer::{BuildOptions, Recording, Start};
 
-use crate::built;
 use crate::commands::record;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -18,11 +16,8 @@ use crate::failure::Failure;
 use crate::record::{Progress, RecordArgs, RecordError};
 use crate::train::guest::{Boot, Guests, ROUNDS, initramfs, modules, reordered};
 use crate::train::jobs::{Job, executables};
-use crate::train::row::{Differing, Row};
-use crate::train::search::{self, Budget, Made};
-use crate::train::verify::{self, Verdict};
-use crate::trainer::Trainer;
-use crate::training::{Error, Trained, Wishes, train};
+use crate::train::program::{Maker, Recorded};
+use crate::train::row::Row;
 use crate::{files, format, output};
 
 /// Make a pack for a Linux kernel: boot it, record trainers, build programs and verify them
@@ -108,21 +103,6 @@ pub struct TrainArgs {
     trainers: Vec<Job>,
 }
 
-/// Where in a pack's directory programs lie that have two answers: too deep for `--packs` to find
-/// them.
-const DIFFERING: &str = "differing";
-
-/// What both guests recorded of one program.
-struct Recorded<'r> {
-    name: &'r str,
-    /// Of the first guest.
-    paths: &'r [PathBuf],
-    /// Of the second guest.
-    compared: &'r [PathBuf],
-    /// One of the second guest, of any trainer.
-    base: &'r Path,
-}
-
 impl TrainArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
@@ -175,6 +155,7 @@ impl TrainArgs {
         steps: &mut output::Steps,
         context: Context,
     ) -> Result<Vec<Row>, Failure> {
+        let maker = Maker { pack: &self.output, keep_traces: self.keep_traces, executables };
         let (mut rows, mut budget) = (Vec::new(), self.search);
         for (at, (name, paths)) in first.iter().enumerate() {
             let compared = second.get(name).map_or(&[][..], Vec::as_slice);
@@ -185,7 +166,7 @@ impl TrainArgs {
             // What one does not need, for there is nothing left to change, the others have.
             let share = budget / (first.len() - at) as u32;
             let recorded = Recorded { name, paths, compared, base };
-            let row = self.program(&recorded, executables, share, steps, context)?;
+            let row = maker.program(&recorded, share, steps, context)?;
             budget = budget.saturating_sub(row.search.as_ref().map_or(Duration::ZERO, |it| it.time));
             rows.push(row);
         }
@@ -265,103 +246,6 @@ impl TrainArgs {
         Ok(traces)
     }
 
-    /// Builds a program, asks it about the second guest, searches that for changes, and writes it
-    /// if its answers were the guest's and both ways always agreed.
-    fn program(
-        &self,
-        recorded: &Recorded<'_>,
-        executables: &[(PathBuf, Vec<u8>)],
-        budget: Duration,
-        steps: &mut output::Steps,
-        context: Context,
-    ) -> Result<Row, Failure> {
-        let name = recorded.name;
-        let (mut recordings, mut left_out) = usable(recorded.paths, context)?;
-        let base = files::recording(recorded.base)?;
-        if recordings.is_empty() {
-            let why = "none of its recordings can be used; record again".to_owned();
-            return Ok(Row { left_out, ..Row::not_built(name, why) });
-        }
-        let mut options = BuildOptions::default();
-        let trainer = trainer(name, &recordings, executables)?;
-        trainer.remark(&name, context);
-        options.summaries.clone_from(&trainer.summaries);
-        let wishes = Wishes { options, base: Some(&base), ..Wishes::default() };
-        let given = recordings.len();
-        let trained = match train(&recordings, &wishes) {
-            Ok(trained) => trained,
-            Err(why) => {
-                let constant = matches!(why, Error::Constant { .. });
-                let row = Row::not_built(name, why.to_string());
-                return Ok(Row { recordings: given, left_out, constant, ..row });
-            }
-        };
-        for why in trained.left_out.iter().filter(|_| !context.quiet) {
-            output::note(&format!("left out: {why}"));
-        }
-        left_out.extend_from_slice(&trained.left_out);
-        let (second, unusable) = usable(recorded.compared, context)?;
-        let (mut verdicts, mut interrupted) = compare(&trained, &second);
-        let (mut trained, mut search) = (trained, None);
-        if !budget.is_zero() && !verdicts.is_empty() && verdicts.iter().all(Verdict::is_right) {
-            steps.next(&format!("searching for changes about which {name} has two answers"), 0);
-            let budget = Budget { time: budget, cases: u64::MAX };
-            let mut made = Made { recordings: &mut recordings, wishes: &wishes, budget };
-            let (better, searched) =
-                search::search(trained, &mut made, &second, &mut |what| steps.next(what, 0))
-                    .map_err(|why| Failure::input(format!("{name}: the search: {why}")))?;
-            trained = better;
-            if !searched.learned.is_empty() {
-                (verdicts, interrupted) = compare(&trained, &second);
-            }
-            search = Some(searched);
-        }
-        trainer.symbols.name_functions(&mut trained.program);
-        let mut row = Row {
-            recordings: given - trained.left_out.len(),
-            left_out,
-            in_slice: trained.program.provenance.static_in_slice,
-            verdicts: Ok(verdicts),
-            not_judging: interrupted + unusable.len(),
-            search,
-            ..Row::not_built(name, String::new())
-        };
-        self.write(&trained, &mut row, recorded)?;
-        Ok(row)
-    }
-
-    /// Writes a program into the pack; one that has two answers beside it, with what shows it.
-    fn write(&self, trained: &Trained, row: &mut Row, recorded: &Recorded<'_>) -> Result<(), Failure> {
-        let Trained { program, system, .. } = trained;
-        let left = row.search.as_ref().and_then(|it| it.left.first());
-        let directory = match left {
-            Some(_) => self.output.join(DIFFERING).join(&row.name),
-            None if row.problem().is_some() => return Ok(()),
-            None => self.output.clone(),
-        };
-        std::fs::create_dir_all(&directory)
-            .map_err(|error| Failure::file(&directory, format!("cannot make it: {error}")))?;
-        let path = directory.join(format!("{}.prog", row.name));
-        let bytes = program.to_bytes().map_err(built::internal)?;
-        built::write(&path, program, system, &bytes, Context::silent())?;
-        if let Some(found) = left
-            && let Some(trace) = recorded.compared.iter().find(|it| files::name(it) == found.0)
-        {
-            let recording = directory.join(&found.0);
-            std::fs::copy(trace, &recording)
-                .map_err(|error| Failure::file(&recording, format!("cannot write it: {error}")))?;
-            row.differing = Some(Differing { program: path, recording });
-        }
-        // `virtuoso learn` needs them where the other recordings are.
-        if let (true, Some(beside), Some(searched)) = (self.keep_traces, recorded.paths.first(), &row.search)
-        {
-            for (name, bytes) in &searched.learned {
-                files::write(&beside.with_file_name(name), bytes)?;
-            }
-        }
-        Ok(())
-    }
-
     fn report(&self, rows: &[Row], seconds: f64) -> Result<(), Failure> {
         if self.json {
             let programs: Vec<Value> = rows.iter().map(Row::json).collect();
@@ -397,53 +281,6 @@ impl TrainArgs {
 fn tail(printed: &str) -> String {
     let lines: Vec<&str> = printed.lines().filter(|line| !line.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(10)..].join("\n")
-}
-
-/// Those recordings that something can be made of, and why nothing can of the others. An end mark
-/// may come before interrupted code goes on, by bad luck; then another recording has to do.
-fn usable(paths: &[PathBuf], context: Context) -> Result<(Vec<Recording>, Vec<String>), Failure> {
-    let (mut found, mut left_out) = (Vec::new(), Vec::new());
-    for path in paths {
-        let recording = files::recording(path)?;
-        let Err(why) = Start::new(&recording).map(drop) else {
-            found.push(recording);
-            continue;
-        };
-        if !context.quiet {
-            output::note(&format!("{} is left out: {why}", path.display()));
-        }
-        left_out.push(format!("{}: {why}", files::name(path)));
-    }
-    Ok((found, left_out))
-}
-
-/// What a program answers about the second guest, and how many recordings cannot judge that because
-/// an interrupt changed their answer.
-fn compare(trained: &Trained, second: &[Recording]) -> (Vec<Verdict>, usize) {
-    let ask = |recording| verify::ask(trained, recording);
-    let asked = second.iter().map(ask).map(|it| it.unwrap_or_else(|why| Verdict::Wrong(why.to_string())));
-    let (spoilt, verdicts): (Vec<_>, Vec<_>) = asked.partition(|it| *it == Verdict::Interrupted);
-    (verdicts, spoilt.len())
-}
-
-/// The executable a program was recorded from: the one of its name, or the only one whose marks
-/// fit.
-fn trainer(
-    name: &str,
-    recordings: &[Recording],
-    executables: &[(PathBuf, Vec<u8>)],
-) -> Result<Trainer, Failure> {
-    let first = recordings.first().ok_or_else(|| Failure::input(format!("{name} has no recording")))?;
-    if let Some((path, _)) = executables.iter().find(|(path, _)| files::name(path) == name) {
-        return Trainer::read(path, first);
-    }
-    let mut fitting = executables.iter().filter_map(|(path, _)| Trainer::read(path, first).ok());
-    match (fitting.next(), fitting.next()) {
-        (Some(trainer), None) => Ok(trainer),
-        _ => Err(Failure::input(format!(
-            "which trainer calls itself {name} cannot be told; give its executable the name {name}"
-        ))),
-    }
 }
 
 /// Where recordings and initramfs files go: in the pack, so on the disk the user chose. Removed at

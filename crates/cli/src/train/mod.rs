@@ -11,6 +11,7 @@
 
 pub mod guest;
 pub mod jobs;
+pub mod program;
 pub mod row;
 pub mod search;
 pub mod verify;
