@@ -26,9 +26,8 @@ fn captured(name: &str, options: &Target, moment: Moment) -> Result<Capture, Fai
 /// Changed targets that each program is asked about: a few seconds.
 const CHANGES: &str = "150";
 
-/// Outputs in which a program built from so few recordings is known to differ over some changes, by
-/// stores to locals of a function on a side that training did not take (`docs/evaluation`). `train`
-/// learns them.
+/// Outputs in which a program built from so few recordings is known to differ over a few changes in
+/// a thousand, of which these may or may not have one (`docs/evaluation`). `train` learns them.
 const KNOWN: [(&str, &str); 2] = [("getpsfile", "rc"), ("lsmod", "rc")];
 
 /// Asks a program about changes of a target, always the same number from the same seed: slice and

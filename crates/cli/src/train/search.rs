@@ -22,9 +22,9 @@ use crate::ways::Verdict;
 const MOST_LEARNED: usize = 8;
 /// The seed that the search of every recording begins with.
 const SEED: u64 = 1;
-/// What a difference has to be found in again before it is learned: the first guest's words that
-/// the same instructions read.
-const MOST_CASES_TO_LEARN: u64 = 2000;
+/// Changes of one recording of the first guest in which a difference is looked for again, and how
+/// long: of words that the same instructions read few are needed.
+const TO_LEARN: Budget = Budget { time: Duration::from_secs(30), cases: 2000 };
 
 /// A recording of a guest as a target: what was where at the begin mark.
 ///
@@ -224,8 +224,9 @@ fn counterexample(
         let start = Start::new(recording)?;
         let found = with_question(trained, &start, |question, unchanged| {
             let unchanged = unchanged.read_by(places);
+            let begin = Instant::now();
             let found = question.search(&unchanged, SEED, |counts| {
-                counts.different == 0 && counts.cases < MOST_CASES_TO_LEARN
+                counts.different == 0 && counts.cases < TO_LEARN.cases && begin.elapsed() < TO_LEARN.time
             });
             let finding = found.findings.into_iter().next()?;
             let memory = finding.target(question.run.memory).ok()?;
