@@ -28,7 +28,7 @@ pub struct Arguments {
     #[arg(long, default_value = "1")]
     seed: String,
     /// Only these programs, separated by commas
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(PROGRAMS))]
     programs: Vec<String>,
     /// Directory with the programs; by default the demonstration's
     #[arg(long, value_name = "DIR")]
@@ -50,7 +50,9 @@ pub fn run(arguments: &Arguments) -> Outcome {
         for program in PROGRAMS.iter().filter(wanted) {
             let line = match searched(&tool, arguments, program, &directory, target, &capture) {
                 Ok(line) => line,
-                Err(error) => json!({ "program": program, "target": target, "error": error.to_string() }),
+                Err(error) => {
+                    json!({ "program": program, "target": target, "error": error.to_string().trim_end() })
+                }
             };
             println!("{line}");
             if line["differences"] != 0 {
