@@ -26,20 +26,12 @@ fn captured(name: &str, options: &Target, moment: Moment) -> Result<Capture, Fai
 /// Changed targets that each program is asked about: a few seconds.
 const CHANGES: &str = "150";
 
-/// Outputs in which a program built from so few recordings is known to differ over a few changes in
-/// a thousand, of which these may or may not have one (`docs/evaluation`). `train` learns them.
-const KNOWN: [(&str, &str); 2] = [("getpsfile", "rc"), ("lsmod", "rc")];
-
 /// Asks a program about changes of a target, always the same number from the same seed: slice and
 /// whole run give the same answer, or one stops.
 fn searched(tool: &Tool, program: &str, file: &Path, capture: &Capture) -> Result<(), Failure> {
     let inputs = search_inputs(program, &capture.truth);
     let found = tool.search(file, &capture.elf, &inputs, &["--cases", CHANGES, "--seed", "1"])?;
-    let known = |finding: &serde_json::Value| {
-        KNOWN.iter().any(|(of, output)| *of == program && finding["differing"][0] == *output)
-    };
-    let new: Vec<_> =
-        found["differences"].as_array().ok_or("differences")?.iter().filter(|it| !known(it)).collect();
+    let new = found["differences"].as_array().ok_or("differences")?;
     assert!(new.is_empty(), "{program}: slice and whole run differ: {new:?}");
     assert!(found["equal"].as_u64() > Some(20), "{program}: changes with an answer: {found}");
     Ok(())
