@@ -14,6 +14,7 @@ mod foreign;
 mod kernels;
 mod matrix;
 mod outcome;
+mod search;
 mod setup;
 mod shell;
 mod test;
@@ -41,6 +42,9 @@ enum Verb {
     /// Ask about targets in many states, compare with the truth in them, and write what came out to
     /// benches/runs/
     Matrix(matrix::Arguments),
+    /// Change the targets that the demonstration left, and look for changes about which slice and
+    /// whole run of its six programs give different answers; two hours by default
+    Search(search::Arguments),
     /// Accept what the text tests print now
     Bless,
     /// Check formatting, lints, documentation and the layout of the workspace
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Bench => bench::run(),
         Verb::Matrix(arguments) => matrix::run(&arguments),
+        Verb::Search(arguments) => search::run(&arguments),
         Verb::Bless => bless::run(),
         Verb::Check => check::run(),
         Verb::Tidy => tidy::run(),

@@ -116,6 +116,11 @@ impl Asked {
         parse_inputs(program, &self.inputs).map_err(|error| Failure::file(&self.program, error))
     }
 
+    /// The same, or what a recorded trainer had where the user gives none.
+    pub fn inputs_or(&self, program: &Program, recorded: impl FnOnce() -> Inputs) -> Result<Inputs, Failure> {
+        if self.inputs.is_empty() { Ok(recorded()) } else { self.inputs(program) }
+    }
+
     /// Opens the target; a live guest is paused from here on.
     pub fn target(&self, program: &Program, context: Context) -> Result<Opened, Failure> {
         self.how.open(&self.target, program, context)
@@ -130,11 +135,14 @@ impl Asked {
                 format!("it has no processor {}; give --cpu 0 to {last}", self.how.cpu),
             )
         })?;
-        let mut limits = Limits { time: self.how.max_time, ..Limits::default() };
-        if let Some(fuel) = self.how.fuel {
-            limits.fuel = fuel;
-        }
-        Ok(Run { memory: &*target.mem, regs: &cpu.regs, env: Environment { tsc: self.how.tsc }, limits })
+        let (env, limits) = (Environment { tsc: self.how.tsc }, self.limits());
+        Ok(Run { memory: &*target.mem, regs: &cpu.regs, env, limits })
+    }
+
+    /// The most that a run may use.
+    pub fn limits(&self) -> Limits {
+        let usual = Limits::default();
+        Limits { time: self.how.max_time, fuel: self.how.fuel.unwrap_or(usual.fuel), ..usual }
     }
 
     /// Where the companion file is: as the user says, or beside the program.

@@ -79,6 +79,15 @@ pub fn system(path: &Path) -> Result<System, Failure> {
     })
 }
 
+/// Whether a file is a trace, complete or not.
+#[must_use]
+pub fn is_trace(path: &Path) -> bool {
+    let mut begin = [0; trace::MAGIC.len()];
+    path.is_file()
+        && File::open(path).and_then(|mut file| file.read_exact(&mut begin)).is_ok()
+        && begin == trace::MAGIC
+}
+
 /// Opens a trace file; its events are read later.
 pub fn trace(path: &Path) -> Result<Trace, Failure> {
     regular(path, "trace (made by `virtuoso record`)")?;

@@ -16,6 +16,7 @@ use ir::{Program, System};
 use lift::Mode;
 use machine::{PhysAddr, Reg, VirtAddr};
 use rustc_hash::FxHashMap;
+use sha2::{Digest, Sha256};
 use slicer::{BuildOptions, Recording, Start, outputs_of_run};
 use trace::{Access, Header, InsnId, Recorded, Trace, TraceError, TraceWriter};
 
@@ -420,6 +421,14 @@ pub fn record_whole(
         Some(error) => Err(error.into()),
         None => Ok((outcome, tracer.writer.finish_in_memory(None)?)),
     }
+}
+
+/// The name of a learned trace; the same run has the same name.
+#[must_use]
+pub fn learned_name(program: &str, bytes: &[u8]) -> String {
+    let hash = Sha256::digest(bytes);
+    let hex: String = hash[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{program}-learned-{hex}.trace")
 }
 
 /// Writes down what a whole run executes.

@@ -296,6 +296,8 @@ fn what_training_cannot_begin_with_is_named_and_no_guest_is_booted() {
     train(&["--kernel", "p.prog", "p.prog"]).fails(1, &["p.prog", "no ELF file"]);
     train(&["--kernel", "p.prog", "--modules", ".", me]).fails(1, &["no module", "lib/modules"]);
     train(&["--kernel", "p.prog", "--load", "ext4", me]).fails(1, &["--modules"]);
+    let ended = train(&["--kernel", "p.prog", "--search", "long", me]);
+    assert!(ended.code() == 2 && ended.err().contains("--search"), "{}", ended.err());
     assert!(!folder.path("pack").exists());
     std::fs::create_dir(folder.path("pack")).expect("a folder");
     folder.file("pack/old.prog", "old");

@@ -4,13 +4,13 @@
 //! Boots several guests and takes minutes, so it runs only with `VIRTUOSO_E2E=1` (as `cargo xtask
 //! test` sets it) and in release.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use testkit::capture::{Capture, Moment, capture};
 use testkit::guest::{Target, Training, boot_target, run_file};
 use testkit::layout;
-use testkit::pipeline::{PROGRAMS, Tool, Way, program_of};
+use testkit::pipeline::{PROGRAMS, Tool, Way, program_of, search_inputs};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -21,6 +21,20 @@ fn tool() -> Tool {
 fn captured(name: &str, options: &Target, moment: Moment) -> Result<Capture, Failure> {
     let mut guest = boot_target(options, Duration::from_secs(300))?;
     Ok(capture(&mut guest, &run_file(name)?, moment)?)
+}
+
+/// Changed targets that each program is asked about: a few seconds.
+const CHANGES: &str = "150";
+
+/// Asks a program about changes of a target, always the same number from the same seed: slice and
+/// whole run give the same answer, or one stops.
+fn searched(tool: &Tool, program: &str, file: &Path, capture: &Capture) -> Result<(), Failure> {
+    let inputs = search_inputs(program, &capture.truth);
+    let found = tool.search(file, &capture.elf, &inputs, &["--cases", CHANGES, "--seed", "1"])?;
+    let new = found["differences"].as_array().ok_or("differences")?;
+    assert!(new.is_empty(), "{program}: slice and whole run differ: {new:?}");
+    assert!(found["equal"].as_u64() > Some(20), "{program}: changes with an answer: {found}");
+    Ok(())
 }
 
 #[test]
@@ -60,6 +74,7 @@ fn six_programs_answer_about_other_guests() -> Result<(), Failure> {
             if program == "getpsfile" { Way::Usual } else { Way::Both },
         );
         assert!(row.equals_truth, "{program}: {} of {} right: {:?}", row.right, row.asked, row.problems);
+        searched(&tool, program, &file, &idle)?;
     }
     assert!(before == std::fs::read(&idle.elf)?, "the target's file is never written");
 

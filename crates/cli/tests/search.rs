@@ -33,13 +33,17 @@ fn count(object: &Json, name: &str) -> u64 {
     object[name].as_u64().unwrap_or_else(|| panic!("{name}: {object}"))
 }
 
+/// What the companion file of a program is called by.
+fn hex(program: &Program) -> String {
+    program.system[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Writes the recorded case: the program, and the memory that the recording began in. Whole runs
 /// read more of a target than the case has of its own.
 fn recorded(folder: &Folder) -> Result<(), Failure> {
     let built = build(Policy::Guard, false)?;
     folder.file("p.prog", built.program.to_bytes()?);
-    let hex: String = built.program.system[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    folder.file(&format!("{hex}.system"), built.system.to_bytes()?);
+    folder.file(&format!("{}.system", hex(&built.program)), built.system.to_bytes()?);
     let recording = recording()?;
     let file = File::create(folder.path("guest.raw"))?;
     let ranges = &recording.trace.header().ram_ranges;
@@ -198,5 +202,31 @@ fn what_cannot_be_compared_is_not_searched() -> Result<(), Failure> {
 fn help_has_examples() {
     let ended = Folder::new("search-help").virtuoso(&["verify", "--help"]);
     assert!(ended.out().contains("Examples:") && ended.out().contains("--search 60s"), "{}", ended.out());
-    assert!(!ended.out().contains("--cases"), "{}", ended.out());
+    assert!(ended.out().contains("--cases 1 --seed"), "{}", ended.out());
+}
+
+/// A program made without guards, over the memory of the recording itself.
+#[test]
+fn a_program_without_guards_is_found_over_its_own_recording() -> Result<(), Failure> {
+    let folder = Folder::new("search-assume");
+    let trace = case::file("pslist.trace").display().to_string();
+    let write = |policy| -> Result<(), Failure> {
+        let built = build(policy, true)?;
+        folder.file("p.prog", built.program.to_bytes()?);
+        folder.file(&format!("{}.system", hex(&built.program)), built.system.to_bytes()?);
+        Ok(())
+    };
+    write(Policy::Assume)?;
+    let (ended, object) = search(&folder, &trace, &["--cases", "300"])?;
+    assert_eq!(ended.code(), 21, "{object:#}{}", ended.err());
+    assert!(count(&object, "different") > 0 && count(&object, "equal") > 50, "{object:#}");
+    let seed = object["differences"][0]["seed"].as_str().ok_or("a seed")?;
+    let (ended, again) = search(&folder, &trace, &["--cases", "1", "--seed", seed])?;
+    assert_eq!((ended.code(), count(&again, "different")), (21, 1), "{again:#}");
+
+    write(Policy::Guard)?;
+    let (ended, object) = search(&folder, &trace, &["--cases", "300"])?;
+    assert_eq!((ended.code(), count(&object, "different")), (0, 0), "{object:#}{}", ended.err());
+    assert!(count(&object, "equal") > 50, "{object:#}");
+    Ok(())
 }

@@ -243,6 +243,44 @@ impl Tool {
         arguments.extend(words(options));
         self.json(&arguments)
     }
+
+    /// Searches for changes of a target about which slice and whole run of a program give different
+    /// answers; `options` say how long and from which seed.
+    ///
+    /// # Errors
+    /// What it says, unless it found differences or none.
+    pub fn search(
+        &self,
+        program: &Path,
+        target: &Path,
+        inputs: &[(&str, String)],
+        options: &[&str],
+    ) -> Result<Value> {
+        let mut arguments = words(&["verify", "--quiet", "--json"]);
+        arguments.extend([program.into(), target.into()]);
+        for (name, value) in inputs {
+            arguments.extend(["--input".into(), format!("{name}={value}").into()]);
+        }
+        arguments.extend(words(options));
+        let Finished { code, output, messages } = self.run(&arguments)?;
+        let failed =
+            |messages| Error::Tool { command: format!("verify {}", program.display()), code, messages };
+        // 21 also where the unchanged target has two answers.
+        match (code, serde_json::from_str(output.trim())) {
+            (0 | 21, Ok(found)) => Ok(found),
+            _ => Err(failed(messages + &output)),
+        }
+    }
+}
+
+/// Inputs with which a program has much to read in a target: process 1, and a module that stands in
+/// the middle of the list.
+#[must_use]
+pub fn search_inputs(program: &str, truth: &Truth) -> Vec<(&'static str, String)> {
+    let all = questions(program, truth, 0);
+    let crc16 = truth.modules.iter().position(|module| module.name == "crc16");
+    let at = if program == "getdrvfile" { crc16.unwrap_or(all.len() / 2) } else { 0 };
+    all.into_iter().nth(at).map(|question| question.inputs).unwrap_or_default()
 }
 
 fn words(words: &[&str]) -> Vec<OsString> {

@@ -18,7 +18,7 @@ mod spec;
 mod varint;
 mod writer;
 
-pub use chunk::FORMAT_VERSION;
+pub use chunk::{FORMAT_VERSION, MAGIC};
 pub use error::TraceError;
 pub use event::{Access, Event, InsnId, MAX_INSN_BYTES, StaticInsn};
 pub use header::{Direction, Header, IdleCell, RamRange, Recorded, Variable};

@@ -7,7 +7,6 @@ use engine::{Inputs, Outcome, Relocation, Run, SliceProgram, Values, WholeProgra
 use ir::{Program, System};
 use machine::VirtAddr;
 use rustc_hash::FxHashMap;
-use sha2::{Digest, Sha256};
 use slicer::{BuildOptions, Policy, Recording};
 use trace::Trace;
 
@@ -16,7 +15,7 @@ use crate::built::{self, Built};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::training::{InputTexts, Trained, Wishes, record_whole, train};
+use crate::training::{InputTexts, Trained, Wishes, learned_name, record_whole, train};
 use crate::{evidence, files, output};
 
 /// Make a program answer by its slice where it stopped at a path that training did not see
@@ -235,13 +234,6 @@ fn judge(outcome: &Outcome, whole: &Values) -> Result<(), Failure> {
             Err(Failure::new(Exit::of(stopped), text))
         }
     }
-}
-
-/// The name of a learned trace; the same run has the same name.
-fn learned_name(program: &str, bytes: &[u8]) -> String {
-    let hash = Sha256::digest(bytes);
-    let hex: String = hash[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{program}-learned-{hex}.trace")
 }
 
 /// What the program was built with, as wishes for building it again; an error says what is unknown.

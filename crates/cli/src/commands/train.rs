@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
-use slicer::{BuildOptions, Recording, Start};
 
-use crate::built;
 use crate::commands::record;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -19,10 +17,8 @@ use crate::record::{Progress, RecordArgs, RecordError};
 use crate::train::builtin;
 use crate::train::guest::{Boot, Guests, ROUNDS, initramfs, modules, reordered};
 use crate::train::jobs::{Job, executables};
+use crate::train::program::{Maker, Recorded};
 use crate::train::row::Row;
-use crate::train::verify::{self, Verdict};
-use crate::trainer::Trainer;
-use crate::training::{Error, Trained, Wishes, train};
 use crate::{files, format, output};
 
 /// Make a pack for a Linux kernel: boot it, record trainers, build programs and verify them
@@ -30,8 +26,10 @@ use crate::{files, format, output};
 /// Boots the kernel twice under QEMU with the recorder loaded, the second time where it chooses
 /// itself to lie, on a larger model of processor and with more to see. What the trainers did in the
 /// first guest becomes programs; what they answered in the second is what the programs' answers
-/// about it are compared with. Only programs that gave the same answers are written. `virtuoso ps`,
-/// `lsmod` and `time` take the directory with --packs.
+/// about it are compared with. Then words of the second guest's memory are changed, and slice and
+/// whole run asked about that (--search). Only programs that gave the same answers are written; the
+/// exit code is 21 where one did not. `virtuoso ps`, `lsmod` and `time` take the directory with
+/// --packs.
 #[derive(Args, Debug)]
 #[command(
     after_help = "A trainer is an executable for the guest with virtuoso's marks, statically linked, or one \
@@ -92,6 +90,11 @@ pub struct TrainArgs {
     /// End a guest after so many seconds
     #[arg(long, value_name = "SECS", default_value_t = 300)]
     timeout: u64,
+    /// Search so many seconds in all for changes of the second guest's memory about which slice and
+    /// whole run of a program differ; what differs is learned, which takes its own time. 0: no
+    /// search
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = format::parse_time)]
+    search: Duration,
     /// Keep the recordings in the pack; `virtuoso learn` needs them
     #[arg(long)]
     keep_traces: bool,
@@ -144,17 +147,36 @@ impl TrainArgs {
             return Err(Failure::new(Exit::Marks, what));
         }
         let second = self.boot(Boot::Second, &second, &traces.path, &mut steps, context)?;
-        let mut rows = Vec::new();
-        for (name, paths) in &first {
+        let rows = self.programs(&first, &second, &executables, &mut steps, context)?;
+        drop(steps);
+        self.report(&rows, begin.elapsed().as_secs_f64())
+    }
+
+    /// Builds all programs and verifies them.
+    fn programs(
+        &self,
+        first: &BTreeMap<String, Vec<PathBuf>>,
+        second: &BTreeMap<String, Vec<PathBuf>>,
+        executables: &[(PathBuf, Vec<u8>)],
+        steps: &mut output::Steps,
+        context: Context,
+    ) -> Result<Vec<Row>, Failure> {
+        let maker = Maker { pack: &self.output, keep_traces: self.keep_traces, executables };
+        let (mut rows, mut budget) = (Vec::new(), self.search);
+        for (at, (name, paths)) in first.iter().enumerate() {
             let compared = second.get(name).map_or(&[][..], Vec::as_slice);
             // Whatever was recorded there tells what moves; its own trainer is as good as any.
             let base = compared.first().or_else(|| second.values().flatten().next());
             let base = base.ok_or_else(|| Failure::input("the second guest recorded nothing"))?;
             steps.next(&format!("building {name}"), paths.len() as u64);
-            rows.push(self.program(name, paths, compared, base, &executables, context)?);
+            // What one does not need, for there is nothing left to change, the others have.
+            let share = budget / (first.len() - at) as u32;
+            let recorded = Recorded { name, paths, compared, base };
+            let row = maker.program(&recorded, share, steps, context)?;
+            budget = budget.saturating_sub(row.search.as_ref().map_or(Duration::ZERO, |it| it.time));
+            rows.push(row);
         }
-        drop(steps);
-        self.report(&rows, begin.elapsed().as_secs_f64())
+        Ok(rows)
     }
 
     /// The pack's directory must not have anything else in it: which programs belong together would
@@ -230,66 +252,6 @@ impl TrainArgs {
         Ok(traces)
     }
 
-    /// Builds a program, asks it about the second guest, and writes it if its answers were the
-    /// guest's.
-    fn program(
-        &self,
-        name: &str,
-        paths: &[PathBuf],
-        compared: &[PathBuf],
-        base: &Path,
-        executables: &[(PathBuf, Vec<u8>)],
-        context: Context,
-    ) -> Result<Row, Failure> {
-        let recordings = usable(paths, context)?;
-        let base = files::recording(base)?;
-        let row = |in_slice, verdicts| Row {
-            name: name.to_owned(),
-            recordings: recordings.len(),
-            in_slice,
-            constant: false,
-            verdicts,
-        };
-        if recordings.is_empty() {
-            return Ok(row(0, Err("none of its recordings can be used; record again".to_owned())));
-        }
-        let mut options = BuildOptions::default();
-        let trainer = trainer(name, &recordings, executables)?;
-        trainer.remark(&name, context);
-        options.summaries.clone_from(&trainer.summaries);
-        let wishes = Wishes { options, base: Some(&base), ..Wishes::default() };
-        let mut trained = match train(&recordings, &wishes) {
-            Ok(trained) => trained,
-            Err(why) => {
-                let constant = matches!(why, Error::Constant { .. });
-                return Ok(Row { constant, ..row(0, Err(why.to_string())) });
-            }
-        };
-        trainer.symbols.name_functions(&mut trained.program);
-        for why in trained.left_out.iter().filter(|_| !context.quiet) {
-            output::note(&format!("left out: {why}"));
-        }
-        let mut verdicts = Vec::new();
-        for recording in &usable(compared, context)? {
-            let verdict = verify::ask(&trained, recording);
-            verdicts.push(verdict.unwrap_or_else(|why| Verdict::Wrong(why.to_string())));
-        }
-        verdicts.retain(|it| *it != Verdict::Interrupted);
-        let Trained { program, system, .. } = &trained;
-        let row = row(program.provenance.static_in_slice, Ok(verdicts));
-        if row.problem().is_none() {
-            let bytes = program.to_bytes().map_err(built::internal)?;
-            built::write(
-                &self.output.join(format!("{name}.prog")),
-                program,
-                system,
-                &bytes,
-                Context::silent(),
-            )?;
-        }
-        Ok(row)
-    }
-
     fn report(&self, rows: &[Row], seconds: f64) -> Result<(), Failure> {
         if self.json {
             let programs: Vec<Value> = rows.iter().map(Row::json).collect();
@@ -313,8 +275,8 @@ impl TrainArgs {
         if bad.is_empty() {
             return Ok(());
         }
-        let what = "did not answer as the second guest did and were not written; see above, and record them \
-            with `virtuoso record`";
+        let what = "not written into the pack: see above what their answers about the second guest lack, and \
+            record them with `virtuoso record`";
         let constant = rows.iter().all(|row| row.constant || row.problem().is_none());
         let exit = if constant { Exit::Constant } else { Exit::Differ };
         Err(Failure::new(exit, format!("{} {what}", bad.join(", "))))
@@ -325,41 +287,6 @@ impl TrainArgs {
 fn tail(printed: &str) -> String {
     let lines: Vec<&str> = printed.lines().filter(|line| !line.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(10)..].join("\n")
-}
-
-/// Those recordings that something can be made of. An end mark may come before interrupted code
-/// goes on, by bad luck; then another recording has to do.
-fn usable(paths: &[PathBuf], context: Context) -> Result<Vec<Recording>, Failure> {
-    let mut found = Vec::new();
-    for path in paths {
-        let recording = files::recording(path)?;
-        match Start::new(&recording).map(drop) {
-            Ok(()) => found.push(recording),
-            Err(_) if context.quiet => {}
-            Err(why) => output::note(&format!("{} is left out: {why}", path.display())),
-        }
-    }
-    Ok(found)
-}
-
-/// The executable a program was recorded from: the one of its name, or the only one whose marks
-/// fit.
-fn trainer(
-    name: &str,
-    recordings: &[Recording],
-    executables: &[(PathBuf, Vec<u8>)],
-) -> Result<Trainer, Failure> {
-    let first = recordings.first().ok_or_else(|| Failure::input(format!("{name} has no recording")))?;
-    if let Some((path, _)) = executables.iter().find(|(path, _)| files::name(path) == name) {
-        return Trainer::read(path, first);
-    }
-    let mut fitting = executables.iter().filter_map(|(path, _)| Trainer::read(path, first).ok());
-    match (fitting.next(), fitting.next()) {
-        (Some(trainer), None) => Ok(trainer),
-        _ => Err(Failure::input(format!(
-            "which trainer calls itself {name} cannot be told; give its executable the name {name}"
-        ))),
-    }
 }
 
 /// The directory of recordings in a pack.

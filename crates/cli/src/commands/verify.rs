@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use engine::{Outcome, SliceProgram, Stopped};
+use engine::{Environment, Outcome, Run, SliceProgram, Stopped};
 use ir::Program;
 use serde_json::Value as Json;
 use signal_hook::consts::SIGINT;
 use signal_hook::flag;
+use slicer::Start;
 
 use crate::asked::Asked;
 use crate::context::Context;
@@ -20,7 +21,7 @@ use crate::live::Name;
 use crate::search::report::{self, print_differing};
 use crate::search::{Counts, Found, Question, Unchanged};
 use crate::ways::{Verdict, Ways};
-use crate::{format, output};
+use crate::{files, format, output};
 
 /// Search for a change of a target that makes slice and whole run give different answers
 ///
@@ -28,15 +29,18 @@ use crate::{format, output};
 /// 0, all ones, another bit, a neighbouring number, another pointer, another object's value, a
 /// character. Slice and whole run are asked about that target. The same answer, or one that stops,
 /// is well. Two answers are a finding, exit code 21: the slice lacks something that another target
-/// may need. The dump itself is never changed. Live guests are refused, for they would stand still
-/// meanwhile. The same seed tries the same cases in the same
-/// order, and each finding is the first case of a seed of its own. Ctrl-C ends the search and
-/// prints what was found.
+/// may need. The dump itself is never changed. A recording of the trainer is a target, too: its
+/// guest at the begin mark, with the inputs that the trainer had. Live guests are refused, for they
+/// would stand still meanwhile. The same seed tries the same cases in the same order, and each
+/// finding is the first case of a seed of its own. Ctrl-C ends the search and prints what was
+/// found.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso verify pslist.prog guest.elf --search 60s
   virtuoso verify getpsfile.prog guest.elf --input pid=1 --search 10m --seed 2 --json
-  virtuoso verify pslist.prog guest.elf --search 1s --seed 0x6e789e6aa1b965f4   # a finding again")]
+  virtuoso verify pslist.prog guest.elf --cases 500   # so many, however long it takes
+  virtuoso verify pslist.prog guest.elf --cases 1 --seed 0x6e789e6aa1b965f4   # a finding again
+  virtuoso verify pslist.prog traces/pslist-0001.trace --search 10s")]
 pub struct VerifyArgs {
     #[command(flatten)]
     asked: Asked,
@@ -47,7 +51,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "N", value_parser = format::parse_number, default_value_t = 1)]
     seed: u64,
     /// Try so many cases at most
-    #[arg(long, value_name = "N", hide = true)]
+    #[arg(long, value_name = "N")]
     cases: Option<u64>,
     /// Print one JSON object
     #[arg(long)]
@@ -62,19 +66,39 @@ impl VerifyArgs {
             return Err(Failure::file(self.asked.target_path(), text));
         }
         let program = self.asked.program()?;
-        let inputs = self.asked.inputs(&program)?;
         let system = self.asked.companion(&program, "a search, which compares with whole runs,")?;
         let slice = SliceProgram::new(&program).map_err(|error| self.asked.failure(&error.into()))?;
+        if files::is_trace(self.asked.target_path()) {
+            let path = self.asked.target_path();
+            let recording = context.progress.during("reading the recording", || files::recording(path))?;
+            let start = Start::new(&recording).map_err(|error| Failure::file(path, error))?;
+            let env = Environment { tsc: start.time_stamp() };
+            let run =
+                Run { memory: start.memory(), regs: start.registers(), env, limits: self.asked.limits() };
+            let inputs = self.asked.inputs_or(&program, || start.inputs())?;
+            let question =
+                Question { program: &program, system: &system, slice: &slice, run, inputs: &inputs };
+            return self.about(&question, context);
+        }
+        let inputs = self.asked.inputs(&program)?;
         let target = self.asked.target(&program, context)?;
         let run = self.asked.run(&target)?;
-        let question = Question { program: &program, system: &system, slice: &slice, run, inputs: &inputs };
+        self.about(
+            &Question { program: &program, system: &system, slice: &slice, run, inputs: &inputs },
+            context,
+        )
+    }
+
+    /// Searches and prints what was found.
+    fn about(&self, question: &Question<'_>, context: Context) -> Result<(), Failure> {
+        let program = question.program;
         let unchanged = context
             .progress
             .during("the unchanged target", || question.unchanged())
             .map_err(|error| self.asked.failure(&error))?;
         let begin = Instant::now();
-        let found = match self.begins(&program, &unchanged.ways, context)? {
-            true => Some(self.search(&question, &unchanged, begin, context)?),
+        let found = match self.begins(program, &unchanged.ways, context)? {
+            true => Some(self.search(question, &unchanged, begin, context)?),
             false => None,
         };
         self.print(&program.name, &unchanged, found.as_ref(), begin.elapsed().as_secs_f64())?;
@@ -88,7 +112,7 @@ impl VerifyArgs {
                     format::counted(count as usize, "changed target")
                 ),
             )),
-            None => self.asked.judge(&program, &unchanged.ways, None).map(drop),
+            None => self.asked.judge(program, &unchanged.ways, None).map(drop),
         }
     }
 

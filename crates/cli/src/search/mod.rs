@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use engine::{Inputs, Outcome, Relocation, Run, RunError, SliceProgram, Values, WholeProgram};
 use ir::{Program, System};
+use machine::GuestMemory;
 use rustc_hash::FxHashSet;
 
 use crate::report::outcome;
@@ -140,6 +141,12 @@ impl Question<'_> {
 }
 
 impl Unchanged {
+    /// The same with changes of those words only that these instructions read first.
+    #[must_use]
+    pub fn read_by(self, places: &[u64]) -> Self {
+        Self { words: self.words.read_by(places), ..self }
+    }
+
     /// How many words may be changed.
     pub const fn words(&self) -> usize {
         self.words.all.len()
@@ -153,6 +160,13 @@ impl Unchanged {
 
 fn differs(ways: &Ways) -> bool {
     matches!(ways.verdict(), Some(Verdict::Differ { .. }))
+}
+
+impl Counts {
+    /// Cases in which at least one way came to no answer.
+    pub const fn stopped(&self) -> u64 {
+        self.slice_stopped + self.whole_stopped + self.both_stopped + self.refused
+    }
 }
 
 /// How the cases ended.
@@ -262,7 +276,23 @@ impl Finding {
     }
 
     fn is_like(&self, other: &Self) -> bool {
-        let places = |it: &Self| it.changes.iter().map(|(word, ..)| word.by).collect::<Vec<_>>();
-        self.outputs == other.outputs && places(self) == places(other)
+        self.outputs == other.outputs && self.places() == other.places()
+    }
+
+    /// The instructions that read the changed words first, where training had them.
+    pub fn places(&self) -> Vec<u64> {
+        self.changes.iter().map(|(word, ..)| word.by).collect()
+    }
+
+    /// The target with these changes.
+    ///
+    /// # Errors
+    /// It is another target, without such memory.
+    pub fn target<'t>(&self, unchanged: &'t dyn GuestMemory) -> Result<Changed<'t>, ChangeError> {
+        let mut memory = Changed::new(unchanged);
+        for (word, _, new) in &self.changes {
+            memory.write(word.paddr, &new.to_le_bytes()[..usize::from(word.size)])?;
+        }
+        Ok(memory)
     }
 }

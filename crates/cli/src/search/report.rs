@@ -66,7 +66,7 @@ fn print_finding(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
         )?;
     }
     print_differing(out, &finding.outputs, &finding.slice, &finding.whole)?;
-    writeln!(out, "  again: --search 1s --seed {:#x} (it is the first case)", finding.seed)
+    writeln!(out, "  again: --cases 1 --seed {:#x}", finding.seed)
 }
 
 /// Prints two answers where they differ.
@@ -160,7 +160,8 @@ fn unchanged_json(ways: &Ways) -> Json {
     })
 }
 
-fn finding_json(finding: &Finding) -> Json {
+/// A finding as a JSON object.
+pub fn finding_json(finding: &Finding) -> Json {
     let changes: Vec<Json> = finding
         .changes
         .iter()

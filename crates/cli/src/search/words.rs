@@ -115,6 +115,19 @@ impl Words {
             read.is_ok() && u64::from_le_bytes(bytes) == word.value
         };
         let all: Vec<Word> = words.into_values().filter(is_the_targets).collect();
+        let leads_to_memory = |value: u64| pages.contains(&(value & !(PAGE_SIZE - 1)));
+        let mut pointers: Vec<u64> = all
+            .iter()
+            .filter(|word| word.size >= 4 && word.value >= PAGE_SIZE && leads_to_memory(word.value))
+            .map(|word| word.value)
+            .collect();
+        pointers.sort_unstable();
+        pointers.dedup();
+        Self::of(all, pointers)
+    }
+
+    /// Words, ascending by address and size, with the pointers among all that was read.
+    fn of(all: Vec<Word>, pointers: Vec<u64>) -> Self {
         let mut by: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         for (at, word) in all.iter().enumerate() {
             by.entry(word.by).or_default().push(at);
@@ -124,15 +137,13 @@ impl Words {
         for (place, words) in places.iter().enumerate() {
             words.iter().for_each(|&word| place_of[word] = place);
         }
-        let leads_to_memory = |value: u64| pages.contains(&(value & !(PAGE_SIZE - 1)));
-        let mut pointers: Vec<u64> = all
-            .iter()
-            .filter(|word| word.size >= 4 && word.value >= PAGE_SIZE && leads_to_memory(word.value))
-            .map(|word| word.value)
-            .collect();
-        pointers.sort_unstable();
-        pointers.dedup();
         Self { all, places, place_of, pointers }
+    }
+
+    /// Only those that one of these instructions read first; they may still become any pointer.
+    pub fn read_by(self, places: &[u64]) -> Self {
+        let all = self.all.into_iter().filter(|word| places.contains(&word.by)).collect();
+        Self::of(all, self.pointers)
     }
 
     /// Whether a word's value is one of the pointers.
@@ -188,6 +199,10 @@ pub mod tests {
         assert_eq!(words.alike(3), [1, 3]);
         assert_eq!(words.pointers, [0x8000_1010]);
         assert!(words.is_pointer(&words.all[0]) && !words.is_pointer(&words.all[1]));
+        let of_two = words.read_by(&[2]);
+        let left: Vec<u64> = of_two.all.iter().map(|word| word.paddr.0).collect();
+        assert_eq!((left.as_slice(), of_two.alike(1)), (&[0x1008, 0x1018][..], &[0, 1][..]));
+        assert_eq!(of_two.pointers, [0x8000_1010], "they may become pointers that others read");
     }
 
     #[test]

@@ -28,6 +28,14 @@ pub enum Verdict {
     Wrong(String),
 }
 
+impl Verdict {
+    /// Whether it is the guest's answer.
+    #[must_use]
+    pub const fn is_right(&self) -> bool {
+        matches!(self, Self::BySlice | Self::ByWhole(_))
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
