@@ -26,6 +26,10 @@ use crate::guest_tree::{TreeArgs, failure};
 /// The deepest directory that `-r` goes to.
 const MOST_DEPTH: usize = 128;
 
+/// The most bytes of a file that says that it has none, as those of procfs do: some of them, such as
+/// a process's page map, go on for as long as somebody reads.
+const MOST_UNTOLD: u64 = 32 << 20;
+
 /// Zeros of this many bytes, at such a place of a file, become a hole.
 const HOLE: usize = 4096;
 
@@ -45,7 +49,8 @@ pub struct CpArgs {
     /// Replace files that are there already
     #[arg(long)]
     force: bool,
-    /// The most bytes of one file; what is larger is left out, and the manifest says so
+    /// The most bytes of one file; what is larger is left out, and the manifest says so. Of a file
+    /// that gives no size 32 MiB
     #[arg(long, value_name = "N", value_parser = parse_number, default_value_t = 1 << 30)]
     max_file: u64,
     #[command(flatten)]
@@ -190,7 +195,8 @@ impl Copy<'_, '_, '_, '_> {
                 let first = self.tree.read(path, 0, MOST_READ).map_err(Missing::Guest)?;
                 self.make_room(dest).map_err(host)?;
                 let mut file = OpenOptions::new().write(true).create_new(true).open(dest).map_err(host)?;
-                let written = self.content(path, first, &mut file, &host);
+                let most = if about.size == 0 { most.min(MOST_UNTOLD) } else { most };
+                let written = self.content((path, most), first, &mut file, &host);
                 if written.is_err() {
                     drop(fs::remove_file(dest));
                 }
@@ -213,7 +219,7 @@ impl Copy<'_, '_, '_, '_> {
     /// Writes a file's bytes from the first of them on. Returns their SHA-256 and number.
     fn content(
         &self,
-        path: &[u8],
+        (path, most): (&[u8], u64),
         first: filetree::Content,
         file: &mut File,
         host: &dyn Fn(io::Error) -> Missing,
@@ -227,9 +233,8 @@ impl Copy<'_, '_, '_, '_> {
                 file.set_len(at).map_err(host)?;
                 return Ok((hex(&hash.finalize()), at));
             }
-            if at > self.arguments.max_file {
-                let why = format!("it has more bytes than --max-file {}", self.arguments.max_file);
-                return Err(Missing::Left(why));
+            if at > most {
+                return Err(Missing::Left(format!("it comes to no end within {most} bytes")));
             }
             content = self.tree.read(path, at, MOST_READ).map_err(Missing::Guest)?;
         }
