@@ -156,8 +156,8 @@ impl Asked {
         self.how.system.is_none() && !self.companion_path(program).exists()
     }
 
-    /// Opens the companion file; `why` says in messages what needs it. Most of it is read when it is
-    /// used, but for a live guest, which would wait for it.
+    /// Opens the companion file; `why` says in messages what needs it. Most of it is read when it
+    /// is used, but for a live guest, which would wait for it.
     pub fn companion(&self, program: &Program, why: &str) -> Result<ir::System, Failure> {
         let name = companion_name(&program.system);
         let path = self.companion_path(program);

@@ -253,8 +253,8 @@ impl<'p> Relocation<'p> {
         self.table.image(address).is_none().then_some(address)
     }
 
-    /// For how many bytes from `address` of the target on, which is `trained` in the training system,
-    /// no image begins or ends in either.
+    /// For how many bytes from `address` of the target on, which is `trained` in the training
+    /// system, no image begins or ends in either.
     pub(crate) fn steady(&self, address: u64, trained: u64) -> u64 {
         let images = self.table.images.iter().zip(&self.slides);
         let ends = images.flat_map(|(image, slide)| {

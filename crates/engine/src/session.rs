@@ -2,9 +2,9 @@
 //!
 //! What can be known before a run is found out once: where a program's images are, the target's
 //! counter, what the kernel's code is there. What a run lifts, all later ones find, whichever
-//! program they are of and on whichever thread they run. Nothing else is kept from run to run: a run
-//! writes to an overlay of its own, and code does not depend on that. So the outcome of a run, the
-//! fuel that it uses and the instructions that it executes are those of the same run alone.
+//! program they are of and on whichever thread they run. Nothing else is kept from run to run: a
+//! run writes to an overlay of its own, and code does not depend on that. So the outcome of a run,
+//! the fuel that it uses and the instructions that it executes are those of the same run alone.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -51,8 +51,8 @@ struct Place {
 }
 
 impl<'s> Session<'s> {
-    /// A session over a target. `system` is the companion file of the programs that are to be asked;
-    /// the limits of `run` are for finding them.
+    /// A session over a target. `system` is the companion file of the programs that are to be
+    /// asked; the limits of `run` are for finding them.
     #[must_use]
     pub fn new(run: Run<'s>, system: &'s System) -> Self {
         let (cache, kernels) = (Cache::default(), Mutex::default());
@@ -133,9 +133,9 @@ impl<'p> SessionProgram<'p, '_> {
         self.program
     }
 
-    /// The target's time stamp counter, if it is known: as the session's environment says, or by the
-    /// program's clock cells. Where it is not, a run that reads it is made four times: who knows it by
-    /// one program may give it to a session for all.
+    /// The target's time stamp counter, if it is known: as the session's environment says, or by
+    /// the program's clock cells. Where it is not, a run that reads it is made four times: who
+    /// knows it by one program may give it to a session for all.
     #[must_use]
     pub const fn time_stamp(&self) -> Option<u64> {
         self.tsc

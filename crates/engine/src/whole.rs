@@ -1,8 +1,9 @@
 //! Whole runs of one program over any target, one after the other.
 //!
 //! Nothing is known of a target before a run over it: the program is found in it anew, and of the
-//! code that earlier runs lifted only that is used which is the same wherever the kernel lies at the
-//! same place. Many runs over a target that does not change are a [`Session`](crate::Session)'s.
+//! code that earlier runs lifted only that is used which is the same wherever the kernel lies at
+//! the same place. Many runs over a target that does not change are a
+//! [`Session`](crate::Session)'s.
 
 use ir::{Program, System};
 use machine::{Reg, RegFile};

@@ -17,8 +17,8 @@ use engine::{
 };
 
 const KERNEL: u64 = 0xffff_8000_0000_0000;
-/// The kernel's address of its own page table, of its code, and of the number in that code which the
-/// system patches.
+/// The kernel's address of its own page table, of its code, and of the number in that code which
+/// the system patches.
 const TABLE: u64 = KERNEL + 0x1000;
 const CODE: u64 = KERNEL + 0x2000;
 const PATCHED: u64 = CODE + 72;
@@ -47,8 +47,8 @@ impl Machine {
         WholeProgram::new(&self.program, &self.system).run(&self.run(limits), &self.inputs(n))
     }
 
-    /// Asks in a session, by several threads that each have their own order, and compares with fresh
-    /// runs; another program of the same system is asked in between.
+    /// Asks in a session, by several threads that each have their own order, and compares with
+    /// fresh runs; another program of the same system is asked in between.
     fn compare(&self, other: &Program) {
         let session = Session::new(self.run(Limits::default()), &self.system);
         let (program, other) = (session.program(&self.program).unwrap(), session.program(other).unwrap());
@@ -102,8 +102,8 @@ fn program(bits: u8, code: &[u8]) -> Program {
 
 const END: [u8; 7] = [0x0f, 0x1f, 0x80, 0x02, 0x00, 0x54, 0x56];
 
-/// A trainer that calls the kernel's code. If `n` is odd, that maps another frame where its data is,
-/// overwrites the number that is patched into its own code, and the trainer's code too.
+/// A trainer that calls the kernel's code. If `n` is odd, that maps another frame where its data
+/// is, overwrites the number that is patched into its own code, and the trainer's code too.
 fn writer() -> Machine {
     let absolute = |opcode: [u8; 2], address: u64| [&opcode[..], &address.to_le_bytes()].concat();
     let to_rax = |address| absolute([0x48, 0xb8], address);
@@ -261,7 +261,7 @@ fn no_time_is_an_outcome_and_no_kernel_an_error() {
 #[test]
 fn a_damaged_companion_file_is_an_error_where_it_is_needed() {
     let mut machine = writer();
-    let noise: [u8; 4096] = std::array::from_fn(|at| (at * at >> 3) as u8);
+    let noise: [u8; 4096] = std::array::from_fn(|at| ((at * at) >> 3) as u8);
     (0..8).for_each(|page| machine.system.insert(0x10_0000 + page * 0x1000, &noise));
     let bytes = machine.system.to_bytes().unwrap();
     let index = u64::from_le_bytes(bytes[52..60].try_into().unwrap()) as usize;

@@ -10,6 +10,7 @@ mod budget;
 pub mod eval;
 pub mod file;
 mod fixups;
+mod index;
 pub mod integrity;
 mod lanes;
 pub mod op;

@@ -20,12 +20,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zstd::bulk::Decompressor;
 
 use crate::file::{self, FileError};
-use crate::relocation::Image;
+use crate::index::{Index, PAGE, PAGES, Piece};
 
 /// Version of companion files.
 pub const VERSION: u32 = 7;
@@ -33,39 +32,11 @@ const MAGIC: &[u8; 8] = b"VIRTSYS\0";
 const HEADER: usize = 60;
 /// The largest companion file accepted, uncompressed: far more than any kernel's text.
 const MAX_BYTES: u64 = 1 << 30;
-/// How many pages a piece of code has; the last one may have fewer. A run uses a few hundred of
-/// some thousand pages, here and there: larger pieces compress better, and more of them is unpacked
-/// for nothing.
-pub(crate) const PAGES: usize = 8;
-const PAGE: usize = 4096;
 const WHAT: &str = "companion file";
 
-/// What of the file is where, and what it has to be.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Index {
-    /// Addresses of the pages of code, ascending.
-    pub pages: Vec<u64>,
-    /// The pieces with their bytes, [`PAGES`] pages in each.
-    pub code: Vec<Piece>,
-    /// [`RelocationTable::images`](crate::RelocationTable::images).
-    pub images: Vec<Image>,
-    /// [`RelocationTable::gates`](crate::RelocationTable::gates).
-    pub gates: Vec<(u8, u64)>,
-    /// [`RelocationTable::fixups`](crate::RelocationTable::fixups), packed.
-    pub fixups: Piece,
-    /// What only a search for tampering reads.
-    pub integrity: Piece,
-}
-
-/// A piece of the file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Piece {
-    /// Bytes in the file.
-    pub packed: u32,
-    /// Bytes before compression.
-    pub unpacked: u32,
-    /// SHA-256 of these.
-    pub digest: [u8; 32],
+/// What a file of this length may unpack to.
+fn most(length: u64) -> u64 {
+    MAX_BYTES.min(file::unpacked(length))
 }
 
 /// SHA-256 of bytes.
@@ -75,55 +46,6 @@ pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
 
 pub(crate) fn damaged(why: impl Into<String>) -> FileError {
     FileError::Damaged { what: WHAT, why: why.into() }
-}
-
-impl Index {
-    /// What programs name a system by: SHA-256 over all but how it is compressed.
-    pub fn hash(&self) -> [u8; 32] {
-        let mut hasher = Sha256::new();
-        let count = |hasher: &mut Sha256, length: usize| hasher.update((length as u64).to_le_bytes());
-        count(&mut hasher, self.pages.len());
-        self.pages.iter().for_each(|page| hasher.update(page.to_le_bytes()));
-        self.code.iter().for_each(|piece| hasher.update(piece.digest));
-        count(&mut hasher, self.images.len());
-        for image in &self.images {
-            hasher.update(image.start.to_le_bytes());
-            hasher.update(image.end.to_le_bytes());
-            hasher.update([u8::from(image.movable)]);
-        }
-        count(&mut hasher, self.gates.len());
-        for (vector, handler) in &self.gates {
-            hasher.update([*vector]);
-            hasher.update(handler.to_le_bytes());
-        }
-        hasher.update(self.fixups.digest);
-        hasher.update(self.integrity.digest);
-        hasher.finalize().into()
-    }
-
-    /// All pieces in the order of the file.
-    fn pieces(&self) -> impl Iterator<Item = &Piece> {
-        self.code.iter().chain([&self.fixups, &self.integrity])
-    }
-
-    /// What makes it unusable in a file of this length, of which the pieces begin at `start`.
-    fn broken(&self, start: u64, length: u64) -> Option<&'static str> {
-        if !self.pages.windows(2).all(|pair| pair[0] < pair[1])
-            || self.pages.iter().any(|page| page % PAGE as u64 != 0)
-        {
-            return Some("pages have wrong addresses or do not ascend");
-        }
-        let sizes = self.pages.chunks(PAGES).map(|pages| pages.len() * PAGE);
-        if !self.code.iter().map(|piece| piece.unpacked as usize).eq(sizes) {
-            return Some("a piece of code has the wrong size");
-        }
-        let packed: u64 = self.pieces().map(|piece| u64::from(piece.packed)).sum();
-        if start.checked_add(packed) != Some(length) {
-            return Some("it is cut off, or something follows its content");
-        }
-        let unpacked: u64 = self.pieces().map(|piece| u64::from(piece.unpacked)).sum();
-        (unpacked > MAX_BYTES.min(file::unpacked(length))).then_some("it claims to be too large")
-    }
 }
 
 /// What a file is read from.
@@ -199,14 +121,14 @@ impl Packed {
         if !cfg!(fuzzing) && sum[..] != head[12..44] {
             return Err(damaged("its checksum is wrong"));
         }
-        if unpacked > MAX_BYTES.min(file::unpacked(length)) {
+        if unpacked > most(length) {
             return Err(damaged("it claims to be too large"));
         }
         let body = zstd::bulk::decompress(&frame, unpacked as usize)
             .map_err(|_| damaged("its index does not decompress"))?;
         let index: Index = file::value(WHAT, &body, length)?;
         let start = HEADER as u64 + packed;
-        if let Some(why) = index.broken(start, length) {
+        if let Some(why) = index.broken(start, length, most(length)) {
             return Err(damaged(why));
         }
         let mut next = start;
@@ -290,7 +212,7 @@ pub(crate) fn write<'p>(
     let unpacked = index.pieces().map(|piece| u64::from(piece.unpacked)).sum();
     let bytes = assemble(&body, &pieces)?;
     // What no reader would accept is not written.
-    if (body.len() as u64).max(unpacked) > MAX_BYTES.min(file::unpacked(bytes.len() as u64)) {
+    if (body.len() as u64).max(unpacked) > most(bytes.len() as u64) {
         return Err(damaged("it is too large for what it holds"));
     }
     Ok(bytes)

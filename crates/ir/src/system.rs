@@ -14,9 +14,10 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::file::{self, FileError};
+use crate::index::{Index, Piece};
 use crate::integrity::Integrity;
 pub use crate::packed::VERSION;
-use crate::packed::{self, Index, Packed, Piece, Source, damaged};
+use crate::packed::{self, Packed, Source, damaged};
 use crate::relocation::RelocationTable;
 use crate::{fixups, verify};
 
@@ -171,8 +172,8 @@ impl System {
         Ok(system)
     }
 
-    /// Reads where everything is in a file, and checks that. The rest is read and checked when it is
-    /// first used; [`System::damage`] says what came of that.
+    /// Reads where everything is in a file, and checks that. The rest is read and checked when it
+    /// is first used; [`System::damage`] says what came of that.
     ///
     /// # Errors
     /// [`FileError`] for a file whose head is damaged, or that is none.

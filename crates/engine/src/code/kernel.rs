@@ -10,10 +10,11 @@ use ir::System;
 use ir::relocation::FixupKind;
 use machine::GuestMemory;
 
-use super::INSN_BYTES;
 use crate::limits::Deadline;
 use crate::relocate::Relocation;
 
+/// The most bytes of an instruction (SDM vol. 2 section 2.3.11).
+pub(super) const INSN_BYTES: usize = 15;
 /// How many bytes are read at once: more than most blocks have.
 const WINDOW: usize = 256;
 

@@ -22,7 +22,7 @@ use machine::{Reg, VirtAddr, hash};
 use block::Owner;
 pub(crate) use block::{AtHand, Block, Cache};
 pub(crate) use kernel::Kernel;
-use kernel::Window;
+use kernel::{INSN_BYTES, Window};
 use useful::useful;
 
 use crate::limits::Deadline;
@@ -34,8 +34,6 @@ use crate::watch::Watch;
 
 /// The end marker (docs/markers.md).
 const END_MARK: [u8; 7] = [0x0f, 0x1f, 0x80, 0x02, 0x00, 0x54, 0x56];
-/// The most bytes of an instruction (SDM vol. 2 section 2.3.11).
-const INSN_BYTES: usize = 15;
 /// The most instructions of a block.
 const BLOCK_INSNS: usize = 64;
 
@@ -74,8 +72,8 @@ impl<'p> Own<'p> {
         if self.process.is_code(pc) { self.process_mode } else { self.system_mode }
     }
 
-    /// Whether any of the code from `start` up to `end`, which is near, is the trainer's or replaced
-    /// for it.
+    /// Whether any of the code from `start` up to `end`, which is near, is the trainer's or
+    /// replaced for it.
     fn touches(&self, start: u64, end: u64) -> bool {
         // Code may go around the end of the address space.
         let summary = start > end || self.summaries.range(start..end).next().is_some();
