@@ -294,6 +294,59 @@ fn others(tool: &Tool, pack: &Path, target: &Capture) -> Vec<String> {
     wrong
 }
 
+/// `ls`, `cat`, `stat` and `cp`.
+fn verbs(asked: &Asked<'_>, kernel: &str, held: &str) -> Result<(), Failure> {
+    let verb = |verb: &[&str], rest: &[&str]| {
+        let mut words: Vec<OsString> = verb.iter().map(Into::into).collect();
+        words.extend(["--packs".into(), asked.pack.into(), "--quiet".into(), asked.target.into()]);
+        words.extend(rest.iter().map(Into::into));
+        asked.tool.run(&words)
+    };
+    let json = |words: &[&str], path: &str| -> Result<Value, Failure> {
+        Ok(serde_json::from_str(&verb(words, &[path])?.output)?)
+    };
+    let fd = format!("/proc/{held}/fd/3");
+    assert_eq!(verb(&["cat"], &[&fd])?.output, "deleted and still open\n");
+    assert_eq!(verb(&["cat", "--offset", "8", "--length", "3"], &[&fd])?.output, "and");
+    let odd = json(&["ls", "--json", "-l"], "/tmp/odd")?;
+    assert_eq!(odd["entries"][0]["name"]["bytes"], "6e6f2d746578742dff01", "{odd}");
+    assert_eq!(verb(&["ls"], &["/tmp/odd"])?.output, "no-text-\\xff\\u{1}\n", "nothing a terminal obeys");
+    assert_eq!(verb(&["ls"], &["/tmp/many"])?.output.lines().count(), 9000);
+    assert_eq!(json(&["stat", "--json"], "/proc/self")?["link"], "1");
+    assert_eq!(verb(&["cat"], &["/proc/mounts"])?.output, verb(&["cat"], &["/proc/1/mounts"])?.output);
+    // Not a preemptible kernel's: see `known`.
+    let one = verb(&["cat"], &["/tmp/none", &fd])?;
+    assert_eq!(
+        (one.code, one.output.as_str()),
+        (if kernel == "rt" { 17 } else { 35 }, "deleted and still open\n")
+    );
+
+    let copies = layout::run().join("files-copies");
+    let _ = std::fs::remove_dir_all(&copies);
+    std::fs::create_dir(&copies)?;
+    let copy = |path: &str, name: &str, force: bool| {
+        let words: &[&str] = if force { &["cp", "-r", "--force"] } else { &["cp", "-r"] };
+        verb(words, &[path, copies.join(name).to_str().unwrap_or_default()])
+    };
+    for path in ["/proc/1/exe", "/dev/shm", "/tmp/odd", &fd, "/tmp/link"] {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let first = copy(path, name, false)?;
+        assert_eq!(first.code, 0, "{path}: {}", first.messages);
+    }
+    let busybox = std::fs::read(Kernel::find(kernel)?.userland.busybox()?)?;
+    assert!(std::fs::read(copies.join("exe"))? == busybox, "the executable is the one that runs there");
+    assert_eq!(std::fs::read(copies.join("3"))?, b"deleted and still open\n");
+    let long = std::fs::read(copies.join("shm/long"))?;
+    let manifest = std::fs::read_to_string(copies.join("shm.manifest.jsonl"))?;
+    let line = manifest.lines().find(|line| line.contains("/dev/shm/long")).ok_or("not in the manifest")?;
+    let line: Value = serde_json::from_str(line)?;
+    assert_eq!((&line["sha256"], &line["bytes"]), (&hash(&long).into(), &long.len().into()));
+    assert!(std::fs::read(copies.join("link"))? == long, "a link that is named is followed");
+    assert_eq!(copy(&fd, "3", false)?.code, 1, "nothing is replaced unless it is wished");
+    assert_eq!(copy(&fd, "3", true)?.code, 0);
+    Ok(())
+}
+
 /// Makes the pack of the built-in trainers.
 fn train(tool: &Tool, kernel: &Kernel, pack: &Path) -> Result<(), Failure> {
     let _ = std::fs::remove_dir_all(pack);
@@ -353,6 +406,7 @@ fn files_of(kernel: &str) -> Result<(), Failure> {
 
     let asked = Asked { tool: &tool, pack: &pack, target: &captured.elf };
     known(&asked, kernel, &held)?;
+    verbs(&asked, kernel, &held)?;
     let mut count = Count::default();
     let stable: Vec<(&String, &Told)> =
         before.iter().filter(|(path, told)| after.get(*path) == Some(told)).collect();

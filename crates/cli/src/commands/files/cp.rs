@@ -20,7 +20,7 @@ use super::manifest::Manifest;
 use super::{Failures, guest_path, times};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::format::{hex, parse_number};
+use crate::format::parse_number;
 use crate::guest_tree::{TreeArgs, failure};
 
 /// The deepest directory that `-r` goes to.
@@ -231,7 +231,7 @@ impl Copy<'_, '_, '_, '_> {
             at += content.bytes.len() as u64;
             if content.end || content.bytes.is_empty() {
                 file.set_len(at).map_err(host)?;
-                return Ok((hex(&hash.finalize()), at));
+                return Ok((digits(&hash.finalize()), at));
             }
             if at > most {
                 return Err(Missing::Left(format!("it comes to no end within {most} bytes")));
@@ -253,6 +253,11 @@ impl Copy<'_, '_, '_, '_> {
             }
         }
     }
+}
+
+/// A hash as `sha256sum` prints it.
+fn digits(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes bytes at an offset; blocks of zeros are passed over.
