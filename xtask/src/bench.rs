@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: the figures that the project promises, measured on this machine.
 //!
 //! Boot with and without the recorder, bytes of trace per instruction, time to build, the first run
-//! of a process and later ones. The raw figures go to `benches/runs/<date>-<host>.json`, to be committed with a
-//! word on what changed.
+//! of a process and later ones. The raw figures go to `benches/runs/<date>-<host>.json`, to be
+//! committed with a word on what changed.
 
 use crate::outcome::Outcome;
 use crate::{demo, setup};
