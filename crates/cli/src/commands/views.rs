@@ -13,7 +13,7 @@ use crate::asked::{Answered, guest_error};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::packs::{Member, choose};
+use crate::packs::{Member, choose, default_directory};
 use crate::target::TargetArgs;
 use crate::{format, output, report};
 
@@ -22,10 +22,10 @@ use crate::{format, output, report};
 struct Common {
     /// A dump of a paused guest, or a live guest: qmp:SOCKET or libvirt:DOMAIN
     target: PathBuf,
-    /// A directory of packs: directories with the programs of one kernel each, as `virtuoso build`
-    /// writes them
+    /// A directory of packs: directories with the programs of one kernel each, as `virtuoso train`
+    /// makes them [default: $XDG_DATA_HOME/virtuoso/packs]
     #[arg(long, value_name = "DIR")]
-    packs: PathBuf,
+    packs: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -53,7 +53,8 @@ impl Common {
         context: Context,
         ask: impl FnOnce(&Member, &Run<'_>, &mut Vec<String>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let (member, mut opened) = choose(&self.packs, name, &self.target, &self.how, context)?;
+        let packs = self.packs.clone().map_or_else(default_directory, Ok)?;
+        let (member, mut opened) = choose(&packs, name, &self.target, &self.how, context)?;
         let mut remarks = Vec::new();
         // Not with `?`: a pause that was over too early is the cause of whatever went wrong.
         let answer = member.run(&opened).and_then(|run| ask(&member, &run, &mut remarks));

@@ -26,8 +26,8 @@ use crate::guest_tree::{TreeArgs, failure};
 /// The deepest directory that `-r` goes to.
 const MOST_DEPTH: usize = 128;
 
-/// The most bytes of a file that says that it has none, as those of procfs do: some of them, such as
-/// a process's page map, go on for as long as somebody reads.
+/// The most bytes of a file that says that it has none, as those of procfs do: some of them, such
+/// as a process's page map, go on for as long as somebody reads.
 const MOST_UNTOLD: u64 = 32 << 20;
 
 /// Zeros of this many bytes, at such a place of a file, become a hole.
