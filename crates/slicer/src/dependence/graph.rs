@@ -131,6 +131,8 @@ pub struct Graph {
     pub depths: Table<SiteId, Option<Locals>>,
     /// Linear address of each load's last instance.
     pub addresses: FxHashMap<OpId, VirtAddr>,
+    /// Loads whose last instance read the process's own memory.
+    pub own: FxHashSet<OpId>,
     /// Stores in code that no recording executed: they belong to every slice.
     pub unexecuted_stores: Vec<OpId>,
     /// Operations that last wrote a declared output at the end of a recording.

@@ -292,6 +292,11 @@ impl<'g> DependenceRecorder<'g> {
             mem.pages().for_each(|(_, frame)| self.page_tables.stored(frame));
         } else {
             self.graph.addresses.insert(number, mem.vaddr);
+            if user {
+                self.graph.own.insert(number);
+            } else {
+                self.graph.own.remove(&number);
+            }
             if self.foreign.is_unexplained() {
                 self.graph.depend(number, PackedDefiner::FOREIGN);
             }

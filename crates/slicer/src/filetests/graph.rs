@@ -224,6 +224,7 @@ impl Builder {
                 let site = self.parsed.graph.op_site[op];
                 self.parsed.graph.depths[site] = Some(Locals::At(distance));
             }
+            ["own"] => _ = self.parsed.graph.own.insert(op),
             ["varying"] => _ = self.parsed.graph.locals.insert(op, Locals::Varying),
             ["not", "executed"] => self.parsed.graph.executed[op] = false,
             ["criterion"] => _ = self.parsed.graph.criteria.insert(op),

@@ -5,16 +5,22 @@
 //! ```
 //!
 //! Where `[m]` held `v` already in every recording, nothing was stored, so nothing brings the
-//! function into the slice, not even its call; in another machine it decides what a later load of
-//! `[m]` reads. Shapes of addresses alone would bring in every function that stores a member at the
-//! same distance. But the instruction that looked at `[m]` was executed, through the same register,
-//! so it is known where the store would have gone:
+//! function into the slice, not even its call; with other values it decides what a later load of
+//! `[m]` reads. If that is the process's own memory, the load gives what training's process had
+//! there, about every target. Shapes of addresses alone would bring in every function that stores a
+//! member at the same distance. But the instruction that looked at `[m]` was executed, through the
+//! same register, so it is known where the store would have gone:
 //!
 //! ```text
 //! a branch guards if its unseen side stores through (register, distance, size)
 //!                 and a load of its context that was executed has the same three
 //!                 and the place that this load read last is one that a load of the slice read last
+//!                 and is the process's own
 //! ```
+//!
+//! Of the system's memory a load has the target's value, which is right unless the store comes
+//! before it. That is left to the comparison with the whole run: in kernels the rule brings in the
+//! scheduler and the accounting of pages, which test and set bits of words beside those that matter.
 //!
 //! Cost: one pass over the loads of all contexts, and a control-flow graph of each context with
 //! such a load.
@@ -85,10 +91,11 @@ impl Elsewhere {
     }
 }
 
-/// The words that a load read last; `None` if it is no load, or was not executed.
+/// The words of the process that a load read last; `None` if it is no load, was not executed, or
+/// read the system's.
 fn words_of(program: &CfgInput<'_>, op: OpId) -> Option<[u64; 2]> {
     let graph = program.graph;
-    let address = graph.addresses.get(&op)?.0;
+    let address = graph.addresses.get(&op).filter(|_| graph.own.contains(&op))?.0;
     let site = graph.op_site[op];
     let size = graph.ops(program.code, site)[graph.sites[site].index_of(op)].width.bytes();
     Some([address / WORD, address.wrapping_add(size - 1) / WORD])
