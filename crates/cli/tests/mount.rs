@@ -48,9 +48,8 @@ impl Asked {
 
     /// What `virtuoso cat` says of a file.
     fn cat(&self, path: &str) -> Result<Vec<u8>, Failure> {
-        let output =
-            Command::new(&self.tool.virtuoso).args(self.words("cat")).arg(path).stderr(Stdio::inherit());
-        let output = output.output()?;
+        let mut command = Command::new(&self.tool.virtuoso);
+        let output = command.args(self.words("cat")).arg(path).stderr(Stdio::inherit()).output()?;
         if output.status.success() {
             Ok(output.stdout)
         } else {
@@ -61,7 +60,8 @@ impl Asked {
     /// A tool of the host over the guest's `/proc`.
     fn exec(&self, command: &[&str]) -> Result<String, Failure> {
         let mut words = self.words("exec");
-        words.push("--".into());
+        // procps wants to know when the system booted, which a dump cannot say without the counter.
+        words.extend(["--tsc", "100000000000", "--"].map(Into::into));
         words.extend(command.iter().map(Into::into));
         let finished = self.tool.run(&words)?;
         if finished.code != 0 {

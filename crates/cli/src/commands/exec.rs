@@ -28,10 +28,10 @@ shift; exec \"$@\"";
 
 /// Run a tool of this machine that sees the guest's /proc and /sys in place of its own
 ///
-/// It runs in namespaces of its own (those of mounts, and of users unless root asks). Nothing of
-/// the guest is executed. Links say what the guest has them say, and those that lead out of the
+/// It runs in namespaces of its own (of mounts and processes, and of users unless root asks), where
+/// it is process 1. Nothing of the guest is executed. Links say what the guest has them say, and those that lead out of the
 /// replaced directories lead to this machine's files. The exit code is the tool's; 125 if it could
-/// not be started.
+/// not be started. A second Ctrl-C ends a tool that ignores the first.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso exec guest.elf -- ps auxww
@@ -80,6 +80,7 @@ impl ExecArgs {
         ends: &Receiver<End>,
         end: &Sender<End>,
     ) -> Result<ExitStatus, Failure> {
+        let mut interrupted = false;
         let mut child = self.command(directory).spawn().map_err(|error| {
             Failure::input(format!("cannot run unshare: {error}; install util-linux, which has it"))
         })?;
@@ -93,13 +94,13 @@ impl ExecArgs {
                         .map_err(|error| Failure::input(format!("cannot wait for the tool: {error}")));
                 }
                 // The terminal has told the tool as well, which may go on all the same.
-                Ok(End::Interrupted) => {}
-                Ok(End::Terminated) => {
+                Ok(End::Interrupted) if !std::mem::replace(&mut interrupted, true) => {}
+                Ok(End::Interrupted | End::Terminated) => {
                     // It may have ended by itself.
-                    let _ = kill_process(pid, Signal::TERM);
+                    let _ = kill_process(pid, Signal::KILL);
                 }
                 Ok(End::Unmounted) | Err(_) => {
-                    let _ = kill_process(pid, Signal::TERM);
+                    let _ = kill_process(pid, Signal::KILL);
                     return Err(Failure::new(Exit::Input, "the guest's files were unmounted; run it again"));
                 }
             }
@@ -109,7 +110,9 @@ impl ExecArgs {
     /// The tool, in namespaces of its own.
     fn command(&self, directory: &Path) -> Command {
         let mut command = Command::new("unshare");
-        command.arg("--mount");
+        // As process 1 of a namespace of its own it finds itself in the guest's /proc, which some
+        // tools insist on. What it is sent by us there it may ignore, unless it is SIGKILL.
+        command.args(["--mount", "--pid", "--kill-child=KILL"]);
         if !geteuid().is_root() {
             command.arg("--map-root-user");
         }

@@ -117,8 +117,8 @@ fn is_in(table: &[u8], directory: &[u8], source: &str) -> bool {
             _ => escaped.push(byte),
         }
     }
-    let lines = table.split(|&byte| byte == b'\n').map(|line| line.split(|&byte| byte == b' '));
-    let last = lines.filter(|words| words.clone().nth(4) == Some(&escaped)).next_back();
+    let mut lines = table.split(|&byte| byte == b'\n').map(|line| line.split(|&byte| byte == b' '));
+    let last = lines.rfind(|words| words.clone().nth(4) == Some(&escaped));
     // Behind the dash are the type, the source, and options.
     last.is_some_and(|words| words.skip_while(|word| word != b"-").nth(2) == Some(source.as_bytes()))
 }
