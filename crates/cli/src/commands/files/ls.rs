@@ -45,12 +45,15 @@ pub struct LsArgs {
     json: bool,
 }
 
+/// A file's attributes, and where it leads if it is a link.
+type Known = (Attributes, Option<Result<Vec<u8>, Error>>);
+
 /// A line: a name, and with `-l` what is known of it.
 struct Line {
     name: Vec<u8>,
     kind: Kind,
     inode: u64,
-    more: Option<Result<(Attributes, Option<Result<Vec<u8>, Error>>), Error>>,
+    more: Option<Result<Known, Error>>,
 }
 
 impl LsArgs {
