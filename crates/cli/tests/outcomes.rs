@@ -320,7 +320,7 @@ fn refusal(error: &RunError) -> Case {
         RunError::Companion(_) => {
             case(1, &["p.prog", "companion file is damaged (the checksum of a piece is wrong"], |f| {
                 let mut system = System::default();
-                let noise: [u8; 4096] = std::array::from_fn(|at| (at * at >> 3) as u8);
+                let noise: [u8; 4096] = std::array::from_fn(|at| ((at * at) >> 3) as u8);
                 system.insert(KERNEL + 0x10_0000, &noise);
                 let mut bytes = system.to_bytes().expect("it encodes");
                 let index = u64::from_le_bytes(bytes[52..60].try_into().expect("eight bytes")) as usize;
