@@ -74,7 +74,9 @@ impl Asked {
 /// Whether something is mounted on a directory.
 fn is_mounted(directory: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    table.lines().any(|line| line.split(' ').nth(4).map(Path::new) == Some(directory))
+    // The table has a space as an octal number.
+    let directory = directory.display().to_string().replace(' ', "\\040");
+    table.lines().any(|line| line.split(' ').nth(4) == Some(&directory))
 }
 
 fn wait_until(what: impl Fn() -> bool) -> bool {
