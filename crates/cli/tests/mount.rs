@@ -120,7 +120,7 @@ impl Mounted {
     }
 
     /// Sends a signal, and says whether nothing is mounted afterwards.
-    fn is_gone_after(mut self, signal: &str) -> Result<bool, Failure> {
+    fn leaves_nothing_after(mut self, signal: &str) -> Result<bool, Failure> {
         assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status()?.success());
         let ended = self.child.wait()?;
         let gone = wait_until(|| !is_mounted(&self.directory));
@@ -174,7 +174,7 @@ fn a_mounted_dump_is_read_by_every_tool() -> Result<(), Failure> {
     for signal in ["-KILL", "-TERM", "-INT"] {
         let mounted = Mounted::new(&asked, &[])?;
         assert!(mounted.path("/proc/1/comm").exists());
-        assert!(mounted.is_gone_after(signal)?, "{signal}");
+        assert!(mounted.leaves_nothing_after(signal)?, "{signal}");
     }
     tools(&asked)
 }
