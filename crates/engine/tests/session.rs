@@ -261,7 +261,7 @@ fn no_time_is_an_outcome_and_no_kernel_an_error() {
 #[test]
 fn a_damaged_companion_file_is_an_error_where_it_is_needed() {
     let mut machine = writer();
-    let noise: [u8; 4096] = std::array::from_fn(|at| (at * at >> 3) as u8);
+    let noise: [u8; 4096] = std::array::from_fn(|at| ((at * at) >> 3) as u8);
     (0..8).for_each(|page| machine.system.insert(0x10_0000 + page * 0x1000, &noise));
     let bytes = machine.system.to_bytes().unwrap();
     let index = u64::from_le_bytes(bytes[52..60].try_into().unwrap()) as usize;
