@@ -1,6 +1,6 @@
 //! The machine's own files through FUSE: a dump mounted and read by the host's own tools, compared
-//! with what the guest says of itself and with `virtuoso cat`; and tools that read `/proc`, run over
-//! the guest's.
+//! with what the guest says of itself and with `virtuoso cat`; and tools that read `/proc`, run
+//! over the guest's.
 //!
 //! Makes a pack of the built-in trainers and boots a target, so it runs only with `VIRTUOSO_E2E=1`
 //! and in release, and only where `/dev/fuse` can be opened.

@@ -29,9 +29,10 @@ shift; exec \"$@\"";
 /// Run a tool of this machine that sees the guest's /proc and /sys in place of its own
 ///
 /// It runs in namespaces of its own (of mounts and processes, and of users unless root asks), where
-/// it is process 1. Nothing of the guest is executed. Links say what the guest has them say, and those that lead out of the
-/// replaced directories lead to this machine's files. The exit code is the tool's; 125 if it could
-/// not be started. A second Ctrl-C ends a tool that ignores the first.
+/// it is process 1. Nothing of the guest is executed. Links say what the guest has them say, and
+/// those that lead out of the replaced directories lead to this machine's files. The exit code is
+/// the tool's; 125 if the directories could not be replaced. A second Ctrl-C ends a tool that
+/// ignores the first.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso exec guest.elf -- ps auxww
