@@ -171,6 +171,7 @@ fn a_mounted_dump_is_read_by_every_tool() -> Result<(), Failure> {
     contents(&asked, &mounted)?;
     links(&asked, &mounted)?;
     ours(&asked, &mounted)?;
+    drop(mounted);
     for signal in ["-KILL", "-TERM", "-INT"] {
         let mounted = Mounted::new(&asked, &[])?;
         assert!(mounted.path("/proc/1/comm").exists());
