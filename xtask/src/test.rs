@@ -31,7 +31,6 @@ pub fn run() -> Outcome {
         "-p virtuoso-cli --test formats",
         "-p virtuoso-cli --test kernels",
         "-p virtuoso-cli --test files",
-        "-p virtuoso-cli --test mount",
     ] {
         shell::show(cargo(&format!("test --release {guests}")).env("VIRTUOSO_E2E", "1"))?;
     }
