@@ -1,7 +1,7 @@
 //! The machine's own file tree, for the verbs that use it: from a target and packs to a tree that
 //! can be asked, and from what it says to messages and exit codes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use engine::{Limits, Session, Text};
@@ -26,7 +26,7 @@ pub struct TreeArgs {
     packs: Option<PathBuf>,
     /// The process that /proc/self leads to
     #[arg(long = "self", value_name = "PID", default_value_t = 1)]
-    own: u32,
+    pub own: u32,
     #[command(flatten)]
     pub how: TargetArgs,
 }
@@ -41,6 +41,19 @@ impl TreeArgs {
         context: Context,
         ask: impl FnOnce(&Tree<'_, '_>, &Target) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        self.ask_with(context, |tree, target, _| ask(tree, target))
+    }
+
+    /// As [`TreeArgs::ask`], and tells by which programs it is asked: their files, in the order of
+    /// [`PROGRAMS`].
+    ///
+    /// # Errors
+    /// As [`TreeArgs::ask`].
+    pub fn ask_with<T>(
+        &self,
+        context: Context,
+        ask: impl FnOnce(&Tree<'_, '_>, &Target, [&Path; 4]) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let packs = self.packs.clone().map_or_else(default_directory, Ok)?;
         let (first, mut opened) = choose(&packs, PROGRAMS[0], &self.target, &self.how, context)?;
         let answer = self.with_tree(&first, &opened, ask);
@@ -52,7 +65,7 @@ impl TreeArgs {
         &self,
         first: &Member,
         opened: &crate::live::Opened,
-        ask: impl FnOnce(&Tree<'_, '_>, &Target) -> Result<T, Failure>,
+        ask: impl FnOnce(&Tree<'_, '_>, &Target, [&Path; 4]) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let others = PROGRAMS[1..].iter().map(|name| {
             first.other(name)?.ok_or_else(|| {
@@ -66,10 +79,11 @@ impl TreeArgs {
         let others = others.collect::<Result<Vec<Member>, Failure>>()?;
         let run = first.run(opened)?;
         let session = first.whole_session(&run)?;
-        let [readdir, stat, readlink, read] = [first, &others[0], &others[1], &others[2]];
+        let members = [first, &others[0], &others[1], &others[2]];
+        let [readdir, stat, readlink, read] = members;
         let fitted = |member| fitted(member, &session, run.limits);
         let programs = [fitted(readdir)?, fitted(stat)?, fitted(readlink)?, fitted(read)?];
-        ask(&Tree::new(programs, Some(self.own)), opened)
+        ask(&Tree::new(programs, Some(self.own)), opened, members.map(Member::path))
     }
 }
 

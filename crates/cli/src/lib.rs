@@ -22,6 +22,7 @@ mod imports;
 mod inputs;
 mod interrupted;
 mod live;
+mod mount;
 mod output;
 mod packs;
 mod record;

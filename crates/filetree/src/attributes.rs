@@ -104,6 +104,9 @@ pub struct Attributes {
     pub block_size: u32,
     /// Major and minor number of the device that it is on.
     pub device: (u32, u32),
+    /// The number of the mount that it was found on, where the system knows: the same file system
+    /// may be mounted in several places.
+    pub mount: Option<u64>,
     /// Major and minor number of the device that it is.
     pub special: (u32, u32),
     /// When it was last read.
@@ -118,6 +121,9 @@ pub struct Attributes {
 
 /// `STATX_BTIME`: the mask has it where the file system knows when a file was made.
 const BORN: u64 = 0x800;
+
+/// `STATX_MNT_ID`: the mask has it where the system numbers its mounts.
+const MOUNT: u64 = 0x1000;
 
 impl Attributes {
     /// As the program `stat` gives them.
@@ -145,6 +151,10 @@ impl Attributes {
             blocks: number("blocks")?,
             block_size: short("block_size")?,
             device: (short("dev_major")?, short("dev_minor")?),
+            mount: values
+                .number("mount")
+                .filter(|_| number("mask").is_ok_and(|mask| mask & MOUNT != 0))
+                .and_then(|mount| mount.try_into().ok()),
             special: (short("rdev_major")?, short("rdev_minor")?),
             accessed: time("atime")?,
             modified: time("mtime")?,
@@ -214,6 +224,7 @@ mod tests {
         assert_eq!(it.accessed, Time { seconds: -1, nanoseconds: 1 });
         assert_eq!(it.modified.nanoseconds, 999_999_999);
         assert!(it.born.is_some());
+        assert_eq!(it.mount, None, "the mask has none");
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod program;
 mod tree;
 
 pub use attributes::{Attributes, Kind, Time};
-pub use error::Error;
+pub use error::{EIO, Error};
 pub use path::{is_name, join};
 pub use program::{FileProgram, PROGRAMS, Unfit};
 pub use tree::{Content, Entry, MOST_READ, Tree};

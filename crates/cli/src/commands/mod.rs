@@ -2,9 +2,11 @@
 
 mod build;
 mod crossview;
+mod exec;
 mod explain;
 mod files;
 mod learn;
+mod mount;
 pub mod record;
 pub mod run;
 mod tampering;
@@ -21,6 +23,7 @@ use crate::context::Context;
 use crate::exit;
 use crate::failure::Failure;
 use crate::live::watchdog::ResumeArgs;
+use crate::mount::UnmountArgs;
 use crate::output::Progress;
 
 /// Asks a paused machine what runs in it, with programs extracted from the system's own code.
@@ -57,8 +60,12 @@ enum Verb {
     Cat(files::cat::CatArgs),
     Stat(files::stat::StatArgs),
     Cp(files::cp::CpArgs),
+    Mount(mount::MountArgs),
+    Exec(exec::ExecArgs),
     #[command(hide = true)]
     ResumeWhenClosed(ResumeArgs),
+    #[command(hide = true)]
+    UnmountWhenClosed(UnmountArgs),
 }
 
 impl Cli {
@@ -85,7 +92,10 @@ impl Cli {
             Verb::Cat(args) => args.run(context),
             Verb::Stat(args) => args.run(context),
             Verb::Cp(args) => args.run(context),
+            Verb::Mount(args) => args.run(context),
+            Verb::Exec(args) => args.run(context),
             Verb::ResumeWhenClosed(args) => args.run(),
+            Verb::UnmountWhenClosed(args) => args.run(),
         }
     }
 }
