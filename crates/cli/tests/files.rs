@@ -10,7 +10,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -347,6 +349,53 @@ fn verbs(asked: &Asked<'_>, kernel: &str, held: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A mounted dump, for the tools of this machine; `mount.rs` asks more of it. Left out where this
+/// machine lets nobody mount.
+fn mounted(asked: &Asked<'_>, kernel: &str, held: &str) -> Result<(), Failure> {
+    if std::fs::File::options().read(true).write(true).open("/dev/fuse").is_err() {
+        eprintln!("not mounted: /dev/fuse cannot be opened");
+        return Ok(());
+    }
+    let directory = layout::run().join("files-mount");
+    std::fs::create_dir_all(&directory)?;
+    let directory = directory.canonicalize()?;
+    let table = || std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let is_mounted = || table().lines().any(|line| line.split(' ').nth(4) == directory.to_str());
+    let mut command = Command::new(&asked.tool.virtuoso);
+    command.arg("mount").arg("--packs").args([asked.pack, asked.target, &directory]);
+    let mut child = command.stderr(Stdio::piped()).spawn()?;
+    while !is_mounted() {
+        if child.try_wait()?.is_some() {
+            let mut why = String::new();
+            child.stderr.take().ok_or("no standard error")?.read_to_string(&mut why)?;
+            assert!(why.contains("not permitted") || why.contains("ermission denied"), "{why}");
+            eprintln!("not mounted: {why}");
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // Whatever comes out, the mount must not stay.
+    let read = (|| -> Result<[Vec<u8>; 3], Failure> {
+        let paths = ["proc/1/maps".to_owned(), format!("proc/{held}/exe"), format!("proc/{held}/fd/3")];
+        let [maps, exe, deleted] = paths.map(|path| std::fs::read(directory.join(path)));
+        Ok([maps?, exe?, deleted?])
+    })();
+    let listed = std::fs::read_dir(directory.join("tmp/many")).map(Iterator::count);
+    child.kill()?;
+    child.wait()?;
+    let end = Instant::now() + Duration::from_secs(20);
+    while is_mounted() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!is_mounted(), "a killed mount stays");
+    let [maps, exe, deleted] = read?;
+    assert_eq!(bytes(&asked.read("/proc/1/maps", 0, MOST).map_err(|(_, why)| why)?["data"]), maps);
+    assert!(std::fs::read(Kernel::find(kernel)?.userland.busybox()?)? == exe, "the executable");
+    assert_eq!(deleted, b"deleted and still open\n");
+    assert_eq!(listed?, 9000);
+    Ok(())
+}
+
 /// Makes the pack of the built-in trainers.
 fn train(tool: &Tool, kernel: &Kernel, pack: &Path) -> Result<(), Failure> {
     let _ = std::fs::remove_dir_all(pack);
@@ -407,6 +456,7 @@ fn files_of(kernel: &str) -> Result<(), Failure> {
     let asked = Asked { tool: &tool, pack: &pack, target: &captured.elf };
     known(&asked, kernel, &held)?;
     verbs(&asked, kernel, &held)?;
+    mounted(&asked, kernel, &held)?;
     let mut count = Count::default();
     let stable: Vec<(&String, &Told)> =
         before.iter().filter(|(path, told)| after.get(*path) == Some(told)).collect();

@@ -14,13 +14,13 @@
 //! ```text
 //! a branch guards if its unseen side stores through (register, distance, size)
 //!                 and a load of its context that was executed has the same three
-//!                 and the place that this load read last is one that a load of the slice read last
-//!                 and is the process's own
+//!                 and the place that this load read last is the process's own
+//!                 and one that a load of the slice read last
 //! ```
 //!
 //! Of the system's memory a load has the target's value, which is right unless the store comes
 //! before it. That is left to the comparison with the whole run: in kernels the rule brings in the
-//! scheduler and the accounting of pages, which test and set bits of words beside those that matter.
+//! scheduler and the accounting of pages, which test and set bits beside those that matter.
 //!
 //! Cost: one pass over the loads of all contexts, and a control-flow graph of each context with
 //! such a load.
