@@ -77,7 +77,7 @@ impl<'s> Kernel<'s> {
         let wanted = |window: &Window| {
             let at = usize::try_from(pc.checked_sub(window.start)?).ok()?;
             // The window may end where the code does, which is found out by the next.
-            (at + INSN_BYTES <= window.bytes.len()).then_some(at)
+            (at.checked_add(INSN_BYTES)? <= window.bytes.len()).then_some(at)
         };
         let at = match wanted(window) {
             Some(at) => at,
