@@ -112,6 +112,12 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }
 
+/// Bytes in hexadecimal without separators, as hashes are written.
+#[must_use]
+pub fn digits(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// An input or output as its marker declares it.
 #[must_use]
 pub fn variable(variable: &Variable) -> String {

@@ -78,7 +78,7 @@ impl TreeArgs {
         });
         let others = others.collect::<Result<Vec<Member>, Failure>>()?;
         let run = first.run(opened)?;
-        let session = first.whole_session(&run)?;
+        let session = first.session(&run)?;
         let members = [first, &others[0], &others[1], &others[2]];
         let [readdir, stat, readlink, read] = members;
         let fitted = |member| fitted(member, &session, run.limits);

@@ -86,16 +86,11 @@ impl Member {
         Ok(Some(Self::new(asked, program)))
     }
 
-    /// A session over a target, if whole runs can be made.
-    pub fn session<'s>(&'s self, run: &Run<'s>) -> Option<Session<'s>> {
-        self.system.as_ref().ok().map(|system| Session::new(*run, system))
-    }
-
     /// A session over a target.
     ///
     /// # Errors
     /// Whole runs cannot be made, for want of the companion file.
-    pub fn whole_session<'s>(&'s self, run: &Run<'s>) -> Result<Session<'s>, Failure> {
+    pub fn session<'s>(&'s self, run: &Run<'s>) -> Result<Session<'s>, Failure> {
         match &self.system {
             Ok(system) => Ok(Session::new(*run, system)),
             Err(failure) => Err(Failure::new(failure.exit, failure)),

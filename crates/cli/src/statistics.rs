@@ -112,6 +112,5 @@ pub fn source_line(source: &Source) -> String {
 /// The name of the companion file of a training system: the first half of a hash says enough.
 #[must_use]
 pub fn companion_name(hash: &[u8; 32]) -> String {
-    let hex: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{hex}.system")
+    format!("{}.system", format::digits(&hash[..8]))
 }

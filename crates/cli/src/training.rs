@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use slicer::{BuildOptions, Recording, Start, outputs_of_run};
 use trace::{Access, Header, InsnId, Recorded, Trace, TraceError, TraceWriter};
 
+use crate::format::digits;
 use crate::{evidence, interrupted};
 
 /// Values for inputs: name and text.
@@ -427,8 +428,7 @@ pub fn record_whole(
 #[must_use]
 pub fn learned_name(program: &str, bytes: &[u8]) -> String {
     let hash = Sha256::digest(bytes);
-    let hex: String = hash[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{program}-learned-{hex}.trace")
+    format!("{program}-learned-{}.trace", digits(&hash[..6]))
 }
 
 /// Writes down what a whole run executes.

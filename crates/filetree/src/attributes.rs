@@ -1,5 +1,7 @@
 //! What is known of a file without reading it.
 
+use std::time::{Duration, SystemTime};
+
 use engine::Values;
 
 use crate::error::Error;
@@ -79,6 +81,19 @@ pub struct Time {
     pub seconds: i64,
     /// Nanoseconds after that, below a billion.
     pub nanoseconds: u32,
+}
+
+impl Time {
+    /// The moment as the host's clock has it; `None` if that cannot tell it.
+    #[must_use]
+    pub fn on_clock(self) -> Option<SystemTime> {
+        let whole = Duration::from_secs(self.seconds.unsigned_abs());
+        let second = match self.seconds < 0 {
+            true => SystemTime::UNIX_EPOCH.checked_sub(whole),
+            false => SystemTime::UNIX_EPOCH.checked_add(whole),
+        };
+        second?.checked_add(Duration::from_nanos(self.nanoseconds.into()))
+    }
 }
 
 /// What `stat` says of a file.

@@ -3,6 +3,14 @@
 /// The longest path that a file program takes, without the NUL that ends it.
 pub const MOST_PATH: usize = 4095;
 
+/// The most links that one path leads through, as Linux has it.
+pub const MOST_LINKS: usize = 40;
+
+/// The names that a path consists of, without those that lead nowhere.
+pub fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".")
+}
+
 /// Whether these bytes may be the name of a directory's entry: a guest's memory may hold anything
 /// in its place, and a name with a slash or a NUL in it, or one that leads up, is no name.
 #[must_use]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::attributes::{Attributes, Kind};
 use crate::error::Error;
-use crate::path::{MOST_PATH, is_name, join};
+use crate::path::{MOST_LINKS, MOST_PATH, components, is_name, join};
 use crate::program::{ENAMETOOLONG, FileProgram, Given, number, numbers, text};
 
 /// The most bytes that one question reads.
@@ -12,9 +12,6 @@ pub const MOST_READ: u32 = 1 << 20;
 
 /// Linux's, the BSDs' and Haiku's number for what is not there.
 const ENOENT: i32 = 2;
-
-/// The most links that one path leads through, as Linux has it.
-const MOST_LINKS: usize = 40;
 
 /// The most entries of one directory: far more than any that is not made to be endless.
 const MOST_ENTRIES: usize = 4_000_000;
@@ -185,11 +182,6 @@ impl<'p, 's> Tree<'p, 's> {
         }
         Ok(Content { bytes: bytes.to_vec(), end: number(&values, "end")? != 0 })
     }
-}
-
-/// The names that a path consists of.
-fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty())
 }
 
 /// A path that can be asked about.

@@ -235,12 +235,7 @@ impl Tool {
         inputs: &[(&str, String)],
         options: &[&str],
     ) -> Result<Value> {
-        let mut arguments = words(&["run", "--quiet", "--json"]);
-        arguments.extend([program.into(), target.into()]);
-        for (name, value) in inputs {
-            arguments.extend(["--input".into(), format!("{name}={value}").into()]);
-        }
-        arguments.extend(words(options));
+        let arguments = asking("run", program, target, inputs, options);
         self.json(&arguments)
     }
 
@@ -256,12 +251,7 @@ impl Tool {
         inputs: &[(&str, String)],
         options: &[&str],
     ) -> Result<Value> {
-        let mut arguments = words(&["verify", "--quiet", "--json"]);
-        arguments.extend([program.into(), target.into()]);
-        for (name, value) in inputs {
-            arguments.extend(["--input".into(), format!("{name}={value}").into()]);
-        }
-        arguments.extend(words(options));
+        let arguments = asking("verify", program, target, inputs, options);
         let Finished { code, output, messages } = self.run(&arguments)?;
         let failed =
             |messages| Error::Tool { command: format!("verify {}", program.display()), code, messages };
@@ -281,6 +271,23 @@ pub fn search_inputs(program: &str, truth: &Truth) -> Vec<(&'static str, String)
     let crc16 = truth.modules.iter().position(|module| module.name == "crc16");
     let at = if program == "getdrvfile" { crc16.unwrap_or(all.len() / 2) } else { 0 };
     all.into_iter().nth(at).map(|question| question.inputs).unwrap_or_default()
+}
+
+/// The words that ask a program about a target, with JSON as the answer.
+fn asking(
+    verb: &str,
+    program: &Path,
+    target: &Path,
+    inputs: &[(&str, String)],
+    options: &[&str],
+) -> Vec<OsString> {
+    let mut arguments = words(&[verb, "--quiet", "--json"]);
+    arguments.extend([program.into(), target.into()]);
+    for (name, value) in inputs {
+        arguments.extend(["--input".into(), format!("{name}={value}").into()]);
+    }
+    arguments.extend(words(options));
+    arguments
 }
 
 fn words(words: &[&str]) -> Vec<OsString> {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::format::hex;
+use crate::format::digits;
 use crate::guest_tree::TreeArgs;
 use crate::live::Name;
 use crate::mount::{Mount, serve};
@@ -95,7 +95,7 @@ pub fn about(
 ) -> Result<Vec<u8>, Failure> {
     let hashed = |path: &Path| {
         let bytes = files::read(path, "program")?;
-        Ok((files::name(path), json!(hex(&Sha256::digest(bytes)).replace(' ', ""))))
+        Ok((files::name(path), json!(digits(&Sha256::digest(bytes)))))
     };
     let hashed = programs.into_iter().map(hashed).collect::<Result<serde_json::Map<_, _>, Failure>>()?;
     let about = json!({

@@ -14,6 +14,7 @@ use super::watchdog::Watchdog;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::format::digits;
 use crate::output;
 
 /// Where locks of guests may lie: folders that all users share, since they share guests. The first
@@ -140,7 +141,7 @@ pub fn not_whole(path: &Path, report: &PauseReport) -> Option<Failure> {
 /// The file of a guest's lock, which is there from now on.
 fn lock_file(identity: &str) -> Result<PathBuf, Failure> {
     let hash = Sha256::digest(identity);
-    let name: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = digits(&hash[..8]);
     let mut refused = Vec::new();
     for folder in LOCKS {
         let path = Path::new(folder).join(format!("virtuoso-{name}.lock"));

@@ -1,7 +1,7 @@
 //! What the mount answers the host, asked of the guest's tree.
 
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use filetree::{Attributes, EIO, Error, Kind, Time, Tree, join};
 use fuser::{FileAttr, FileType, INodeNo};
@@ -222,8 +222,5 @@ fn own(number: u64, kind: FileType, size: u64) -> FileAttr {
 
 /// A moment of the guest's; one that the host cannot count is 1970.
 fn moment(time: Time) -> SystemTime {
-    let (epoch, seconds) = (SystemTime::UNIX_EPOCH, Duration::from_secs(time.seconds.unsigned_abs()));
-    let whole = if time.seconds < 0 { epoch.checked_sub(seconds) } else { epoch.checked_add(seconds) };
-    let nanoseconds = Duration::from_nanos(time.nanoseconds.into());
-    whole.and_then(|whole| whole.checked_add(nanoseconds)).unwrap_or(epoch)
+    time.on_clock().unwrap_or(SystemTime::UNIX_EPOCH)
 }

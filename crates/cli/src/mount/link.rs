@@ -3,13 +3,10 @@
 //! The host's kernel follows what a link says, and would follow `/etc` to the host's. So links are
 //! shown as relative ones that stay below the mount point.
 
-use filetree::{Attributes, Error, Kind, Tree, join};
+use filetree::{Attributes, Error, Kind, MOST_LINKS, Tree, components, join};
 
 /// What stands before a link's name for what the guest itself comes to by it.
 const FOLLOWED: &[u8] = b".follow:";
-
-/// The most links that one path leads through, as Linux has it.
-const MOST_LINKS: usize = 40;
 
 /// The link that a name stands for, if it is one of ours.
 pub fn followed(name: &[u8]) -> Option<&[u8]> {
@@ -19,7 +16,7 @@ pub fn followed(name: &[u8]) -> Option<&[u8]> {
 /// The text of a link that leads in the mount to what the guest comes to by it.
 pub fn inside(tree: &Tree<'_, '_>, path: &[u8]) -> Result<Vec<u8>, Error> {
     let text = tree.link(path)?;
-    let by_the_guest = || [FOLLOWED, components(path).last().copied().unwrap_or_default()].concat();
+    let by_the_guest = || [FOLLOWED, components(path).next_back().unwrap_or_default()].concat();
     match tree.attributes(path, true) {
         // It leads nowhere in the guest either.
         Err(Error::Guest(_)) => {}
@@ -51,8 +48,8 @@ fn same(one: &Attributes, other: &Attributes) -> bool {
 /// `link` says where other links lead.
 fn relative(path: &[u8], text: &[u8], link: &dyn Fn(&[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
     let directory = parent(path);
-    let here = components(&directory);
-    let names = components(text);
+    let here: Vec<&[u8]> = components(&directory).collect();
+    let names: Vec<&[u8]> = components(text).collect();
     let is_up = |name: &&[u8]| **name == b".."[..];
     let ups = names.iter().take_while(|name| is_up(name)).count();
     let (ups, names) =
@@ -89,19 +86,14 @@ fn resolved(begin: Vec<Vec<u8>>, names: &[&[u8]], link: &dyn Fn(&[u8]) -> Option
         if text.first() == Some(&b'/') {
             place.clear();
         }
-        waiting.extend(components(&text).iter().rev().map(|name| name.to_vec()));
+        waiting.extend(components(&text).rev().map(<[u8]>::to_vec));
     }
     place
 }
 
-/// The names that a path consists of.
-fn components(path: &[u8]) -> Vec<&[u8]> {
-    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect()
-}
-
 /// The directory that a path's last name is in.
 fn parent(path: &[u8]) -> Vec<u8> {
-    let names = components(path);
+    let names: Vec<&[u8]> = components(path).collect();
     [b"/", &*names[..names.len().saturating_sub(1)].join(&b'/')].concat()
 }
 

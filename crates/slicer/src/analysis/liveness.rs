@@ -228,14 +228,19 @@ impl Equations for LiveEquations<'_> {
 
 /// What a site's operations in the slice use before the site defines it.
 fn uses(graph: &Graph, code: &CodeTable, slice: &Included<'_>, site: SiteId) -> RegisterSet {
-    let mut uses = RegisterSet::default();
     if !slice.sites.contains(site) {
-        return uses;
+        return RegisterSet::default();
     }
     let info = graph.sites[site];
-    let (mut defined, mut conditional) = (RegisterSet::default(), false);
-    for (at, op) in graph.ops(code, site).iter().enumerate() {
-        if slice.ops.contains(info.op(at)) {
+    exposed(graph.ops(code, site), |at| slice.ops.contains(info.op(at)))
+}
+
+/// What those of an instruction's operations that count use before the instruction has certainly
+/// defined it.
+pub fn exposed(ops: &[Op], counts: impl Fn(usize) -> bool) -> RegisterSet {
+    let (mut uses, mut defined, mut conditional) = (RegisterSet::default(), RegisterSet::default(), false);
+    for (at, op) in ops.iter().enumerate() {
+        if counts(at) {
             op.uses().filter(|var| var.is_reg() && !defined.has(*var)).for_each(|var| uses.insert(var));
         }
         conditional |= op.class() == Class::Control;

@@ -4,7 +4,7 @@ use ir::{Arg, Class, Kind, Op};
 use machine::VirtAddr;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::analysis::liveness::defines;
+use crate::analysis::liveness;
 use crate::analysis::solver::closure;
 use crate::context::Entries;
 use crate::vocabulary::{CodeSource, ContextId, RegisterSet, SiteId};
@@ -135,24 +135,12 @@ fn exposed(insns: &[Unexecuted], ways: &FxHashMap<VirtAddr, Vec<VirtAddr>>, star
             let pc = VirtAddr(it.insn.pc);
             let mut live = RegisterSet::default();
             ways[&pc].iter().filter_map(|way| before.get(way)).for_each(|next| _ = live.union(next));
-            live = live.without(&defines(&it.insn.ops));
-            live.union(&uses(&it.insn.ops));
+            live = live.without(&liveness::defines(&it.insn.ops));
+            live.union(&liveness::exposed(&it.insn.ops, |_| true));
             changed |= before.entry(pc).or_default().union(&live);
         }
     }
     before.get(&start).copied().unwrap_or_default()
-}
-
-/// What an instruction uses before it defines it.
-fn uses(ops: &[Op]) -> RegisterSet {
-    let (mut uses, mut defined) = (RegisterSet::default(), RegisterSet::default());
-    for op in ops {
-        op.uses().filter(|var| var.is_reg() && !defined.has(*var)).for_each(|var| uses.insert(var));
-        if let Some(var) = op.def().filter(|var| var.is_reg()) {
-            defined.insert(var);
-        }
-    }
-    uses
 }
 
 /// Where an instruction that is nothing but a jump leads.

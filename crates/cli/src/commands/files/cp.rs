@@ -17,10 +17,10 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::manifest::Manifest;
-use super::{Failures, guest_path, times};
+use super::{Failures, guest_path};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::format::parse_number;
+use crate::format::{digits, parse_number};
 use crate::guest_tree::{TreeArgs, failure};
 
 /// The deepest directory that `-r` goes to.
@@ -255,11 +255,6 @@ impl Copy<'_, '_, '_, '_> {
     }
 }
 
-/// A hash as `sha256sum` prints it.
-fn digits(hash: &[u8]) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Writes bytes at an offset; blocks of zeros are passed over.
 fn write_sparse(file: &mut File, at: u64, bytes: &[u8]) -> io::Result<()> {
     let mut offset = at;
@@ -283,7 +278,7 @@ fn finish(file: &File, about: &Attributes) {
         (about.accessed, fs::FileTimes::set_accessed as fn(_, _) -> _),
         (about.modified, fs::FileTimes::set_modified),
     ] {
-        if let Some(moment) = times::moment(time) {
+        if let Some(moment) = time.on_clock() {
             when = set(when, moment);
         }
     }
