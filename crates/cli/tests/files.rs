@@ -346,6 +346,10 @@ fn verbs(asked: &Asked<'_>, kernel: &str, held: &str) -> Result<(), Failure> {
     assert!(std::fs::read(copies.join("link"))? == long, "a link that is named is followed");
     assert_eq!(copy(&fd, "3", false)?.code, 1, "nothing is replaced unless it is wished");
     assert_eq!(copy(&fd, "3", true)?.code, 0);
+    let cut = copies.join("cut");
+    let cut = verb(&["cp", "--max-file", "1000"], &["/dev/shm/long", cut.to_str().unwrap_or_default()])?;
+    assert_eq!(cut.code, 26, "a bound of ours is no success: {}", cut.messages);
+    assert!(!copies.join("cut").exists() && cut.messages.contains("--max-file"), "{}", cut.messages);
     Ok(())
 }
 

@@ -72,7 +72,12 @@ impl<'p, 's> Tree<'p, 's> {
             let values = self.readdir.ask(&given)?;
             let types = numbers(&values, "types")?.map(|kind| Kind::of_type(kind as u8));
             let inodes = numbers(&values, "inodes")?;
-            let names = text(&values, "names")?.split(|&byte| byte == 0);
+            let names = text(&values, "names")?;
+            let many = [numbers(&values, "types")?.count(), numbers(&values, "inodes")?.count()];
+            if many != [names.iter().filter(|&&byte| byte == 0).count(); 2] {
+                return Err(Error::Nonsense("a directory has more names than entries, or fewer".to_owned()));
+            }
+            let names = names.split(|&byte| byte == 0);
             for ((name, kind), inode) in names.zip(types).zip(inodes) {
                 if name == b"." || name == b".." {
                     continue;
@@ -180,7 +185,11 @@ impl<'p, 's> Tree<'p, 's> {
         if bytes.len() > length as usize {
             return Err(Error::Nonsense(format!("{} bytes came where {length} were asked for", bytes.len())));
         }
-        Ok(Content { bytes: bytes.to_vec(), end: number(&values, "end")? != 0 })
+        let end = number(&values, "end")? != 0;
+        if bytes.is_empty() && !end && length > 0 {
+            return Err(Error::Nonsense("a file gives nothing and does not end".to_owned()));
+        }
+        Ok(Content { bytes: bytes.to_vec(), end })
     }
 }
 

@@ -79,7 +79,7 @@ impl CatArgs {
             write(&content.bytes)?;
             let count = content.bytes.len() as u64;
             (at, left) = (at.saturating_add(count), left - count);
-            if content.end || count == 0 {
+            if content.end {
                 break;
             }
         }

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use super::manifest::Manifest;
 use super::{Failures, guest_path};
 use crate::context::Context;
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::format::{digits, parse_number};
 use crate::guest_tree::{TreeArgs, failure};
@@ -73,8 +74,10 @@ struct Copy<'c, 't, 'p, 's> {
 enum Missing {
     /// The guest does not give it.
     Guest(Error),
-    /// We do not want it.
+    /// It is of a kind that is only listed.
     Left(String),
+    /// It goes past a bound of ours.
+    Cut(String),
     /// This machine cannot hold it.
     Host(Failure),
 }
@@ -143,8 +146,13 @@ impl Copy<'_, '_, '_, '_> {
             }
             directories.push((dest.clone(), about));
             match self.tree.entries(&path) {
-                Ok(_) if depth >= MOST_DEPTH => {
-                    self.missing(&path, Missing::Left("it lies too deep".to_owned()))?;
+                Ok(entries) if depth >= MOST_DEPTH && !entries.is_empty() => {
+                    self.missing(
+                        &path,
+                        Missing::Cut(format!(
+                            "what is in it lies deeper than {MOST_DEPTH} directories; copy it by itself"
+                        )),
+                    )?;
                 }
                 Ok(entries) => waiting.extend(entries.into_iter().rev().map(|entry| {
                     (join(&path, &entry.name), dest.join(OsStr::from_bytes(&entry.name)), None, depth + 1)
@@ -189,7 +197,7 @@ impl Copy<'_, '_, '_, '_> {
                 let most = self.arguments.max_file;
                 if about.size > most {
                     let why = format!("its {} bytes are more than --max-file {most}", about.size);
-                    return Err(Missing::Left(why));
+                    return Err(Missing::Cut(why));
                 }
                 // What does not answer leaves no file.
                 let first = self.tree.read(path, 0, MOST_READ).map_err(Missing::Guest)?;
@@ -229,12 +237,12 @@ impl Copy<'_, '_, '_, '_> {
             hash.update(&content.bytes);
             write_sparse(file, at, &content.bytes).map_err(host)?;
             at += content.bytes.len() as u64;
-            if content.end || content.bytes.is_empty() {
+            if content.end {
                 file.set_len(at).map_err(host)?;
                 return Ok((digits(&hash.finalize()), at));
             }
             if at > most {
-                return Err(Missing::Left(format!("it comes to no end within {most} bytes")));
+                return Err(Missing::Cut(format!("it comes to no end within {most} bytes")));
             }
             content = self.tree.read(path, at, MOST_READ).map_err(Missing::Guest)?;
         }
@@ -247,6 +255,11 @@ impl Copy<'_, '_, '_, '_> {
                 self.manifest.missing(path, &error)
             }
             Missing::Left(why) => self.manifest.left(path, &why),
+            Missing::Cut(why) => {
+                let text = format!("{}: {why}", crate::guest_tree::shown(path));
+                self.failures.add(&Failure::new(Exit::Full, text));
+                self.manifest.left(path, &why)
+            }
             Missing::Host(failure) => {
                 self.failures.add(&failure);
                 self.manifest.left(path, &failure.to_string())

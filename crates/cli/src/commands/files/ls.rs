@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 
 use super::{Failures, guest_path, times};
 use crate::context::Context;
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::guest_tree::{TreeArgs, failure, shown};
 use crate::output;
 
-/// The deepest directory that `-R` goes to: paths end before that, unless names are missing.
+/// The deepest directory that `-R` goes to.
 const MOST_DEPTH: usize = 128;
 
 /// List directories of the guest, by its own system calls
@@ -89,9 +90,16 @@ impl LsArgs {
             };
             entries.retain(|entry| self.all || entry.name.first() != Some(&b'.'));
             entries.sort_by(|a, b| a.name.cmp(&b.name));
-            if self.recursive && depth < MOST_DEPTH {
-                let inner = entries.iter().rev().filter(|entry| entry.kind == Kind::Directory);
-                waiting.extend(inner.map(|entry| (join(&path, &entry.name), depth + 1)));
+            let inner = entries.iter().rev().filter(|entry| self.recursive && entry.kind == Kind::Directory);
+            let inner: Vec<_> = inner.map(|entry| (join(&path, &entry.name), depth + 1)).collect();
+            if depth < MOST_DEPTH {
+                waiting.extend(inner);
+            } else if !inner.is_empty() {
+                let text = format!(
+                    "{}: what is in it lies deeper than {MOST_DEPTH} directories; list it by itself",
+                    shown(&path)
+                );
+                failures.add(&Failure::new(Exit::Full, text));
             }
             if self.recursive && !self.json {
                 let mut out = output::stdout();
