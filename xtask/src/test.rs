@@ -1,6 +1,8 @@
 //! `cargo xtask test`: set up, then unit and file tests, then the tests that boot real guests.
 //!
-//! The latter are built for release: the end-to-end test slices and runs whole traces.
+//! The latter are built for release: the end-to-end test slices and runs whole traces. Each of
+//! them has a directory of its own for captures and traces, gigabytes of some, which goes when the
+//! test has passed; what a failed one left stays for a look.
 
 use crate::outcome::Outcome;
 use crate::{setup, shell};
@@ -19,20 +21,25 @@ pub fn run() -> Outcome {
     shell::show(&mut cargo(&format!("{runner} --workspace")))?;
     // The end-to-end test runs the command, and the command needs the recorder's library beside it.
     shell::show(&mut cargo("build --release -p virtuoso-cli -p virtuoso-recorder"))?;
-    for guests in [
-        "-p virtuoso-testkit --test guests",
-        "-p virtuoso-cli --test e2e",
-        "-p virtuoso-cli --test tiny",
-        "-p virtuoso-cli --test mach",
-        "-p virtuoso-cli --test hidden",
-        "-p virtuoso-cli --test limits",
-        "-p virtuoso-cli --test live",
-        "-p virtuoso-cli --test live_pauses",
-        "-p virtuoso-cli --test formats",
-        "-p virtuoso-cli --test kernels",
-        "-p virtuoso-cli --test files",
+    for (part, test) in [
+        ("testkit", "guests"),
+        ("cli", "e2e"),
+        ("cli", "tiny"),
+        ("cli", "mach"),
+        ("cli", "hidden"),
+        ("cli", "limits"),
+        ("cli", "live"),
+        ("cli", "live_pauses"),
+        ("cli", "formats"),
+        ("cli", "kernels"),
+        ("cli", "files"),
     ] {
-        shell::show(cargo(&format!("test --release {guests}")).env("VIRTUOSO_E2E", "1"))?;
+        let left = testkit::layout::cache().join("run").join(format!("test-{test}"));
+        let mut command = cargo(&format!("test --release -p virtuoso-{part} --test {test}"));
+        shell::show(command.env("VIRTUOSO_E2E", "1").env(testkit::layout::RUN, &left))?;
+        if left.exists() {
+            std::fs::remove_dir_all(&left)?;
+        }
     }
     Ok(())
 }

@@ -33,10 +33,13 @@ pub fn build() -> PathBuf {
     cache().join("build")
 }
 
-/// Captures, traces and consoles of real runs.
+/// Captures, traces and consoles of real runs: [`RUN`], where that is set.
 pub fn run() -> PathBuf {
-    cache().join("run")
+    std::env::var_os(RUN).map_or_else(|| cache().join("run"), PathBuf::from)
 }
+
+/// The variable that names another directory than `.cache/run` for what real runs leave.
+pub const RUN: &str = "VIRTUOSO_RUN";
 
 /// Writes `bytes` to `path` in one step, creating its directory; leaves an equal file untouched.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
