@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::files;
 use crate::inputs::parse_input;
 use crate::live::{Name, Opened};
-use crate::statistics::companion_name;
+use crate::statistics::{companion_name, objects_name};
 use crate::target::TargetArgs;
 use crate::ways::{Verdict, Ways};
 
@@ -168,12 +168,16 @@ impl Asked {
                 path.display()
             )));
         }
-        let system = files::system(&path)?;
+        let mut system = files::system(&path)?;
         if system.hash() != program.system {
             return Err(Failure::file(
                 &path,
                 format!("it belongs to another training system; the program needs {name}"),
             ));
+        }
+        let objects = path.with_file_name(objects_name(&program.system));
+        if objects.exists() {
+            system.set_objects(files::objects(&objects, program.system)?);
         }
         if Name::parse(&self.target).is_some() {
             system.check().map_err(|error| Failure::file(&path, error))?;

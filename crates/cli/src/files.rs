@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use ir::{Program, System};
+use ir::{Objects, Program, System};
 use slicer::Recording;
 use trace::Trace;
 
@@ -77,6 +77,14 @@ pub fn system(path: &Path) -> Result<System, Failure> {
         }
         error => Failure::file(path, error),
     })
+}
+
+/// Opens a file of objects: what the system that is named so may load. It is read when it is used.
+pub fn objects(path: &Path, system: [u8; 32]) -> Result<Objects, Failure> {
+    let what = "file of objects (.objects, made by `virtuoso train --modules`)";
+    regular(path, what)?;
+    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    Ok(Objects::open(file, system))
 }
 
 /// Whether a file is a trace, complete or not.

@@ -18,6 +18,7 @@ mod emulate;
 mod exec;
 mod limits;
 pub mod locate;
+mod objects;
 mod outcome;
 mod overlay;
 mod per_cpu;

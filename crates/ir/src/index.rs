@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::container::Piece;
 use crate::relocation::Image;
 
 /// How many pages a piece of code has; the last one may have fewer. A run uses a few hundred of
@@ -26,17 +27,6 @@ pub(crate) struct Index {
     pub fixups: Piece,
     /// What only a search for tampering reads.
     pub integrity: Piece,
-}
-
-/// A piece of the file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Piece {
-    /// Bytes in the file.
-    pub packed: u32,
-    /// Bytes before compression.
-    pub unpacked: u32,
-    /// SHA-256 of these.
-    pub digest: [u8; 32],
 }
 
 impl Index {

@@ -7,12 +7,14 @@
 //! names the caller supplies.
 
 mod budget;
+mod container;
 pub mod eval;
 pub mod file;
 mod fixups;
 mod index;
 pub mod integrity;
 mod lanes;
+pub mod objects;
 pub mod op;
 mod packed;
 pub mod program;
@@ -25,6 +27,7 @@ pub mod verify;
 pub use eval::{EvalError, eval};
 pub use file::FileError;
 pub use integrity::Integrity;
+pub use objects::Objects;
 pub use op::{Arg, Class, Kind, Op, Var, Width};
 pub use program::Program;
 pub use relocation::RelocationTable;

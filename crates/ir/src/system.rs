@@ -13,9 +13,11 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use crate::container::Piece;
 use crate::file::{self, FileError};
-use crate::index::{Index, Piece};
+use crate::index::Index;
 use crate::integrity::Integrity;
+use crate::objects::Objects;
 pub use crate::packed::VERSION;
 use crate::packed::{self, Packed, Source, damaged};
 use crate::relocation::RelocationTable;
@@ -31,6 +33,8 @@ pub struct System {
     file: Option<Arc<Packed>>,
     /// What it is named by, as long as nothing was changed.
     hash: OnceLock<[u8; 32]>,
+    /// What the system may load, which has a file of its own.
+    objects: Option<Arc<Objects>>,
 }
 
 /// Where a page is.
@@ -73,7 +77,7 @@ impl System {
     pub fn integrity(&self) -> &Integrity {
         self.integrity.get_or_init(|| {
             let Some(file) = &self.file else { return Integrity::default() };
-            let read = file.integrity().and_then(|body| file::value("companion file", &body, file.length));
+            let read = file.integrity().and_then(|body| file::value("companion file", &body, file.length()));
             let checked = read.and_then(|integrity: Integrity| {
                 let broken = integrity.broken(self.relocations.images.len());
                 broken.map_or(Ok(integrity), |why| Err(damaged(why)))
@@ -183,7 +187,7 @@ impl System {
 
     fn read(source: Source) -> Result<Self, FileError> {
         let file = Packed::open(source)?;
-        let fixups = fixups::unpack(&file.fixups()?, file::decoded(file.length));
+        let fixups = fixups::unpack(&file.fixups()?, file::decoded(file.length()));
         let relocations = RelocationTable {
             images: file.index.images.clone(),
             gates: file.index.gates.clone(),
@@ -196,7 +200,7 @@ impl System {
         let pages = file.index.pages.iter().zip(0..).map(|(&addr, number)| (addr, Place::Packed(number)));
         let (pages, hash) = (pages.collect(), file.index.hash().into());
         let integrity = OnceLock::new();
-        Ok(Self { pages, relocations, integrity, file: Some(Arc::new(file)), hash })
+        Ok(Self { pages, relocations, integrity, file: Some(Arc::new(file)), hash, objects: None })
     }
 
     /// Unpacks and checks all that was not used yet.
@@ -209,11 +213,23 @@ impl System {
         self.damage().map_or(Ok(()), Err)
     }
 
-    /// What was wrong with a piece of its file that was used: then code is missing that the system
-    /// has, and nothing should be made of a run.
+    /// What was wrong with a piece of its file that was used, or of its objects: then code is
+    /// missing that the system has, and nothing should be made of a run.
     #[must_use]
     pub fn damage(&self) -> Option<FileError> {
-        self.file.as_ref()?.damage().cloned()
+        let own = self.file.as_ref().and_then(|file| file.damage());
+        own.or_else(|| self.objects()?.damage()).cloned()
+    }
+
+    /// What the system may load, if that is known.
+    #[must_use]
+    pub fn objects(&self) -> Option<&Objects> {
+        self.objects.as_deref()
+    }
+
+    /// Sets [`System::objects`]. They are no part of what it is named by.
+    pub fn set_objects(&mut self, objects: Objects) {
+        self.objects = Some(Arc::new(objects));
     }
 }
 

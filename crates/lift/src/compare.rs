@@ -2,9 +2,10 @@
 //!
 //! What a difference means (something moved, something was patched) is for the caller to say.
 
+use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind, Register};
 use ir::Arg;
 
-use crate::Insn;
+use crate::{Insn, Mode};
 
 /// Whether two instructions do the same, apart from the values of constants: the same operations on
 /// the same registers, in as many bytes. Constants that decide what is done (a shift by 0 does
@@ -30,14 +31,54 @@ pub const fn is_padding(byte: u8) -> bool {
     matches!(byte, 0x00 | 0x90 | 0xcc)
 }
 
+/// Whether these bytes are one instruction that changes nothing but the instruction pointer: a
+/// `nop`, or a `mov` or `lea` of a register to itself, which serve as longer ones (SDM vol. 2, NOP).
+/// In 64-bit code such a `mov` of 32 bits does something.
+#[must_use]
+pub fn does_nothing(mode: Mode, bytes: &[u8]) -> bool {
+    let insn = Decoder::with_ip(mode.bits(), bytes, 0, DecoderOptions::NONE).decode();
+    if insn.len() != bytes.len() || insn.is_invalid() {
+        return false;
+    }
+    let to_itself = match insn.mnemonic() {
+        Mnemonic::Nop => return true,
+        Mnemonic::Mov => insn.op1_kind() == OpKind::Register && insn.op0_register() == insn.op1_register(),
+        Mnemonic::Lea => {
+            let registers = match (insn.memory_base(), insn.memory_index(), insn.memory_index_scale()) {
+                (Register::None, index, 1) => index,
+                (base, Register::None, _) => base,
+                _ => return false,
+            };
+            registers == insn.op0_register() && insn.memory_displacement64() == 0
+        }
+        _ => return false,
+    };
+    to_itself
+        && insn.op0_kind() == OpKind::Register
+        && u32::from(mode.bits() == 64) * 4 + 4 == insn.op0_register().size() as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Mode, lift};
+    use crate::lift;
 
     fn same(a: &[u8], b: &[u8]) -> bool {
         let insn = |bytes| lift(Mode::Bits64, 0x1000, bytes).unwrap();
         same_form(&insn(a), &insn(b)) && same_form(&insn(b), &insn(a))
+    }
+
+    #[test]
+    fn an_instruction_of_no_effect_is_one() {
+        let long: [&[u8]; 4] = [&[0x90], &[0x66, 0x90], &[0x0f, 0x1f, 0x44, 0, 0], &[0x48, 0x89, 0xf6]];
+        assert!(long.iter().all(|bytes| does_nothing(Mode::Bits64, bytes)));
+        // mov %esi,%esi; lea 0(%esi,%eiz,1),%esi
+        let short: [&[u8]; 2] = [&[0x89, 0xf6], &[0x3e, 0x8d, 0x74, 0x26, 0]];
+        assert!(short.iter().all(|bytes| does_nothing(Mode::Bits32, bytes)));
+        // The first clears half of %rsi; lea 1(%esi),%esi; mov %ecx,%esi; two of them; jmp.
+        let others: [&[u8]; 5] =
+            [&[0x89, 0xf6], &[0x48, 0x8d, 0x76, 1], &[0x48, 0x89, 0xce], &[0x90, 0x90], &[0xeb, 0]];
+        assert!(!others.iter().any(|bytes| does_nothing(Mode::Bits64, bytes)));
     }
 
     #[test]

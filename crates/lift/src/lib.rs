@@ -49,7 +49,7 @@ mod string;
 mod system;
 mod xmm;
 
-pub use compare::{is_padding, same_form};
+pub use compare::{does_nothing, is_padding, same_form};
 pub use decode::{Insn, LiftError, disassemble, lift, lift_process, mnemonic_name};
 pub use flow::{Control, End, Flow, control, flow};
 pub use gate::is_call_gate;

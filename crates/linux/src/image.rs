@@ -1,4 +1,6 @@
-//! What a kernel image says of itself.
+//! What a kernel image says of itself, and the kernel in it.
+
+use crate::unpack::{is_packed, unpack};
 
 /// Whether the kernel has 64 bits: a boot loader's image (`bzImage`), whose header says so
 /// (Documentation/x86/boot.rst, `xloadflags`, protocol 2.12 and later), or the kernel proper, an
@@ -22,6 +24,36 @@ pub fn is_64_bit(image: &[u8]) -> Option<bool> {
     Some(number(0x236)? & 1 != 0)
 }
 
+/// The kernel proper, an ELF file, out of a boot loader's image (boot protocol 2.08 and later); the
+/// image itself where it is that already. `None` if it has none, or one that cannot be unpacked.
+#[must_use]
+pub fn kernel_proper(image: &[u8]) -> Option<Vec<u8>> {
+    if image.starts_with(b"\x7fELF") {
+        return Some(image.to_vec());
+    }
+    let payload = payload(image)?.to_vec();
+    unpack(payload).ok().filter(|kernel| kernel.starts_with(b"\x7fELF"))
+}
+
+/// The packed kernel inside an image. The last four bytes of what the header names are its size
+/// before that, and belong to no format.
+fn payload(image: &[u8]) -> Option<&[u8]> {
+    let number = |at: usize| {
+        let bytes = image.get(at..at + 4)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize)
+    };
+    if image.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let sectors = match image.get(0x1f1)? {
+        0 => 4,
+        &count => usize::from(count),
+    };
+    let from = ((sectors + 1) * 512).checked_add(number(0x248)?)?;
+    let to = from.checked_add(number(0x24c)?)?.checked_sub(4)?;
+    image.get(from..to).filter(|payload| is_packed(payload))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +73,20 @@ mod tests {
         image[0x206] = 0x0b;
         assert_eq!(is_64_bit(&image), None);
         assert_eq!(is_64_bit(b"MZ"), None);
+    }
+
+    #[test]
+    fn the_payload_of_a_boot_image_is_found_and_a_cut_one_is_not() {
+        let mut image = vec![0; 2048];
+        image[0x1f1] = 1;
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x248..0x24c].copy_from_slice(&16u32.to_le_bytes());
+        image[0x24c..0x250].copy_from_slice(&12u32.to_le_bytes());
+        image[1040..1048].copy_from_slice(b"\xfd7zXZ\0ab");
+        assert_eq!(payload(&image), Some(&b"\xfd7zXZ\0ab"[..]));
+        assert_eq!(payload(&image[..1044]), None);
+        assert_eq!(payload(b"MZ"), None);
+        assert_eq!(kernel_proper(&image), None, "that is no whole file");
+        assert_eq!(kernel_proper(b"\x7fELF").as_deref(), Some(&b"\x7fELF"[..]));
     }
 }

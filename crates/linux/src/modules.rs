@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+
+use crate::unpack::unpack;
 
 /// The modules of one kernel.
 #[derive(Debug, Clone, Default)]
@@ -21,37 +22,14 @@ pub struct Module {
     pub object: Vec<u8>,
 }
 
-/// Why a module cannot be used.
+/// Why a module cannot be used: it cannot be read or unpacked.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// It cannot be read.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// The program that uncompresses it is not installed.
-    #[error("{}: `{tool}`, which uncompresses it, cannot be started: {source}; install it", path.display())]
-    Tool {
-        /// The module.
-        path: PathBuf,
-        /// The program.
-        tool: &'static str,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// It cannot be uncompressed.
-    #[error("{}: `{tool} -dc` failed: {output}", path.display())]
-    Compressed {
-        /// The module.
-        path: PathBuf,
-        /// The program.
-        tool: &'static str,
-        /// What it said.
-        output: String,
-    },
+#[error("{}: {source}", path.display())]
+pub struct Error {
+    /// The file.
+    path: PathBuf,
+    /// What is wrong.
+    source: std::io::Error,
 }
 
 impl Module {
@@ -81,6 +59,19 @@ impl Modules {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(&plain(name))
+    }
+
+    /// All of them, one after the other, by name.
+    pub fn all(&self) -> impl Iterator<Item = Result<Module, Error>> + '_ {
+        let module =
+            |(name, path): (&String, &PathBuf)| Ok(Module { name: name.clone(), object: read(path)? });
+        self.0.iter().map(module)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// The named modules and everything they depend on, dependencies first. Names without a module
@@ -133,22 +124,10 @@ fn plain(name: &str) -> String {
     name.replace('-', "_")
 }
 
-/// The object file, uncompressed with the usual tools where it is compressed.
+/// The object file, unpacked where it is packed.
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let tool = match path.extension().and_then(|ending| ending.to_str()) {
-        Some("xz") => "xz",
-        Some("zst") => "zstd",
-        Some("gz") => "gzip",
-        _ => return std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source }),
-    };
-    let output = Command::new(tool).arg("-dc").arg(path).output();
-    let output = output.map_err(|source| Error::Tool { path: path.to_owned(), tool, source })?;
-    if output.status.success() {
-        Ok(output.stdout)
-    } else {
-        let output = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
-        Err(Error::Compressed { path: path.to_owned(), tool, output })
-    }
+    let io = |source| Error { path: path.to_owned(), source };
+    std::fs::read(path).and_then(unpack).map_err(io)
 }
 
 /// The names after `depends=` in the module's information.

@@ -6,6 +6,7 @@ mod exec;
 mod explain;
 mod files;
 mod learn;
+mod modules;
 mod mount;
 pub mod record;
 pub mod run;
@@ -44,6 +45,7 @@ enum Verb {
     Trace(trace::Verb),
     Build(build::BuildArgs),
     Train(train::TrainArgs),
+    Modules(modules::ModulesArgs),
     Run(run::RunArgs),
     Verify(verify::VerifyArgs),
     Learn(learn::LearnArgs),
@@ -77,6 +79,7 @@ impl Cli {
             Verb::Trace(verb) => verb.run(context),
             Verb::Build(args) => args.run(context),
             Verb::Train(args) => args.run(context),
+            Verb::Modules(args) => args.run(context),
             Verb::Run(args) => args.run(context),
             Verb::Verify(args) => args.run(context),
             Verb::Learn(args) => args.run(context),

@@ -11,6 +11,7 @@ use ir::relocation::FixupKind;
 use machine::GuestMemory;
 
 use crate::limits::Deadline;
+use crate::objects::{Fetched, Loaded, Space};
 use crate::relocate::Relocation;
 
 /// The most bytes of an instruction (SDM vol. 2 section 2.3.11).
@@ -26,6 +27,8 @@ pub(crate) struct Kernel<'s> {
     first: Relocation<'s>,
     /// Where all of them are, once a run reached one.
     all: Mutex<Option<Arc<Relocation<'s>>>>,
+    /// What the kernel has loaded since, as far as the companion file knows it.
+    loaded: Option<Loaded<'s>>,
 }
 
 /// Bytes of code, and what was looked at to tell them.
@@ -43,7 +46,9 @@ impl<'s> Kernel<'s> {
     /// The code in a companion file; `program` is the relocation of a program that was made in its
     /// system.
     pub fn new(system: &'s System, memory: &'s dyn GuestMemory, program: &Relocation<'_>) -> Self {
-        Self { system, memory, first: program.system(system), all: Mutex::default() }
+        let space = Space { memory, mode: program.mode(), root: program.root() };
+        let loaded = system.objects().map(|objects| Loaded::new(objects, space, program.slide()));
+        Self { system, memory, first: program.system(system), all: Mutex::default(), loaded }
     }
 
     /// Whether the code that it has is in a file of which a piece is damaged.
@@ -110,6 +115,18 @@ impl<'s> Kernel<'s> {
             Some(from) if !of_modules(from) => (from, None),
             _ => {
                 window.modules = true;
+                if from.is_none()
+                    && let Some(loaded) = &self.loaded
+                {
+                    match loaded.fetch(pc, WINDOW, deadline) {
+                        Fetched::Code(bytes) => {
+                            window.bytes = bytes;
+                            return Some(());
+                        }
+                        Fetched::Late => return None,
+                        Fetched::Nothing => {}
+                    }
+                }
                 let all = self.all(deadline)?;
                 let Some(from) = all.to_training(pc) else { return Some(()) };
                 (from, Some(all))

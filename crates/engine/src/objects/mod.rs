@@ -1,0 +1,258 @@
+//! Relocatable objects in one target: found by their code wherever they lie, and executed from the
+//! trusted object.
+//!
+//! What a run executes at an address is the object's own code with the addresses filled in that its
+//! fields name there: places of its own sections and of other objects found likewise, and of the
+//! kernel. None of these is taken on trust from the field's bytes in the target: they only tell
+//! where sections lie of which there is no code, the same for all fields of an object
+//! (`placement.rs`). Code that the target has otherwise is not executed. A jump that the system
+//! switches is there or not as the target has it, and must be one of both.
+//!
+//! Looking for objects begins where a run needs one: around an address that is executed or named.
+
+mod placement;
+mod region;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ir::Objects;
+use ir::objects::{Field, Object, Site, SiteKind, Symbol};
+use lift::Mode;
+
+use crate::limits::Deadline;
+use placement::Placement;
+pub(crate) use region::Space;
+
+/// Bytes before and behind a piece of code that may belong to fields and sites in it.
+const MARGIN: u32 = 8;
+/// How many placements are tried around one address: a target may have any number of windows that
+/// look like an object's.
+const MOST_TRIED: usize = 64;
+
+/// The objects of a system as they are in one target.
+pub(crate) struct Loaded<'s> {
+    objects: &'s Objects,
+    space: Space<'s>,
+    mode: Mode,
+    /// The slide of the kernel's own image.
+    slide: u64,
+    found: Mutex<Found>,
+}
+
+#[derive(Default)]
+struct Found {
+    /// Where was looked for objects.
+    searched: Vec<Range<u64>>,
+    placements: Vec<Arc<Placement>>,
+}
+
+/// What there is at an address of the target.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Fetched {
+    /// No object.
+    Nothing,
+    /// Code of an object: fewer bytes than wanted where it ends, or where the target has other
+    /// code.
+    Code(Vec<u8>),
+    /// The time was over before it was known.
+    Late,
+}
+
+impl<'s> Loaded<'s> {
+    /// The objects in a target in which the kernel's own image has this slide.
+    pub fn new(objects: &'s Objects, space: Space<'s>, slide: u64) -> Self {
+        let mode = if space.mode.linear_bits() > 32 { Mode::Bits64 } else { Mode::Bits32 };
+        Self { objects, space, mode, slide, found: Mutex::default() }
+    }
+
+    /// Up to `count` bytes of an object's code at an address.
+    pub fn fetch(&self, pc: u64, count: usize, deadline: Deadline) -> Fetched {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((placement, section)) = self.at(&mut found, pc, deadline) else {
+            return if deadline.is_over() { Fetched::Late } else { Fetched::Nothing };
+        };
+        let code = self.code(&mut found, (&placement, section), (pc, count), deadline);
+        if deadline.is_over() { Fetched::Late } else { Fetched::Code(code.unwrap_or_default()) }
+    }
+
+    /// The name of the object whose code is at an address, and how far behind the beginning of its
+    /// section that is, of those that were found already.
+    pub fn name(&self, pc: u64) -> Option<(&'s str, u64)> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let (placement, section) = self.known(&found, pc)?;
+        Some((self.objects.name(placement.object)?, pc - placement.bases[usize::from(section)]?))
+    }
+
+    /// The object that is known to have code at an address, and in which section.
+    fn known(&self, found: &Found, pc: u64) -> Option<(Arc<Placement>, u16)> {
+        found.placements.iter().find_map(|placement| {
+            let section = placement.section_at(self.objects.object(placement.object)?, pc)?;
+            Some((Arc::clone(placement), section))
+        })
+    }
+
+    /// The same, looked for if it is not known.
+    fn at(&self, found: &mut Found, pc: u64, deadline: Deadline) -> Option<(Arc<Placement>, u16)> {
+        if let Some(known) = self.known(found, pc) {
+            return Some(known);
+        }
+        if found.searched.iter().any(|range| range.contains(&pc)) {
+            return None;
+        }
+        let region = self.space.around(pc)?;
+        let range = region.start..region.start + region.bytes.len() as u64;
+        // Windows that agree about where an object is speak for it.
+        let mut votes: HashMap<(u32, u16, u64), usize> = HashMap::new();
+        for (at, print) in self.objects.recognise(&region.bytes) {
+            let base = (range.start + at as u64).wrapping_sub(print.offset.into());
+            *votes.entry((print.object, print.section, base)).or_default() += 1;
+        }
+        let mut votes: Vec<_> = votes.into_iter().collect();
+        votes.sort_unstable_by_key(|(place, count)| (std::cmp::Reverse(*count), *place));
+        for ((number, section, base), _) in votes.into_iter().take(MOST_TRIED) {
+            if deadline.is_over() {
+                return None;
+            }
+            let Some(object) = self.objects.object(number) else { continue };
+            let overlaps = found.placements.iter().any(|placement| {
+                self.objects
+                    .object(placement.object)
+                    .is_some_and(|it| placement.section_at(it, base).is_some())
+            });
+            if !overlaps
+                && let Some(placement) = Placement::find(object, number, (section, base), self, &region)
+            {
+                found.placements.push(Arc::new(placement));
+            }
+        }
+        found.searched.push(range);
+        self.known(found, pc)
+    }
+
+    /// Code of a section as it is in the target; `None` where none of it may be executed.
+    fn code(
+        &self,
+        found: &mut Found,
+        (placement, section): (&Placement, u16),
+        (pc, count): (u64, usize),
+        deadline: Deadline,
+    ) -> Option<Vec<u8>> {
+        let object = self.objects.object(placement.object)?;
+        let part = object.sections.get(usize::from(section))?;
+        let base = placement.bases[usize::from(section)]?;
+        let from = u32::try_from(pc.wrapping_sub(base)).ok()?;
+        let last = from.saturating_add(u32::try_from(count).ok()?).min(part.size);
+        let (start, stop) = (from.saturating_sub(MARGIN), last.saturating_add(MARGIN).min(part.size));
+        let mut bytes = part.code.get(start as usize..stop as usize)?.to_vec();
+        // The first byte that may not be executed.
+        let mut end = placement.strange_from(section, from).min(last);
+        for site in object.sites_in(section, from, last) {
+            if let SiteKind::Jump { .. } = site.kind
+                && self.jump(placement, site, start, &mut bytes).is_none()
+            {
+                end = end.min(site.offset);
+            }
+        }
+        for field in object.fields_in(section, from, last) {
+            let sites = object.sites_in(section, field.offset, field.offset + 1);
+            if sites.iter().any(|site| site.kind != SiteKind::Same) {
+                continue;
+            }
+            let value = self.symbol(found, placement, object, field, deadline);
+            let at = (field.offset.checked_sub(start)).map(|at| at as usize);
+            let into = at.and_then(|at| bytes.get_mut(at..at + field.form.size()));
+            match (value, into) {
+                (Some(value), Some(into)) => {
+                    let own = base.wrapping_add(field.offset.into());
+                    let less = if field.form.is_relative() { own } else { 0 };
+                    let value = value.wrapping_add_signed(field.addend).wrapping_sub(less);
+                    into.copy_from_slice(&value.to_le_bytes()[..field.form.size()]);
+                }
+                _ => end = end.min(field.offset),
+            }
+        }
+        bytes.get((from - start) as usize..(end.max(from) - start) as usize).map(<[u8]>::to_vec)
+    }
+
+    /// What a field's symbol is in the target.
+    fn symbol(
+        &self,
+        found: &mut Found,
+        placement: &Placement,
+        object: &Object,
+        field: &Field,
+        deadline: Deadline,
+    ) -> Option<u64> {
+        match *object.symbols.get(usize::from(field.symbol))? {
+            Symbol::Own(section) => *placement.bases.get(usize::from(section))?,
+            Symbol::System(address) => Some(self.in_mode(address.wrapping_add(self.slide))),
+            Symbol::Constant(value) => Some(value),
+            Symbol::Unknown => None,
+            Symbol::Other { object: number, section } => {
+                // Where it should be is said by the target, whether it is there by its code.
+                let hint = placement.hint(number, section)?;
+                let is_there = |found: &Found| {
+                    let others = found.placements.iter().filter(|it| it.object == number);
+                    others.into_iter().any(|it| it.bases.get(usize::from(section)) == Some(&Some(hint)))
+                };
+                if !is_there(found) {
+                    let other = self.objects.object(number)?;
+                    if other.sections.get(usize::from(section))?.is_code {
+                        let _ = self.at(found, hint, deadline);
+                    } else {
+                        self.everywhere(found, deadline);
+                    }
+                }
+                is_there(found).then_some(hint)
+            }
+        }
+    }
+
+    /// Looks for objects in all of memory where code is.
+    fn everywhere(&self, found: &mut Found, deadline: Deadline) {
+        for pc in self.space.regions() {
+            if deadline.is_over() {
+                return;
+            }
+            let _ = self.at(found, pc, deadline);
+        }
+    }
+
+    /// Puts a jump, or nothing, at a site into code that begins at `start` of its section, as the
+    /// target has it; `None` if it has neither.
+    fn jump(&self, placement: &Placement, site: &Site, start: u32, bytes: &mut [u8]) -> Option<()> {
+        let own = placement.bases[usize::from(site.section)]?.wrapping_add(site.offset.into());
+        let there = self.space.read(own, site.len.into())?;
+        if !(lift::does_nothing(self.mode, &there) || there == self.jump_bytes(placement, site)?) {
+            return None;
+        }
+        for (at, byte) in (site.offset..).zip(there) {
+            if let Some(into) = at.checked_sub(start).and_then(|at| bytes.get_mut(at as usize)) {
+                *into = byte;
+            }
+        }
+        Some(())
+    }
+
+    /// The jump of a site.
+    fn jump_bytes(&self, placement: &Placement, site: &Site) -> Option<Vec<u8>> {
+        let SiteKind::Jump { section, offset } = site.kind else { return None };
+        let own = placement.bases[usize::from(site.section)]?.wrapping_add(site.offset.into());
+        let to = (*placement.bases.get(usize::from(section))?)?.wrapping_add(offset.into());
+        let distance = to.wrapping_sub(own).wrapping_sub(site.len.into());
+        let opcode = if site.len == 2 { 0xeb } else { 0xe9 };
+        let mut jump = vec![opcode];
+        jump.extend_from_slice(distance.to_le_bytes().get(..usize::from(site.len).checked_sub(1)?)?);
+        Some(jump)
+    }
+
+    /// An address in as many bits as the target's have.
+    const fn in_mode(&self, address: u64) -> u64 {
+        match self.mode {
+            Mode::Bits64 => address,
+            _ => address & u32::MAX as u64,
+        }
+    }
+}

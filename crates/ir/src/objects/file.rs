@@ -1,0 +1,293 @@
+//! The file of a system's objects: an index, and of each object a piece with all but its code, and
+//! one with that (`container.rs`).
+//!
+//! It belongs to one companion file, whose addresses its symbols have. A run uses few of thousands
+//! of objects, and mostly none: the file is not read before something is looked for in it.
+
+use std::fs::File;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::Object;
+use super::print::{self, PRINT, Print};
+use crate::container::{self, Container, Piece, Sort, Source, most};
+use crate::file::{self, FileError};
+
+/// Version of files of objects.
+pub const VERSION: u32 = 1;
+const SORT: Sort = Sort { magic: b"VIRTOBJ\0", version: VERSION, what: "file of objects" };
+
+/// Bits of the filter that tells most windows of memory apart from those of objects: 64 KiB, which
+/// a processor's cache holds, and one bit in ten set.
+const FILTER_BITS: u32 = 19;
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+struct Index {
+    /// What the companion file is named by.
+    system: [u8; 32],
+    objects: Vec<Entry>,
+    /// Ascending.
+    prints: Vec<Print>,
+}
+
+/// An object in the file.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+struct Entry {
+    name: String,
+    /// All but its code.
+    head: Piece,
+    /// The code of its sections, one behind the other.
+    code: Piece,
+}
+
+impl Index {
+    fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.objects.iter().flat_map(|entry| [&entry.head, &entry.code])
+    }
+
+    fn broken(&self, start: u64, length: u64) -> Option<&'static str> {
+        if !self.prints.is_sorted() || self.prints.iter().any(|it| it.object as usize >= self.objects.len()) {
+            return Some("windows of objects do not ascend or are of none");
+        }
+        let packed: u64 = self.pieces().map(|piece| u64::from(piece.packed)).sum();
+        if start.checked_add(packed) != Some(length) {
+            return Some("it is cut off, or something follows its content");
+        }
+        let unpacked: u64 = self.pieces().map(|piece| u64::from(piece.unpacked)).sum();
+        (unpacked > most(length)).then_some("it claims to be too large")
+    }
+}
+
+/// The objects of a system.
+#[derive(Debug)]
+pub struct Objects {
+    /// Until it is first used.
+    source: Mutex<Option<Source>>,
+    /// What their companion file has to be named by.
+    system: [u8; 32],
+    opened: OnceLock<Option<Opened>>,
+    /// What is wrong with what was used.
+    damage: OnceLock<FileError>,
+}
+
+struct Opened {
+    index: Index,
+    container: Container,
+    offsets: Vec<u64>,
+    /// Objects that were used; `None` if they are damaged.
+    objects: Vec<OnceLock<Option<Box<Object>>>>,
+    filter: Box<[u64]>,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl Opened {
+    fn open(source: Source, system: [u8; 32]) -> Result<Self, FileError> {
+        let (container, body) = Container::open(SORT, source)?;
+        let index: Index = file::value(SORT.what, &body, container.length)?;
+        if let Some(why) = index.broken(container.start, container.length) {
+            return Err(SORT.damaged(why));
+        }
+        if index.system != system {
+            return Err(SORT.damaged("it belongs to another training system"));
+        }
+        let mut filter = vec![0u64; 1 << (FILTER_BITS - 6)].into_boxed_slice();
+        for print in &index.prints {
+            let bit = print.hash >> (32 - FILTER_BITS);
+            filter[bit as usize / 64] |= 1 << (bit % 64);
+        }
+        let offsets = container::offsets(container.start, index.pieces());
+        let objects = index.objects.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self { index, container, offsets, objects, filter })
+    }
+
+    fn unpack(&self, number: usize) -> Result<Box<Object>, FileError> {
+        let entry = &self.index.objects[number];
+        let head = self.container.unpack(&entry.head, self.offsets[2 * number])?;
+        let mut object: Object = file::value(SORT.what, &head, self.container.length)?;
+        if let Some(why) = object.broken() {
+            return Err(SORT.damaged(why));
+        }
+        let code = self.container.unpack(&entry.code, self.offsets[2 * number + 1])?;
+        let mut rest = &code[..];
+        for section in object.sections.iter_mut().filter(|section| section.is_code) {
+            let (mine, others) = rest
+                .split_at_checked(section.size as usize)
+                .ok_or_else(|| SORT.damaged("an object has less code than its sections"))?;
+            (section.code, rest) = (mine.to_vec(), others);
+        }
+        if rest.is_empty() { Ok(Box::new(object)) } else { Err(SORT.damaged("an object has too much code")) }
+    }
+}
+
+impl Objects {
+    /// The objects in a file, of which nothing is read yet. They have to be those of the system
+    /// whose companion file is named by `system`.
+    #[must_use]
+    pub fn open(file: File, system: [u8; 32]) -> Self {
+        Self::new(Source::File(file), system)
+    }
+
+    fn new(source: Source, system: [u8; 32]) -> Self {
+        let (opened, damage) = (OnceLock::new(), OnceLock::new());
+        Self { source: Mutex::new(Some(source)), system, opened, damage }
+    }
+
+    /// Reads a file's bytes, all of them.
+    ///
+    /// # Errors
+    /// [`FileError`] for anything but a whole, undamaged file of objects.
+    pub fn from_bytes(bytes: &[u8], system: [u8; 32]) -> Result<Self, FileError> {
+        let objects = Self::new(Source::Bytes(bytes.to_vec()), system);
+        objects.check()?;
+        Ok(objects)
+    }
+
+    /// Unpacks and checks all that was not used yet.
+    ///
+    /// # Errors
+    /// What is damaged.
+    pub fn check(&self) -> Result<(), FileError> {
+        for number in 0..self.len() as u32 {
+            let _ = self.object(number);
+        }
+        self.damage().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// The file's bytes: the objects of the system whose companion file is named by `system`.
+    ///
+    /// # Errors
+    /// [`FileError`] when they cannot be encoded.
+    pub fn to_bytes(system: [u8; 32], objects: &[Object]) -> Result<Vec<u8>, FileError> {
+        let (mut index, mut pieces) = (Index { system, ..Index::default() }, Vec::new());
+        for object in objects {
+            if let Some(why) = object.broken() {
+                return Err(SORT.damaged(why));
+            }
+            let head = postcard::to_stdvec(object).map_err(|error| SORT.damaged(error.to_string()))?;
+            let code: Vec<u8> = object.sections.iter().flat_map(|section| &section.code).copied().collect();
+            let (head, code) = (SORT.pack(&head, &mut pieces)?, SORT.pack(&code, &mut pieces)?);
+            index.objects.push(Entry { name: object.name.clone(), head, code });
+        }
+        index.prints = print::prints(objects);
+        let body = postcard::to_stdvec(&index).map_err(|error| SORT.damaged(error.to_string()))?;
+        SORT.assemble(&body, &pieces)
+    }
+
+    fn opened(&self) -> Option<&Opened> {
+        let opened = self.opened.get_or_init(|| {
+            let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+            Opened::open(source, self.system).map_err(|error| self.blame(error)).ok()
+        });
+        opened.as_ref()
+    }
+
+    fn blame(&self, error: FileError) {
+        // A second one adds nothing.
+        let _ = self.damage.set(error);
+    }
+
+    /// What was wrong with what was used of the file.
+    #[must_use]
+    pub fn damage(&self) -> Option<&FileError> {
+        self.damage.get()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.opened().map_or(0, |opened| opened.objects.len())
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the system calls the object with this number.
+    #[must_use]
+    pub fn name(&self, number: u32) -> Option<&str> {
+        Some(&self.opened()?.index.objects.get(number as usize)?.name)
+    }
+
+    /// The object with this number; `None` too if it is damaged.
+    #[must_use]
+    pub fn object(&self, number: u32) -> Option<&Object> {
+        let opened = self.opened()?;
+        let object = opened
+            .objects
+            .get(number as usize)?
+            .get_or_init(|| opened.unpack(number as usize).map_err(|error| self.blame(error)).ok());
+        object.as_deref()
+    }
+
+    /// Where windows of objects may be in memory: for each place in `bytes` the objects that have a
+    /// window like that.
+    pub fn recognise<'o>(&'o self, bytes: &'o [u8]) -> impl Iterator<Item = (usize, Print)> + 'o {
+        let opened = self.opened();
+        let windows = opened.map_or(&[][..], |_| bytes).windows(PRINT).enumerate();
+        windows.flat_map(move |(at, window)| {
+            let hash = window.try_into().map_or(0, print::hash);
+            let bit = hash >> (32 - FILTER_BITS);
+            let prints = opened
+                .filter(|it| it.filter[bit as usize / 64] >> (bit % 64) & 1 != 0)
+                .map_or(&[][..], |it| &it.index.prints);
+            let first = prints.partition_point(|print| print.hash < hash);
+            prints[first..].iter().take_while(move |print| print.hash == hash).map(move |print| (at, *print))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::tests::object;
+    use crate::objects::{SiteKind, Symbol};
+
+    fn file() -> Vec<u8> {
+        let mut second = object("b", 31);
+        second.symbols.push(Symbol::Other { object: 0, section: 2 });
+        Objects::to_bytes([9; 32], &[object("a", 7), second]).unwrap()
+    }
+
+    #[test]
+    fn objects_come_back_and_are_recognised() {
+        let objects = Objects::from_bytes(&file(), [9; 32]).unwrap();
+        assert_eq!(objects.len(), 2);
+        assert!(Objects::from_bytes(&file(), [8; 32]).is_err(), "of another system");
+        assert_eq!(objects.object(0), Some(&object("a", 7)));
+        assert_eq!((objects.name(1), objects.name(2)), (Some("b"), None));
+        let code = objects.object(1).unwrap().sections[0].code.clone();
+        let memory = [&[0x90; 77][..], &code].concat();
+        let found: Vec<_> = objects.recognise(&memory).collect();
+        assert!(!found.is_empty());
+        assert!(found.iter().all(|(at, print)| print.object == 1 && *at == 77 + print.offset as usize));
+        assert_eq!(objects.recognise(&[1; 15]).count(), 0);
+    }
+
+    #[test]
+    fn any_changed_byte_is_noticed() {
+        let bytes = file();
+        for at in (0..bytes.len()).step_by(7) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x10;
+            assert!(Objects::from_bytes(&changed, [9; 32]).is_err(), "{at}");
+        }
+        assert!((0..bytes.len()).step_by(13).all(|end| Objects::from_bytes(&bytes[..end], [9; 32]).is_err()));
+        let longer = [&bytes[..], &[0]].concat();
+        assert!(Objects::from_bytes(&longer, [9; 32]).is_err());
+    }
+
+    #[test]
+    fn an_object_that_leads_nowhere_is_not_written() {
+        let mut broken = object("a", 7);
+        broken.sites[1].kind = SiteKind::Jump { section: 9, offset: 0 };
+        assert!(Objects::to_bytes([0; 32], &[broken]).is_err());
+    }
+}

@@ -1,0 +1,244 @@
+//! Modules as relocatable objects: their `.ko` files, without what the kernel drops or only reads.
+//!
+//! Which bytes of its code the kernel writes anew when it loads a module is in tables of the module
+//! itself, as kernel/module/main.c and arch/x86/kernel/module.c (`module_finalize`) read them. The
+//! code that the file has in those places does the same on every processor, but for jumps that a
+//! static key switches: these are a part of the kernel's state.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ir::objects::{Field, Form, Object, Section, Site, SiteKind, Symbol};
+use object::elf;
+use object::read::elf::{ElfFile, FileHeader, SectionHeader};
+use object::{Object as _, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget, SectionIndex};
+
+use crate::exports::Exports;
+use crate::modules::Module;
+use crate::sites;
+
+/// Code that is dropped after a module was loaded, or never executed where it lies.
+const DROPPED: [&str; 4] = [".init.text", ".exit.text", ".altinstr_replacement", ".init.plt"];
+/// What names of symbols begin with that tell what a module exports.
+const EXPORT: &str = "__ksymtab_";
+
+/// A module of which only its own symbols are known yet.
+struct Unlinked {
+    object: Object,
+    /// Names of symbols that it does not define, by number.
+    undefined: Vec<(u16, String)>,
+    /// What it exports: section and value.
+    exports: Vec<(String, (u16, u64))>,
+}
+
+/// A place in a section: its number in the object, and how far behind its beginning.
+pub(crate) type Place = (u16, i64);
+
+/// Modules as objects: first each alone ([`Linker::add`]), then together.
+#[derive(Default)]
+pub struct Linker {
+    unlinked: Vec<Unlinked>,
+}
+
+impl std::fmt::Debug for Linker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Linker").field("modules", &self.unlinked.len()).finish()
+    }
+}
+
+impl Linker {
+    /// Adds a module; `false` if its file is none.
+    pub fn add(&mut self, module: &Module) -> bool {
+        let bytes = &module.object[..];
+        let unlinked = match bytes.get(4) {
+            Some(1) => ElfFile::<elf::FileHeader32<object::LittleEndian>>::parse(bytes)
+                .ok()
+                .and_then(|file| unlinked(&module.name, &file)),
+            _ => ElfFile::<elf::FileHeader64<object::LittleEndian>>::parse(bytes)
+                .ok()
+                .and_then(|file| unlinked(&module.name, &file)),
+        };
+        let found = unlinked.is_some();
+        self.unlinked.extend(unlinked);
+        found
+    }
+
+    /// All that were added, linked with the kernel and each other. A symbol that neither has stays
+    /// unknown.
+    #[must_use]
+    pub fn link(self, kernel: &Exports) -> Vec<Object> {
+        let mut exports = HashMap::new();
+        for (number, module) in (0u32..).zip(&self.unlinked) {
+            for (name, (section, value)) in &module.exports {
+                exports.insert(name.clone(), (Symbol::Other { object: number, section: *section }, *value));
+            }
+        }
+        let linked = self.unlinked.into_iter().map(|Unlinked { mut object, undefined, .. }| {
+            let mut added: HashMap<u16, u64> = HashMap::new();
+            for (number, name) in undefined {
+                let found = kernel.get(&name).map(|symbol| (symbol, 0));
+                let Some((symbol, value)) = found.or_else(|| exports.get(&name).copied()) else { continue };
+                object.symbols[usize::from(number)] = symbol;
+                added.insert(number, value);
+            }
+            for field in &mut object.fields {
+                let value = added.get(&field.symbol).copied().unwrap_or(0);
+                field.addend = field.addend.wrapping_add_unsigned(value);
+            }
+            object
+        });
+        linked.collect()
+    }
+}
+
+/// What a file's sections are called, and which of them are an object's.
+pub(crate) struct Parts<'f, 'b, H: FileHeader> {
+    pub file: &'f ElfFile<'b, H>,
+    /// The object's number of each section.
+    numbers: BTreeMap<usize, u16>,
+}
+
+impl<H: FileHeader<Endian = object::LittleEndian>> Parts<'_, '_, H> {
+    /// The place that a relocation names, if it lies in a section of the object.
+    pub fn place(&self, target: RelocationTarget, addend: i64) -> Option<Place> {
+        let RelocationTarget::Symbol(index) = target else { return None };
+        let symbol = self.file.symbol_by_index(index).ok()?;
+        let section = self.numbers.get(&symbol.section_index()?.0)?;
+        Some((*section, addend.wrapping_add_unsigned(symbol.address())))
+    }
+
+    /// The number of a section of the file.
+    pub fn number(&self, index: SectionIndex) -> Option<u16> {
+        self.numbers.get(&index.0).copied()
+    }
+
+    /// What a relocation adds to its symbol: said by itself, or by the bytes that it is about.
+    pub fn addend(relocation: &object::Relocation, bytes: &[u8], at: u64) -> i64 {
+        let own = || bytes.get(at as usize..)?.get(..4)?.try_into().ok().map(i32::from_le_bytes);
+        if relocation.has_implicit_addend() { own().unwrap_or(0).into() } else { relocation.addend() }
+    }
+}
+
+/// A module's file as an object.
+fn unlinked<H: FileHeader<Endian = object::LittleEndian>>(
+    name: &str,
+    file: &ElfFile<'_, H>,
+) -> Option<Unlinked> {
+    let mut object = Object { name: name.to_string(), ..Object::default() };
+    let mut numbers = BTreeMap::new();
+    for section in file.sections() {
+        let header = section.elf_section_header();
+        let flags = header.sh_flags(object::LittleEndian);
+        if !flags.contains(elf::SHF_ALLOC) {
+            continue;
+        }
+        let name = section.name().ok()?;
+        let is_code = flags.contains(elf::SHF_EXECINSTR) && !DROPPED.contains(&name);
+        let code = if is_code { section.data().ok()?.to_vec() } else { Vec::new() };
+        numbers.insert(section.index().0, u16::try_from(object.sections.len()).ok()?);
+        let (size, align) = (u32::try_from(section.size()).ok()?, u32::try_from(section.align()).ok()?);
+        let align = align.max(1);
+        object.sections.push(Section { name: name.to_string(), size, align, code, is_code });
+    }
+    let parts = Parts { file, numbers };
+    let undefined = fields(&parts, &mut object)?;
+    object.sites = sites::of(&parts, &object);
+    let exported = file.symbols().filter_map(|symbol| symbol.name().ok()?.strip_prefix(EXPORT));
+    let exported: Vec<&str> = exported.collect();
+    let mut exports = Vec::new();
+    for symbol in file.symbols().filter(|symbol| symbol.is_global() || symbol.is_weak()) {
+        let (Ok(name), Some(section)) = (symbol.name(), symbol.section_index()) else { continue };
+        if let Some(section) = parts.number(section)
+            && exported.contains(&name)
+        {
+            exports.push((name.to_string(), (section, symbol.address())));
+        }
+    }
+    Some(Unlinked { object, undefined, exports })
+}
+
+/// Gives an object the fields of its code; the result are the symbols that it does not define.
+fn fields<H: FileHeader<Endian = object::LittleEndian>>(
+    parts: &Parts<'_, '_, H>,
+    object: &mut Object,
+) -> Option<Vec<(u16, String)>> {
+    let (mut undefined, mut known) = (Vec::new(), HashMap::new());
+    for section in parts.file.sections() {
+        let Some(number) = parts.number(section.index()) else { continue };
+        if !object.sections[usize::from(number)].is_code {
+            continue;
+        }
+        let bytes = section.data().ok()?;
+        for (at, relocation) in section.relocations() {
+            let Some(form) = form(relocation.flags(), parts.file.is_64()) else { continue };
+            let mut addend = Parts::<H>::addend(&relocation, bytes, at);
+            let (mut symbol, mut missing) = (Symbol::Unknown, None);
+            if let RelocationTarget::Symbol(index) = relocation.target()
+                && let Ok(named) = parts.file.symbol_by_index(index)
+            {
+                match named.section_index().and_then(|section| parts.number(section)) {
+                    Some(own) => {
+                        symbol = Symbol::Own(own);
+                        addend = addend.wrapping_add_unsigned(named.address());
+                    }
+                    None if named.is_undefined() => {
+                        // One that is weak and nowhere is 0.
+                        symbol = if named.is_weak() { Symbol::Constant(0) } else { Symbol::Unknown };
+                        missing = named.name().ok().map(str::to_string);
+                    }
+                    None if named.section() == object::SymbolSection::Absolute => {
+                        symbol = Symbol::Constant(named.address());
+                    }
+                    None => {}
+                }
+            }
+            let next = u16::try_from(object.symbols.len()).ok()?;
+            let symbol = *known.entry((symbol, missing.clone())).or_insert_with(|| {
+                object.symbols.push(symbol);
+                undefined.extend(missing.map(|name| (next, name)));
+                next
+            });
+            object.fields.push(Field {
+                section: number,
+                offset: u32::try_from(at).ok()?,
+                form,
+                symbol,
+                addend,
+            });
+        }
+    }
+    object.fields.sort_by_key(|field| (field.section, field.offset));
+    Some(undefined)
+}
+
+/// How a relocation changes its field (System V ABI, AMD64 4.4.1 and i386 4.4.1); `None` if it
+/// changes nothing.
+fn form(flags: RelocationFlags, is_64_bit: bool) -> Option<Form> {
+    let RelocationFlags::Elf { r_type } = flags else { return Some(Form::Word32) };
+    Some(match (is_64_bit, r_type) {
+        (_, elf::R_X86_64_NONE) => return None,
+        (true, elf::R_X86_64_64) => Form::Word64,
+        (true, elf::R_X86_64_PC32 | elf::R_X86_64_PLT32) | (false, elf::R_386_PC32 | elf::R_386_PLT32) => {
+            Form::Relative32
+        }
+        (true, elf::R_X86_64_32S) => Form::Signed32,
+        (true, elf::R_X86_64_PC64) => Form::Relative64,
+        _ => Form::Word32,
+    })
+}
+
+/// Sites in the order in which an object has them, those that overlap as one.
+pub(crate) fn ordered(mut sites: Vec<Site>) -> Vec<Site> {
+    sites.sort_by_key(|site| (site.section, site.offset, site.len));
+    let mut ordered: Vec<Site> = Vec::new();
+    for site in sites {
+        let end = |site: &Site| site.offset + u32::from(site.len);
+        match ordered.last_mut() {
+            Some(last) if last.section == site.section && end(last) > site.offset => {
+                let len = end(last).max(end(&site)) - last.offset;
+                (last.len, last.kind) = (u8::try_from(len).unwrap_or(u8::MAX), SiteKind::Same);
+            }
+            _ => ordered.push(site),
+        }
+    }
+    ordered
+}

@@ -1,0 +1,126 @@
+//! Where the kernel writes into a module's code when it loads it.
+//!
+//! Each kind of place has a section of its own, a table of addresses, mostly with more beside them.
+//! The addresses are relocations, so that the tables are read by these.
+
+use ir::objects::{Object, Site, SiteKind};
+use object::read::elf::FileHeader;
+use object::{Object as _, ObjectSection, ObjectSymbol};
+
+use crate::relocatable::{Parts, Place, ordered};
+
+/// A jump of five bytes, a no-operation of five, and both of two.
+const LONG_NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+const SHORT_NOP: [u8; 2] = [0x66, 0x90];
+
+/// A table: its bytes, and the places that its relocations name, by offset in it.
+struct Table {
+    bytes: Vec<u8>,
+    places: Vec<(usize, Place)>,
+}
+
+/// The sites of an object.
+pub(crate) fn of<H: FileHeader<Endian = object::LittleEndian>>(
+    parts: &Parts<'_, '_, H>,
+    object: &Object,
+) -> Vec<Site> {
+    let table = |name: &str| table(parts, name);
+    let word = if parts.file.is_64() { 8 } else { 4 };
+    let mut sites = Vec::new();
+    let mut add = |place: Place, len: Option<u8>, kind: SiteKind| {
+        if let (Some(section), Some(len), Ok(offset)) =
+            (object.sections.get(usize::from(place.0)), len, u32::try_from(place.1))
+            && section.is_code
+            && u64::from(offset) + u64::from(len) <= u64::from(section.size)
+        {
+            sites.push(Site { section: place.0, offset, len, kind });
+        }
+    };
+    // struct alt_instr: two addresses, a feature of the processor, two lengths of a byte each. The
+    // feature has grown; the next entry tells.
+    let alternatives = table(".altinstructions");
+    let size = alternatives.places.get(2).map_or(alternatives.bytes.len(), |(at, _)| *at);
+    for (at, place) in alternatives.every(size, 0) {
+        add(
+            place,
+            size.checked_sub(2).and_then(|len| alternatives.bytes.get(at + len)).copied(),
+            SiteKind::Same,
+        );
+    }
+    // struct paravirt_patch_site: an address, a type, a length.
+    let paravirt = table(".parainstructions");
+    for (at, place) in paravirt.every(2 * word, 0) {
+        add(place, paravirt.bytes.get(at + word + 1).copied(), SiteKind::Same);
+    }
+    for (name, size, fixed) in [
+        (".smp_locks", 4, Some(1)),
+        (".ibt_endbr_seal", 4, Some(4)),
+        ("__mcount_loc", word, Some(5)),
+        (".retpoline_sites", 4, None),
+        (".return_sites", 4, None),
+        (".static_call_sites", 8, None),
+    ] {
+        for (_, place) in table(name).every(size, 0) {
+            add(place, fixed.or_else(|| branch(object, place)), SiteKind::Same);
+        }
+    }
+    // Trampolines of static calls jump to what is called at the time.
+    for symbol in parts.file.symbols().filter(|it| it.name().is_ok_and(|name| name.starts_with("__SCT__"))) {
+        if let Some(section) = symbol.section_index().and_then(|section| parts.number(section)) {
+            let place = (section, symbol.address() as i64);
+            add(place, branch(object, place), SiteKind::Same);
+        }
+    }
+    // struct jump_entry: two addresses of four bytes each, and a key.
+    let jumps = table("__jump_table");
+    for (at, place) in jumps.every(8 + word, 0) {
+        if let Some((section, offset)) = jumps.at(at + 4)
+            && let Ok(offset) = u32::try_from(offset)
+        {
+            add(place, branch(object, place), SiteKind::Jump { section, offset });
+        }
+    }
+    ordered(sites)
+}
+
+/// How long the branch at a place is, or what stands for one.
+fn branch(object: &Object, (section, offset): Place) -> Option<u8> {
+    let code = &object.sections.get(usize::from(section))?.code;
+    let bytes = code.get(usize::try_from(offset).ok()?..)?;
+    match bytes {
+        // With a prefix of no effect, to make it longer.
+        [0x2e, 0xe8 | 0xe9, ..] | [0x0f, 0x80..=0x8f, ..] => Some(6),
+        [0xe8 | 0xe9, ..] => Some(5),
+        [0xeb, ..] => Some(2),
+        _ if bytes.starts_with(&LONG_NOP) => Some(5),
+        _ if bytes.starts_with(&SHORT_NOP) => Some(2),
+        _ => None,
+    }
+}
+
+impl Table {
+    /// The places that entries of this size have at an offset, with where each entry is.
+    fn every(&self, size: usize, offset: usize) -> impl Iterator<Item = (usize, Place)> + '_ {
+        let first = self.places.iter().filter(move |(at, _)| size > 0 && at % size == offset);
+        first.map(move |(at, place)| (at - offset, *place))
+    }
+
+    /// The place that stands at an offset.
+    fn at(&self, offset: usize) -> Option<Place> {
+        let found = self.places.binary_search_by_key(&offset, |it| it.0).ok()?;
+        Some(self.places[found].1)
+    }
+}
+
+fn table<H: FileHeader<Endian = object::LittleEndian>>(parts: &Parts<'_, '_, H>, name: &str) -> Table {
+    let empty = Table { bytes: Vec::new(), places: Vec::new() };
+    let Some(section) = parts.file.section_by_name(name) else { return empty };
+    let Ok(bytes) = section.data() else { return empty };
+    let places = section.relocations().filter_map(|(at, relocation)| {
+        let addend = Parts::<H>::addend(&relocation, bytes, at);
+        Some((at as usize, parts.place(relocation.target(), addend)?))
+    });
+    let mut places: Vec<(usize, Place)> = places.collect();
+    places.sort_unstable();
+    Table { bytes: bytes.to_vec(), places }
+}
