@@ -96,6 +96,20 @@ state_unpatched() {
     cd /
 }
 
+# File systems that are modules: one on a disk, and one over it that training's guests do not load.
+disk_and_overlay() {
+    mkdir -p /tmp/disk /tmp/over /dev/shm/upper /dev/shm/work
+    dd if=/dev/zero of=/disk bs=1024 count=4096 2>/dev/null
+    losetup /dev/loop0 /disk && mke2fs /dev/loop0 >/dev/null 2>&1 && mount -t ext4 /dev/loop0 /tmp/disk
+    mkdir /tmp/disk/directory
+    echo 'on the disk' >/tmp/disk/directory/file
+    ln -s directory/file /tmp/disk/link
+    dd if=/bin/busybox of=/tmp/disk/long bs=1024 count=700 2>/dev/null
+    mount -t overlay -o lowerdir=/tmp/disk,upperdir=/dev/shm/upper,workdir=/dev/shm/work overlay /tmp/over
+    echo 'above the disk' >/tmp/over/above
+    echo 'changed above the disk' >>/tmp/over/directory/file
+}
+
 # Files of all kinds: a long directory, a long path, a long file with a hole in it, links, names that are no text, and a file that is held
 # open though it was deleted.
 state_files() {
@@ -119,6 +133,7 @@ state_files() {
     ln -s ../dev/shm/long /tmp/link
     ln -s nowhere /tmp/dangling
     mkfifo /tmp/pipe
+    disk_and_overlay
     mkdir /tmp/odd && : >"$(printf '/tmp/odd/no-text-\377\001')"
     echo 'deleted and still open' >/tmp/held
     /bin/busybox sleep 100000 3</tmp/held &

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::files;
 use crate::inputs::parse_input;
 use crate::live::{Name, Opened};
-use crate::statistics::{companion_name, objects_name};
+use crate::statistics::{companion_name, modules_name};
 use crate::target::TargetArgs;
 use crate::ways::{Verdict, Ways};
 
@@ -175,9 +175,9 @@ impl Asked {
                 format!("it belongs to another training system; the program needs {name}"),
             ));
         }
-        let objects = path.with_file_name(objects_name(&program.system));
-        if objects.exists() {
-            system.set_objects(files::objects(&objects, program.system)?);
+        let modules = path.with_file_name(modules_name(&program.system));
+        if modules.exists() {
+            system.set_modules(files::modules(&modules, program.system)?);
         }
         if Name::parse(&self.target).is_some() {
             system.check().map_err(|error| Failure::file(&path, error))?;

@@ -79,9 +79,9 @@ pub fn system(path: &Path) -> Result<System, Failure> {
     })
 }
 
-/// Opens a file of objects: what the system that is named so may load. It is read when it is used.
-pub fn objects(path: &Path, system: [u8; 32]) -> Result<Objects, Failure> {
-    let what = "file of objects (.objects, made by `virtuoso train --modules`)";
+/// Opens a file of modules: what the system that is named so may load. It is read when it is used.
+pub fn modules(path: &Path, system: [u8; 32]) -> Result<Objects, Failure> {
+    let what = "file of modules (.modules, made by `virtuoso train --modules`)";
     regular(path, what)?;
     let file = File::open(path).map_err(|error| unreadable(path, &error))?;
     Ok(Objects::open(file, system))

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::{Limits, Session, Text};
+use engine::{Limits, Session, Stopped, Text};
 use filetree::{Error, FileProgram, PROGRAMS, Tree};
 use machine::Target;
 
@@ -13,6 +13,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::format;
 use crate::packs::{Member, choose, default_directory};
+use crate::report::next_step;
 use crate::target::TargetArgs;
 
 /// The options that all verbs about files share.
@@ -100,7 +101,11 @@ fn fitted<'p, 's>(
 /// The failure that says what is wrong with a path of the guest.
 #[must_use]
 pub fn failure(path: &[u8], error: &Error) -> Failure {
-    Failure::new(exit(error), format!("{}: {error}", shown(path)))
+    let next = match error {
+        Error::Stopped(stopped @ Stopped::NoCode { .. }) => format!("; {}", next_step(stopped, true)),
+        _ => String::new(),
+    };
+    Failure::new(exit(error), format!("{}: {error}{next}", shown(path)))
 }
 
 /// The exit code of an answer that is none.

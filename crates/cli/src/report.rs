@@ -237,7 +237,7 @@ fn print_values(out: &mut impl Write, values: &Values) -> std::io::Result<()> {
 }
 
 /// What the user can do about a stop.
-const fn next_step(stopped: &Stopped, whole: bool) -> &'static str {
+pub const fn next_step(stopped: &Stopped, whole: bool) -> &'static str {
     match stopped {
         Stopped::OutOfFuel { .. } => "give it more with --fuel",
         Stopped::OutOfTime { .. } => {
@@ -263,9 +263,14 @@ const fn next_step(stopped: &Stopped, whole: bool) -> &'static str {
         Stopped::Unmapped { .. } if whole => {
             "check that the dump is complete, or take another processor's view with --cpu"
         }
-        Stopped::NoCode { .. } | Stopped::Unsupported { .. } if whole => {
-            "record another training run that gets past this place"
+        Stopped::NoCode { object: Some(_), .. } => {
+            "somebody changed it, or the system did: compare it with `virtuoso tampering`"
         }
+        Stopped::NoCode { .. } if whole => {
+            "if a module of the target's is there that training did not load, give the pack the modules of \
+             the kernel (`virtuoso modules`); else record another training run that gets past this place"
+        }
+        Stopped::Unsupported { .. } if whole => "record another training run that gets past this place",
         _ if whole => "take another processor's view with --cpu, or pause the guest at another moment",
         _ => "run without --slice to fall back to the whole run, or train this path and build again",
     }

@@ -109,10 +109,10 @@ pub fn source_line(source: &Source) -> String {
     )
 }
 
-/// The name of the file of objects that belongs to a companion file.
+/// The name of the file of modules that belongs to a companion file.
 #[must_use]
-pub fn objects_name(hash: &[u8; 32]) -> String {
-    format!("{}.objects", format::digits(&hash[..8]))
+pub fn modules_name(hash: &[u8; 32]) -> String {
+    format!("{}.modules", format::digits(&hash[..8]))
 }
 
 /// The name of the companion file of a training system: the first half of a hash says enough.

@@ -353,6 +353,35 @@ fn verbs(asked: &Asked<'_>, kernel: &str, held: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// File systems that are modules: the target has loaded one elsewhere than training, and one that
+/// training had not loaded at all. Their code comes from the kernel's package.
+fn modules(asked: &Asked<'_>, stable: &[(&String, &Told)]) -> Result<(), Failure> {
+    let cat = |pack: &Path, path: &str| {
+        let words: [OsString; 6] =
+            ["cat".into(), "--quiet".into(), "--packs".into(), pack.into(), asked.target.into(), path.into()];
+        asked.tool.run(&words)
+    };
+    let told: Vec<&str> = stable.iter().map(|it| it.0.as_str()).collect();
+    for path in ["/tmp/disk/long", "/tmp/disk/directory", "/tmp/over/above", "/tmp/over/directory/file"] {
+        assert!(told.contains(&path), "{path} is compared: {told:?}");
+    }
+    let file = "on the disk\nchanged above the disk\n";
+    assert_eq!(cat(asked.pack, "/tmp/over/directory/file")?.output, file);
+    // The same pack without them.
+    let without = layout::run().join("files-without");
+    let _ = std::fs::remove_dir_all(&without);
+    std::fs::create_dir(&without)?;
+    for entry in std::fs::read_dir(asked.pack)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending != "modules") {
+            std::fs::copy(&path, without.join(path.file_name().unwrap_or_default()))?;
+        }
+    }
+    let stopped = cat(&without, "/tmp/over/above")?;
+    assert!(stopped.code == 17 && stopped.messages.contains("virtuoso modules"), "{}", stopped.messages);
+    Ok(())
+}
+
 /// A mounted dump, for the tools of this machine; `mount.rs` asks more of it. Left out where this
 /// machine lets nobody mount.
 fn mounted(asked: &Asked<'_>, kernel: &str, held: &str) -> Result<(), Failure> {
@@ -464,6 +493,7 @@ fn files_of(kernel: &str) -> Result<(), Failure> {
     let mut count = Count::default();
     let stable: Vec<(&String, &Told)> =
         before.iter().filter(|(path, told)| after.get(*path) == Some(told)).collect();
+    modules(&asked, &stable)?;
     for (path, told) in &stable {
         compare(&asked, path, told, &mut count);
     }

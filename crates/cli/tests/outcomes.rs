@@ -538,7 +538,7 @@ fn every_stop_is_reached() {
         Stopped::Unrepeated { at: 0, why: text() },
         Stopped::Exception { at: 0, vector: 0 },
         Stopped::Unsupported { at: 0, name: text() },
-        Stopped::NoCode { at: 0, to: 0 },
+        Stopped::NoCode { at: 0, to: 0, object: None },
         Stopped::Limit { at: 0, what: text() },
     ];
     assert!(all.iter().map(name).eq(STOPS.iter().map(|stop| stop.name)), "a row of STOPS for each");

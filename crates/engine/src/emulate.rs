@@ -182,7 +182,8 @@ impl Ask<'_, '_, '_> {
                         way.modules |= !own.process.is_code(pc);
                         // Modules were not looked for to the end if the time is over.
                         budget.time(pc, way.report.used)?;
-                        return Err(Stopped::NoCode { at: from, to: pc }.into());
+                        let object = self.code.kernel.object_at(pc);
+                        return Err(Stopped::NoCode { at: from, to: pc, object }.into());
                     };
                     at_hand.put(block)
                 }

@@ -17,8 +17,11 @@ mod counter;
 mod emulate;
 mod exec;
 mod limits;
+mod loaded;
 pub mod locate;
-mod objects;
+#[cfg(test)]
+mod mapped;
+
 mod outcome;
 mod overlay;
 mod per_cpu;

@@ -119,12 +119,15 @@ pub enum Stopped {
         name: String,
     },
     /// Code outside the trusted copy of the training system.
-    #[error("no trusted code at {to:#x}, reached from {at:#x}")]
+    #[error("no trusted code at {to:#x}, reached from {at:#x}{}", .object.as_deref().unwrap_or(""))]
     NoCode {
         /// The block that went there.
         at: u64,
         /// Where it went.
         to: u64,
+        /// If that is in a relocatable object that the system has loaded, which one, and why its
+        /// code is not executed there, in words.
+        object: Option<String>,
     },
     /// The run copied or allocated as many pages as it may, or nested as many calls as it may.
     #[error("limit reached at {at:#x}: {what}")]
@@ -151,7 +154,7 @@ impl Stopped {
     /// The same with all addresses of code changed.
     pub(crate) fn map_addresses(mut self, change: impl Fn(u64) -> u64) -> Self {
         match &mut self {
-            Self::Unexplored { at, to } | Self::NoCode { at, to } | Self::Switched { at, to } => {
+            Self::Unexplored { at, to } | Self::NoCode { at, to, .. } | Self::Switched { at, to } => {
                 *at = change(*at);
                 *to = change(*to);
             }

@@ -17,9 +17,9 @@ use crate::container::Piece;
 use crate::file::{self, FileError};
 use crate::index::Index;
 use crate::integrity::Integrity;
-use crate::objects::Objects;
 pub use crate::packed::VERSION;
 use crate::packed::{self, Packed, Source, damaged};
+use crate::relocatable::Objects;
 use crate::relocation::RelocationTable;
 use crate::{fixups, verify};
 
@@ -34,7 +34,7 @@ pub struct System {
     /// What it is named by, as long as nothing was changed.
     hash: OnceLock<[u8; 32]>,
     /// What the system may load, which has a file of its own.
-    objects: Option<Arc<Objects>>,
+    modules: Option<Arc<Objects>>,
 }
 
 /// Where a page is.
@@ -200,7 +200,7 @@ impl System {
         let pages = file.index.pages.iter().zip(0..).map(|(&addr, number)| (addr, Place::Packed(number)));
         let (pages, hash) = (pages.collect(), file.index.hash().into());
         let integrity = OnceLock::new();
-        Ok(Self { pages, relocations, integrity, file: Some(Arc::new(file)), hash, objects: None })
+        Ok(Self { pages, relocations, integrity, file: Some(Arc::new(file)), hash, modules: None })
     }
 
     /// Unpacks and checks all that was not used yet.
@@ -218,18 +218,23 @@ impl System {
     #[must_use]
     pub fn damage(&self) -> Option<FileError> {
         let own = self.file.as_ref().and_then(|file| file.damage());
-        own.or_else(|| self.objects()?.damage()).cloned()
+        own.or_else(|| self.modules()?.damage()).cloned()
     }
 
     /// What the system may load, if that is known.
     #[must_use]
-    pub fn objects(&self) -> Option<&Objects> {
-        self.objects.as_deref()
+    pub fn modules(&self) -> Option<&Objects> {
+        self.modules.as_deref()
     }
 
-    /// Sets [`System::objects`]. They are no part of what it is named by.
-    pub fn set_objects(&mut self, objects: Objects) {
-        self.objects = Some(Arc::new(objects));
+    /// The system may load nothing any more: its whole runs end at code that training had not.
+    pub fn forget_modules(&mut self) {
+        self.modules = None;
+    }
+
+    /// Sets [`System::modules`]. They are no part of what it is named by.
+    pub fn set_modules(&mut self, modules: Objects) {
+        self.modules = Some(Arc::new(modules));
     }
 }
 

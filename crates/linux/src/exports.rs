@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use ir::objects::Symbol;
+use ir::relocatable::Symbol;
 use object::{Object, ObjectSection};
 
 /// The kernel proper: what modules are linked with.

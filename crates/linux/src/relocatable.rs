@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ir::objects::{Field, Form, Object, Section, Site, SiteKind, Symbol};
+use ir::relocatable::{Field, Form, LoadSite, LoadSiteKind, Object, Section, Symbol};
 use object::elf;
 use object::read::elf::{ElfFile, FileHeader, SectionHeader};
 use object::{Object as _, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget, SectionIndex};
@@ -227,15 +227,15 @@ fn form(flags: RelocationFlags, is_64_bit: bool) -> Option<Form> {
 }
 
 /// Sites in the order in which an object has them, those that overlap as one.
-pub(crate) fn ordered(mut sites: Vec<Site>) -> Vec<Site> {
+pub(crate) fn ordered(mut sites: Vec<LoadSite>) -> Vec<LoadSite> {
     sites.sort_by_key(|site| (site.section, site.offset, site.len));
-    let mut ordered: Vec<Site> = Vec::new();
+    let mut ordered: Vec<LoadSite> = Vec::new();
     for site in sites {
-        let end = |site: &Site| site.offset + u32::from(site.len);
+        let end = |site: &LoadSite| site.offset + u32::from(site.len);
         match ordered.last_mut() {
             Some(last) if last.section == site.section && end(last) > site.offset => {
                 let len = end(last).max(end(&site)) - last.offset;
-                (last.len, last.kind) = (u8::try_from(len).unwrap_or(u8::MAX), SiteKind::Same);
+                (last.len, last.kind) = (u8::try_from(len).unwrap_or(u8::MAX), LoadSiteKind::Same);
             }
             _ => ordered.push(site),
         }

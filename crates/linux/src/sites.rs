@@ -3,7 +3,7 @@
 //! Each kind of place has a section of its own, a table of addresses, mostly with more beside them.
 //! The addresses are relocations, so that the tables are read by these.
 
-use ir::objects::{Object, Site, SiteKind};
+use ir::relocatable::{LoadSite, LoadSiteKind, Object};
 use object::read::elf::FileHeader;
 use object::{Object as _, ObjectSection, ObjectSymbol};
 
@@ -23,17 +23,17 @@ struct Table {
 pub(crate) fn of<H: FileHeader<Endian = object::LittleEndian>>(
     parts: &Parts<'_, '_, H>,
     object: &Object,
-) -> Vec<Site> {
+) -> Vec<LoadSite> {
     let table = |name: &str| table(parts, name);
     let word = if parts.file.is_64() { 8 } else { 4 };
     let mut sites = Vec::new();
-    let mut add = |place: Place, len: Option<u8>, kind: SiteKind| {
+    let mut add = |place: Place, len: Option<u8>, kind: LoadSiteKind| {
         if let (Some(section), Some(len), Ok(offset)) =
             (object.sections.get(usize::from(place.0)), len, u32::try_from(place.1))
             && section.is_code
             && u64::from(offset) + u64::from(len) <= u64::from(section.size)
         {
-            sites.push(Site { section: place.0, offset, len, kind });
+            sites.push(LoadSite { section: place.0, offset, len, kind });
         }
     };
     // struct alt_instr: two addresses, a feature of the processor, two lengths of a byte each. The
@@ -44,13 +44,13 @@ pub(crate) fn of<H: FileHeader<Endian = object::LittleEndian>>(
         add(
             place,
             size.checked_sub(2).and_then(|len| alternatives.bytes.get(at + len)).copied(),
-            SiteKind::Same,
+            LoadSiteKind::Same,
         );
     }
     // struct paravirt_patch_site: an address, a type, a length.
     let paravirt = table(".parainstructions");
     for (at, place) in paravirt.every(2 * word, 0) {
-        add(place, paravirt.bytes.get(at + word + 1).copied(), SiteKind::Same);
+        add(place, paravirt.bytes.get(at + word + 1).copied(), LoadSiteKind::Same);
     }
     for (name, size, fixed) in [
         (".smp_locks", 4, Some(1)),
@@ -61,14 +61,14 @@ pub(crate) fn of<H: FileHeader<Endian = object::LittleEndian>>(
         (".static_call_sites", 8, None),
     ] {
         for (_, place) in table(name).every(size, 0) {
-            add(place, fixed.or_else(|| branch(object, place)), SiteKind::Same);
+            add(place, fixed.or_else(|| branch(object, place)), LoadSiteKind::Same);
         }
     }
     // Trampolines of static calls jump to what is called at the time.
     for symbol in parts.file.symbols().filter(|it| it.name().is_ok_and(|name| name.starts_with("__SCT__"))) {
         if let Some(section) = symbol.section_index().and_then(|section| parts.number(section)) {
             let place = (section, symbol.address() as i64);
-            add(place, branch(object, place), SiteKind::Same);
+            add(place, branch(object, place), LoadSiteKind::Same);
         }
     }
     // struct jump_entry: two addresses of four bytes each, and a key.
@@ -77,7 +77,7 @@ pub(crate) fn of<H: FileHeader<Endian = object::LittleEndian>>(
         if let Some((section, offset)) = jumps.at(at + 4)
             && let Ok(offset) = u32::try_from(offset)
         {
-            add(place, branch(object, place), SiteKind::Jump { section, offset });
+            add(place, branch(object, place), LoadSiteKind::Jump { section, offset });
         }
     }
     ordered(sites)

@@ -4,7 +4,6 @@ use crate::userland::Userland;
 use crate::{Error, Result, layout};
 use linux::Modules;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// A kernel in the cache.
 #[derive(Debug, Clone)]
@@ -76,62 +75,8 @@ impl Kernel {
             return Ok(path);
         }
         let image = std::fs::read(&self.image).map_err(Error::io(&self.image))?;
-        let Some((tool, payload)) = payload(&image) else { return Ok(self.image.clone()) };
-        let packed = layout::part_name(&path);
-        layout::write(&packed, payload)?;
-        let output = Command::new(tool).arg("-dc").arg(&packed).output();
-        // Left behind at worst in the cache.
-        let _ = std::fs::remove_file(&packed);
-        match output {
-            Ok(output) if output.stdout.starts_with(b"\x7fELF") => {
-                layout::write(&path, &output.stdout)?;
-                Ok(path)
-            }
-            _ => Ok(self.image.clone()),
-        }
-    }
-}
-
-/// The packed kernel inside a `bzImage` (Linux boot protocol 2.08 and later) and the program that
-/// unpacks it. The last four bytes are its size and belong to no format.
-fn payload(image: &[u8]) -> Option<(&'static str, &[u8])> {
-    let number = |at: usize| {
-        let bytes = image.get(at..at + 4)?;
-        Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize)
-    };
-    if image.get(0x202..0x206)? != b"HdrS" {
-        return None;
-    }
-    let sectors = match image.get(0x1f1)? {
-        0 => 4,
-        &count => usize::from(count),
-    };
-    let from = ((sectors + 1) * 512).checked_add(number(0x248)?)?;
-    let to = from.checked_add(number(0x24c)?)?.checked_sub(4)?;
-    let payload = image.get(from..to)?;
-    let tool = match payload.get(..4)? {
-        [0xfd, b'7', b'z', b'X'] => "xz",
-        [0x28, 0xb5, 0x2f, 0xfd] => "zstd",
-        [0x1f, 0x8b, ..] => "gzip",
-        _ => return None,
-    };
-    Some((tool, payload))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_payload_of_a_boot_image_is_found_and_a_cut_one_is_not() {
-        let mut image = vec![0; 2048];
-        image[0x1f1] = 1;
-        image[0x202..0x206].copy_from_slice(b"HdrS");
-        image[0x248..0x24c].copy_from_slice(&16u32.to_le_bytes());
-        image[0x24c..0x250].copy_from_slice(&12u32.to_le_bytes());
-        image[1040..1048].copy_from_slice(b"\xfd7zXZ\0ab");
-        assert_eq!(payload(&image), Some(("xz", &b"\xfd7zXZ\0ab"[..])));
-        assert_eq!(payload(&image[..1044]), None);
-        assert_eq!(payload(b"MZ"), None);
+        let Some(kernel) = linux::kernel_proper(&image) else { return Ok(self.image.clone()) };
+        layout::write(&path, &kernel)?;
+        Ok(path)
     }
 }

@@ -88,7 +88,9 @@ impl LearnArgs {
     ) -> Result<Lesson, Failure> {
         let slice = SliceProgram::new(program).map_err(|error| self.asked.failure(&error.into()))?;
         let (outcome, _) = slice.run(run, inputs).map_err(|error| self.asked.failure(&error))?;
-        let system = self.asked.companion(program, "learning from a whole run")?;
+        let mut system = self.asked.companion(program, "learning from a whole run")?;
+        // What training did not load lies elsewhere in each target, and a slice has its addresses.
+        system.forget_modules();
         if let Outcome::Answer(answer) = &outcome {
             let mut whole = WholeProgram::new(program, &system);
             let whole = whole.run(run, inputs).map_err(|error| self.asked.failure(&error))?.0;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::train::objects;
+use crate::train::modules;
 use crate::{files, format, output};
 
 /// Add the code of a kernel's modules to a pack
@@ -42,7 +42,7 @@ impl ModulesArgs {
     pub fn run(&self, context: Context) -> Result<(), Failure> {
         let image = files::read(&self.kernel, "kernel image (vmlinuz)")?;
         let written = context.progress.during("linking the modules", || {
-            objects::write(&self.pack, (&self.kernel, &image), &self.modules)
+            modules::write(&self.pack, (&self.kernel, &image), &self.modules)
         })?;
         remark(&written, context);
         if self.json {
@@ -57,7 +57,7 @@ impl ModulesArgs {
 }
 
 /// Says of which modules something is missing.
-pub fn remark(written: &objects::Written, context: Context) {
+pub fn remark(written: &modules::Written, context: Context) {
     if context.quiet {
         return;
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::commands::record;
+use crate::commands::{modules::remark, record};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -17,6 +17,7 @@ use crate::record::{Progress, RecordArgs, RecordError};
 use crate::train::builtin;
 use crate::train::guest::{Boot, Guests, ROUNDS, initramfs, modules, reordered};
 use crate::train::jobs::{Job, executables};
+use crate::train::modules;
 use crate::train::program::{Maker, Recorded};
 use crate::train::row::Row;
 use crate::{files, format, output};
@@ -148,7 +149,17 @@ impl TrainArgs {
         }
         let second = self.boot(Boot::Second, &second, &traces.path, &mut steps, context)?;
         let rows = self.programs(&first, &second, &executables, &mut steps, context)?;
-        drop(steps);
+        if let Some(directory) =
+            self.modules.as_ref().filter(|_| rows.iter().any(|row| row.problem().is_none()))
+        {
+            steps.next("linking the modules", 0);
+            let written =
+                modules::write(&self.output, (&self.kernel, &image), std::slice::from_ref(directory))?;
+            drop(steps);
+            remark(&written, context);
+        } else {
+            drop(steps);
+        }
         self.report(&rows, begin.elapsed().as_secs_f64())
     }
 

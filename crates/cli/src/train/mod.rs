@@ -12,7 +12,7 @@
 pub mod builtin;
 pub mod guest;
 pub mod jobs;
-pub mod objects;
+pub mod modules;
 pub mod program;
 pub mod row;
 pub mod search;

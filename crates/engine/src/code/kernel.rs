@@ -11,7 +11,7 @@ use ir::relocation::FixupKind;
 use machine::GuestMemory;
 
 use crate::limits::Deadline;
-use crate::objects::{Fetched, Loaded, Space};
+use crate::loaded::{Fetched, Loaded, Space};
 use crate::relocate::Relocation;
 
 /// The most bytes of an instruction (SDM vol. 2 section 2.3.11).
@@ -47,7 +47,7 @@ impl<'s> Kernel<'s> {
     /// system.
     pub fn new(system: &'s System, memory: &'s dyn GuestMemory, program: &Relocation<'_>) -> Self {
         let space = Space { memory, mode: program.mode(), root: program.root() };
-        let loaded = system.objects().map(|objects| Loaded::new(objects, space, program.slide()));
+        let loaded = system.modules().map(|modules| Loaded::new(modules, space, program.slide()));
         Self { system, memory, first: program.system(system), all: Mutex::default(), loaded }
     }
 
@@ -74,6 +74,20 @@ impl<'s> Kernel<'s> {
     pub fn reported(&self, address: u64, modules: bool) -> u64 {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.as_ref().filter(|_| modules).map_or(&self.first, |all| all).reported(address)
+    }
+
+    /// Of what object the code at an address is that the target has otherwise than trusted, in
+    /// words.
+    pub fn object_at(&self, address: u64) -> Option<String> {
+        let (name, sections) = self.loaded.as_ref()?.object_at(address)?;
+        Some(format!(
+            ": in {name}, whose code lies at {}, there are other bytes there than in its file",
+            sections
+                .iter()
+                .map(|it| format!("{:#x} to {:#x}", it.start, it.end))
+                .collect::<Vec<_>>()
+                .join(" and ")
+        ))
     }
 
     /// Code bytes at an address of the target: up to 15, fewer at the end of what is known. `None`

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use ir::objects::{Object, Symbol};
+use ir::relocatable::{Object, Symbol};
 
 use super::Loaded;
 use super::region::Region;
@@ -170,7 +170,7 @@ impl Placement {
             let plus = if field.form.is_relative() { own } else { 0 };
             let address = value.wrapping_add(plus).wrapping_sub(field.addend as u64);
             let strange = self.strange_from(section, field.offset) < end;
-            let alone = object.sites_in(section, field.offset, end).is_empty() && !strange;
+            let alone = object.load_sites_in(section, field.offset, end).is_empty() && !strange;
             let symbol = *object.symbols.get(usize::from(field.symbol))?;
             alone.then_some((symbol, field.offset..end, loaded.in_mode(address)))
         });
@@ -232,10 +232,16 @@ impl Placement {
         }
     }
 
+    /// Where its code is.
+    pub(super) fn ranges(&self, object: &Object) -> Vec<Range<u64>> {
+        let code = object.sections.iter().zip(&self.bases).filter(|(part, _)| !part.code.is_empty());
+        code.filter_map(|(part, base)| Some((*base)?..(*base)? + u64::from(part.size))).collect()
+    }
+
     /// The section of code that holds an address.
     pub(super) fn section_at(&self, object: &Object, address: u64) -> Option<u16> {
         let sections = (0u16..).zip(object.sections.iter().zip(&self.bases));
-        let holds = |(part, base): (&ir::objects::Section, &Option<u64>)| {
+        let holds = |(part, base): (&ir::relocatable::Section, &Option<u64>)| {
             part.is_code && base.is_some_and(|base| (base..base + u64::from(part.size)).contains(&address))
         };
         sections.into_iter().find(|(_, it)| holds(*it)).map(|it| it.0)

@@ -12,13 +12,15 @@
 
 mod placement;
 mod region;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ir::Objects;
-use ir::objects::{Field, Object, Site, SiteKind, Symbol};
+use ir::relocatable::{Field, LoadSite, LoadSiteKind, Object, Symbol};
 use lift::Mode;
 
 use crate::limits::Deadline;
@@ -77,12 +79,13 @@ impl<'s> Loaded<'s> {
         if deadline.is_over() { Fetched::Late } else { Fetched::Code(code.unwrap_or_default()) }
     }
 
-    /// The name of the object whose code is at an address, and how far behind the beginning of its
-    /// section that is, of those that were found already.
-    pub fn name(&self, pc: u64) -> Option<(&'s str, u64)> {
+    /// The name of the object whose code is at an address, of those that were found already, and
+    /// where all its code is.
+    pub fn object_at(&self, pc: u64) -> Option<(&'s str, Vec<Range<u64>>)> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let (placement, section) = self.known(&found, pc)?;
-        Some((self.objects.name(placement.object)?, pc - placement.bases[usize::from(section)]?))
+        let (placement, _) = self.known(&found, pc)?;
+        let object = self.objects.object(placement.object)?;
+        Some((self.objects.name(placement.object)?, placement.ranges(object)))
     }
 
     /// The object that is known to have code at an address, and in which section.
@@ -148,16 +151,16 @@ impl<'s> Loaded<'s> {
         let mut bytes = part.code.get(start as usize..stop as usize)?.to_vec();
         // The first byte that may not be executed.
         let mut end = placement.strange_from(section, from).min(last);
-        for site in object.sites_in(section, from, last) {
-            if let SiteKind::Jump { .. } = site.kind
+        for site in object.load_sites_in(section, from, last) {
+            if let LoadSiteKind::Jump { .. } = site.kind
                 && self.jump(placement, site, start, &mut bytes).is_none()
             {
                 end = end.min(site.offset);
             }
         }
         for field in object.fields_in(section, from, last) {
-            let sites = object.sites_in(section, field.offset, field.offset + 1);
-            if sites.iter().any(|site| site.kind != SiteKind::Same) {
+            let sites = object.load_sites_in(section, field.offset, field.offset + 1);
+            if sites.iter().any(|site| site.kind != LoadSiteKind::Same) {
                 continue;
             }
             let value = self.symbol(found, placement, object, field, deadline);
@@ -222,7 +225,7 @@ impl<'s> Loaded<'s> {
 
     /// Puts a jump, or nothing, at a site into code that begins at `start` of its section, as the
     /// target has it; `None` if it has neither.
-    fn jump(&self, placement: &Placement, site: &Site, start: u32, bytes: &mut [u8]) -> Option<()> {
+    fn jump(&self, placement: &Placement, site: &LoadSite, start: u32, bytes: &mut [u8]) -> Option<()> {
         let own = placement.bases[usize::from(site.section)]?.wrapping_add(site.offset.into());
         let there = self.space.read(own, site.len.into())?;
         if !(lift::does_nothing(self.mode, &there) || there == self.jump_bytes(placement, site)?) {
@@ -237,8 +240,8 @@ impl<'s> Loaded<'s> {
     }
 
     /// The jump of a site.
-    fn jump_bytes(&self, placement: &Placement, site: &Site) -> Option<Vec<u8>> {
-        let SiteKind::Jump { section, offset } = site.kind else { return None };
+    fn jump_bytes(&self, placement: &Placement, site: &LoadSite) -> Option<Vec<u8>> {
+        let LoadSiteKind::Jump { section, offset } = site.kind else { return None };
         let own = placement.bases[usize::from(site.section)]?.wrapping_add(site.offset.into());
         let to = (*placement.bases.get(usize::from(section))?)?.wrapping_add(offset.into());
         let distance = to.wrapping_sub(own).wrapping_sub(site.len.into());

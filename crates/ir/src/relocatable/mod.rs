@@ -4,7 +4,7 @@
 //! loaded it. But its objects come with the system: each has sections, and in its code *fields*
 //! that name symbols: a section of its own, one of another object, or an address of the system. So
 //! trusted code can be told from an object alone, once it is known where its sections and those
-//! symbols are. Some bytes the system itself writes when it loads an object: these are its *sites*.
+//! symbols are. Some bytes the system itself writes when it loads an object: these are its *load sites*.
 //!
 //! Nothing here knows how a system stores its objects, or where it puts them. The file that holds
 //! all objects of a system is in `file.rs`, how one is recognised in `print.rs`.
@@ -14,7 +14,7 @@ mod print;
 
 use serde::{Deserialize, Serialize};
 
-pub use file::{Objects, VERSION};
+pub use file::{Objects, VERSION, with_object};
 pub use print::PRINT;
 
 /// An object.
@@ -30,7 +30,7 @@ pub struct Object {
     pub fields: Vec<Field>,
     /// Code that the system writes anew when it loads the object, ascending likewise. Fields in it
     /// are not looked at.
-    pub sites: Vec<Site>,
+    pub sites: Vec<LoadSite>,
 }
 
 /// A part of an object that is in memory as a whole.
@@ -131,7 +131,7 @@ pub struct Field {
 
 /// Code that the system writes anew when it loads an object.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub struct Site {
+pub struct LoadSite {
     /// The section that it is in.
     pub section: u16,
     /// Where in that.
@@ -139,12 +139,12 @@ pub struct Site {
     /// Bytes.
     pub len: u8,
     /// What it is about.
-    pub kind: SiteKind,
+    pub kind: LoadSiteKind,
 }
 
 /// What a system does with a site.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub enum SiteKind {
+pub enum LoadSiteKind {
     /// It chooses one of several ways to do the same, for one processor or another. The object's own
     /// way does it too, and is executed.
     Same,
@@ -173,8 +173,8 @@ impl Object {
 
     /// The sites of a section that lie in, or reach into, a range of its bytes.
     #[must_use]
-    pub fn sites_in(&self, section: u16, start: u32, end: u32) -> &[Site] {
-        let before = |site: &Site| {
+    pub fn load_sites_in(&self, section: u16, start: u32, end: u32) -> &[LoadSite] {
+        let before = |site: &LoadSite| {
             let last = u64::from(site.offset) + u64::from(site.len);
             (site.section, last) <= (section, u64::from(start))
         };
@@ -195,7 +195,7 @@ impl Object {
             }
         };
         self.fields_in(section, 0, u32::MAX).iter().for_each(|it| leave(it.offset, it.form.size()));
-        self.sites_in(section, 0, u32::MAX).iter().for_each(|it| leave(it.offset, usize::from(it.len)));
+        self.load_sites_in(section, 0, u32::MAX).iter().for_each(|it| leave(it.offset, usize::from(it.len)));
         fixed
     }
 
@@ -222,9 +222,9 @@ impl Object {
         if !self.fields.iter().all(whole) {
             return Some("an object has a field that is not in its code");
         }
-        let leads = |kind: SiteKind| match kind {
-            SiteKind::Same => true,
-            SiteKind::Jump { section, offset } => holds(section, offset, 0),
+        let leads = |kind: LoadSiteKind| match kind {
+            LoadSiteKind::Same => true,
+            LoadSiteKind::Jump { section, offset } => holds(section, offset, 0),
         };
         if !self.sites.iter().all(|it| holds(it.section, it.offset, it.len.into()) && leads(it.kind)) {
             return Some("an object has a site that is not in its code");
@@ -263,8 +263,13 @@ pub(crate) mod tests {
                 field(1, 8, Form::Signed32, 1),
             ],
             sites: vec![
-                Site { section: 0, offset: 2, len: 5, kind: SiteKind::Same },
-                Site { section: 0, offset: 40, len: 2, kind: SiteKind::Jump { section: 1, offset: 4 } },
+                LoadSite { section: 0, offset: 2, len: 5, kind: LoadSiteKind::Same },
+                LoadSite {
+                    section: 0,
+                    offset: 40,
+                    len: 2,
+                    kind: LoadSiteKind::Jump { section: 1, offset: 4 },
+                },
             ],
         }
     }
@@ -279,8 +284,8 @@ pub(crate) mod tests {
         assert_eq!(offsets(6, 21), [3, 20]);
         assert_eq!(offsets(7, 20), [0; 0]);
         assert_eq!(object.fields_in(1, 0, 40).len(), 1);
-        assert_eq!(object.sites_in(0, 6, 41).len(), 2);
-        assert_eq!(object.sites_in(1, 0, 40).len(), 0);
+        assert_eq!(object.load_sites_in(0, 6, 41).len(), 2);
+        assert_eq!(object.load_sites_in(1, 0, 40).len(), 0);
         let fixed = object.fixed(0);
         let loose: Vec<usize> = (0..200).filter(|at| !fixed[*at]).collect();
         assert_eq!(loose, [2, 3, 4, 5, 6, 20, 21, 22, 23, 24, 25, 26, 27, 40, 41]);
@@ -310,7 +315,7 @@ pub(crate) mod tests {
         assert!(broken(|it| it.fields[2].symbol = 3).is_some(), "no symbol");
         assert!(broken(|it| it.symbols[0] = Symbol::Own(3)).is_some(), "no section");
         assert!(broken(|it| it.sites[1].len = 255).is_some(), "a site's end");
-        assert!(broken(|it| it.sites[1].kind = SiteKind::Jump { section: 1, offset: 41 }).is_some());
+        assert!(broken(|it| it.sites[1].kind = LoadSiteKind::Jump { section: 1, offset: 41 }).is_some());
         assert!(broken(|it| it.sections[1].align = 3).is_some(), "alignment");
     }
 }

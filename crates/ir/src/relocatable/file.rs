@@ -1,4 +1,4 @@
-//! The file of a system's objects: an index, and of each object a piece with all but its code, and
+//! The file of a system's modules as relocatable objects: an index, and of each object a piece with all but its code, and
 //! one with that (`container.rs`).
 //!
 //! It belongs to one companion file, whose addresses its symbols have. A run uses few of thousands
@@ -14,9 +14,9 @@ use super::print::{self, PRINT, Print};
 use crate::container::{self, Container, Piece, Sort, Source, most};
 use crate::file::{self, FileError};
 
-/// Version of files of objects.
+/// Version of files of modules.
 pub const VERSION: u32 = 1;
-const SORT: Sort = Sort { magic: b"VIRTOBJ\0", version: VERSION, what: "file of objects" };
+const SORT: Sort = Sort { magic: b"VIRTMOD\0", version: VERSION, what: "file of modules" };
 
 /// Bits of the filter that tells most windows of memory apart from those of objects: 64 KiB, which
 /// a processor's cache holds, and one bit in ten set.
@@ -125,6 +125,26 @@ impl Opened {
     }
 }
 
+/// A file of one object that is encoded so, with code of zeros, for fuzzers: they guess no
+/// compression.
+///
+/// # Errors
+/// [`FileError`] when it is no object, or has too much code.
+pub fn with_object(head: &[u8]) -> Result<Vec<u8>, FileError> {
+    let object: Object = file::value(SORT.what, head, head.len() as u64)?;
+    let sizes = object.sections.iter().filter(|section| section.is_code).map(|it| u64::from(it.size));
+    let size: u64 = sizes.sum();
+    if size > 1 << 20 {
+        return Err(SORT.damaged("it has too much code"));
+    }
+    let (mut index, mut pieces) = (Index::default(), Vec::new());
+    let head = SORT.pack(head, &mut pieces)?;
+    let code = SORT.pack(&vec![0; size as usize], &mut pieces)?;
+    index.objects.push(Entry { name: object.name, head, code });
+    let body = postcard::to_stdvec(&index).map_err(|error| SORT.damaged(error.to_string()))?;
+    SORT.assemble(&body, &pieces)
+}
+
 impl Objects {
     /// The objects in a file, of which nothing is read yet. They have to be those of the system
     /// whose companion file is named by `system`.
@@ -141,7 +161,7 @@ impl Objects {
     /// Reads a file's bytes, all of them.
     ///
     /// # Errors
-    /// [`FileError`] for anything but a whole, undamaged file of objects.
+    /// [`FileError`] for anything but a whole, undamaged file of modules.
     pub fn from_bytes(bytes: &[u8], system: [u8; 32]) -> Result<Self, FileError> {
         let objects = Self::new(Source::Bytes(bytes.to_vec()), system);
         objects.check()?;
@@ -247,8 +267,8 @@ impl Objects {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::tests::object;
-    use crate::objects::{SiteKind, Symbol};
+    use crate::relocatable::tests::object;
+    use crate::relocatable::{LoadSiteKind, Symbol};
 
     fn file() -> Vec<u8> {
         let mut second = object("b", 31);
@@ -287,7 +307,7 @@ mod tests {
     #[test]
     fn an_object_that_leads_nowhere_is_not_written() {
         let mut broken = object("a", 7);
-        broken.sites[1].kind = SiteKind::Jump { section: 9, offset: 0 };
+        broken.sites[1].kind = LoadSiteKind::Jump { section: 9, offset: 0 };
         assert!(Objects::to_bytes([0; 32], &[broken]).is_err());
     }
 }

@@ -95,7 +95,7 @@ fn windows(object: &Object, number: u32) -> Vec<Print> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::tests::object;
+    use crate::relocatable::tests::object;
 
     #[test]
     fn windows_have_no_bytes_that_differ_and_rare_ones_come_first() {

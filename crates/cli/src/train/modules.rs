@@ -13,9 +13,9 @@ use linux::{Exports, Linker, Modules};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::files;
-use crate::statistics::objects_name;
+use crate::statistics::modules_name;
 
-/// A file of objects that was written.
+/// A file of modules that was written.
 #[derive(Debug)]
 pub struct Written {
     /// The file.
@@ -66,10 +66,11 @@ pub fn write(
         }
     }
     let objects = linker.link(&exports);
-    let unknown = |object: &&ir::objects::Object| object.symbols.contains(&ir::objects::Symbol::Unknown);
+    let unknown =
+        |object: &&ir::relocatable::Object| object.symbols.contains(&ir::relocatable::Symbol::Unknown);
     let lacking = objects.iter().filter(unknown).map(|object| object.name.clone()).collect();
     let bytes = ir::Objects::to_bytes(system, &objects).map_err(crate::built::internal)?;
-    let path = pack.join(objects_name(&system));
+    let path = pack.join(modules_name(&system));
     files::write(&path, &bytes)?;
     Ok(Written { path, modules: objects.len(), bytes: bytes.len(), lacking, foreign })
 }

@@ -1,0 +1,189 @@
+//! Modules that the assembler makes, linked with a kernel that the linker makes: what their objects
+//! have to be.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use ir::relocatable::{Field, Form, LoadSite, LoadSiteKind, Object, Symbol};
+use virtuoso_linux::{Exports, Linker, Module};
+
+/// A kernel that lends `printk`, which is code, and `this_cpu`, which is a place in per-CPU memory.
+const KERNEL: &str = r#"
+    .text
+    .globl _start
+_start: nop
+printk: ret
+    .set this_cpu, 0x18
+    .section __ksymtab, "a"
+    .long printk - ., name1 - ., 0
+    .section __ksymtab_gpl, "a"
+    .long this_cpu - ., name2 - ., 0
+    .section __ksymtab_strings, "aMS", @progbits, 1
+name1: .asciz "printk"
+name2: .asciz "this_cpu"
+"#;
+
+/// A module with every kind of field and site.
+const DISK: &str = r#"
+    .text
+    .globl disk_read
+disk_read:
+    call __fentry__
+    call printk
+    mov $table+8, %REGISTER
+    lock incl (%REGISTER)
+1:  .byte 0x0f, 0x1f, 0x44, 0, 0
+2:  call journal_start
+    call nowhere
+    jmp cold
+3:  nop
+    nop
+    .section .text.unlikely, "ax"
+    nop
+cold: ret
+    .section .init.text, "ax"
+    call printk
+    .data
+    .quad 0
+table: .quad 0, 0
+    .section __mcount_loc, "a"
+    .WORD disk_read
+    .section .smp_locks, "a"
+    .long 1b - 3 - .
+    .section __jump_table, "aw"
+    .long 1b - ., cold - .
+    .WORD 0
+    .section .altinstructions, "a"
+    .long 3b - ., replacement - .
+    .long 0
+    .byte 2, 1
+    .long 3b + 1 - ., replacement - .
+    .long 0
+    .byte 1, 1
+    .section .altinstr_replacement, "ax"
+replacement: nop
+    .section __ksymtab, "a"
+__ksymtab_disk_read:
+    .long disk_read - ., 0, 0
+"#;
+
+const JOURNAL: &str = r#"
+    .text
+    .byte 0x90, 0x90, 0x90
+    .globl journal_start
+journal_start:
+    call disk_read
+    ret
+    .globl private
+private: ret
+    .section __ksymtab_gpl, "a"
+__ksymtab_journal_start:
+    .long journal_start - ., 0, 0
+"#;
+
+/// Runs the C compiler's driver over assembly.
+fn cc(source: &str, arguments: &[&str]) -> Vec<u8> {
+    let directory = std::env::temp_dir().join(format!(
+        "virtuoso-linux-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    std::fs::create_dir_all(&directory).unwrap();
+    let output = directory.join("out");
+    let mut command = Command::new("cc");
+    command.args(arguments).args(["-x", "assembler", "-", "-o"]).arg(&output).stdin(Stdio::piped());
+    let mut child = command.spawn().expect("the C compiler, which builds this crate too");
+    child.stdin.take().unwrap().write_all(source.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    let bytes = std::fs::read(&output).unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+    bytes
+}
+
+fn linked(bits: &str) -> (Exports, Vec<Object>) {
+    let kernel = cc(KERNEL, &[bits, "-nostdlib", "-static", "-no-pie", "-Wl,-Ttext=0x1000000"]);
+    let kernel = Exports::read(&kernel).expect("a table of symbols");
+    let (register, word) = if bits == "-m64" { ("rdi", ".quad") } else { ("edi", ".long") };
+    let mut linker = Linker::default();
+    for (name, source) in [("disk", DISK), ("journal", JOURNAL)] {
+        let source = source.replace("REGISTER", register).replace(".WORD", word);
+        let object = cc(&source, &[bits, "-c"]);
+        assert!(linker.add(&Module { name: name.to_string(), object }));
+    }
+    assert!(!linker.add(&Module { name: "text".to_string(), object: b"no module".to_vec() }));
+    let objects = linker.link(&kernel);
+    (kernel, objects)
+}
+
+fn section(object: &Object, name: &str) -> u16 {
+    object.sections.iter().position(|section| section.name == name).expect("the section") as u16
+}
+
+/// What a field at an offset of a section names, how, and what is added.
+fn field(object: &Object, name: &str, offset: u32) -> (Symbol, Form, i64) {
+    let section = section(object, name);
+    let is_it = |it: &&Field| (it.section, it.offset) == (section, offset);
+    let field =
+        object.fields.iter().find(is_it).unwrap_or_else(|| panic!("{name}+{offset}: {:?}", object.fields));
+    (object.symbols[usize::from(field.symbol)], field.form, field.addend)
+}
+
+#[test]
+fn a_kernel_lends_symbols_that_move_and_constants() {
+    let (kernel, _) = linked("-m64");
+    assert_eq!(kernel.text.0, 0x100_0000);
+    assert_eq!(kernel.get("printk"), Some(Symbol::System(0x100_0001)));
+    assert_eq!(kernel.get("this_cpu"), Some(Symbol::Constant(0x18)));
+    assert_eq!((kernel.get("private"), kernel.len()), (None, 2));
+    assert!(Exports::read(b"\x7fELF").is_none());
+}
+
+#[test]
+fn fields_name_sections_of_every_module_and_the_kernel() {
+    for bits in ["-m64", "-m32"] {
+        let (_, objects) = linked(bits);
+        let (disk, journal) = (&objects[0], &objects[1]);
+        let wide = bits == "-m64";
+        // The call of __fentry__, which the kernel does not lend here, has the first five bytes.
+        assert_eq!(field(disk, ".text", 1), (Symbol::Unknown, Form::Relative32, -4));
+        assert_eq!(field(disk, ".text", 6), (Symbol::System(0x100_0001), Form::Relative32, -4));
+        let data = Symbol::Own(section(disk, ".data"));
+        let (at, form) = if wide { (13, Form::Signed32) } else { (11, Form::Word32) };
+        assert_eq!(field(disk, ".text", at), (data, form, 16), "8 bytes before the table, 8 in it");
+        let call = if wide { 26 } else { 24 };
+        let other = Symbol::Other { object: 1, section: section(journal, ".text") };
+        assert_eq!(field(disk, ".text", call), (other, Form::Relative32, 3 - 4));
+        assert_eq!(field(disk, ".text", call + 5).0, Symbol::Unknown, "nobody exports it");
+        let cold = Symbol::Own(section(disk, ".text.unlikely"));
+        assert_eq!(field(disk, ".text", call + 10), (cold, Form::Relative32, 1 - 4));
+        assert_eq!(field(journal, ".text", 4).0, Symbol::Other { object: 0, section: 0 });
+        let init = &disk.sections[usize::from(section(disk, ".init.text"))];
+        assert!(!init.is_code && init.size == 5, "it is dropped after loading");
+        assert!(disk.fields.iter().all(|it| it.section != section(disk, ".init.text")));
+        // What it exports has to be said by a table, too.
+        assert_eq!(journal.sections[usize::from(section(journal, ".text"))].code.len(), 10);
+    }
+}
+
+#[test]
+fn sites_are_where_the_module_s_tables_say() {
+    for bits in ["-m64", "-m32"] {
+        let (_, objects) = linked(bits);
+        let disk = &objects[0];
+        let (text, cold) = (section(disk, ".text"), section(disk, ".text.unlikely"));
+        let lock = if bits == "-m64" { 17 } else { 15 };
+        let site = |offset, len, kind| LoadSite { section: text, offset, len, kind };
+        let expected = [
+            site(0, 5, LoadSiteKind::Same),
+            site(lock, 1, LoadSiteKind::Same),
+            site(lock + 3, 5, LoadSiteKind::Jump { section: cold, offset: 1 }),
+            // Two alternatives that overlap are one.
+            site(lock + 23, 2, LoadSiteKind::Same),
+        ];
+        assert_eq!(disk.sites, expected, "{bits}");
+        assert_eq!(disk.sections[usize::from(text)].code[lock as usize], 0xf0);
+        let file = ir::Objects::to_bytes([1; 32], &objects).unwrap();
+        let back = ir::Objects::from_bytes(&file, [1; 32]).unwrap();
+        assert_eq!((back.object(0), back.object(1)), (Some(&objects[0]), Some(&objects[1])));
+    }
+}
