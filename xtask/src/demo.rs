@@ -2,14 +2,15 @@
 //!
 //! One training guest is recorded, six programs are built, and each answers questions about dumps
 //! of two other guests, one of which has its kernel at a random place. The truth it is compared
-//! with was printed inside that guest.
+//! with was printed inside that guest. At the end the second dump is opened as that guest's own
+//! files (`demo_files.rs`).
 
 use crate::outcome::Outcome;
-use crate::{setup, shell};
+use crate::{demo_files, setup, shell};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
-use testkit::capture::{Moment, capture};
+use testkit::capture::{Capture, Moment, capture};
 use testkit::guest::{Target, Training, boot_target, run_file};
 use testkit::layout;
 use testkit::pipeline::{PROGRAMS, Row, Tool, Way, program_of};
@@ -69,7 +70,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
             tool.build_with(program, &mine, &file, &["--base", &base.to_string_lossy()])?,
         ));
     }
-    let mut rows: Vec<Row> = Vec::new();
+    let (mut rows, mut last): (Vec<Row>, Option<Capture>) = (Vec::new(), None);
     for (name, target) in
         [("demo-target", Target::default()), ("demo-moved", Target { kaslr: true, ..Target::default() })]
     {
@@ -93,6 +94,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
             print_table(&asked);
         }
         rows.extend(asked);
+        last = Some(capture);
+    }
+    let pack = layout::run().join("demo-pack");
+    for line in last.map_or(Ok(Vec::new()), |capture| demo_files::run(&tool, &pack, &capture, &say))? {
+        say(&line);
     }
     let wrong: Vec<&str> =
         rows.iter().filter(|row| !row.equals_truth).map(|row| row.program.as_str()).collect();

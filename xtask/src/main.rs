@@ -10,6 +10,7 @@ mod bench;
 mod bless;
 mod check;
 mod demo;
+mod demo_files;
 mod foreign;
 mod kernels;
 mod matrix;

@@ -145,6 +145,12 @@ impl Report {
             self.class(Class::Known),
             found.varying
         ));
+        if found.modules > 0 {
+            lines.push(format!(
+                "{} that training had not loaded compared with the pack's files",
+                format::counted(found.modules, "module")
+            ));
+        }
         lines.extend(self.uncompared());
         let ranges = found.unknown_code.iter().filter(|_| all);
         lines.extend(ranges.map(|it| format!("  {:#x}: {} pages", it.start, it.pages)));
@@ -175,6 +181,7 @@ impl Report {
             "gates": found.gates,
             "missing": found.missing,
             "varying": found.varying,
+            "modules": found.modules,
             "not_compared": found.uncompared,
             "unknown_code": found.unknown_code,
             "variants": self.class(Class::Known),

@@ -212,6 +212,11 @@ impl<'p> Relocation<'p> {
         }
     }
 
+    /// When images are no longer looked for.
+    pub(crate) const fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
     /// Whether images are no longer to be looked for.
     pub(crate) fn is_late(&self) -> bool {
         self.deadline.is_over()

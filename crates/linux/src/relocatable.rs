@@ -16,8 +16,8 @@ use crate::exports::Exports;
 use crate::modules::Module;
 use crate::sites;
 
-/// Code that is dropped after a module was loaded, or never executed where it lies.
-const DROPPED: [&str; 4] = [".init.text", ".exit.text", ".altinstr_replacement", ".init.plt"];
+/// Code that is dropped after a module was loaded.
+const DROPPED: &str = ".init";
 /// What names of symbols begin with that tell what a module exports.
 const EXPORT: &str = "__ksymtab_";
 
@@ -132,7 +132,7 @@ fn unlinked<H: FileHeader<Endian = object::LittleEndian>>(
             continue;
         }
         let name = section.name().ok()?;
-        let is_code = flags.contains(elf::SHF_EXECINSTR) && !DROPPED.contains(&name);
+        let is_code = flags.contains(elf::SHF_EXECINSTR) && !name.starts_with(DROPPED);
         let code = if is_code { section.data().ok()?.to_vec() } else { Vec::new() };
         numbers.insert(section.index().0, u16::try_from(object.sections.len()).ok()?);
         let (size, align) = (u32::try_from(section.size()).ok()?, u32::try_from(section.align()).ok()?);

@@ -13,14 +13,14 @@
 mod placement;
 mod region;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ir::Objects;
-use ir::relocatable::{Field, LoadSite, LoadSiteKind, Object, Symbol};
+use ir::relocatable::{Field, LoadSite, LoadSiteKind, Object, Section, Symbol};
 use lift::Mode;
 
 use crate::limits::Deadline;
@@ -60,6 +60,23 @@ pub(crate) enum Fetched {
     Code(Vec<u8>),
     /// The time was over before it was known.
     Late,
+}
+
+/// Code of a section that was found.
+pub(crate) struct Survey {
+    /// The object's number.
+    pub object: u32,
+    /// Whether all code of the object was found.
+    pub whole: bool,
+    /// Where it is.
+    pub address: u64,
+    /// The trusted code, with the addresses of the target.
+    pub trusted: Vec<u8>,
+    /// What the target has there.
+    pub found: Vec<u8>,
+    /// What the system writes anew when it loads the object, but for jumps that it switches: where
+    /// in both.
+    pub sites: Vec<Range<usize>>,
 }
 
 impl<'s> Loaded<'s> {
@@ -144,18 +161,35 @@ impl<'s> Loaded<'s> {
     ) -> Option<Vec<u8>> {
         let object = self.objects.object(placement.object)?;
         let part = object.sections.get(usize::from(section))?;
-        let base = placement.bases[usize::from(section)]?;
-        let from = u32::try_from(pc.wrapping_sub(base)).ok()?;
+        let from = u32::try_from(pc.wrapping_sub(placement.bases[usize::from(section)]?)).ok()?;
         let last = from.saturating_add(u32::try_from(count).ok()?).min(part.size);
+        let (mut bytes, unknown) = self.filled(found, (placement, section), (from, last), deadline)?;
+        let end = unknown.min(placement.strange_from(section, from)).clamp(from, last);
+        bytes.truncate((end - from) as usize);
+        Some(bytes)
+    }
+
+    /// Bytes of a section with the addresses of the target, and the offset of the first one that is
+    /// not known: of a field whose symbol is nowhere, or a switched jump that is neither there nor
+    /// not there.
+    fn filled(
+        &self,
+        found: &mut Found,
+        (placement, section): (&Placement, u16),
+        (from, last): (u32, u32),
+        deadline: Deadline,
+    ) -> Option<(Vec<u8>, u32)> {
+        let object = self.objects.object(placement.object)?;
+        let part = object.sections.get(usize::from(section))?;
+        let base = placement.bases[usize::from(section)]?;
         let (start, stop) = (from.saturating_sub(MARGIN), last.saturating_add(MARGIN).min(part.size));
         let mut bytes = part.code.get(start as usize..stop as usize)?.to_vec();
-        // The first byte that may not be executed.
-        let mut end = placement.strange_from(section, from).min(last);
+        let mut unknown = u32::MAX;
         for site in object.load_sites_in(section, from, last) {
             if let LoadSiteKind::Jump { .. } = site.kind
                 && self.jump(placement, site, start, &mut bytes).is_none()
             {
-                end = end.min(site.offset);
+                unknown = unknown.min(site.offset);
             }
         }
         for field in object.fields_in(section, from, last) {
@@ -173,10 +207,46 @@ impl<'s> Loaded<'s> {
                     let value = value.wrapping_add_signed(field.addend).wrapping_sub(less);
                     into.copy_from_slice(&value.to_le_bytes()[..field.form.size()]);
                 }
-                _ => end = end.min(field.offset),
+                _ => unknown = unknown.min(field.offset),
             }
         }
-        bytes.get((from - start) as usize..(end.max(from) - start) as usize).map(<[u8]>::to_vec)
+        bytes.truncate((last - start) as usize);
+        bytes.drain(..(from - start) as usize);
+        Some((bytes, unknown))
+    }
+
+    /// Looks for objects around an address, if nobody has.
+    pub fn look(&self, address: u64, deadline: Deadline) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.at(&mut found, address, deadline);
+    }
+
+    /// The code of all objects that were found, as it should be and as it is.
+    pub fn survey(&self, deadline: Deadline) -> Vec<Survey> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = Vec::new();
+        for placement in found.placements.clone() {
+            let Some(object) = self.objects.object(placement.object) else { continue };
+            let nowhere = |(part, base): (&Section, &Option<u64>)| base.is_none() && !part.code.is_empty();
+            let whole = !object.sections.iter().zip(&placement.bases).any(nowhere);
+            for (section, part) in (0u16..).zip(&object.sections) {
+                let Some(address) = placement.bases[usize::from(section)].filter(|_| !part.code.is_empty())
+                else {
+                    continue;
+                };
+                let all_of_it = (0, part.size);
+                let trusted = self.filled(&mut found, (&placement, section), all_of_it, deadline);
+                let there = self.space.read(address, part.code.len());
+                if let (Some((trusted, _)), Some(found)) = (trusted, there) {
+                    let sites = object.load_sites_in(section, 0, u32::MAX).iter();
+                    let same = sites.filter(|site| site.kind == LoadSiteKind::Same);
+                    let sites = same.map(|it| it.offset as usize..it.offset as usize + usize::from(it.len));
+                    let sites = sites.collect();
+                    all.push(Survey { object: placement.object, whole, address, trusted, found, sites });
+                }
+            }
+        }
+        all
     }
 
     /// What a field's symbol is in the target.

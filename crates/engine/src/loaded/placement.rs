@@ -5,7 +5,7 @@
 //! those that are not are never executed. What its fields name tells where the other sections are:
 //! each field that names one says where that begins, and nine in ten must say the same. So it goes
 //! on with the code of sections found in this way. A section of code that no field names is looked
-//! for behind the others.
+//! for between and behind the others.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -15,8 +15,8 @@ use ir::relocatable::{Object, Symbol};
 use super::Loaded;
 use super::region::Region;
 
-/// How far behind the other sections one may be that no field names.
-const NEAR: u64 = 64 << 10;
+/// How far behind the first of the others a section may be that no field names.
+const NEAR: u64 = 4 << 20;
 
 /// Where an object is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -196,7 +196,7 @@ impl Placement {
         all.sort_unstable_by_key(|range| range.start);
     }
 
-    /// Looks behind the sections that were found for code that no field names.
+    /// Looks between and behind the sections that were found for code that no field names.
     fn beside(
         &mut self,
         object: &Object,
@@ -204,9 +204,8 @@ impl Placement {
         region: &Region,
         (todo, refused): (&mut Vec<u16>, &mut [bool]),
     ) {
-        let ends = object.sections.iter().zip(&self.bases).filter(|(part, _)| part.is_code);
-        let end = ends.filter_map(|(part, base)| Some((*base)? + u64::from(part.size))).max();
-        let Some(from) = end.and_then(|end| end.checked_sub(region.start)) else { return };
+        let first = self.ranges(object).iter().map(|range| range.start).min();
+        let Some(from) = first.and_then(|first| first.checked_sub(region.start)) else { return };
         for section in 0..object.sections.len() as u16 {
             let part = &object.sections[usize::from(section)];
             let known = self.bases[usize::from(section)].is_some() || refused[usize::from(section)];
@@ -214,14 +213,18 @@ impl Placement {
                 continue;
             }
             refused[usize::from(section)] = true;
-            let fixed = object.fixed(section);
+            let (fixed, taken) = (object.fixed(section), self.ranges(object));
             let is_at = |at: &u64| {
+                let here = region.start + at..region.start + at + u64::from(part.size);
+                if taken.iter().any(|other| other.start < here.end && here.start < other.end) {
+                    return false;
+                }
                 let there = region.bytes.get(*at as usize..).and_then(|rest| rest.get(..part.code.len()));
                 let same = |there: &[u8]| {
                     let both = part.code.iter().zip(there).zip(&fixed);
                     both.into_iter().all(|((mine, there), fixed)| mine == there || !fixed)
                 };
-                (region.start + at).is_multiple_of(part.align.into()) && there.is_some_and(same)
+                here.start.is_multiple_of(part.align.into()) && there.is_some_and(same)
             };
             if fixed.iter().any(|fixed| *fixed)
                 && let Some(at) = (from..from.saturating_add(NEAR)).find(is_at)

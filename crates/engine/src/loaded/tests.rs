@@ -9,12 +9,12 @@ use super::*;
 use crate::mapped::{NX, Target};
 
 const KERNEL: u64 = 0xffff_ffff_8100_0000;
-const SLIDE: u64 = 0x20_0000;
-const TEXT: u64 = 0xffff_ffff_c038_3000;
+pub(crate) const SLIDE: u64 = 0x20_0000;
+pub(crate) const TEXT: u64 = 0xffff_ffff_c038_3000;
 const COLD: u64 = TEXT + 600;
 const AUX: u64 = TEXT + 700;
 const DATA: u64 = 0xffff_ffff_c040_0000;
-const OTHER: u64 = 0xffff_ffff_c052_1000;
+pub(crate) const OTHER: u64 = 0xffff_ffff_c052_1000;
 
 /// Bytes that no two places have alike.
 fn bytes(seed: u32, count: u32) -> Vec<u8> {
@@ -26,7 +26,7 @@ fn section(name: &str, align: u32, code: Vec<u8>) -> Section {
     Section { name: name.to_string(), size: code.len() as u32, align, is_code: true, code }
 }
 
-fn objects() -> [Object; 2] {
+pub(crate) fn objects() -> [Object; 2] {
     let field = |section, offset, form, symbol, addend| Field { section, offset, form, symbol, addend };
     let data = Section { name: "data".to_string(), size: 64, align: 32, ..Section::default() };
     let disk = Object {
@@ -67,7 +67,7 @@ fn objects() -> [Object; 2] {
 const NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0, 0];
 
 /// The first object's text as its system has it there, with nothing at the switched jump.
-fn text() -> Vec<u8> {
+pub(crate) fn text() -> Vec<u8> {
     let mut text = objects()[0].sections[0].code.clone();
     let mut relative = |at: usize, to: u64| {
         let distance = to.wrapping_sub(TEXT + at as u64 + 4) as u32;
@@ -88,14 +88,19 @@ fn cold() -> Vec<u8> {
     cold
 }
 
-/// A target whose system has loaded both, the first with this text.
-fn target(text: &[u8], other: Option<&[u8]>) -> Target {
+/// The page of the first object's code, with this text.
+pub(crate) fn page(text: &[u8]) -> Vec<u8> {
     let mut page = vec![0xcc; 4096];
     page[..text.len()].copy_from_slice(text);
     page[600..664].copy_from_slice(&cold());
     page[700..748].copy_from_slice(&objects()[0].sections[2].code);
+    page
+}
+
+/// A target whose system has loaded both, the first with this text.
+fn target(text: &[u8], other: Option<&[u8]>) -> Target {
     let mut target = Target::new();
-    target.map(TEXT, &page, 0);
+    target.map(TEXT, &page(text), 0);
     target.map(DATA, &[0; 64], NX);
     if let Some(other) = other {
         target.map(OTHER, other, 0);
@@ -120,7 +125,7 @@ fn code(target: &Target, pc: u64, count: usize) -> Vec<u8> {
     }
 }
 
-fn journal() -> Vec<u8> {
+pub(crate) fn journal() -> Vec<u8> {
     objects()[1].sections[0].code.clone()
 }
 

@@ -6,6 +6,7 @@ use ir::System;
 use machine::{GuestMemory, PAGE_SIZE};
 
 use super::target::TargetCode;
+use crate::loaded::Loaded;
 use crate::relocate::Relocation;
 
 /// A target, and what is trusted of it.
@@ -18,6 +19,8 @@ pub struct Comparison<'c> {
     pub relocation: Relocation<'c>,
     /// What the target may execute.
     pub code: TargetCode,
+    /// The modules that the target has loaded and training had not, where the pack has any.
+    pub loaded: Option<Loaded<'c>>,
     /// The stretch of trusted code that has the interrupt handlers: whatever is there in the target
     /// is compared.
     pub kernel: Range<u64>,
@@ -59,7 +62,8 @@ impl Comparison<'_> {
         Some(address.wrapping_add(slide))
     }
 
-    /// The training system's address of trusted code that the target has at an address.
+    /// The training system's address of trusted code that the target has at an address; of a module
+    /// that training had not loaded, the target's.
     pub fn trusted(&self, address: u64) -> Option<u64> {
         let held = |address: u64| self.system.page(address & !(PAGE_SIZE - 1)).is_some();
         let table = self.relocation.table();
@@ -70,6 +74,7 @@ impl Comparison<'_> {
         (0..table.images.len())
             .find_map(from_image)
             .or_else(|| (table.image(address).is_none() && held(address)).then_some(address))
+            .or_else(|| self.loaded.as_ref()?.object_at(address).map(|_| address))
     }
 
     /// The address by which a report names one of the target's code.

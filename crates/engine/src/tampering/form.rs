@@ -40,6 +40,23 @@ impl Codes<'_> {
         does_nothing(new) || does_nothing(old) && leads_nowhere(mode, new)
     }
 
+    /// Whether whole instructions, `from..to`, became others that lead nowhere or to trusted code.
+    pub fn stays(&self, mode: lift::Mode, from: usize, to: usize) -> bool {
+        let (mut at, trusted) = (from, |to| (self.trusted)(to).is_some());
+        while at < to {
+            let bytes = &self.found[at..to];
+            let address = (self.start + at as u64).wrapping_add(self.slide);
+            match (lift::length(mode, bytes), form_at(bytes, address)) {
+                (Some(len), Some(Form::Call(to) | Form::Jump(to))) if trusted(to) => at += len,
+                // A trap behind a call is there for who does not return from it.
+                _ if bytes[0] == 0xcc => at += 1,
+                (Some(len), None) if leads_nowhere(mode, &bytes[..len]) => at += len,
+                _ => return does_nothing(bytes),
+            }
+        }
+        at == to
+    }
+
     /// Whether a thunk, `from..to`, that puts a register on the stack and returns to it became a
     /// jump through that register.
     pub fn is_thunk(&self, from: usize, to: usize) -> bool {
@@ -95,6 +112,7 @@ impl Codes<'_> {
             (Form::Nothing, Form::Call(to)) | (Form::Call(to), Form::Nothing) if inside(to) => {
                 Change::TracePoint
             }
+            (Form::Zero, Form::Call(to)) | (Form::Call(to), Form::Zero) if inside(to) => Change::Switch,
             (Form::Call(_), Form::Call(to)) | (Form::Jump(_), Form::Jump(to)) if inside(to) => Change::Switch,
             (Form::Call(to), Form::Indirect) | (Form::Indirect, Form::Call(to)) if inside(to) => {
                 Change::Thunk
@@ -115,11 +133,13 @@ impl Codes<'_> {
 enum Form {
     /// A no-operation.
     Nothing,
+    /// What stands for a call of something that returns 0: `xor %eax,%eax` of five bytes.
+    Zero,
     /// A direct jump to this address.
     Jump(u64),
     /// A direct call of this address.
     Call(u64),
-    /// A jump or call through a register, and padding.
+    /// A jump or call through a register, and padding, or a call through a pointer.
     Indirect,
     /// A return, and padding.
     Return,
@@ -130,9 +150,13 @@ enum Form {
 fn form(bytes: &[u8], address: u64) -> Option<Form> {
     match bytes {
         [0x0f, 0x1f, 0x44, 0x00, 0x00] | [0x66, 0x90] => Some(Form::Nothing),
+        [0x2e, 0x2e, 0x2e, 0x31, 0xc0] => Some(Form::Zero),
         // With a prefix that does nothing, for the length of what it becomes.
         [0x2e, rest @ ..] if rest.len() == 5 => form(rest, address.wrapping_add(1)),
         [0xe8, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Call),
+        // Of the length of a call through a pointer in memory, which is called directly then.
+        [0xe8, _, _, _, _, 0x90] => target(bytes, address).map(Form::Call),
+        [0xff, 0x15, ..] if bytes.len() == 6 => Some(Form::Indirect),
         [0xe9, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Jump),
         // A short jump may be followed by padding.
         [0xeb, _] | [0xeb, _, 0x0f, 0x1f, 0x00] => target(bytes, address).map(Form::Jump),
@@ -149,6 +173,12 @@ fn form(bytes: &[u8], address: u64) -> Option<Form> {
         [0xc3, rest @ ..] if bytes.len() >= 5 && is_filling(rest) => Some(Form::Return),
         _ => None,
     }
+}
+
+/// The direct call or jump that begins here.
+fn form_at(bytes: &[u8], address: u64) -> Option<Form> {
+    let to = target(bytes, address)?;
+    Some(if bytes[0] == 0xe8 { Form::Call(to) } else { Form::Jump(to) })
 }
 
 /// Whether these bytes are never reached or do nothing: `int3`, or what [`does_nothing`].

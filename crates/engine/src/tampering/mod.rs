@@ -23,6 +23,7 @@ mod comparison;
 mod data;
 mod form;
 mod gates;
+mod loaded;
 mod modules;
 mod report;
 mod target;
@@ -56,12 +57,15 @@ pub fn compare(
 ) -> Tampering {
     let code = TargetCode::find(memory, relocation.mode(), relocation.root());
     let kernel = kernel(system);
-    let mut it = Comparison { system, memory, relocation: relocation.system(system), code, kernel };
+    let relocated = relocation.system(system);
+    let mut it = Comparison { system, memory, relocation: relocated, code, loaded: None, kernel };
     let mode = if wide(relocation) { lift::Mode::Bits64 } else { lift::Mode::Bits32 };
     it.find_modules(mode);
+    it.find_loaded();
     let mut report = Tampering { boots: system.integrity().boots, ..Tampering::default() };
     let pages = CodePages { program, mode, tells_code: tells_code(program) };
-    let compared = it.compare_code(&pages, &mut report);
+    let mut compared = it.compare_code(&pages, &mut report);
+    it.compare_loaded(mode, &mut compared, &mut report);
     report.unknown_code = it.code.unknown(memory, &compared);
     let pages: usize = report.unknown_code.iter().map(|it| it.pages).sum();
     report.uncompared.unknown = pages + usize::from(it.code.cut);

@@ -94,6 +94,8 @@ pub struct Tampering {
     pub boots: u8,
     /// Pages of 4 KiB of code that were compared.
     pub pages: usize,
+    /// Modules that training had not loaded and that were compared with the pack's files of them.
+    pub modules: usize,
     /// Pages of read-only data that were compared.
     pub data: usize,
     /// Interrupt gates that were compared.

@@ -6,6 +6,7 @@ use machine::VirtAddr;
 
 use super::code::only_instructions;
 use super::*;
+use crate::loaded::tests as modules;
 use crate::mapped::{NX, Target};
 
 const KERNEL: u64 = 0xffff_ffff_8100_0000;
@@ -121,6 +122,8 @@ struct Case {
     gates: Vec<u8>,
     more: Vec<(u64, Vec<u8>)>,
     writable: Vec<u64>,
+    /// Whether the pack has modules.
+    modules: bool,
 }
 
 impl Case {
@@ -138,6 +141,7 @@ impl Case {
             gates: [gate(KERNEL + 0x800 + kernel), gate(KERNEL + 0x900 + kernel)].concat(),
             more: Vec::new(),
             writable: Vec::new(),
+            modules: false,
         };
         let address = (0xc020_1000u32).wrapping_add(module as u32);
         it.module_code[19..23].copy_from_slice(&address.to_le_bytes());
@@ -161,6 +165,10 @@ impl Case {
         let mut system = system(self.boots);
         let integrity = Integrity { writable: self.writable.clone(), ..system.integrity().clone() };
         system.set_integrity(integrity);
+        if self.modules {
+            let file = ir::Objects::to_bytes([1; 32], &modules::objects()).expect("they are whole");
+            system.set_modules(ir::Objects::from_bytes(&file, [1; 32]).expect("they come back"));
+        }
         let program = ir::text::parse_program("program \"test\"", Reg::NAMES).expect("it parses");
         let table = system.relocations().clone();
         let relocation = Relocation::kernel_at(&table, self.kernel);
@@ -335,6 +343,42 @@ fn what_training_has_no_copy_of_is_counted() {
     case.module_code = [0x41; 4096];
     let report = case.ask();
     assert_eq!((report.missing, report.uncompared.unknown, report.differences.len()), (2, 1, 0));
+}
+
+/// A target that has loaded two modules which training had not, the first with this code.
+fn with_modules(code: Vec<u8>) -> Tampering {
+    let mut case = Case::new(2, modules::SLIDE, 0);
+    case.modules = true;
+    let mut other = modules::journal();
+    other.resize(4096, 0);
+    case.more = vec![(modules::TEXT, code), (modules::OTHER, other)];
+    case.ask()
+}
+
+#[test]
+fn modules_that_training_had_not_loaded_are_compared_with_their_files() {
+    let clean = modules::page(&modules::text());
+    let changes = |at: usize, bytes: &[u8]| {
+        let mut page = clean.clone();
+        page[at..at + bytes.len()].copy_from_slice(bytes);
+        let report = with_modules(page);
+        assert_eq!((report.modules, report.uncompared.unknown), (2, 0));
+        let changes = report.differences.iter().map(|it| ((it.address - modules::TEXT) as usize, it.change));
+        changes.collect::<Vec<_>>()
+    };
+    // What the system wrote where the module says that it does leads out of trusted code.
+    assert_eq!(changes(0, &[]), [(80, Change::Foreign)]);
+    let call = (KERNEL + modules::SLIDE + 0x80).wrapping_sub(modules::TEXT + 85) as u32;
+    let call = [&[0xe8], &call.to_le_bytes()[..]].concat();
+    assert_eq!(changes(80, &call), [(80, Change::Alternative)], "a call of the kernel: nobody knows");
+    assert_eq!(changes(80, &modules::objects()[0].sections[0].code[80..85]), [], "the file's own way");
+    let other = |at, bytes: &[u8]| {
+        changes(at, bytes).into_iter().filter(|it| it.0 != 80).map(|it| it.1).collect::<Vec<_>>()
+    };
+    assert_eq!(other(200, &[0xe9, 1, 2, 3, 4]), [Change::Foreign], "a hook");
+    assert_eq!(other(16, &[0x44]), [Change::Foreign], "a field that names something else");
+    assert_eq!(other(580, &[0x31, 0xc0]), [Change::Foreign], "code between sections");
+    assert_eq!(other(580, &[0x00, 0x90]), [], "filling");
 }
 
 #[test]
