@@ -8,6 +8,7 @@
 
 pub mod allocators;
 mod asked;
+mod banner;
 mod built;
 mod changes;
 mod commands;
@@ -24,6 +25,7 @@ mod interrupted;
 mod live;
 mod mount;
 mod output;
+mod pack_info;
 mod packs;
 mod record;
 mod report;

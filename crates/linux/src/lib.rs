@@ -1,17 +1,24 @@
 //! What a Linux guest is booted with: an initramfs made without root, kernel modules in load order,
-//! and the trainers that are part of the command.
+//! and the trainers that are part of the command. And how Linux speaks of itself: what a kernel
+//! calls itself and which package it came in, and the texts of its procfs.
 //!
-//! The only crate that knows anything about Linux, and only how to start it: `virtuoso train` and
-//! the testkit boot guests with it. Nothing that records, slices or answers depends on it.
+//! The only crate that knows anything about Linux, and only how to start it and what it prints, no
+//! structure of its memory: `virtuoso train` and the testkit boot guests with it, and the command's
+//! tables are read with it. Nothing that records, slices or answers depends on it.
 
 #![forbid(unsafe_code)]
 
 mod archive;
+mod banner;
 mod builtins;
 mod image;
 mod modules;
+mod package;
+pub mod procfs;
 
 pub use archive::Archive;
+pub use banner::{Banner, Banners, MOST_BANNER};
 pub use builtins::{BUILTINS, Builtin};
-pub use image::is_64_bit;
+pub use image::{is_64_bit, release};
 pub use modules::{Error, Module, Modules};
+pub use package::Package;

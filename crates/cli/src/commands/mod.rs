@@ -7,6 +7,7 @@ mod explain;
 mod files;
 mod learn;
 mod mount;
+mod packs;
 pub mod record;
 pub mod run;
 mod tampering;
@@ -44,6 +45,8 @@ enum Verb {
     Trace(trace::Verb),
     Build(build::BuildArgs),
     Train(train::TrainArgs),
+    #[command(subcommand)]
+    Packs(packs::Verb),
     Run(run::RunArgs),
     Verify(verify::VerifyArgs),
     Learn(learn::LearnArgs),
@@ -77,6 +80,7 @@ impl Cli {
             Verb::Trace(verb) => verb.run(context),
             Verb::Build(args) => args.run(context),
             Verb::Train(args) => args.run(context),
+            Verb::Packs(verb) => verb.run(context),
             Verb::Run(args) => args.run(context),
             Verb::Verify(args) => args.run(context),
             Verb::Learn(args) => args.run(context),
