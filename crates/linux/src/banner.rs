@@ -105,11 +105,19 @@ impl Banners {
     }
 
     /// The different ones. Where some end as a kernel's own does, only those: the others are copies
-    /// in logs, with whatever lies behind them.
+    /// in logs, with whatever lies behind them. So is one that begins as another and goes on: the
+    /// kernel's log moves a line by the two bytes of its level, and its last two stay behind it.
     #[must_use]
     pub fn all(&self) -> Vec<&Banner> {
         let any = self.found.iter().any(|(_, own, _)| *own);
-        let mut all: Vec<_> = self.found.iter().filter(|(_, own, _)| *own || !any).collect();
+        let goes_on = |it: &Banner| {
+            let begins = |(other, own, _): &&(Banner, bool, u64)| {
+                *own && it.0.len() > other.0.len() && it.0.starts_with(&other.0)
+            };
+            self.found.iter().any(|other| begins(&other))
+        };
+        let is_kernels = |(it, own, _): &&(Banner, bool, u64)| (*own || !any) && !goes_on(it);
+        let mut all: Vec<_> = self.found.iter().filter(is_kernels).collect();
         all.sort_by_key(|(_, _, times)| std::cmp::Reverse(*times));
         all.into_iter().map(|(banner, ..)| banner).collect()
     }
@@ -162,7 +170,7 @@ mod tests {
     #[test]
     fn the_kernels_own_is_told_from_copies_of_it() {
         let mut memory = format!("junk{DEBIAN}6)\0LLinux version 5.10.0-1-amd64 (a) (b) #7 x\n\0");
-        memory += &format!("kernel: {DEBIAN}\nmore{DEBIAN}\n\0");
+        memory += &format!("kernel: {DEBIAN}\nmore{DEBIAN}\n\0{DEBIAN}6)\n\0");
         let mut banners = Banners::default();
         banners.search(memory.as_bytes(), memory.len());
         let texts: Vec<&str> = banners.all().iter().map(|it| it.text()).collect();

@@ -4,12 +4,14 @@ mod build;
 mod crossview;
 mod exec;
 mod explain;
-mod files;
+pub mod files;
 mod learn;
 mod mount;
+mod open_files;
 mod packs;
 pub mod record;
 pub mod run;
+mod sockets;
 mod tampering;
 mod target;
 mod trace;
@@ -57,6 +59,8 @@ enum Verb {
     Target(target::Verb),
     Watch(watch::WatchArgs),
     Ps(views::PsArgs),
+    Sockets(sockets::SocketsArgs),
+    OpenFiles(open_files::OpenFilesArgs),
     Lsmod(views::LsmodArgs),
     Time(views::TimeArgs),
     Ls(files::ls::LsArgs),
@@ -90,6 +94,8 @@ impl Cli {
             Verb::Target(verb) => verb.run(context),
             Verb::Watch(args) => args.run(context),
             Verb::Ps(args) => args.run(context),
+            Verb::Sockets(args) => args.run(context),
+            Verb::OpenFiles(args) => args.run(context),
             Verb::Lsmod(args) => args.run(context),
             Verb::Time(args) => args.run(context),
             Verb::Ls(args) => args.run(context),

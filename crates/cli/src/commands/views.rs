@@ -7,13 +7,17 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
 use engine::{Run, Text, Value};
+use filetree::{PROGRAMS, Time};
 use serde_json::{Value as Json, json};
 
 use crate::asked::{Answered, guest_error};
+use crate::columns::Columns;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::guest_tree::with_tree;
 use crate::packs::{Member, choose, default_directory};
+use crate::processes::{self, Process};
 use crate::target::TargetArgs;
 use crate::{format, output, report};
 
@@ -35,8 +39,14 @@ struct Common {
 
 impl Common {
     fn table(&self, table: &Table, context: Context) -> Result<(), Failure> {
-        let listing = self
-            .ask(table.list.0, context, |member, run, remarks| Listing::ask(member, run, table, remarks))?;
+        let listing = self.ask(table.list.0, context, |member, run, remarks| {
+            let mut listing = Listing::ask(member, run, table, remarks)?;
+            if table.processes {
+                // What there is without them is printed.
+                listing.not_asked = listing.ask_files(member, run, remarks).err();
+            }
+            Ok(listing)
+        })?;
         if self.json {
             output::json(&listing.json(table))?;
         } else {
@@ -86,6 +96,8 @@ struct Table {
     show: fn(u64) -> String,
     /// What the list always has.
     always: Option<Always>,
+    /// Whether its numbers are processes, of which procfs says more.
+    processes: bool,
 }
 
 /// An entry without which a list is not to be trusted, and the program that is asked then.
@@ -108,13 +120,14 @@ const PROCESSES: Table = Table {
     texts: ("getpsfile", "pid", "path"),
     // A kernel thread has no executable.
     none: Some(NO_ENTRY),
-    heads: ("PID", "EXECUTABLE"),
+    heads: (">PID", "EXECUTABLE"),
     show: |pid| pid.to_string(),
     always: Some(Always {
         number: 1,
         absent: "the list has no process 1, which Linux and the BSDs always have: something may be missing",
         other: ("pidprobe", "limit", "pids"),
     }),
+    processes: true,
 };
 
 const MODULES: Table = Table {
@@ -123,14 +136,19 @@ const MODULES: Table = Table {
     texts: ("getdrvfile", "base", "name"),
     // What is listed as a module has a name.
     none: None,
-    heads: ("ADDRESS", "MODULE"),
+    heads: (">ADDRESS", "MODULE"),
     show: |base| format!("{base:#x}"),
     always: None,
+    processes: false,
 };
 
-/// List the processes with their executables, by the pack that fits the target
+/// List the processes, by the pack that fits the target
 ///
-/// Where one row fails its error stands in the place of the executable, and the exit code is that
+/// With parent, user, state, start, name and command line where the pack has file programs, which
+/// read them in the guest's own /proc; else with their executables only. The user is the effective
+/// one; --json has all of it.
+///
+/// Where one row fails its error stands in the place of what is missing, and the exit code is that
 /// row's. A list that has no process 1 is said to be suspicious; where the pack has `pidprobe`, it
 /// is asked too, and what only it sees ends in exit code 24.
 #[derive(Args, Debug)]
@@ -188,8 +206,8 @@ impl TimeArgs {
                     |name: &str| values.get(name).and_then(number).ok_or_else(|| no_output(member, name));
                 Ok((number("sec")?, number("nsec")?, unverified.is_none()))
             })?;
-        let since = Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or(0));
-        let time = UNIX_EPOCH.checked_add(since).filter(|_| seconds < YEAR_10000);
+        let since = Duration::from_secs(seconds).checked_add(Duration::from_nanos(nanoseconds));
+        let time = since.and_then(|since| UNIX_EPOCH.checked_add(since)).filter(|_| seconds < YEAR_10000);
         let text = time.map_or_else(
             || format!("{seconds} s after 1970"),
             |time| humantime::format_rfc3339_nanos(time).to_string(),
@@ -215,6 +233,20 @@ struct Row {
     text: Result<Option<Text>, Failure>,
     /// Whether the text is full, so that there may be more.
     full: bool,
+    /// What procfs says of it, where it was asked.
+    process: Option<Result<Process, Failure>>,
+}
+
+impl Row {
+    fn new(number: u64) -> Self {
+        Self { number, text: Ok(None), full: false, process: None }
+    }
+
+    /// What has no answer in it, the first.
+    fn failure(&self) -> Option<&Failure> {
+        let more = || self.process.as_ref().and_then(|process| process.as_ref().err());
+        self.text.as_ref().err().or_else(more)
+    }
 }
 
 /// A table, and what there is to say about it as a whole.
@@ -226,6 +258,10 @@ struct Listing {
     full: Vec<String>,
     /// What only the other program sees, where it was asked.
     unlisted: Option<Vec<u64>>,
+    /// When the system booted, if procfs was asked.
+    boot: Option<Time>,
+    /// Why procfs could not be asked.
+    not_asked: Option<Failure>,
 }
 
 impl Listing {
@@ -255,14 +291,50 @@ impl Listing {
         if rows.iter().any(|row| row.full) {
             full.push(table.texts.2.to_string());
         }
-        Ok(Self { rows, verified, full, unlisted })
+        Ok(Self { rows, verified, full, unlisted, boot: None, not_asked: None })
+    }
+
+    /// Asks procfs about each process, where the pack has the programs for it.
+    fn ask_files(
+        &mut self,
+        member: &Member,
+        run: &Run<'_>,
+        remarks: &mut Vec<String>,
+    ) -> Result<(), Failure> {
+        for name in PROGRAMS {
+            if member.other(name)?.is_none() {
+                remarks.push(format!(
+                    "without {name}.prog in the pack nothing but executables is told of processes; make the \
+                     pack again with `virtuoso train`"
+                ));
+                return Ok(());
+            }
+        }
+        let Some(first) = member.other(PROGRAMS[0])? else { return Ok(()) };
+        with_tree(&first, run, 1, |tree, _| {
+            for row in &mut self.rows {
+                row.process = Some(Process::ask(tree, row.number));
+            }
+            self.boot = processes::boot(tree, member, run);
+            if self.boot.is_none() {
+                remarks.push(
+                    "when the guest booted is not told: processes start so many seconds after that".into(),
+                );
+            }
+            Ok(())
+        })
     }
 
     fn json(&self, table: &Table) -> Json {
         let (_, key, name) = table.texts;
         let row = |row: &Row| {
             let mut object = json!({ key: row.number, name: row.text.as_ref().ok() });
-            if let Err(failure) = &row.text {
+            if let (Some(Ok(process)), Some(object)) = (&row.process, object.as_object_mut())
+                && let Json::Object(more) = process.json(self.boot)
+            {
+                object.extend(more);
+            }
+            if let Some(failure) = row.failure() {
                 object["error"] = failure.to_string().into();
             }
             if row.full {
@@ -280,28 +352,46 @@ impl Listing {
 
     /// Prints the table; what is not there is a dash.
     fn print(&self, table: &Table) -> Result<(), Failure> {
-        let keys: Vec<String> = self.rows.iter().map(|row| (table.show)(row.number)).collect();
-        let width = keys.iter().map(String::len).max().unwrap_or(0).max(table.heads.0.len());
-        let mut out = output::stdout();
-        writeln!(out, "{:>width$}  {}", table.heads.0, table.heads.1)?;
-        for (key, row) in keys.iter().zip(&self.rows) {
+        let more = self.rows.iter().any(|row| row.process.is_some());
+        let mut columns = match more {
+            true => Columns::new(&[">PID", ">PPID", ">UID", "S", "START", "NAME", "EXECUTABLE", "COMMAND"]),
+            false => Columns::new(&[table.heads.0, table.heads.1]),
+        };
+        let error = |failure: &Failure| format!("error: {failure}");
+        for row in &self.rows {
             let text = match &row.text {
                 Ok(text) => text.as_ref().map_or_else(|| "-".to_string(), format::shown),
-                Err(failure) => format::plain(&format!("error: {failure}")).into_owned(),
+                Err(failure) => error(failure),
             };
-            writeln!(out, "{key:>width$}  {text}")?;
+            let mut cells = vec![(table.show)(row.number)];
+            match &row.process {
+                None => cells.push(text),
+                Some(Ok(process)) => {
+                    let [parent, user, state, start, name, command] = process.cells(self.boot);
+                    cells.extend([parent, user, state, start, name, text, command]);
+                }
+                Some(Err(failure)) => {
+                    cells.extend(["?"; 5].map(str::to_owned));
+                    cells.extend([text, error(failure)]);
+                }
+            }
+            columns.add(cells);
         }
-        Ok(out.flush()?)
+        columns.print()
     }
 
     /// The exit code: that of the first row without an answer, before anything else.
     fn end(&self, table: &Table) -> Result<(), Failure> {
-        let failures: Vec<&Failure> = self.rows.iter().filter_map(|row| row.text.as_ref().err()).collect();
+        let failures: Vec<&Failure> = self.rows.iter().filter_map(Row::failure).collect();
         if let Some(first) = failures.first() {
             let all = format::counted(self.rows.len(), "row");
             let text =
                 format!("{} of {all} without an answer: the error stands in its place", failures.len());
             return Err(Failure::new(first.exit, text));
+        }
+        if let Some(failure) = &self.not_asked {
+            let text = format!("nothing but executables is told of processes: {failure}");
+            return Err(Failure::new(failure.exit, text));
         }
         match (&self.unlisted, &table.always) {
             // What a full list lacks says nothing.
@@ -332,15 +422,14 @@ fn texts(
 ) -> Result<(Vec<Row>, bool), Failure> {
     let (name, input, output) = table.texts;
     let Some(other) = member.other(name)? else {
-        let row = |number| Row { number, text: Ok(None), full: false };
         remarks.push(format!("without {name}.prog in the pack no {output} is told"));
-        return Ok((numbers.into_iter().map(row).collect(), true));
+        return Ok((numbers.into_iter().map(Row::new).collect(), true));
     };
     let session = other.session(run).ok();
     let query = other.query(run, session.as_ref())?;
     let (mut rows, mut unverified) = (Vec::new(), Vec::new());
     for number in numbers {
-        let mut row = Row { number, text: Ok(None), full: false };
+        let mut row = Row::new(number);
         match query.ask(&[(input.to_string(), number.to_string())]) {
             Ok(answered) => {
                 row.text = text(&other, &answered, table);
