@@ -67,7 +67,8 @@ impl SocketsArgs {
         let found = self.tree.ask(context, |tree, _| Found::ask(tree))?;
         if self.json {
             let rows: Vec<Value> = found.rows.iter().map(Row::json).collect();
-            output::json(&json!({ "sockets": rows }))?;
+            let errors: Vec<String> = found.failures.iter().map(ToString::to_string).collect();
+            output::json(&json!({ "sockets": rows, "errors": errors }))?;
         } else {
             found.print()?;
         }

@@ -38,10 +38,10 @@ struct Common {
 }
 
 impl Common {
-    fn table(&self, table: &Table, context: Context) -> Result<(), Failure> {
+    fn table(&self, table: &Table, with_files: bool, context: Context) -> Result<(), Failure> {
         let listing = self.ask(table.list.0, context, |member, run, remarks| {
             let mut listing = Listing::ask(member, run, table, remarks)?;
-            if table.processes {
+            if with_files {
                 // What there is without them is printed.
                 listing.not_asked = listing.ask_files(member, run, remarks).err();
             }
@@ -96,8 +96,6 @@ struct Table {
     show: fn(u64) -> String,
     /// What the list always has.
     always: Option<Always>,
-    /// Whether its numbers are processes, of which procfs says more.
-    processes: bool,
 }
 
 /// An entry without which a list is not to be trusted, and the program that is asked then.
@@ -127,7 +125,6 @@ const PROCESSES: Table = Table {
         absent: "the list has no process 1, which Linux and the BSDs always have: something may be missing",
         other: ("pidprobe", "limit", "pids"),
     }),
-    processes: true,
 };
 
 const MODULES: Table = Table {
@@ -139,7 +136,6 @@ const MODULES: Table = Table {
     heads: (">ADDRESS", "MODULE"),
     show: |base| format!("{base:#x}"),
     always: None,
-    processes: false,
 };
 
 /// List the processes, by the pack that fits the target
@@ -153,17 +149,22 @@ const MODULES: Table = Table {
 /// is asked too, and what only it sees ends in exit code 24.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  virtuoso ps guest.elf --packs packs
-  virtuoso ps qmp:/run/guest.qmp --packs packs --json")]
+  virtuoso ps guest.elf
+  virtuoso ps qmp:/run/guest.qmp --brief --packs packs --json
+  virtuoso ps guest.elf --json | jq '.processes[] | select(.euid == 0 and .kernel_thread == false) | .command'")]
 pub struct PsArgs {
     #[command(flatten)]
     common: Common,
+    /// Only the executables: for a live guest a shorter pause
+    #[arg(long)]
+    brief: bool,
 }
 
 impl PsArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
-        self.common.table(&PROCESSES, context)
+        // Of processes procfs says more.
+        self.common.table(&PROCESSES, !self.brief, context)
     }
 }
 
@@ -180,7 +181,7 @@ pub struct LsmodArgs {
 impl LsmodArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
-        self.common.table(&MODULES, context)
+        self.common.table(&MODULES, false, context)
     }
 }
 

@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use linux::{Banner, Package};
 
@@ -154,19 +155,21 @@ fn rpm(package: &Path, root: &Path) -> Result<(), String> {
     }
     let failed = |error: std::io::Error| format!("rpm2cpio: {error}");
     let mut convert = Command::new("rpm2cpio");
-    let mut convert =
-        convert.arg(package).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let piped = convert.arg(package).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut convert = piped.env("LC_ALL", "C").spawn().map_err(failed)?;
     let archive = convert.stdout.take().ok_or("rpm2cpio gives nothing")?;
+    // What it says is read meanwhile, so that neither waits for the other.
+    let converted = thread::spawn(move || convert.wait_with_output());
     let mut unpack = Command::new("cpio");
-    let unpacked = output(
-        unpack
-            .args(["-i", "-d", "-m", "--quiet", "--no-absolute-filenames"])
-            .current_dir(root)
-            .stdin(archive),
-    );
-    let converted = convert.wait().map_err(failed)?;
-    unpacked?;
-    if converted.success() { Ok(()) } else { Err(format!("rpm2cpio: {converted}")) }
+    let words = ["-i", "-d", "-m", "--quiet", "--no-absolute-filenames"];
+    let unpacked = output(unpack.args(words).current_dir(root).stdin(archive));
+    let converted =
+        converted.join().map_err(|_| "rpm2cpio: its output could not be read")?.map_err(failed)?;
+    if !converted.status.success() {
+        let said = String::from_utf8_lossy(&converted.stderr);
+        return Err(format!("rpm2cpio: {}: {}", converted.status, said.trim()));
+    }
+    unpacked
 }
 
 /// The only kernel below a directory, and its modules.

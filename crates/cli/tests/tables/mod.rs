@@ -144,7 +144,9 @@ impl Verbs<'_> {
             // Busybox cuts names at 15 characters, as the kernel does but for its workers.
             let name: String = name.chars().take(15).collect();
             let command = if words.is_empty() { format!("[{name}]") } else { words.join(" ") };
-            assert_eq!(format!("{name} {command}"), *names, "{row}");
+            // It says in braces what a process calls itself where its first word is another.
+            let names = names.replacen(&format!("{name} {{{name}}} "), &format!("{name} "), 1);
+            assert_eq!(format!("{name} {command}"), names, "{row}");
             assert_eq!(row["kernel_thread"].as_bool(), Some(pid == 2 || *parent == 2), "{row}");
             let started = row["start"].as_str().ok_or("no start")?;
             let started = humantime::parse_rfc3339(started)?.duration_since(std::time::UNIX_EPOCH)?;
@@ -261,6 +263,17 @@ impl Verbs<'_> {
             (&true.into(), &"anonymous".into())
         );
         assert_eq!(file("socket:")?["kind"], "socket");
+        // A process that cannot be asked for all, for want of fuel, leaves the others.
+        let cut = ["60000", "80000", "100000", "120000", "150000"].iter().find_map(|fuel| {
+            let cut = self.run("open-files", &["1", "2", "--fuel", fuel]).ok()?;
+            (cut.code == 11 && cut.messages.contains("/proc/1/maps: ")).then_some(cut)
+        });
+        let cut = cut.ok_or("no fuel that lasts for some")?;
+        assert!(
+            cut.output.contains("kthreadd  cwd") && cut.output.contains("/bin/busybox"),
+            "{}",
+            cut.output
+        );
         let none = self.run("open-files", &["4000000"])?;
         assert_eq!((none.code, none.output.lines().count()), (35, 1), "{}", none.messages);
         Ok(())
