@@ -83,6 +83,23 @@ impl PackInfo {
     }
 }
 
+/// That no pack is in a directory which nobody named, made so from the kernel's release: it is not
+/// written over.
+///
+/// # Errors
+/// There is something.
+pub fn is_free(pack: &Path) -> Result<(), Failure> {
+    if std::fs::read_dir(pack).is_ok_and(|mut entries| entries.next().is_some()) {
+        let of = match PackInfo::read(pack) {
+            Ok(Some(PackInfo { banner: Some(banner), made, .. })) => format!(", made {made} of {banner}"),
+            _ => String::new(),
+        };
+        let text = "there is a pack of this name already";
+        return Err(Failure::file(pack, format!("{text}{of}; delete it, or name another with --output")));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

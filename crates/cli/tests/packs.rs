@@ -25,7 +25,8 @@ fn pack(folder: &Folder, name: &str, banner: &str) {
     folder.file(&format!("{directory}/readdir.prog"), program.to_bytes().expect("it encodes"));
     folder.file(&format!("{directory}/{}", companion_name()), companion());
     let info = serde_json::json!({
-        "format": 1, "banner": banner, "kernel": "vmlinuz", "made": "2026-11-29T20:32:53Z", "by": "virtuoso 0.1.0",
+        "format": 1, "banner": banner, "kernel": "vmlinuz", "made": "2026-11-29T20:32:53Z",
+        "by": "virtuoso 0.1.0",
     });
     folder.file(&format!("{directory}/pack.json"), info.to_string());
 }

@@ -126,8 +126,8 @@ mod tests {
     #[test]
     fn debians_kernels_say_which_package_they_came_in() {
         let found = package(
-            "Linux version 6.1.0-57-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14) 12.2.0) #1 \
-             SMP PREEMPT_DYNAMIC Debian 6.1.192-3 (2026-11-26)",
+            "Linux version 6.1.0-57-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14)) \
+             #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-3 (2026-11-26)",
         )
         .expect("Debian's");
         assert_eq!((found.distribution, found.architecture), ("Debian", Some("amd64")));

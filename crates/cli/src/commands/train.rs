@@ -14,7 +14,7 @@ use crate::commands::record;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::pack_info::PackInfo;
+use crate::pack_info::{PackInfo, is_free};
 use crate::packs::default_directory;
 use crate::record::{Progress, RecordArgs, RecordError};
 use crate::train::builtin;
@@ -137,7 +137,7 @@ impl TrainArgs {
             None => Some(default_directory()?),
         };
         let packs = packs.unwrap_or_else(|| ".".into());
-        let source = self.source.source(&packs, context)?;
+        let source = self.source.source(&packs, self.output.is_none(), context)?;
         let image = files::read(&source.kernel, "kernel image (vmlinuz)")?;
         let output = self.output.clone().unwrap_or_else(|| packs.join(pack_name(&image, &source.kernel)));
         let training = Training { args: self, source, output };
@@ -248,12 +248,7 @@ impl Training<'_> {
                 "this directory is not empty; name a new one for the pack",
             ));
         }
-        let of = match PackInfo::read(&self.output) {
-            Ok(Some(PackInfo { banner: Some(banner), made, .. })) => format!(", made {made} of {banner}"),
-            _ => String::new(),
-        };
-        let text = "there is a pack of this name already";
-        Err(Failure::file(&self.output, format!("{text}{of}; delete it, or name another with --output")))
+        is_free(&self.output)
     }
 
     /// Boots a guest under the recorder; gives the traces of each program by its name, and what the

@@ -5,9 +5,9 @@
 //! it lies elsewhere, on a larger model of processor with deeper page tables, with more processes,
 //! and its modules were loaded in another order. It tells what moves, and its trainers' own answers
 //! are what the programs' are compared with. How guests are booted is in [`guest`], where their
-//! kernel comes from in [`source`], the comparison in [`verify`]. In [`search`] the second guest is searched for changes about which slice and
-//! whole run differ. This is the only part that knows of Linux; other systems are recorded with
-//! `virtuoso record` and built with `virtuoso build`.
+//! kernel comes from in [`source`], the comparison in [`verify`]. In [`search`] the second guest is
+//! searched for changes about which slice and whole run differ. This is the only part that knows of
+//! Linux; other systems are recorded with `virtuoso record` and built with `virtuoso build`.
 
 pub mod builtin;
 pub mod guest;

@@ -68,8 +68,8 @@ pub enum Kind {
 pub fn download(banner: &Banner, workspace: &Workspace) -> Result<Unpacked, Failure> {
     let Some(package) = Package::of(banner) else {
         return Err(Failure::input(format!(
-            "nothing in {:?} says in which package that kernel came; give its image and modules with --kernel \
-             and --modules, or its package with --deb or --rpm",
+            "nothing in {:?} says in which package that kernel came; give its image and modules with \
+             --kernel and --modules, or its package with --deb or --rpm",
             banner.text()
         )));
     };
@@ -99,8 +99,8 @@ pub fn download(banner: &Banner, workspace: &Workspace) -> Result<Unpacked, Fail
         command.args(["-q", "-q", "download", "--", name]).current_dir(&workspace.0);
         run(&mut command).map_err(|why| {
             Failure::input(format!(
-                "{why}\nthe package is not to be had here: refresh apt's lists (apt-get update) and ask again, or \
-                 {next}"
+                "{why}\nthe package is not to be had here: refresh apt's lists (apt-get update) and ask \
+                 again, or {next}"
             ))
         })?;
     }
@@ -198,8 +198,8 @@ fn find(root: &Path, packages: Vec<String>) -> Result<Unpacked, Failure> {
             "it has several kernels"
         };
         return Err(Failure::input(format!(
-            "{what}: {why}; give the package with the image and those with its modules together, or the files \
-             with --kernel and --modules"
+            "{what}: {why}; give the package with the image and those with its modules together, or the \
+             files with --kernel and --modules"
         )));
     };
     let image = files::read(kernel, "kernel image (vmlinuz)")?;

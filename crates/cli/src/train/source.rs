@@ -10,6 +10,7 @@ use crate::banner::{self, OF_A_DUMP, OF_A_GUEST};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::live::Name;
+use crate::pack_info::is_free;
 use crate::train::package::{Kind, Unpacked, Workspace, download, unpack};
 use crate::{files, output, target};
 
@@ -48,11 +49,13 @@ pub struct Source {
 }
 
 impl SourceArgs {
-    /// Finds the kernel; packages are unpacked in a new directory in `place`.
+    /// Finds the kernel; packages are unpacked in a new directory in `place`. `by_release`: the
+    /// pack will lie there, too, under its kernel's release, and is not downloaded where that is
+    /// taken.
     ///
     /// # Errors
     /// There is none, or it cannot be told which.
-    pub fn source(&self, place: &Path, context: Context) -> Result<Source, Failure> {
+    pub fn source(&self, place: &Path, by_release: bool, context: Context) -> Result<Source, Failure> {
         let wanted =
             self.target.as_deref().map(|path| wanted(path, context)).transpose()?.unwrap_or_default();
         if let Some(kernel) = &self.kernel {
@@ -67,12 +70,15 @@ impl SourceArgs {
                     return Err(Failure::file(
                         target,
                         format!(
-                            "its memory has the banners of several kernels; give the package of its own with --deb \
-                             or --rpm:{}",
+                            "its memory has the banners of several kernels; give the package of its own with \
+                             --deb or --rpm:{}",
                             lines.concat()
                         ),
                     ));
                 };
+                if by_release {
+                    is_free(&place.join(banner.release()))?;
+                }
                 let what = format!("downloading and unpacking the package of {}", banner.release());
                 context.progress.during(what, || download(banner, &workspace))?
             }
@@ -123,8 +129,8 @@ impl Source {
                 Err(Failure::new(
                     crate::exit::Exit::OtherKernel,
                     format!(
-                        "this kernel calls itself {banner}, which the target does not run: its pack would not \
-                         fit. The target's:{}",
+                        "this kernel calls itself {banner}, which the target does not run: its pack would \
+                         not fit. The target's:{}",
                         wanted.concat()
                     ),
                 ))

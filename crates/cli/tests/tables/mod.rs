@@ -172,7 +172,7 @@ impl Verbs<'_> {
             let [protocol, state, local, remote, user, inode, descriptor] = words[..] else {
                 return Err(format!("the guest says {line}").into());
             };
-            let row = rows.iter().find(|row| row["inode"].to_string() == inode);
+            let row = rows.iter().find(|row| row["inode"].as_u64() == inode.parse().ok());
             let row = row.ok_or_else(|| format!("there is no {line}"))?;
             let dash = |it: &Value| it.as_str().unwrap_or("-").to_owned();
             assert_eq!((&row["protocol"], dash(&row["state"])), (&protocol.into(), state.into()), "{row}");

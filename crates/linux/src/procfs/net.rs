@@ -224,9 +224,9 @@ mod tests {
 
     #[test]
     fn sockets_of_the_internet() {
-        let text = b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
-            0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 5234 1 0 100 0\n   \
-            1: 0F02000A:0016 0202000A:D431 01 00000000:00000000 02:000A7D5B 00000000  1000        0 17 2 0 20 4\n\
+        let text = b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n   \
+            0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0  0 5234 1\n   \
+            1: 0F02000A:0016 0202000A:D431 01 00000000:00000000 02:000A7D5B 00000000  1000        0 17 2\n\
             nonsense\n   2: 0100007F:1F9000 0:0 0A 0:0 0:0 0 0 0 1\n";
         let Sockets { sockets, strange } = Sockets::parse(Protocol::Tcp, text);
         assert_eq!((sockets.len(), strange), (2, 2));
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!((sockets[1].user, sockets[1].inode), (Some(1000), 17));
 
         let text = b"  sl\n   7: 00000000000000000000000001000000:0035 \
-            00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 9 2 0 0\n";
+            00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000   101  0 9 2\n";
         let found = Sockets::parse(Protocol::Udp6, text);
         assert_eq!(found.sockets[0].local, internet("[::1]:53"));
         assert_eq!((found.sockets[0].state, found.sockets[0].kind), ("UNCONNECTED", "datagram"));
