@@ -1,5 +1,7 @@
 //! A table of `ps` or `lsmod`: asked, printed, and how the command ends.
 
+use std::time::Instant;
+
 use engine::Run;
 use filetree::{PROGRAMS, Time};
 use serde_json::{Value as Json, json};
@@ -58,11 +60,16 @@ impl Listing {
         Ok(Self { rows, verified, full, unlisted, boot: None, not_asked: None })
     }
 
-    /// Asks procfs about each process, where the pack has the programs for it.
+    /// Asks procfs about each process, where the pack has the programs for it; from `until` on about
+    /// no more.
+    ///
+    /// # Errors
+    /// It cannot be asked at all.
     pub fn ask_files(
         &mut self,
         member: &Member,
         run: &Run<'_>,
+        until: Option<Instant>,
         remarks: &mut Vec<String>,
     ) -> Result<(), Failure> {
         for name in PROGRAMS {
@@ -76,10 +83,13 @@ impl Listing {
         }
         let Some(first) = member.other(PROGRAMS[0])? else { return Ok(()) };
         with_tree(&first, run, 1, |tree, _| {
-            for row in &mut self.rows {
-                row.process = Some(Process::ask(tree, row.number));
-            }
             self.boot = processes::boot(tree, member, run);
+            for row in &mut self.rows {
+                row.process = Some(match until {
+                    Some(until) if Instant::now() > until => Err(not_asked(row.number)),
+                    _ => Process::ask(tree, row.number),
+                });
+            }
             if self.boot.is_none() {
                 remarks.push(
                     "when the guest booted is not told: processes start so many seconds after that".into(),
@@ -175,4 +185,13 @@ impl Listing {
             _ => Ok(()),
         }
     }
+}
+
+/// Why a process of a live guest was not asked about.
+fn not_asked(pid: u64) -> Failure {
+    let text = format!(
+        "/proc/{pid}: not asked, for the guest stood still for half of --max-pause; allow more, or ask with \
+         --brief"
+    );
+    Failure::new(Exit::PauseOver, text)
 }

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use clap::Args;
 use engine::Run;
@@ -14,6 +14,7 @@ use crate::commands::listing::Listing;
 use crate::commands::rows::{Always, Table, answer, no_output, number};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::live::Name;
 use crate::output;
 use crate::packs::{Member, choose, default_directory};
 use crate::target::TargetArgs;
@@ -36,11 +37,14 @@ struct Common {
 
 impl Common {
     fn table(&self, table: &Table, with_files: bool, context: Context) -> Result<(), Failure> {
+        // A live guest's pause ends with nothing if it lasts too long: half of it is for the list.
+        let is_live = Name::parse(&self.target).is_some();
+        let until = is_live.then(|| Instant::now() + self.how.max_pause() / 2);
         let listing = self.ask(table.list.0, context, |member, run, remarks| {
             let mut listing = Listing::ask(member, run, table, remarks)?;
             if with_files {
                 // What there is without them is printed.
-                listing.not_asked = listing.ask_files(member, run, remarks).err();
+                listing.not_asked = listing.ask_files(member, run, until, remarks).err();
             }
             Ok(listing)
         })?;
