@@ -110,7 +110,7 @@ static void sockets(const char *where)
     socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
     say("unix", "CONNECTED", pair[0]);
     say("unix", "CONNECTED", pair[1]);
-    say("other", "-", socket(AF_NETLINK, SOCK_RAW, 0));
+    say("netlink", "UNCONNECTED", socket(AF_NETLINK, SOCK_RAW, 0));
 }
 
 static void files(const char *where)

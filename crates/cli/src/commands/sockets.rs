@@ -1,4 +1,4 @@
-//! `virtuoso sockets`: TCP, UDP and UNIX sockets with the processes that hold them.
+//! `virtuoso sockets`: TCP, UDP, UNIX and other sockets with the processes that hold them.
 
 use std::collections::BTreeMap;
 
@@ -19,11 +19,11 @@ use crate::processes::{ENOENT, name, path, pids, text};
 
 /// List the sockets of the guest, with the processes that hold them
 ///
-/// TCP and UDP over IPv4 and IPv6, and UNIX sockets, of every network namespace that a process is
-/// in, as /proc/PID/net tells them; the processes are those with a descriptor of the socket. A
-/// socket that a process holds and that is in none of these files is listed as `other`: netlink,
-/// raw and packet sockets are, and what somebody hides. What cannot be read is named on standard
-/// error and the exit code is that of the first.
+/// TCP, UDP and raw sockets of IPv4 and IPv6, UNIX, netlink and packet sockets of every network
+/// namespace that a process is in, as /proc/PID/net tells them; the processes are those with a
+/// descriptor of the socket. A socket that a process holds and that is in none of these files is
+/// listed as `other`: rarer kinds are, and what somebody hides. What cannot be read is named on
+/// standard error, and the exit code is that of the first.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   virtuoso sockets guest.elf
@@ -158,6 +158,10 @@ impl Found {
             let inode = socket.inode;
             // 0 is the inode of all that have none any more.
             let holders = if inode == 0 { None } else { holders.remove(&inode) };
+            if protocol == Protocol::Netlink && holders.is_none() {
+                // The kernel's own ends.
+                continue;
+            }
             let (namespace, holders) = (Some(namespace), holders.unwrap_or_default());
             self.rows.push(Row { namespace, socket: Some(socket), inode, holders });
         }

@@ -8,6 +8,7 @@ use linux::Banner;
 
 use crate::banner::{self, OF_A_DUMP, OF_A_GUEST};
 use crate::context::Context;
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::live::Name;
 use crate::pack_info::is_free;
@@ -127,7 +128,7 @@ impl Source {
             Some(banner) if !self.wanted.is_empty() && !self.wanted.contains(banner) => {
                 let wanted: Vec<String> = self.wanted.iter().map(|it| format!("\n{it}")).collect();
                 Err(Failure::new(
-                    crate::exit::Exit::OtherKernel,
+                    Exit::OtherKernel,
                     format!(
                         "this kernel calls itself {banner}, which the target does not run: its pack would \
                          not fit. The target's:{}",
@@ -136,6 +137,37 @@ impl Source {
                 ))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_build_than_the_targets_is_refused() {
+        let banner = |build: &str| {
+            let text = format!("Linux version 6.1.0-57-amd64 (d) (gcc) #1 SMP Debian {build} (2026-11-26)");
+            Banner::parse(text.as_bytes()).expect("a banner")
+        };
+        let source = |wanted: &[Banner]| Source {
+            kernel: "vmlinuz".into(),
+            modules: None,
+            packages: Vec::new(),
+            wanted: wanted.to_vec(),
+            _workspace: None,
+        };
+        let (ours, other) = (banner("6.1.192-3"), banner("6.1.192-2"));
+        let refused = source(&[ours.clone()]).check(Some(&other)).expect_err("another build");
+        assert_eq!(refused.exit, Exit::OtherKernel);
+        assert!(refused.to_string().contains("6.1.192-2") && refused.to_string().contains("6.1.192-3"));
+        for (wanted, got) in [
+            (vec![other.clone(), ours.clone()], Some(&ours)),
+            (vec![], Some(&ours)),
+            (vec![ours.clone()], None),
+        ] {
+            assert!(source(&wanted).check(got).is_ok(), "{wanted:?} {got:?}");
         }
     }
 }

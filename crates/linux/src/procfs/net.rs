@@ -1,4 +1,4 @@
-//! `/proc/PID/net/tcp`, `tcp6`, `udp`, `udp6` and `unix`: the sockets of a network namespace.
+//! `/proc/PID/net/tcp` and others beside it: the sockets of a network namespace.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -13,13 +13,31 @@ pub enum Protocol {
     Udp,
     /// UDP over IPv6.
     Udp6,
+    /// IPv4 without a protocol above it.
+    Raw,
+    /// IPv6 without a protocol above it.
+    Raw6,
     /// Sockets of this system only.
     Unix,
+    /// Talking to the kernel.
+    Netlink,
+    /// What is on a network.
+    Packet,
 }
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Tcp, Self::Tcp6, Self::Udp, Self::Udp6, Self::Unix];
+    pub const ALL: [Self; 9] = [
+        Self::Tcp,
+        Self::Tcp6,
+        Self::Udp,
+        Self::Udp6,
+        Self::Raw,
+        Self::Raw6,
+        Self::Unix,
+        Self::Netlink,
+        Self::Packet,
+    ];
 
     /// The name of its file.
     #[must_use]
@@ -29,7 +47,11 @@ impl Protocol {
             Self::Tcp6 => "tcp6",
             Self::Udp => "udp",
             Self::Udp6 => "udp6",
+            Self::Raw => "raw",
+            Self::Raw6 => "raw6",
             Self::Unix => "unix",
+            Self::Netlink => "netlink",
+            Self::Packet => "packet",
         }
     }
 }
@@ -50,7 +72,7 @@ pub enum Address {
 pub struct Socket {
     /// What it is.
     pub protocol: Protocol,
-    /// `stream`, `datagram` or `seqpacket`.
+    /// `stream`, `datagram`, `seqpacket` or `raw`.
     pub kind: &'static str,
     /// Its own address.
     pub local: Address,
@@ -82,6 +104,7 @@ impl Sockets {
         for line in bytes.split(|&byte| byte == b'\n').skip(1) {
             let socket = match protocol {
                 Protocol::Unix => local(line),
+                Protocol::Netlink | Protocol::Packet => kernels(protocol, line),
                 _ => internet(protocol, line),
             };
             let before = found.sockets.last_mut().map(|it| &mut it.local);
@@ -128,20 +151,47 @@ fn internet(protocol: Protocol, line: &[u8]) -> Option<Socket> {
     let fields: Vec<&str> = std::str::from_utf8(line).ok()?.split_ascii_whitespace().collect();
     let [slot, local, remote, state, _, _, _, user, _, inode, ..] = fields[..] else { return None };
     slot.strip_suffix(':')?.parse::<u64>().ok()?;
-    let wide = matches!(protocol, Protocol::Tcp6 | Protocol::Udp6);
+    let wide = matches!(protocol, Protocol::Tcp6 | Protocol::Udp6 | Protocol::Raw6);
+    let is_raw = matches!(protocol, Protocol::Raw | Protocol::Raw6);
     let is_tcp = matches!(protocol, Protocol::Tcp | Protocol::Tcp6);
     let state = *STATES.get(usize::from_str_radix(state, 16).ok()?)?;
     let remote = address(remote, wide)?;
     let nowhere = remote.ip().is_unspecified() && remote.port() == 0;
     Some(Socket {
         protocol,
-        kind: if is_tcp { "stream" } else { "datagram" },
+        kind: match (is_tcp, is_raw) {
+            (true, _) => "stream",
+            (_, true) => "raw",
+            _ => "datagram",
+        },
         local: Address::Internet(address(local, wide)?),
         remote: if nowhere { Address::None } else { Address::Internet(remote) },
         // A socket that has no states of its own is only connected or not.
         state: if !is_tcp && state == "CLOSE" { "UNCONNECTED" } else { state },
         user: Some(user.parse().ok()?),
         inode: inode.parse().ok()?,
+    })
+}
+
+/// Sockets without an address that could be told in a word: of these lines only the inode is read,
+/// which is the last (netlink, packet), and of packet sockets kind and user.
+fn kernels(protocol: Protocol, line: &[u8]) -> Option<Socket> {
+    let fields: Vec<&str> = std::str::from_utf8(line).ok()?.split_ascii_whitespace().collect();
+    let (kind, user) = match (protocol, fields.as_slice()) {
+        (Protocol::Netlink, [_, _, _, _, _, _, _, _, _, _]) => ("raw", None),
+        (Protocol::Packet, [_, _, kind, _, _, _, _, user, _]) => {
+            (if *kind == "3" { "raw" } else { "datagram" }, Some(user.parse().ok()?))
+        }
+        _ => return None,
+    };
+    Some(Socket {
+        protocol,
+        kind,
+        local: Address::None,
+        remote: Address::None,
+        state: "UNCONNECTED",
+        user,
+        inode: fields.last()?.parse().ok()?,
     })
 }
 
@@ -242,6 +292,25 @@ mod tests {
         assert_eq!((found.sockets[0].state, found.sockets[0].kind), ("UNCONNECTED", "datagram"));
         assert_eq!(Sockets::parse(Protocol::Udp, text).strange, 1, "an address of another length");
         assert_eq!(Sockets::parse(Protocol::Tcp, b""), Sockets::default());
+    }
+
+    #[test]
+    fn sockets_without_a_protocol() {
+        let text = b"sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode\n\
+            (____ptrval____) 0   0          00000000 0        0        0     2        0        16      \n\
+            0000000000000000 15  236        00000002 0        0        0     2        0        5202    \nx\n";
+        let found = Sockets::parse(Protocol::Netlink, text);
+        let inodes: Vec<u64> = found.sockets.iter().map(|it| it.inode).collect();
+        assert_eq!((inodes, found.strange), (vec![16, 5202], 1));
+        let text = b"sk RefCnt Type Proto  Iface R Rmem   User   Inode\n\
+            0000000000000000 3      3    0003   2     1 0      101    14000 \n";
+        let found = Sockets::parse(Protocol::Packet, text);
+        assert_eq!((found.sockets[0].kind, found.sockets[0].user), ("raw", Some(101)));
+        assert_eq!((found.sockets[0].inode, found.strange), (14000, 0));
+        let text =
+            b"  sl\n    1: 00000000:0001 00000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 77 2\n";
+        let found = Sockets::parse(Protocol::Raw, text);
+        assert_eq!((found.sockets[0].kind, &found.sockets[0].local), ("raw", &internet("0.0.0.0:1")));
     }
 
     #[test]
