@@ -12,6 +12,7 @@ use linux::procfs::{self, Ids, Stat, TICKS};
 use serde_json::{Value, json};
 
 use crate::commands::files::times;
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::format;
 use crate::guest_tree::failure;
@@ -168,6 +169,32 @@ impl Process {
     }
 }
 
+/// Failures of many processes, those with one reason together: the first path, how many more there
+/// are, and of which processes.
+pub fn grouped<'f>(failures: impl IntoIterator<Item = (u64, &'f Failure)>) -> Vec<Failure> {
+    let mut groups: Vec<(String, Exit, String, Vec<u64>, usize)> = Vec::new();
+    for (pid, failure) in failures {
+        let text = failure.to_string();
+        let (path, why) = text.split_once(": ").unwrap_or(("", &text));
+        match groups.iter_mut().find(|(other, ..)| other == why) {
+            Some((_, _, _, pids, more)) => {
+                *more += 1;
+                if pids.last() != Some(&pid) {
+                    pids.push(pid);
+                }
+            }
+            None => groups.push((why.to_owned(), failure.exit, path.to_owned(), vec![pid], 0)),
+        }
+    }
+    let told = |(why, exit, path, pids, more): (String, Exit, String, Vec<u64>, usize)| {
+        let pids: Vec<String> = pids.iter().map(u64::to_string).collect();
+        let pids = pids.join(" ");
+        let of = if more == 0 { String::new() } else { format!(" and {more} more of the processes {pids}") };
+        Failure::new(exit, format!("{path}{of}: {why}"))
+    };
+    groups.into_iter().map(told).collect()
+}
+
 /// When the system booted: as it says itself, or by its two clocks at the last tick, which do not
 /// tell how long it slept. `None` where neither can be asked.
 pub fn boot(tree: &Tree<'_, '_>, member: &Member, run: &Run<'_>) -> Option<Time> {
@@ -191,6 +218,23 @@ pub fn boot(tree: &Tree<'_, '_>, member: &Member, run: &Run<'_>) -> Option<Time>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_failed_alike_is_told_once() {
+        let failed = |path: &str, why: &str| Failure::new(Exit::NoCode, format!("{path}: {why}"));
+        let all = [
+            (1, failed("/proc/1/cwd", "no code: there")),
+            (1, failed("/proc/1/root", "no code: there")),
+            (2, failed("/proc/2/fd", "unmapped")),
+            (30, failed("/proc/30/cwd", "no code: there")),
+        ];
+        let told: Vec<String> = grouped(all.iter().map(|(pid, failure)| (*pid, failure)))
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let first = "/proc/1/cwd and 2 more of the processes 1 30: no code: there";
+        assert_eq!(told, [first, "/proc/2/fd: unmapped"]);
+    }
 
     #[test]
     fn a_start_is_ticks_after_boot() {

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::format;
 use crate::guest_tree::{TreeArgs, failure};
 use crate::output;
-use crate::processes::{ENOENT, name, path, pids, text};
+use crate::processes::{ENOENT, grouped, name, path, pids, text};
 
 /// List the files that processes of the guest have open, use and have mapped
 ///
@@ -80,7 +80,8 @@ impl OpenFilesArgs {
             print(&found)?;
         }
         let mut failures = Failures::default();
-        found.iter().flat_map(|process| &process.failures).for_each(|failure| failures.add(failure));
+        let all = found.iter().flat_map(|it| it.failures.iter().map(|failure| (it.pid, failure)));
+        grouped(all).iter().for_each(|failure| failures.add(failure));
         failures.end()
     }
 }

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::format;
 use crate::guest_tree::{TreeArgs, failure};
 use crate::output;
-use crate::processes::{ENOENT, name, path, pids, text};
+use crate::processes::{ENOENT, grouped, name, path, pids, text};
 
 /// List the sockets of the guest, with the processes that hold them
 ///
@@ -57,7 +57,8 @@ struct Row {
 #[derive(Default)]
 struct Found {
     rows: Vec<Row>,
-    failures: Vec<Failure>,
+    /// By process.
+    failures: Vec<(u64, Failure)>,
 }
 
 impl SocketsArgs {
@@ -67,13 +68,14 @@ impl SocketsArgs {
         let found = self.tree.ask(context, |tree, _| Found::ask(tree))?;
         if self.json {
             let rows: Vec<Value> = found.rows.iter().map(Row::json).collect();
-            let errors: Vec<String> = found.failures.iter().map(ToString::to_string).collect();
+            let errors: Vec<String> = found.failures.iter().map(|(_, failure)| failure.to_string()).collect();
             output::json(&json!({ "sockets": rows, "errors": errors }))?;
         } else {
             found.print()?;
         }
         let mut failures = Failures::default();
-        found.failures.iter().for_each(|failure| failures.add(failure));
+        let all = found.failures.iter().map(|(pid, failure)| (*pid, failure));
+        grouped(all).iter().for_each(|failure| failures.add(failure));
         failures.end()
     }
 }
@@ -93,7 +95,7 @@ impl Found {
                 }
                 // What has ended is in none.
                 Err(Error::Guest(ENOENT)) => {}
-                Err(error) => found.failures.push(failure(&path(pid, "ns/net"), &error)),
+                Err(error) => found.failures.push((pid, failure(&path(pid, "ns/net"), &error))),
             }
             found.descriptors(tree, pid, &mut holders);
         }
@@ -113,7 +115,7 @@ impl Found {
         let directory = path(pid, "fd");
         let entries = match tree.entries(&directory) {
             Ok(entries) => entries,
-            Err(error) => return self.failures.push(failure(&directory, &error)),
+            Err(error) => return self.failures.push((pid, failure(&directory, &error))),
         };
         let mut known: Option<Option<Text>> = None;
         for entry in entries {
@@ -121,7 +123,7 @@ impl Found {
             let inode = match tree.link(&link) {
                 Ok(target) => number_in_link(&target, "socket"),
                 Err(error) => {
-                    self.failures.push(failure(&link, &error));
+                    self.failures.push((pid, failure(&link, &error)));
                     continue;
                 }
             };
@@ -146,13 +148,13 @@ impl Found {
             Ok(bytes) => bytes,
             // The system may be without IPv6.
             Err(Error::Guest(ENOENT)) => return,
-            Err(error) => return self.failures.push(failure(&file, &error)),
+            Err(error) => return self.failures.push((pid, failure(&file, &error))),
         };
         let Sockets { sockets, strange } = Sockets::parse(protocol, &bytes);
         if strange > 0 {
             let lines = format::counted(strange, "line");
             let error = Error::Nonsense(format!("{lines} of it name no socket"));
-            self.failures.push(failure(&file, &error));
+            self.failures.push((pid, failure(&file, &error)));
         }
         for socket in sockets {
             let inode = socket.inode;
