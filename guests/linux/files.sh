@@ -29,3 +29,15 @@ describe() {
     done 4</chosen 2>/dev/null
     echo "=== FILES END"
 }
+
+# tables: processes, sockets and open files, as this guest's own tools list them. Nothing is redirected in this shell, which would have
+# more open files while they are listed.
+tables() {
+    echo "=== TABLES"
+    grep btime /proc/stat
+    sed 's/^\([0-9]*\) (.*) /START \1 /' /proc/[0-9]*/stat 2>/dev/null | cut -d ' ' -f 1,2,22
+    ps -o pid,ppid,user,stat,comm,args | sed 's/^/PS /'
+    netstat -tuxan | sed 's/^/NET /'
+    ls -l /proc/[0-9]*/fd/* /proc/[0-9]*/cwd /proc/[0-9]*/root /proc/[0-9]*/exe 2>/dev/null | sed 's/^/LINK /'
+    echo "=== TABLES END"
+}

@@ -140,5 +140,9 @@ state_files() {
     held=$!
     sleep 0.2
     rm /tmp/held
+    # Sockets, and files that are called odd things: here and in a network namespace of its own.
+    /lib/holder root &
+    unshare -n /lib/holder cell &
+    sleep 1
     echo "=== HELD $held"
 }

@@ -38,6 +38,12 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
     Failure::file(path, format!("cannot read it: {error}; {next}"))
 }
 
+/// That a file is there for another program to read; `what` is what it should be.
+pub fn readable(path: &Path, what: &str) -> Result<(), Failure> {
+    regular(path, what)?;
+    File::open(path).map(drop).map_err(|error| unreadable(path, &error))
+}
+
 /// The bytes of a file; `what` is what it should be.
 pub fn read(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
     regular(path, what)?;

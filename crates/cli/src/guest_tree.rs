@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::{Limits, Session, Stopped, Text};
+use engine::{Limits, Run, Session, Stopped, Text};
 use filetree::{Error, FileProgram, PROGRAMS, Tree};
 use machine::Target;
 
@@ -57,35 +57,41 @@ impl TreeArgs {
     ) -> Result<T, Failure> {
         let packs = self.packs.clone().map_or_else(default_directory, Ok)?;
         let (first, mut opened) = choose(&packs, PROGRAMS[0], &self.target, &self.how, context)?;
-        let answer = self.with_tree(&first, &opened, ask);
+        let answer = first
+            .run(&opened)
+            .and_then(|run| with_tree(&first, &run, self.own, |tree, programs| ask(tree, &opened, programs)));
         opened.resume()?;
         answer
     }
+}
 
-    fn with_tree<T>(
-        &self,
-        first: &Member,
-        opened: &crate::live::Opened,
-        ask: impl FnOnce(&Tree<'_, '_>, &Target, [&Path; 4]) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        let others = PROGRAMS[1..].iter().map(|name| {
-            first.other(name)?.ok_or_else(|| {
-                let text = format!(
-                    "the pack has no {name}.prog beside it; make the pack again: `virtuoso train` without a \
-                     trainer makes all file programs"
-                );
-                Failure::file(first.path(), text)
-            })
-        });
-        let others = others.collect::<Result<Vec<Member>, Failure>>()?;
-        let run = first.run(opened)?;
-        let session = first.session(&run)?;
-        let members = [first, &others[0], &others[1], &others[2]];
-        let [readdir, stat, readlink, read] = members;
-        let fitted = |member| fitted(member, &session, run.limits);
-        let programs = [fitted(readdir)?, fitted(stat)?, fitted(readlink)?, fitted(read)?];
-        ask(&Tree::new(programs, Some(self.own)), opened, members.map(Member::path))
-    }
+/// Lets `ask` ask the tree of a target by the file programs of one pack, of which `first` is the
+/// first. Also tells their files, in the order of [`PROGRAMS`].
+///
+/// # Errors
+/// The pack lacks one, or what `ask` says.
+pub fn with_tree<T>(
+    first: &Member,
+    run: &Run<'_>,
+    own: u32,
+    ask: impl FnOnce(&Tree<'_, '_>, [&Path; 4]) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let others = PROGRAMS[1..].iter().map(|name| {
+        first.other(name)?.ok_or_else(|| {
+            let text = format!(
+                "the pack has no {name}.prog beside it; make the pack again: `virtuoso train` without a \
+                 trainer makes all file programs"
+            );
+            Failure::file(first.path(), text)
+        })
+    });
+    let others = others.collect::<Result<Vec<Member>, Failure>>()?;
+    let session = first.session(run)?;
+    let members = [first, &others[0], &others[1], &others[2]];
+    let [readdir, stat, readlink, read] = members;
+    let fitted = |member| fitted(member, &session, run.limits);
+    let programs = [fitted(readdir)?, fitted(stat)?, fitted(readlink)?, fitted(read)?];
+    ask(&Tree::new(programs, Some(own)), members.map(Member::path))
 }
 
 /// A file program in the session.

@@ -8,8 +8,10 @@
 
 pub mod allocators;
 mod asked;
+mod banner;
 mod built;
 mod changes;
+mod columns;
 mod commands;
 mod context;
 mod evidence;
@@ -24,7 +26,9 @@ mod interrupted;
 mod live;
 mod mount;
 mod output;
+mod pack_info;
 mod packs;
+mod processes;
 mod record;
 mod report;
 mod search;

@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::live::Opened;
 use crate::target::TargetArgs;
 use crate::ways::Ways;
-use crate::{files, output};
+use crate::{banner, files, output};
 
 /// Where packs are that nobody names: `virtuoso/packs` in the user's directory for data (XDG Base
 /// Directory Specification).
@@ -35,7 +35,7 @@ pub fn default_directory() -> Result<PathBuf, Failure> {
 }
 
 /// Directories with programs, `packs` itself and those in it, by name.
-fn directories(packs: &Path) -> Result<Vec<PathBuf>, Failure> {
+pub fn directories(packs: &Path) -> Result<Vec<PathBuf>, Failure> {
     let entries = std::fs::read_dir(packs).map_err(|error| {
         Failure::file(packs, format!("cannot read it: {error}; give a directory of packs"))
     })?;
@@ -269,12 +269,17 @@ pub fn choose(
     context: Context,
 ) -> Result<(Member, Opened), Failure> {
     let read = |directory| Candidate::read(directory, name, target, how);
-    let found: Vec<_> = directories(packs)?.into_iter().filter_map(read).collect();
+    // Who has no packs yet wants to know how to come by one.
+    let with_advice = |failure: Failure| match banner::of_dump(target, how) {
+        Some(advice) => failure.because(&advice),
+        None => failure,
+    };
+    let found: Vec<_> = directories(packs).map_err(with_advice)?.into_iter().filter_map(read).collect();
     if found.is_empty() {
         let text = format!(
             "it has no {name}.prog, nor has a directory in it; give a directory of packs with --packs"
         );
-        return Err(Failure::file(packs, text));
+        return Err(with_advice(Failure::file(packs, text)));
     }
     let mut reasons: Vec<String> = found.iter().filter_map(|it| it.as_ref().err().cloned()).collect();
     let candidates: Vec<Candidate> = found.into_iter().filter_map(Result::ok).collect();
@@ -311,7 +316,9 @@ pub fn choose(
             Err(failure) => reasons.push(reason(&candidate.directory, target, &failure)),
         }
     }
+    let mut advice = None;
     if let (None, Some(opened)) = (&best, &mut opened) {
+        advice = Some(banner::of_opened(opened));
         // A live guest that runs again has no memory to be read, and then no pack fits.
         opened.resume()?;
     }
@@ -321,7 +328,12 @@ pub fn choose(
             target.display(),
             reasons.join("\n")
         );
-        return Err(Failure::new(Exit::OtherKernel, text));
+        let failure = Failure::new(Exit::OtherKernel, text);
+        let advice = advice.or_else(|| banner::of_dump(target, how));
+        return Err(match advice {
+            Some(advice) => failure.because(&advice),
+            None => failure,
+        });
     };
     if opened.located().is_some() && found_by.as_ref() != Some(&candidate.directory) {
         let found = how.find(&mut opened, target, candidate.evidence(), context);

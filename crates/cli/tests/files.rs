@@ -8,6 +8,8 @@
 
 #![forbid(unsafe_code)]
 
+mod tables;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read;
@@ -22,6 +24,8 @@ use testkit::guest::{Guest, Target, boot_target, run_file};
 use testkit::kernel::{DEFAULT, Kernel, OTHERS};
 use testkit::layout;
 use testkit::pipeline::{Tool, Way};
+
+use tables::{Tables, Verbs};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -480,9 +484,10 @@ fn files_of(kernel: &str) -> Result<(), Failure> {
     let held = console.split("=== HELD ").nth(1).and_then(|rest| rest.split_whitespace().next());
     let held = held.ok_or("no process holds a deleted file")?.to_owned();
     tell(&mut guest, &format!("choose {CHOSEN}"))?;
-    let before = told(&mut guest)?;
+    let (before, tables) = (told(&mut guest)?, Tables::ask(&mut guest)?);
     let captured = capture(&mut guest, &run_file("files-target")?, Moment::Idle)?;
-    let after = told(&mut guest)?;
+    let (after, tables) = (told(&mut guest)?, tables.common(&Tables::ask(&mut guest)?));
+    let console = guest.console();
     drop(guest);
     eprintln!("captured after {:.0} s", begin.elapsed().as_secs_f64());
 
@@ -490,6 +495,7 @@ fn files_of(kernel: &str) -> Result<(), Failure> {
     known(&asked, kernel, &held)?;
     verbs(&asked, kernel, &held)?;
     mounted(&asked, kernel, &held)?;
+    Verbs { tool: &tool, pack: &pack, target: &captured.elf }.compare(&tables, &console)?;
     let mut count = Count::default();
     let stable: Vec<(&String, &Told)> =
         before.iter().filter(|(path, told)| after.get(*path) == Some(told)).collect();

@@ -119,6 +119,25 @@ fn a_table_says_that_it_is_not_verified() {
     assert_eq!(json(&folder, "ps"), expected);
     let quiet = folder.virtuoso(&["ps", "guest.raw", "--packs", ".", "--quiet"]);
     assert_eq!((quiet.err().as_str(), quiet.code()), ("", 0));
+    assert!(err.contains("without readdir.prog in the pack nothing but executables is told"), "{err}");
+}
+
+#[test]
+fn processes_are_listed_where_their_files_cannot_be_asked() {
+    let folder = pack("views-files");
+    for name in ["readdir", "stat", "readlink", "read"] {
+        put(&folder, name, "output \"rc\" i32 @0x2000", " store.32 0x2000, 0", "");
+    }
+    // Files are asked by whole runs, which need the companion file.
+    let ended = ask(&folder, "ps");
+    assert_eq!((ended.out().as_str(), ended.code()), ("PID  EXECUTABLE\n  1  /init\n  2  -\n", 1));
+    let err = ended.err();
+    assert!(
+        err.contains("nothing but executables is told of processes: ") && err.contains(".system"),
+        "{err}"
+    );
+    let brief = folder.virtuoso(&["ps", "guest.raw", "--packs", ".", "--brief"]);
+    assert_eq!((brief.out(), brief.code()), (ended.out(), 0));
 }
 
 #[test]

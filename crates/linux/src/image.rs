@@ -2,6 +2,8 @@
 
 use crate::unpack::{is_packed, unpack};
 
+use crate::banner::Banner;
+
 /// Whether the kernel has 64 bits: a boot loader's image (`bzImage`), whose header says so
 /// (Documentation/x86/boot.rst, `xloadflags`, protocol 2.12 and later), or the kernel proper, an
 /// ELF file. `None` where neither tells.
@@ -54,9 +56,51 @@ fn payload(image: &[u8]) -> Option<&[u8]> {
     image.get(from..to).filter(|payload| is_packed(payload))
 }
 
+/// The release of a kernel image, as `uname -r` will print it: a boot loader's image points to it
+/// (`kernel_version`), the kernel proper holds its banner. `None` where neither is there, or it is
+/// none.
+#[must_use]
+pub fn release(image: &[u8]) -> Option<String> {
+    if image.starts_with(b"\x7fELF") {
+        let begin = b"Linux version ";
+        let starts = image.windows(begin.len()).enumerate().filter(|(_, bytes)| bytes == begin);
+        let banner = starts.filter_map(|(at, _)| Banner::parse(&image[at..])).next()?;
+        return Some(banner.release().to_owned());
+    }
+    if image.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let pointer = u16::from_le_bytes(image.get(0x20e..0x210)?.try_into().ok()?);
+    let text = image.get(usize::from(pointer) + 0x200..)?;
+    let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"._+~-".contains(byte);
+    let length = text.iter().take(65).take_while(|byte| good(byte)).count();
+    let release = std::str::from_utf8(&text[..length]).ok()?;
+    let is_release = pointer != 0 && length <= 64 && release.starts_with(|c: char| c.is_ascii_digit());
+    is_release.then(|| release.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_image_tells_its_release() {
+        let mut image = vec![0; 0x240];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        assert_eq!(release(&image), None);
+        image[0x20e..0x210].copy_from_slice(&[0x60, 0]);
+        image.resize(0x260, 0);
+        image.extend(b"6.1.0-57-amd64 (debian-kernel@lists.debian.org) #1 SMP\0");
+        assert_eq!(release(&image).as_deref(), Some("6.1.0-57-amd64"));
+        image.truncate(0x260);
+        image.extend(b"../../etc (x) #1\0");
+        assert_eq!(release(&image), None);
+        image.truncate(0x250);
+        assert_eq!(release(&image), None, "it points behind the end");
+        let kernel = b"\x7fELF\x02...Linux version %s\0Linux version 6.12.1 (a) (b) #3 SMP\n\0";
+        assert_eq!(release(kernel).as_deref(), Some("6.12.1"));
+        assert_eq!(release(b"MZ"), None);
+    }
 
     #[test]
     fn the_image_tells_how_many_bits_its_kernel_has() {

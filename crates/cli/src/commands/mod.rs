@@ -4,12 +4,17 @@ mod build;
 mod crossview;
 mod exec;
 mod explain;
-mod files;
+pub mod files;
 mod learn;
+mod listing;
 mod modules;
 mod mount;
+mod open_files;
+mod packs;
 pub mod record;
+mod rows;
 pub mod run;
+mod sockets;
 mod tampering;
 mod target;
 mod trace;
@@ -46,6 +51,8 @@ enum Verb {
     Build(build::BuildArgs),
     Train(train::TrainArgs),
     Modules(modules::ModulesArgs),
+    #[command(subcommand)]
+    Packs(packs::Verb),
     Run(run::RunArgs),
     Verify(verify::VerifyArgs),
     Learn(learn::LearnArgs),
@@ -56,6 +63,8 @@ enum Verb {
     Target(target::Verb),
     Watch(watch::WatchArgs),
     Ps(views::PsArgs),
+    Sockets(sockets::SocketsArgs),
+    OpenFiles(open_files::OpenFilesArgs),
     Lsmod(views::LsmodArgs),
     Time(views::TimeArgs),
     Ls(files::ls::LsArgs),
@@ -80,6 +89,7 @@ impl Cli {
             Verb::Build(args) => args.run(context),
             Verb::Train(args) => args.run(context),
             Verb::Modules(args) => args.run(context),
+            Verb::Packs(verb) => verb.run(context),
             Verb::Run(args) => args.run(context),
             Verb::Verify(args) => args.run(context),
             Verb::Learn(args) => args.run(context),
@@ -89,6 +99,8 @@ impl Cli {
             Verb::Target(verb) => verb.run(context),
             Verb::Watch(args) => args.run(context),
             Verb::Ps(args) => args.run(context),
+            Verb::Sockets(args) => args.run(context),
+            Verb::OpenFiles(args) => args.run(context),
             Verb::Lsmod(args) => args.run(context),
             Verb::Time(args) => args.run(context),
             Verb::Ls(args) => args.run(context),

@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use linux::Banner;
 use serde_json::{Value, json};
 
 use crate::commands::{modules::remark, record};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::pack_info::{PackInfo, is_free};
+use crate::packs::default_directory;
 use crate::record::{Progress, RecordArgs, RecordError};
 use crate::train::builtin;
 use crate::train::guest::{Boot, Guests, ROUNDS, initramfs, modules, reordered};
@@ -20,6 +23,8 @@ use crate::train::jobs::{Job, executables};
 use crate::train::modules;
 use crate::train::program::{Maker, Recorded};
 use crate::train::row::Row;
+use crate::train::source::{Source, SourceArgs};
+use crate::train::traces::{TRACES, Traces, banner, tail};
 use crate::{files, format, output};
 
 /// Make a pack for a Linux kernel: boot it, record trainers, build programs and verify them
@@ -29,8 +34,7 @@ use crate::{files, format, output};
 /// first guest becomes programs; what they answered in the second is what the programs' answers
 /// about it are compared with. Then words of the second guest's memory are changed, and slice and
 /// whole run asked about that (--search). Only programs that gave the same answers are written; the
-/// exit code is 21 where one did not. `virtuoso ps`, `lsmod` and `time` take the directory with
-/// --packs.
+/// exit code is 21 where one did not. Without --output the pack lies where all verbs look for one.
 #[derive(Args, Debug)]
 #[command(
     after_help = "A trainer is an executable for the guest with virtuoso's marks, statically linked, or one \
@@ -44,6 +48,8 @@ pidprobe, and for files readdir, read, stat, readlink, statfs, listxattr, getxat
 need --modules.
 
 Examples:
+  virtuoso train --for guest.elf
+  virtuoso train --deb linux-image-6.1.0-56-amd64_6.1.192-2_amd64.deb
   virtuoso train --kernel vmlinuz-6.1.0-56-amd64 --modules lib/modules/6.1.0-56-amd64 -o packs/6.1.0-56-amd64
   virtuoso train --kernel /boot/vmlinuz-6.1.0-56-amd64 trainers/pslist trainers/gettime -o \
   packs/6.1.0-56-amd64
@@ -53,16 +59,15 @@ Examples:
       packs/6.1"
 )]
 pub struct TrainArgs {
-    /// The kernel image, as the boot loader takes it
-    #[arg(long, value_name = "FILE")]
-    kernel: PathBuf,
+    #[command(flatten)]
+    source: SourceArgs,
     /// An initramfs with files that the guest should have; busybox is added to it
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
     /// A static busybox that the kernel can run; by default this machine's
     #[arg(long, value_name = "FILE")]
     busybox: Option<PathBuf>,
-    /// Directory with the kernel's modules, such as lib/modules/RELEASE
+    /// Directory with the kernel's modules, such as lib/modules/RELEASE; default: the package's
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
     /// A module to load, with what it needs; may be given several times. By default loop, dummy and
@@ -99,9 +104,10 @@ pub struct TrainArgs {
     /// Keep the recordings in the pack; `virtuoso learn` needs them
     #[arg(long)]
     keep_traces: bool,
-    /// The pack: a new or empty directory
+    /// The pack: a new or empty directory [default: one with the name of the kernel's release in
+    /// $XDG_DATA_HOME/virtuoso/packs]
     #[arg(short, long, value_name = "DIR")]
-    output: PathBuf,
+    output: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -110,32 +116,78 @@ pub struct TrainArgs {
     trainers: Vec<Job>,
 }
 
+/// A training that has its kernel and its pack's directory.
+struct Training<'t> {
+    args: &'t TrainArgs,
+    source: Source,
+    /// The pack.
+    output: PathBuf,
+}
+
+/// What the guests of a training recorded, by the name of the program.
+type Recordings = BTreeMap<String, Vec<PathBuf>>;
+
 impl TrainArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
         let begin = Instant::now();
         let named = executables(&self.trainers)?;
-        let image = files::read(&self.kernel, "kernel image (vmlinuz)")?;
-        let given = self.initrd.as_deref().map(|path| files::read(path, "initramfs")).transpose()?;
-        let modules = modules(self.modules.as_deref(), &self.load)?;
-        let (jobs, executables) = if self.trainers.is_empty() {
-            let is_64_bit = linux::is_64_bit(&image).unwrap_or(true);
+        let packs = match &self.output {
+            // The package is unpacked beside the pack, which is new.
+            Some(output) => output.parent().map(Path::to_owned).filter(|it| !it.as_os_str().is_empty()),
+            None => Some(default_directory()?),
+        };
+        let packs = packs.unwrap_or_else(|| ".".into());
+        let source = self.source.source(&packs, self.output.is_none(), context)?;
+        let image = files::read(&source.kernel, "kernel image (vmlinuz)")?;
+        let output = self.output.clone().unwrap_or_else(|| packs.join(pack_name(&image, &source.kernel)));
+        let training = Training { args: self, source, output };
+        let rows = training.run(&image, named, context)?;
+        training.report(&rows, begin.elapsed().as_secs_f64())
+    }
+}
+
+/// The name of a kernel's pack: its release, or that of its file.
+fn pack_name(image: &[u8], kernel: &Path) -> String {
+    linux::release(image).unwrap_or_else(|| {
+        let good = |c: char| if c.is_ascii_alphanumeric() || "._+~-".contains(c) { c } else { '-' };
+        let name: String = files::name(kernel).chars().map(good).collect();
+        // No name that is hidden or leads up.
+        format!("kernel-{name}")
+    })
+}
+
+impl Training<'_> {
+    /// Records, builds, verifies and writes the pack.
+    fn run(
+        &self,
+        image: &[u8],
+        named: Vec<(PathBuf, Vec<u8>)>,
+        context: Context,
+    ) -> Result<Vec<Row>, Failure> {
+        let args = self.args;
+        let given = args.initrd.as_deref().map(|path| files::read(path, "initramfs")).transpose()?;
+        let directory = args.modules.as_deref().or(self.source.modules.as_deref());
+        let modules = modules(directory, &args.load)?;
+        let (jobs, executables) = if args.trainers.is_empty() {
+            let is_64_bit = linux::is_64_bit(image).unwrap_or(true);
             builtin::jobs(&self.output.join(TRACES).join("trainers"), is_64_bit, &modules)
         } else {
-            (self.trainers.clone(), named)
+            (args.trainers.clone(), named)
         };
         let initramfs = |order: &[&linux::Module]| {
-            initramfs(given.as_deref(), self.busybox.as_deref(), &executables, &jobs, order)
+            initramfs(given.as_deref(), args.busybox.as_deref(), &executables, &jobs, order)
         };
         let first = initramfs(&modules.iter().collect::<Vec<_>>())?;
         let second = initramfs(&reordered(&modules))?;
         self.new_directory()?;
-        let traces = Traces::new(&self.output, self.keep_traces)?;
-        if self.trainers.is_empty() {
+        let traces = Traces::new(&self.output, args.keep_traces)?;
+        if args.trainers.is_empty() {
             traces.keep_builtins(&executables)?;
         }
         let mut steps = context.progress.steps(3 * ROUNDS * jobs.len() as u64);
-        let first = self.boot(Boot::First, &first, &traces.path, &mut steps, context)?;
+        let (first, banner) = self.boot(Boot::First, &first, &traces.path, &mut steps, context)?;
+        self.source.check(banner.as_ref())?;
         if first.len() < executables.len() {
             let names: Vec<&str> = first.keys().map(String::as_str).collect();
             let what = format!(
@@ -147,33 +199,31 @@ impl TrainArgs {
             );
             return Err(Failure::new(Exit::Marks, what));
         }
-        let second = self.boot(Boot::Second, &second, &traces.path, &mut steps, context)?;
+        let (second, _) = self.boot(Boot::Second, &second, &traces.path, &mut steps, context)?;
         let rows = self.programs(&first, &second, &executables, &mut steps, context)?;
-        if let Some(directory) =
-            self.modules.as_ref().filter(|_| rows.iter().any(|row| row.problem().is_none()))
-        {
+        if let Some(directory) = directory.filter(|_| rows.iter().any(|row| row.problem().is_none())) {
             steps.next("linking the modules", 0);
-            let written =
-                modules::write(&self.output, (&self.kernel, &image), std::slice::from_ref(directory))?;
+            let kernel = (&*self.source.kernel, image);
+            let written = modules::write(&self.output, kernel, &[directory.to_owned()])?;
             drop(steps);
             remark(&written, context);
-        } else {
-            drop(steps);
         }
-        self.report(&rows, begin.elapsed().as_secs_f64())
+        let banner = banner.map(|banner| banner.text().to_owned());
+        PackInfo::new(banner, &self.source.kernel, self.source.packages.clone()).write(&self.output)?;
+        Ok(rows)
     }
 
     /// Builds all programs and verifies them.
     fn programs(
         &self,
-        first: &BTreeMap<String, Vec<PathBuf>>,
-        second: &BTreeMap<String, Vec<PathBuf>>,
+        first: &Recordings,
+        second: &Recordings,
         executables: &[(PathBuf, Vec<u8>)],
         steps: &mut output::Steps,
         context: Context,
     ) -> Result<Vec<Row>, Failure> {
-        let maker = Maker { pack: &self.output, keep_traces: self.keep_traces, executables };
-        let (mut rows, mut budget) = (Vec::new(), self.search);
+        let maker = Maker { pack: &self.output, keep_traces: self.args.keep_traces, executables };
+        let (mut rows, mut budget) = (Vec::new(), self.args.search);
         for (at, (name, paths)) in first.iter().enumerate() {
             let compared = second.get(name).map_or(&[][..], Vec::as_slice);
             // Whatever was recorded there tells what moves; its own trainer is as good as any.
@@ -197,15 +247,20 @@ impl TrainArgs {
             Failure::file(&self.output, format!("cannot make this directory: {error}; choose another"))
         };
         std::fs::create_dir_all(&self.output).map_err(failed)?;
-        match std::fs::read_dir(&self.output).map_err(failed)?.next() {
-            None => Ok(()),
-            Some(_) => {
-                Err(Failure::file(&self.output, "this directory is not empty; name a new one for the pack"))
-            }
+        if std::fs::read_dir(&self.output).map_err(failed)?.next().is_none() {
+            return Ok(());
         }
+        if self.args.output.is_some() {
+            return Err(Failure::file(
+                &self.output,
+                "this directory is not empty; name a new one for the pack",
+            ));
+        }
+        is_free(&self.output)
     }
 
-    /// Boots a guest under the recorder; gives the traces of each program by its name.
+    /// Boots a guest under the recorder; gives the traces of each program by its name, and what the
+    /// guest called itself.
     fn boot(
         &self,
         boot: Boot,
@@ -213,21 +268,21 @@ impl TrainArgs {
         directory: &Path,
         steps: &mut output::Steps,
         context: Context,
-    ) -> Result<BTreeMap<String, Vec<PathBuf>>, Failure> {
+    ) -> Result<(Recordings, Option<Banner>), Failure> {
         let (label, number) = if boot == Boot::First { ("first", 1) } else { ("second", 2) };
         let directory = directory.join(label);
         let (packed, console) = (directory.with_extension("cpio"), directory.with_extension("console"));
         files::write(&packed, initramfs)?;
         let guests = Guests {
-            qemu: self.qemu.clone(),
-            kernel: self.kernel.clone(),
-            memory: self.memory,
-            append: self.append.clone(),
+            qemu: self.args.qemu.clone(),
+            kernel: self.source.kernel.clone(),
+            memory: self.args.memory,
+            append: self.args.append.clone(),
         };
         let args = RecordArgs {
             output: directory,
-            plugin: self.plugin.clone(),
-            timeout: Some(self.timeout),
+            plugin: self.args.plugin.clone(),
+            timeout: Some(self.args.timeout),
             quiet: true,
             command: guests.command(boot, &packed, &console),
         };
@@ -256,15 +311,15 @@ impl TrainArgs {
                 steps.note(&format!("guest {number}: {}", line.trim_end()));
             }
         }
-        let mut traces: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        let mut traces = Recordings::new();
         for trace in report.traces {
             traces.entry(trace.program).or_default().push(args.output.join(trace.file));
         }
-        Ok(traces)
+        Ok((traces, banner(&printed)))
     }
 
     fn report(&self, rows: &[Row], seconds: f64) -> Result<(), Failure> {
-        if self.json {
+        if self.args.json {
             let programs: Vec<Value> = rows.iter().map(Row::json).collect();
             output::json(&json!({ "pack": engine::Text::of_path(&self.output), "seconds": seconds,
                     "programs": programs }))?;
@@ -294,45 +349,18 @@ impl TrainArgs {
     }
 }
 
-/// The last ten lines of a console that are not empty.
-fn tail(printed: &str) -> String {
-    let lines: Vec<&str> = printed.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(10)..].join("\n")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The directory of recordings in a pack.
-const TRACES: &str = "traces";
-
-/// Where recordings and initramfs files go: in the pack, so on the disk the user chose. Removed at
-/// the end unless they are to stay.
-struct Traces {
-    path: PathBuf,
-    keep: bool,
-}
-
-impl Traces {
-    fn new(pack: &Path, keep: bool) -> Result<Self, Failure> {
-        let path = pack.join(TRACES);
-        std::fs::create_dir(&path)
-            .map_err(|error| Failure::file(&path, format!("cannot make it: {error}")))?;
-        Ok(Self { path, keep })
-    }
-
-    /// Writes the executables of built-in trainers there, where they are looked up, and stay if
-    /// recordings do: `build` and `learn` want both.
-    fn keep_builtins(&self, executables: &[(PathBuf, Vec<u8>)]) -> Result<(), Failure> {
-        let directory = self.path.join("trainers");
-        std::fs::create_dir(&directory)
-            .map_err(|error| Failure::file(&directory, format!("cannot make it: {error}")))?;
-        executables.iter().try_for_each(|(path, bytes)| files::write(path, bytes))
-    }
-}
-
-impl Drop for Traces {
-    fn drop(&mut self) {
-        if !self.keep {
-            // Best effort: what cannot be removed lies in the user's own directory.
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
+    #[test]
+    fn a_pack_is_called_as_its_kernel() {
+        let mut image = vec![0; 0x260];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x20e] = 0x60;
+        image.extend(b"6.1.0-57-amd64 (x) #1\0");
+        assert_eq!(pack_name(&image, Path::new("/boot/vmlinuz")), "6.1.0-57-amd64");
+        assert_eq!(pack_name(b"", Path::new("/boot/..")), "kernel--boot-..");
+        assert_eq!(pack_name(b"", Path::new("/boot/my kernel")), "kernel-my-kernel");
     }
 }

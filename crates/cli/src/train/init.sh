@@ -12,6 +12,8 @@ mount -t devtmpfs devtmpfs /dev 2>/dev/null
 mount -t tmpfs tmpfs /tmp
 exec </dev/console >/dev/console 2>&1
 stty -onlcr 2>/dev/null
+# The pack remembers it.
+echo "virtuoso-banner: $(cat /proc/version)"
 
 # option NAME DEFAULT: the value of virtuoso.NAME=VALUE on the kernel command line.
 option() {

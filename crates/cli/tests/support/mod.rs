@@ -52,9 +52,16 @@ impl Folder {
         Ended(self.command(arguments).output().expect("the command starts"))
     }
 
+    /// Runs the command in this folder with variables of the environment.
+    pub fn virtuoso_with(&self, variables: &[(&str, &Path)], arguments: &[&str]) -> Ended {
+        let mut command = self.command(arguments);
+        command.envs(variables.iter().copied());
+        Ended(command.output().expect("the command starts"))
+    }
+
     /// Runs the command in this folder on a system that has no other programs.
     pub fn virtuoso_alone(&self, arguments: &[&str]) -> Ended {
-        Ended(self.command(arguments).env("PATH", &self.0).output().expect("the command starts"))
+        self.virtuoso_with(&[("PATH", &self.0)], arguments)
     }
 
     /// Runs the command in this folder with nobody who reads its output.

@@ -5,7 +5,7 @@ pub mod cp;
 pub mod ls;
 mod manifest;
 pub mod stat;
-mod times;
+pub mod times;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -23,17 +23,17 @@ fn guest_path(given: &OsString) -> Vec<u8> {
 /// Failures of single files, of which the command goes on with the others. It ends with the first
 /// one's exit code.
 #[derive(Default)]
-struct Failures(Option<Exit>);
+pub struct Failures(Option<Exit>);
 
 impl Failures {
     /// Says what went wrong.
-    fn add(&mut self, failure: &Failure) {
+    pub fn add(&mut self, failure: &Failure) {
         output::note(&failure.to_string());
         self.0.get_or_insert(failure.exit);
     }
 
     /// How the command ends.
-    fn end(self) -> Result<(), Failure> {
+    pub fn end(self) -> Result<(), Failure> {
         self.0.map_or(Ok(()), |exit| Err(Failure::quiet(exit)))
     }
 }
