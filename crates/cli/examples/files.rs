@@ -163,13 +163,23 @@ fn questions(walk: &Walk) -> Vec<Question<'_>> {
     all
 }
 
-/// Whether a path is about the process that walked: what it did when it was asked is not what it
-/// did when it was captured.
-fn is_readers(path: &[u8], reader: u32) -> bool {
-    ["self".to_owned(), "thread-self".to_owned(), reader.to_string()].iter().any(|name| {
-        let own = format!("/proc/{name}");
-        path.strip_prefix(own.as_bytes()).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
-    })
+/// Why an answer about a path may be another than the guest's, where it may: the guest said twice
+/// the same, and was another in between, or reading it changes it.
+fn explained(path: &[u8], reader: u32) -> Option<&'static str> {
+    let names: Vec<&[u8]> = filetree::components(path).collect();
+    let reader = reader.to_string();
+    let number = |name: &[u8]| name.iter().all(u8::is_ascii_digit);
+    match names.as_slice() {
+        [b"proc", name, ..] if matches!(*name, b"self" | b"thread-self") || *name == reader.as_bytes() => {
+            Some("the reader's own process")
+        }
+        [b"proc", task, .., b"wchan" | b"stack" | b"syscall"] if number(task) => {
+            Some("what the task waited in at the moment of the pause")
+        }
+        [b"proc", task, .., b"sched"] if number(task) => Some("it says how long reading it takes"),
+        [b"sys", b"kernel", b"slab", ..] => Some("the allocator's counters, which reading them changes"),
+        _ => None,
+    }
 }
 
 /// How a part of the questions went.
@@ -214,12 +224,12 @@ impl Found {
         match compared {
             Compared::Equal => area.equal += 1,
             Compared::Wrong(ours) => {
-                let explained = is_readers(question.path, reader);
-                *(if explained { &mut area.explained } else { &mut area.wrong }) += 1;
-                let mut row = row(if explained { "explained" } else { "wrong" });
+                let why = explained(question.path, reader);
+                *(if why.is_some() { &mut area.explained } else { &mut area.wrong }) += 1;
+                let mut row = row(if why.is_some() { "explained" } else { "wrong" });
                 row["ours"] = ours.into();
-                if explained {
-                    row["why"] = "the reader's own process".into();
+                if let Some(why) = why {
+                    row["why"] = why.into();
                 }
                 self.rows.push(row);
             }

@@ -18,6 +18,8 @@ mod failure;
 mod files;
 mod format;
 mod guest_tree;
+#[cfg(test)]
+mod hostile;
 mod imports;
 mod inputs;
 mod interrupted;
