@@ -20,7 +20,7 @@ use testkit::layout;
 use testkit::pipeline::Tool;
 
 use crate::demo::tool;
-use crate::outcome::Outcome;
+use crate::outcome::{Failure, Outcome};
 use crate::{setup, shell};
 use targets::{Place, Target};
 
@@ -46,8 +46,6 @@ pub struct Arguments {
     #[arg(long, requires = "output")]
     table: bool,
 }
-
-type Failure = Box<dyn std::error::Error>;
 
 /// Runs the verb.
 pub fn run(arguments: &Arguments) -> Outcome {

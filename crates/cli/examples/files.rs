@@ -177,6 +177,9 @@ fn explained(path: &[u8], reader: u32) -> Option<&'static str> {
             Some("what the task waited in at the moment of the pause")
         }
         [b"proc", task, .., b"sched"] if number(task) => Some("it says how long reading it takes"),
+        [b"sys", .., b"memory.current" | b"inflight"] | [b"sys", b"kernel", b"debug", b"block", ..] => {
+            Some("what was in use or under way at the moment of the pause")
+        }
         [b"sys", b"kernel", b"slab", ..] => Some("the allocator's counters, which reading them changes"),
         _ => None,
     }
@@ -194,9 +197,11 @@ struct Sums {
 
 impl Sums {
     fn json(&self) -> Value {
+        let outcomes = self.outcomes.iter().map(|(code, count)| (code.to_string(), json!(count)));
+        let outcomes: serde_json::Map<_, _> = outcomes.collect();
         json!({
             "asked": self.asked, "equal": self.equal, "explained": self.explained, "wrong": self.wrong,
-            "outcomes": self.outcomes.iter().map(|(code, count)| (code.to_string(), json!(count))).collect::<serde_json::Map<_, _>>(),
+            "outcomes": outcomes,
         })
     }
 }
@@ -220,7 +225,8 @@ impl Found {
         let area = path.split('/').nth(1).unwrap_or_default();
         let area = self.areas.entry(format!("/{area}")).or_default();
         area.asked += 1;
-        let row = |kind: &str| json!({ "kind": kind, "path": path, "what": question.what.word(), "guest": question.expected });
+        let (what, guest) = (question.what.word(), question.expected);
+        let row = |kind: &str| json!({ "kind": kind, "path": path, "what": what, "guest": guest });
         match compared {
             Compared::Equal => area.equal += 1,
             Compared::Wrong(ours) => {

@@ -75,8 +75,8 @@ impl<'p, 's> Tree<'p, 's> {
         Self { answers: Answers::Programs(Box::new(programs)), own }
     }
 
-    /// A tree that others answer for, in the same order: for tests of what no guest can be brought to
-    /// say.
+    /// A tree that others answer for, in the same order: for tests of what no guest can be brought
+    /// to say.
     #[must_use]
     pub fn answered_by(others: [Box<dyn Answer + 'p>; 4], own: Option<u32>) -> Self {
         Self { answers: Answers::Others(others), own }

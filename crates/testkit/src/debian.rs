@@ -114,8 +114,8 @@ fn installed(kernel: &Kernel, program: &Path, into: &Debian, work: &Path) -> Res
     run(&mut command, "mmdebstrap")?;
     // Who is not root owns nothing of it but by fakeroot's word.
     let script = format!(
-        "mkdir root && tar -xf root.tar -C root --exclude='./dev/*' && mke2fs -q -t ext4 -U {UUID} -L root -d \
-         root disk 2G && cp root/boot/vmlinuz-{0} vmlinuz && cp root/boot/initrd.img-{0} initrd",
+        "mkdir root && tar -xf root.tar -C root --exclude='./dev/*' && mke2fs -q -t ext4 -U {UUID} -L root \
+         -d root disk 2G && cp root/boot/vmlinuz-{0} vmlinuz && cp root/boot/initrd.img-{0} initrd",
         kernel.release
     );
     run(Command::new("fakeroot").args(["sh", "-c", &script]).current_dir(work), "fakeroot, e2fsprogs")?;

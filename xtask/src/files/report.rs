@@ -7,8 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 use testkit::layout;
 
-use super::Failure;
-use crate::outcome::Outcome;
+use crate::outcome::{Failure, Outcome};
 
 /// Rows that an earlier run wrote.
 pub fn read(path: &Path) -> Result<Vec<Value>, Failure> {
@@ -64,9 +63,19 @@ pub fn line(sums: &Value) -> String {
 
 /// All targets' sums as a table in Markdown.
 pub fn table(rows: &[Value]) -> String {
-    let mut text = "| target | what it is | stable | asked | equal | % | outcomes by exit code | explained | wrong | s |\n\
-                    | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
-        .to_owned();
+    const TITLES: [&str; 10] = [
+        "target",
+        "what it is",
+        "stable",
+        "asked",
+        "equal",
+        "%",
+        "outcomes by exit code",
+        "explained",
+        "wrong",
+        "s",
+    ];
+    let mut text = format!("| {} |\n|{}\n", TITLES.join(" | "), " --- |".repeat(TITLES.len()));
     for sums in rows.iter().filter(|row| row["kind"] == "sums") {
         let about = sums["about"].as_str().unwrap_or_default();
         let name = sums["target"].as_str().unwrap_or_default();

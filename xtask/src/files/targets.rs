@@ -9,8 +9,7 @@ use testkit::guest::{self, boot_target, run_file};
 use testkit::kernel::{DEFAULT, Kernel, OTHERS};
 use testkit::walk::{Wanted, capture_walked, port};
 
-use super::Failure;
-use crate::outcome::Outcome;
+use crate::outcome::{Failure, Outcome};
 
 /// A target.
 pub struct Target {

@@ -37,7 +37,7 @@ impl Walk {
         Self { files: 0, most, waiting: 0 }
     }
 
-    /// Whether this many entries of a directory may be walked, too, whose paths are as long together.
+    /// Whether this many entries of a directory may be walked, too, whose paths have so many bytes.
     ///
     /// # Errors
     /// [`Refused`].
@@ -59,8 +59,8 @@ impl Walk {
         self.waiting = self.waiting.saturating_add(bytes);
         if self.files > self.most || self.waiting > MOST_WAITING {
             let text = format!(
-                "{path}: with what is in it there are more than {} files, or they wait in too many directories; \
-                 what is left is left out, ask for parts by themselves",
+                "{path}: with what is in it there are more than {} files, or they wait in too many \
+                 directories; what is left is left out, ask for parts by themselves",
                 self.most
             );
             return Err(Refused::All(text));
