@@ -83,7 +83,7 @@ impl Machine {
         let (mut mode, mut size) = kind(path);
         if path == b"/twice/x" {
             let before = self.asked.fetch_add(1, Ordering::Relaxed);
-            (mode, size) = (if before % 2 == 0 { LINK } else { DIRECTORY }, 0);
+            (mode, size) = (if before.is_multiple_of(2) { LINK } else { DIRECTORY }, 0);
         } else if path == b"/twice/x/y" {
             (mode, size) = (FILE, 0);
         }
@@ -145,9 +145,8 @@ impl Machine {
             _ if path.starts_with(b"/spiral") => vec![b"left", b"right"],
             _ => Vec::new(),
         };
-        let types =
-            names.iter().map(|name| (kind(&[path.trim_ascii_end(), b"/", name].concat()).0 >> 12).into());
-        let types: Vec<Value> = types.map(|kind: u64| Value::Unsigned(kind)).collect();
+        let types = names.iter().map(|name| kind(&filetree::join(path, name)).0 >> 12);
+        let types: Vec<Value> = types.map(Value::Unsigned).collect();
         let more = usize::from(path == b"/missing");
         let inodes = vec![Value::Unsigned(1); names.len() + more];
         let packed: Vec<u8> = names.iter().flat_map(|name| [name, &b"\0"[..]].concat()).collect();
