@@ -146,3 +146,31 @@ state_files() {
     sleep 1
     echo "=== HELD $held"
 }
+
+# Files made to do harm: names that a terminal obeys, links out of the tree and to themselves, sizes up to 2^63, what never ends, more
+# directories in each other than anybody makes; and names that the tests change in the dump.
+state_hostile() {
+    local at=0
+    mkdir /tmp/evil && cd /tmp/evil
+    : >"$(printf 'two\nlines')"
+    : >"$(printf '\033[2J\033]0;title\007')"
+    : >"$(printf '\377\376')"
+    : >-rf
+    ln -s /etc/passwd out
+    ln -s ../../../../../../../../etc up
+    ln -s . round
+    ln -s loop loop
+    truncate -s 9223372036854775807 huge
+    mknod endless c 1 5
+    mkfifo pipe
+    mkdir slash nul dots
+    : >slash/name-with-a-slash-in-it
+    : >nul/name-with-a-nul-in-it
+    : >dots/name-of-two-dots
+    mkdir deep && cd deep
+    while [ "$at" -lt 140 ]; do
+        mkdir in && cd in
+        at=$((at + 1))
+    done
+    cd /
+}

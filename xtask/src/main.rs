@@ -11,6 +11,7 @@ mod bless;
 mod check;
 mod demo;
 mod demo_files;
+mod files;
 mod foreign;
 mod kernels;
 mod matrix;
@@ -43,6 +44,8 @@ enum Verb {
     /// Ask about targets in many states, compare with the truth in them, and write what came out to
     /// benches/runs/
     Matrix(matrix::Arguments),
+    /// Compare what guests say of all their files with what file programs say of their dumps
+    Files(files::Arguments),
     /// Change the targets that the demonstration left, and look for changes about which slice and
     /// whole run of its six programs give different answers; two hours by default
     Search(search::Arguments),
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Bench => bench::run(),
         Verb::Matrix(arguments) => matrix::run(&arguments),
+        Verb::Files(arguments) => files::run(&arguments),
         Verb::Search(arguments) => search::run(&arguments),
         Verb::Bless => bless::run(),
         Verb::Check => check::run(),

@@ -38,6 +38,9 @@ pub fn run() -> Outcome {
     )?;
     optional("i686-w64-mingw32-gcc", &["gcc-mingw-w64-i686-win32"], "that 32-bit Windows trainers compile")?;
     optional("nasm", &["nasm", "fasm", "tcc"], "marks of assemblers and a third compiler")?;
+    for (program, package) in [("ps", "procps"), ("pstree", "psmisc"), ("lsof", "lsof"), ("lsmod", "kmod")] {
+        optional(program, &[package], "that it runs over a guest's files")?;
+    }
     let mut there = vec![kernel];
     for name in OTHERS {
         there.extend(kernels::other(name)?);

@@ -33,6 +33,7 @@ pub fn run() -> Outcome {
         ("cli", "formats"),
         ("cli", "kernels"),
         ("cli", "files"),
+        ("cli", "mount"),
     ] {
         let left = testkit::layout::cache().join("run").join(format!("test-{test}"));
         let mut command = cargo(&format!("test --release -p virtuoso-{part} --test {test}"));

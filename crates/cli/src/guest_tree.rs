@@ -94,6 +94,33 @@ pub fn with_tree<T>(
     ask(&Tree::new(programs, Some(own)), members.map(Member::path))
 }
 
+#[derive(clap::Parser, Debug)]
+#[command(no_binary_name = true)]
+struct Words {
+    #[command(flatten)]
+    tree: TreeArgs,
+}
+
+/// Opens a target as the verbs do, with their words (`TARGET --packs DIR --self PID ...`), and lets
+/// `ask` ask its tree: for what measures them without starting them.
+///
+/// # Errors
+/// The words are none, or no pack with file programs fits, as text.
+pub fn with_opened_tree<T>(
+    words: &[std::ffi::OsString],
+    ask: impl FnOnce(&Tree<'_, '_>) -> T,
+) -> Result<T, String> {
+    let words = <Words as clap::Parser>::try_parse_from(words).map_err(|error| error.to_string())?;
+    let asked = words.tree.ask(Context::silent(), |tree, _| Ok(ask(tree)));
+    asked.map_err(|failure| failure.to_string())
+}
+
+/// The exit code of a verb that ends of this, and what it says.
+#[must_use]
+pub fn outcome(error: &Error) -> (u8, String) {
+    (exit(error).code(), error.to_string())
+}
+
 /// A file program in the session.
 fn fitted<'p, 's>(
     member: &'p Member,

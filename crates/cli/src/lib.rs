@@ -1,8 +1,8 @@
 //! The `virtuoso` command: parses the command line, runs one verb, turns failures into text and
 //! exit codes.
 //!
-//! A library only so that its own tests and examples can use [`training`], [`allocators`] and
-//! [`Changed`].
+//! A library only so that its own tests and examples can use [`training`], [`allocators`],
+//! [`Changed`] and [`with_opened_tree`].
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +20,8 @@ mod failure;
 mod files;
 mod format;
 mod guest_tree;
+#[cfg(test)]
+mod hostile;
 mod imports;
 mod inputs;
 mod interrupted;
@@ -48,6 +50,7 @@ use clap::Parser;
 
 use exit::Exit;
 use failure::Failure;
+pub use guest_tree::{outcome, with_opened_tree};
 pub use search::{ChangeError, Changed};
 
 /// Runs the command line of this process.

@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+mod evil;
+
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -150,6 +152,7 @@ fn prepared() -> Result<Asked, Failure> {
     let mut guest = boot_target(&options, Duration::from_secs(300))?;
     tell(&mut guest, "choose 10")?;
     tell(&mut guest, "describe")?;
+    tell(&mut guest, "state hostile")?;
     let console = guest.console();
     let target = capture(&mut guest, &run_file("mount-target")?, Moment::Idle)?;
     Ok(Asked { tool, pack, target, console })
@@ -177,7 +180,80 @@ fn a_mounted_dump_is_read_by_every_tool() -> Result<(), Failure> {
         assert!(mounted.path("/proc/1/comm").exists());
         assert!(mounted.leaves_nothing_after(signal)?, "{signal}");
     }
-    tools(&asked)
+    tools(&asked)?;
+    hostile(asked)
+}
+
+/// A tree made to do harm: bounded, named, nothing outside touched, nothing that a terminal obeys.
+fn hostile(mut asked: Asked) -> Result<(), Failure> {
+    let place = layout::run().join("mount-evil");
+    let _ = fs::remove_dir_all(&place);
+    fs::create_dir_all(place.join("in"))?;
+    let dump = place.join("evil.elf");
+    assert_eq!(evil::doctor(&asked.target.elf, &dump)?, 3, "directory entries");
+    asked.target.elf = dump;
+    let begin = Instant::now();
+
+    let mut words = asked.words("ls");
+    words.extend(["-R", "-a", "-l", evil::TREE].map(Into::into));
+    let listed = asked.tool.run(&words)?;
+    assert!(evil::is_plain(&listed.output) && evil::is_plain(&listed.messages), "{}", listed.output);
+    assert_ne!(listed.code, 0);
+    for said in ["9223372036854775807", "out -> /etc/passwd", "two\\nlines", "\\xff\\xfe", "/in/in/in:"] {
+        assert!(listed.output.contains(said), "{said}: {}", listed.output);
+    }
+    for said in ["/tmp/evil/slash: ", "/tmp/evil/nul/nul: ", "deeper than 128 directories"] {
+        assert!(listed.messages.contains(said), "{said}: {}", listed.messages);
+    }
+
+    let mut words = asked.words("cp");
+    let copy = place.join("in/copy");
+    words.extend([
+        "-r".into(),
+        "--max-file".into(),
+        "1000000".into(),
+        evil::TREE.into(),
+        copy.clone().into(),
+    ]);
+    let copied = asked.tool.run(&words)?;
+    assert!(copied.code != 0 && evil::is_plain(&copied.messages), "{}", copied.messages);
+    let names = |path: &Path| -> Result<Vec<String>, Failure> {
+        let mut names: Vec<String> =
+            fs::read_dir(path)?.flatten().map(|it| it.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        Ok(names)
+    };
+    assert_eq!(names(&place)?, ["evil.elf", "in"], "nothing beside the copy's directory");
+    assert_eq!(names(&place.join("in"))?, ["copy", "copy.manifest.jsonl"]);
+    assert_eq!(fs::read_link(copy.join("up"))?, Path::new("../../../../../../../../etc"));
+    assert!(
+        ["slash", "nul", "dots"].iter().all(|name| names(&copy.join(name)).is_ok_and(|it| it.is_empty()))
+    );
+    assert!(!copy.join("huge").exists() && !copy.join("endless").exists() && !copy.join("pipe").exists());
+    let manifest = fs::read_to_string(place.join("in/copy.manifest.jsonl"))?;
+    for left in ["huge", "endless", "pipe", "slash", "nul/nul"] {
+        let line = manifest.lines().rfind(|line| line.contains(&format!("/tmp/evil/{left}\"")));
+        let line: serde_json::Value = serde_json::from_str(line.ok_or(left)?)?;
+        assert!(line["copied"] == false && line["why"].is_string(), "{line}");
+    }
+
+    let mounted = Mounted::new(&asked, &[])?;
+    let found = mounted.run(&["find", "tmp/evil"])?;
+    let lines = found.stdout.iter().filter(|&&byte| byte == b'\n').count();
+    assert!((150..400).contains(&lines), "{lines}");
+    assert!(fs::read_dir(mounted.path("/tmp/evil/slash"))?.any(|it| it.is_err()), "no part of a listing");
+    assert!(fs::metadata(mounted.path("/tmp/evil/nul/nul")).is_err(), "the guest has no such name");
+    assert_eq!(fs::metadata(mounted.path("/tmp/evil/huge"))?.len(), i64::MAX as u64);
+    assert!(fs::read(mounted.path("/tmp/evil/endless")).is_err(), "a device is none here");
+    assert!(fs::metadata(mounted.path("/tmp/evil/loop")).is_err());
+    let out = fs::read_link(mounted.path("/tmp/evil/up"))?;
+    assert!(
+        out.is_relative() && out.components().filter(|it| it.as_os_str() == "..").count() <= 2,
+        "{out:?}"
+    );
+    drop(mounted);
+    assert!(begin.elapsed() < Duration::from_secs(240), "{:?}", begin.elapsed());
+    Ok(fs::remove_dir_all(&place)?)
 }
 
 /// Directories, as `find`, `tar` and Python walk them.
@@ -186,13 +262,16 @@ fn listed(mounted: &Mounted) -> Result<(), Failure> {
     let names = String::from_utf8_lossy(&found.stdout);
     assert!(names.lines().count() > 9000 && names.contains("proc/1/maps\n"), "{}", names.lines().count());
 
-    let walked = "import os; print(sum(len(files) for _, _, files in os.walk(b'tmp')))";
+    // What `hostile` looks at is left out.
+    let walked =
+        "import os; print(sum(len(files) for at, _, files in os.walk(b'tmp') if b'/evil' not in at))";
     let walked = mounted.run(&["python3", "-c", walked])?;
-    let in_tmp = mounted.run(&["find", "tmp", "!", "-type", "d"])?;
+    let in_tmp =
+        mounted.run(&["find", "tmp", "-path", "tmp/evil", "-prune", "-o", "!", "-type", "d", "-print"])?;
     let in_tmp = in_tmp.stdout.iter().filter(|&&byte| byte == b'\n').count();
     assert_eq!(String::from_utf8_lossy(&walked.stdout).trim(), in_tmp.to_string());
 
-    let tar = mounted.run(&["tar", "-cf", "-", "tmp"])?;
+    let tar = mounted.run(&["tar", "-cf", "-", "--exclude=tmp/evil", "tmp"])?;
     assert!(tar.status.success());
     assert!(tar.stdout.len() > 9000 * 512, "{} bytes", tar.stdout.len());
     assert!(fs::symlink_metadata(mounted.path("/tmp/pipe"))?.file_type().is_fifo());
@@ -298,6 +377,16 @@ fn tools(asked: &Asked) -> Result<(), Failure> {
     let total = meminfo.split_whitespace().nth(1).ok_or("no MemTotal")?;
     assert!(asked.exec(&["free", "-k"])?.contains(total), "MemTotal is {total}");
     assert!(asked.exec(&["mount"])?.contains(" on /dev/shm type tmpfs"));
+    let listed = asked.exec(&["lsmod"])?;
+    let lacks = asked.target.truth.modules.iter().find(|module| !listed.contains(&module.name));
+    assert!(lacks.is_none(), "{lacks:?} in\n{listed}");
+    let tree = asked.exec(&["pstree", "-p"])?;
+    assert!(tree.starts_with("init(1)-"), "{tree}");
+    let held = asked.console.split("=== HELD ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let held = held.ok_or("no process holds a deleted file")?;
+    let open = asked.exec(&["lsof", "-p", held])?;
+    let deleted = open.lines().find(|line| line.contains("/tmp/held")).ok_or("not open")?;
+    assert!(deleted.split_whitespace().nth(1) == Some(held) && deleted.contains("3r"), "{open}");
     let mut words = asked.words("exec");
     words.extend(["--", "sh", "-c", "exit 7"].map(Into::into));
     assert_eq!(asked.tool.run(&words)?.code, 7, "the tool's exit code is ours");

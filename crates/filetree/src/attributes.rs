@@ -178,6 +178,12 @@ impl Attributes {
         })
     }
 
+    /// Whether these are of one file in one place.
+    #[must_use]
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        (self.device, self.inode, self.mount) == (other.device, other.inode, other.mount)
+    }
+
     /// The permission bits as `ls -l` writes them, the kind's letter before them.
     #[must_use]
     pub fn permissions(&self) -> String {

@@ -20,5 +20,5 @@ mod tree;
 pub use attributes::{Attributes, Kind, Time};
 pub use error::{EIO, Error};
 pub use path::{MOST_LINKS, components, is_name, join};
-pub use program::{FileProgram, PROGRAMS, Unfit};
+pub use program::{Answer, FileProgram, Given, PROGRAMS, Unfit};
 pub use tree::{Content, Entry, MOST_READ, Tree};

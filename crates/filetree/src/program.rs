@@ -19,12 +19,22 @@ pub struct Unfit {
 }
 
 /// A value for an input.
-#[derive(Clone, Copy)]
-pub(crate) enum Given<'g> {
+#[derive(Clone, Copy, Debug)]
+pub enum Given<'g> {
     /// Bytes, behind which a NUL is put.
     Text(&'g [u8]),
     /// A number.
     Number(u64),
+}
+
+/// What answers as a file program does: one, or what stands for the guest where a target is not to
+/// be had that says such things.
+pub trait Answer: Send + Sync {
+    /// The outputs for these inputs.
+    ///
+    /// # Errors
+    /// [`Error`].
+    fn ask(&self, given: &[(&str, Given<'_>)]) -> Result<Values, Error>;
 }
 
 /// A file program, ready to be asked by any number of threads.
@@ -57,9 +67,10 @@ impl<'p, 's> FileProgram<'p, 's> {
         }
         Ok(Self { program, limits })
     }
+}
 
-    /// The outputs that the guest gives for these inputs.
-    pub(crate) fn ask(&self, given: &[(&str, Given<'_>)]) -> Result<Values, Error> {
+impl Answer for FileProgram<'_, '_> {
+    fn ask(&self, given: &[(&str, Given<'_>)]) -> Result<Values, Error> {
         let inputs = inputs(self.program.program(), given)?;
         let (outcome, _) = self.program.ask(&inputs, &self.limits).map_err(Error::Run)?;
         let values = match outcome {

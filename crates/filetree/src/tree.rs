@@ -2,13 +2,21 @@
 
 use std::collections::HashSet;
 
+use engine::Values;
+
 use crate::attributes::{Attributes, Kind};
 use crate::error::Error;
 use crate::path::{MOST_LINKS, MOST_PATH, components, is_name, join};
-use crate::program::{ENAMETOOLONG, FileProgram, Given, number, numbers, text};
+use crate::program::{Answer, ENAMETOOLONG, FileProgram, Given, number, numbers, text};
 
 /// The most bytes that one question reads.
 pub const MOST_READ: u32 = 1 << 20;
+
+/// Places in [`PROGRAMS`](crate::PROGRAMS).
+const READDIR: usize = 0;
+const STAT: usize = 1;
+const READLINK: usize = 2;
+const READ: usize = 3;
 
 /// Linux's, the BSDs' and Haiku's number for what is not there.
 const ENOENT: i32 = 2;
@@ -38,13 +46,25 @@ pub struct Content {
 
 /// The file tree of a target, as its own system calls tell it. Any number of threads may ask.
 pub struct Tree<'p, 's> {
-    readdir: FileProgram<'p, 's>,
-    stat: FileProgram<'p, 's>,
-    readlink: FileProgram<'p, 's>,
-    read: FileProgram<'p, 's>,
+    answers: Answers<'p, 's>,
     /// The process that `self` of a procfs leads to: the reader that asks here is none that the
     /// guest knows.
     own: Option<u32>,
+}
+
+/// Who answers, in the order of [`PROGRAMS`](crate::PROGRAMS).
+enum Answers<'p, 's> {
+    Programs(Box<[FileProgram<'p, 's>; 4]>),
+    Others([Box<dyn Answer + 'p>; 4]),
+}
+
+impl Answers<'_, '_> {
+    fn of(&self, number: usize) -> &dyn Answer {
+        match self {
+            Self::Programs(programs) => &programs[number],
+            Self::Others(others) => &*others[number],
+        }
+    }
 }
 
 impl<'p, 's> Tree<'p, 's> {
@@ -52,8 +72,18 @@ impl<'p, 's> Tree<'p, 's> {
     /// lead to the process that asks lead to process `own`.
     #[must_use]
     pub fn new(programs: [FileProgram<'p, 's>; 4], own: Option<u32>) -> Self {
-        let [readdir, stat, readlink, read] = programs;
-        Self { readdir, stat, readlink, read, own }
+        Self { answers: Answers::Programs(Box::new(programs)), own }
+    }
+
+    /// A tree that others answer for, in the same order: for tests of what no guest can be brought
+    /// to say.
+    #[must_use]
+    pub fn answered_by(others: [Box<dyn Answer + 'p>; 4], own: Option<u32>) -> Self {
+        Self { answers: Answers::Others(others), own }
+    }
+
+    fn ask(&self, number: usize, given: &[(&str, Given<'_>)]) -> Result<Values, Error> {
+        self.answers.of(number).ask(given)
     }
 
     /// The entries of a directory, all of them, in the guest's order.
@@ -69,7 +99,7 @@ impl<'p, 's> Tree<'p, 's> {
         let mut cursors = HashSet::from([0]);
         loop {
             let given = [("path", Given::Text(checked(path)?)), ("cursor", Given::Number(cursor))];
-            let values = self.readdir.ask(&given)?;
+            let values = self.ask(READDIR, &given)?;
             let types = numbers(&values, "types")?.map(|kind| Kind::of_type(kind as u8));
             let inodes = numbers(&values, "inodes")?;
             let names = text(&values, "names")?;
@@ -107,7 +137,7 @@ impl<'p, 's> Tree<'p, 's> {
 
     fn attributes_at(&self, path: &[u8], follow: bool) -> Result<Attributes, Error> {
         let given = [("path", Given::Text(checked(path)?)), ("follow", Given::Number(follow.into()))];
-        Attributes::of(&self.stat.ask(&given)?)
+        Attributes::of(&self.ask(STAT, &given)?)
     }
 
     /// Where a link leads, as the guest has it.
@@ -119,7 +149,7 @@ impl<'p, 's> Tree<'p, 's> {
     }
 
     fn link_at(&self, path: &[u8]) -> Result<Vec<u8>, Error> {
-        match self.readlink.ask(&[("path", Given::Text(checked(path)?))]) {
+        match self.ask(READLINK, &[("path", Given::Text(checked(path)?))]) {
             // A link that is there and leads nowhere for who asks is one to the asker.
             Err(Error::Guest(ENOENT)) => match (path.rsplit(|&byte| byte == b'/').next(), self.own) {
                 (Some(b"self"), Some(own)) => Ok(own.to_string().into_bytes()),
@@ -180,7 +210,7 @@ impl<'p, 's> Tree<'p, 's> {
             ("offset", Given::Number(offset)),
             ("length", Given::Number(length.min(MOST_READ).into())),
         ];
-        let values = self.read.ask(&given)?;
+        let values = self.ask(READ, &given)?;
         let bytes = text(&values, "data")?;
         if bytes.len() > length as usize {
             return Err(Error::Nonsense(format!("{} bytes came where {length} were asked for", bytes.len())));

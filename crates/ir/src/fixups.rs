@@ -2,7 +2,8 @@
 //! each other, so that each takes two or three bytes and is read in nanoseconds.
 //!
 //! Numbers are little-endian base 128 (as in postcard). First the kinds: how many, and for each the
-//! size, then 0 for *patched*, or 1 and the two images, each 0 for none or its number plus one.
+//! size, then 0 for *patched*, or 1 and the two images, each 0 for none or its number plus one, or 2
+//! and the other form.
 //! Then the fixups: how many, and for each the distance from the address before and the number of
 //! its kind.
 
@@ -20,6 +21,10 @@ pub(crate) fn pack(fixups: &[Fixup]) -> Vec<u8> {
             kinds.push(fixup.size);
             match fixup.kind {
                 FixupKind::Patched => kinds.push(0),
+                FixupKind::Either { other } => {
+                    kinds.push(2);
+                    put(&mut kinds, other);
+                }
                 FixupKind::Moves { plus, minus } => {
                     kinds.push(1);
                     let image = |image: Option<u16>| image.map_or(0, |image| u64::from(image) + 1);
@@ -56,6 +61,7 @@ pub(crate) fn unpack(mut bytes: &[u8], most: usize) -> Option<Vec<Fixup>> {
                 };
                 FixupKind::Moves { plus: image()?, minus: image()? }
             }
+            2 => FixupKind::Either { other: take(from)? },
             _ => return None,
         };
         kinds.push((size, kind));
@@ -120,6 +126,7 @@ mod tests {
             Fixup { addr: 0xffff_ffff_8100_0001, size: 4, kind: moves(Some(0), None) },
             Fixup { addr: 0xffff_ffff_8100_0009, size: 8, kind: moves(Some(u16::MAX), Some(3)) },
             Fixup { addr: 0xffff_ffff_8100_0100, size: 4, kind: moves(Some(0), None) },
+            Fixup { addr: 0xffff_ffff_8100_0200, size: 5, kind: FixupKind::Either { other: 0x44_1f0f } },
             Fixup { addr: u64::MAX, size: 1, kind: FixupKind::Patched },
         ];
         let bytes = pack(&fixups);

@@ -40,6 +40,12 @@ pub enum FixupKind {
     },
     /// The system writes its own value in each boot.
     Patched,
+    /// The system writes one of two forms, both of which training saw in this place: the target's
+    /// is taken if it is the other one.
+    Either {
+        /// The form that the first training boot did not have.
+        other: u64,
+    },
 }
 
 /// Bytes of machine code that are others in another boot: a little-endian number.
@@ -115,8 +121,8 @@ impl RelocationTable {
     }
 
     /// Gives `bytes`, code of the training system at `start`, the values that its fixups have with
-    /// these slides. `patched` reads a patched fixup's bytes; where it cannot, the training
-    /// system's stay.
+    /// these slides. `patched` reads the target's bytes of a fixup that the system writes; where it
+    /// cannot, the training system's stay.
     pub fn apply(
         &self,
         start: u64,
@@ -140,6 +146,10 @@ impl RelocationTable {
                     value.wrapping_add(slide(plus)).wrapping_sub(slide(minus))
                 }
                 FixupKind::Patched => patched(fixup).unwrap_or(value),
+                FixupKind::Either { other } => match patched(fixup) {
+                    Some(there) if there == other => other,
+                    _ => value,
+                },
             };
             let size = into.len();
             into.copy_from_slice(&new.to_le_bytes()[..size]);
@@ -162,6 +172,7 @@ mod tests {
                 Fixup { addr: 0x1001, size: 4, kind: moves(Some(0), None) },
                 Fixup { addr: 0x1008, size: 4, kind: moves(Some(1), Some(0)) },
                 Fixup { addr: 0x1010, size: 2, kind: FixupKind::Patched },
+                Fixup { addr: 0x1018, size: 2, kind: FixupKind::Either { other: 0x9066 } },
             ],
             ..RelocationTable::default()
         }
@@ -181,6 +192,10 @@ mod tests {
         assert_eq!(bytes[1..5], 0x10_0000u32.to_le_bytes());
         assert_eq!(bytes[8..12], 0x20_0000u32.to_le_bytes());
         assert_eq!(bytes[16..18], [0xcd, 0xab]);
+        // One of both forms is taken, nothing else that a target has.
+        assert_eq!(bytes[24..26], [0, 0]);
+        table.apply(0x1000, &mut bytes, &slides, &mut |_| Some(0x9066));
+        assert_eq!(bytes[24..26], [0x66, 0x90]);
         // A range that has only part of a fixup leaves it alone.
         let mut part = [7u8; 3];
         table.apply(0x1000, &mut part, &slides, &mut |_| None);

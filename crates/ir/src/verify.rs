@@ -187,7 +187,7 @@ pub fn broken_relocations(relocations: &RelocationTable) -> Option<&'static str>
     let fixups = relocations.fixups.iter().all(|fixup| {
         let known = match fixup.kind {
             FixupKind::Moves { plus, minus } => plus.is_none_or(image) && minus.is_none_or(image),
-            FixupKind::Patched => true,
+            FixupKind::Patched | FixupKind::Either { .. } => true,
         };
         known && (1..=8).contains(&fixup.size) && fixup.addr.checked_add(8).is_some()
     });

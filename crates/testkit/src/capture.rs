@@ -152,17 +152,7 @@ pub(crate) fn pause(qmp: &mut Qmp, moment: Moment) -> Result<()> {
 
 /// Writes all files of a paused guest.
 fn write(qmp: &mut Qmp, files: &Capture) -> Result<()> {
-    if let Some(parent) = files.elf.parent() {
-        std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    }
-    let part = layout::part_name(&files.elf);
-    let written = qmp.dump_guest_memory(&part).and_then(|()| {
-        let cpu = cpu_state(&std::fs::read(&part).map_err(Error::io(&part))?)
-            .map_err(|reason| Error::Dump { path: part.clone(), reason })?;
-        std::fs::rename(&part, &files.elf).map_err(Error::io(&files.elf))?;
-        Ok(cpu)
-    });
-    let cpu = clean_up(written, &part)?;
+    let cpu = write_elf(qmp, &files.elf)?;
     let size = qmp.memory_size()?;
     let part = layout::part_name(&files.raw);
     let written = qmp
@@ -171,6 +161,21 @@ fn write(qmp: &mut Qmp, files: &Capture) -> Result<()> {
     clean_up(written, &part)?;
     let text = serde_json::to_vec_pretty(&cpu).map_err(|error| Error::Qmp(error.to_string()))?;
     layout::write(&files.cpu, &text)
+}
+
+/// Writes the ELF dump of a paused guest; its CPU states.
+pub(crate) fn write_elf(qmp: &mut Qmp, path: &Path) -> Result<Value> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
+    }
+    let part = layout::part_name(path);
+    let written = qmp.dump_guest_memory(&part).and_then(|()| {
+        let cpu = cpu_state(&std::fs::read(&part).map_err(Error::io(&part))?)
+            .map_err(|reason| Error::Dump { path: part.clone(), reason })?;
+        std::fs::rename(&part, path).map_err(Error::io(path))?;
+        Ok(cpu)
+    });
+    clean_up(written, &part)
 }
 
 /// Removes an unfinished file when its writing failed.
@@ -182,7 +187,8 @@ fn clean_up<T>(result: Result<T>, part: &Path) -> Result<T> {
     result
 }
 
-fn with_ending(stem: &Path, ending: &str) -> PathBuf {
+/// A stem with the ending of one of its files.
+pub(crate) fn with_ending(stem: &Path, ending: &str) -> PathBuf {
     let mut name = stem.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)

@@ -17,6 +17,14 @@ pub enum Error {
         /// What is missing.
         what: String,
     },
+    /// Something that only some verbs need, and that set-up does not fetch.
+    #[error("{what} is missing: {next}")]
+    Needed {
+        /// What is missing.
+        what: String,
+        /// What to do about it.
+        next: String,
+    },
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {

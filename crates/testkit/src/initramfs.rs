@@ -113,6 +113,15 @@ pub fn trainers(userland: Userland) -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
+/// The program that walks a guest's files, for guests that are no initramfs.
+///
+/// # Errors
+/// What the compiler says.
+pub fn walk(userland: Userland) -> Result<PathBuf> {
+    compile_all("linux", "linux", userland)?;
+    Ok(userland.products("linux").join("walk"))
+}
+
 /// Compiles every C file of the guests' sources of this `kind` into a static program among the
 /// products of the kind `products`.
 fn compile_all(kind: &str, products: &str, userland: Userland) -> Result<Vec<PathBuf>> {

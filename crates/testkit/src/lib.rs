@@ -10,6 +10,7 @@
 
 pub mod capture;
 mod compile;
+pub mod debian;
 pub mod error;
 pub mod formats;
 pub mod guest;
@@ -24,5 +25,6 @@ pub mod state;
 pub mod tiny;
 pub mod truth;
 pub mod userland;
+pub mod walk;
 
 pub use error::{Error, Result};

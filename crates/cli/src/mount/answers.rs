@@ -16,6 +16,7 @@ const DIRECTORY: &[u8] = b".virtuoso";
 const ENOENT: i32 = 2;
 const ENOTDIR: i32 = 20;
 const EBADF: i32 = 9;
+const ELOOP: i32 = 40;
 
 /// What all threads that answer share.
 pub struct Answers {
@@ -45,13 +46,21 @@ impl Answers {
             (OURS, _) => return Err(ENOENT),
             _ => {}
         }
-        let directory = self.node(parent)?.path;
+        let inside = self.node(parent)?;
+        let directory = &inside.path;
         let (path, follow) = match link::followed(name).filter(|_| !self.raw) {
-            Some(name) => (join(&directory, name), true),
-            None => (join(&directory, name), false),
+            Some(name) => (join(directory, name), true),
+            None => (join(directory, name), false),
         };
         let about = self.ask(&path, "lookup", tree.attributes(&path, follow))?;
-        let number = self.nodes.add(Node { path, follow, about: Some(about) });
+        // Where a link leads is another place, and nobody walks there who does not want to.
+        let above = (!follow).then(|| inside.place());
+        if about.kind == Kind::Directory && above.as_ref().is_some_and(|above| above.is_around(&about)) {
+            let error = Error::Nonsense("it is a directory that it lies in, or lies too deep".to_owned());
+            self.log.add(&path, "lookup", &error);
+            return Err(ELOOP);
+        }
+        let number = self.nodes.add(Node { path, follow, about: Some(about), above });
         Ok(shown(number, &about))
     }
 
@@ -223,4 +232,62 @@ fn own(number: u64, kind: FileType, size: u64) -> FileAttr {
 /// A moment of the guest's; one that the host cannot count is 1970.
 fn moment(time: Time) -> SystemTime {
     time.on_clock().unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hostile;
+
+    /// The number of a path, as the host comes to it.
+    fn found(answers: &Answers, tree: &Tree<'_, '_>, path: &[&str]) -> Result<FileAttr, i32> {
+        let mut about = answers.attributes(tree, ROOT)?;
+        for name in path {
+            about = answers.lookup(tree, about.ino.0, name.as_bytes())?;
+        }
+        Ok(about)
+    }
+
+    fn listed(answers: &Answers, tree: &Tree<'_, '_>, path: &[&str]) -> Result<usize, i32> {
+        let number = found(answers, tree, path)?.ino.0;
+        let handle = answers.handles.add(Handle::Directory(None.into()));
+        Ok(answers.entries(tree, number, handle)?.len())
+    }
+
+    #[test]
+    fn a_hostile_tree_is_bounded_for_whoever_walks_through_it() {
+        let (answers, tree) = (Answers::new(Vec::new(), false), hostile::tree(b"/etc"));
+        assert!(found(&answers, &tree, &["cycle"]).is_ok());
+        assert_eq!(found(&answers, &tree, &["cycle", "again"]).err(), Some(ELOOP));
+        let deep = ["spiral"].into_iter().chain(std::iter::repeat_n("left", 300)).collect::<Vec<_>>();
+        assert!(found(&answers, &tree, &deep[..200]).is_ok());
+        assert_eq!(found(&answers, &tree, &deep).err(), Some(ELOOP));
+        for path in [["names", "slash"], ["names", "up"], ["names", "empty"]] {
+            assert_eq!(listed(&answers, &tree, &path), Err(EIO), "{path:?}");
+        }
+        assert_eq!(listed(&answers, &tree, &["endless"]), Err(EIO));
+        assert_eq!(listed(&answers, &tree, &["missing"]), Err(EIO));
+        assert_eq!(listed(&answers, &tree, &["odd"]), Ok(9));
+        let log = String::from_utf8(answers.log.bytes()).expect("text");
+        assert!(
+            log.contains("it is a directory that it lies in") && hostile::is_plain(log.as_bytes()),
+            "{log}"
+        );
+    }
+
+    #[test]
+    fn sizes_are_such_as_the_host_can_count_and_files_end_where_it_asks() {
+        let (answers, tree) = (Answers::new(Vec::new(), false), hostile::tree(b"/etc"));
+        let huge = found(&answers, &tree, &["huge"]).expect("a file");
+        assert_eq!(huge.size, i64::MAX as u64);
+        assert_eq!((huge.mtime < SystemTime::UNIX_EPOCH, huge.perm), (true, 0o644));
+        let read = |name: &str, offset| {
+            let number = found(&answers, &tree, &[name]).expect("a file").ino.0;
+            let (handle, _) = answers.open(number).expect("open");
+            answers.read(&tree, handle, offset, 4096).map(|bytes| bytes.len())
+        };
+        assert_eq!(read("huge", i64::MAX as u64 - 5), Ok(4096));
+        assert_eq!(read("more", 1 << 40), Ok(4096));
+        assert_eq!(read("silent", 0), Err(EIO));
+    }
 }

@@ -3,7 +3,7 @@
 //! The host's kernel follows what a link says, and would follow `/etc` to the host's. So links are
 //! shown as relative ones that stay below the mount point.
 
-use filetree::{Attributes, Error, Kind, MOST_LINKS, Tree, components, join};
+use filetree::{Error, Kind, MOST_LINKS, Tree, components, join};
 
 /// What stands before a link's name for what the guest itself comes to by it.
 const FOLLOWED: &[u8] = b".follow:";
@@ -29,7 +29,7 @@ pub fn inside(tree: &Tree<'_, '_>, path: &[u8]) -> Result<Vec<u8>, Error> {
                 named = if std::mem::take(&mut absolute) { join(b"/", name) } else { join(&named, name) };
             }
             let named = if text.iter().all(|&byte| byte == b'/') { b"/".to_vec() } else { named };
-            if !tree.attributes(&named, true).is_ok_and(|named| same(&led, &named)) {
+            if !tree.attributes(&named, true).is_ok_and(|named| led.is_same_place(&named)) {
                 return Ok(by_the_guest());
             }
         }
@@ -37,11 +37,6 @@ pub fn inside(tree: &Tree<'_, '_>, path: &[u8]) -> Result<Vec<u8>, Error> {
         Ok(_) => {}
     }
     Ok(relative(path, &text, &|path| tree.link(path).ok()))
-}
-
-/// Whether two names lead to one file in one place.
-fn same(one: &Attributes, other: &Attributes) -> bool {
-    (one.device, one.inode, one.mount) == (other.device, other.inode, other.mount)
 }
 
 /// What the link at `path` is to say so that the host comes, from there, to where the guest does.

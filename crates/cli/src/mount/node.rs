@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use filetree::Attributes;
 
@@ -29,6 +29,42 @@ pub struct Node {
     pub follow: bool,
     /// What the guest says of it; none of the root before it was asked for.
     pub about: Option<Attributes>,
+    /// The directory that it was looked up in, unless it was come to by a link.
+    pub above: Option<Arc<Above>>,
+}
+
+/// A directory that the host looked something up in, and those that it lies in.
+#[derive(Debug)]
+pub struct Above {
+    about: Option<Attributes>,
+    depth: usize,
+    above: Option<Arc<Above>>,
+}
+
+/// The deepest directory that the host may come to. A tool that walks through all of a directory
+/// that lies in itself would come to no end.
+const MOST_DEPTH: usize = 256;
+
+impl Node {
+    /// The directory, for what is looked up in it.
+    pub fn place(&self) -> Arc<Above> {
+        let depth = self.above.as_ref().map_or(0, |above| above.depth + 1);
+        Arc::new(Above { about: self.about, depth, above: self.above.clone() })
+    }
+}
+
+impl Above {
+    /// Whether a directory in this one is one of those that it lies in, or lies too deep.
+    pub fn is_around(&self, directory: &Attributes) -> bool {
+        let mut above = Some(self);
+        while let Some(place) = above {
+            if place.about.is_some_and(|about| about.is_same_place(directory)) {
+                return true;
+            }
+            above = place.above.as_deref();
+        }
+        self.depth >= MOST_DEPTH
+    }
 }
 
 /// The files that the host knows by number, each until the host forgets it.
@@ -41,7 +77,7 @@ pub struct Nodes {
 impl Nodes {
     /// Only the root is known, for ever.
     pub fn new() -> Self {
-        let root = Node { path: b"/".to_vec(), follow: false, about: None };
+        let root = Node { path: b"/".to_vec(), follow: false, about: None, above: None };
         Self { secret: RandomState::new(), known: Mutex::new(HashMap::from([(ROOT, (root, 1))])) }
     }
 
@@ -99,7 +135,7 @@ mod tests {
     #[test]
     fn a_number_is_forgotten_after_as_many_lookups() {
         let nodes = Nodes::new();
-        let node = |follow| Node { path: b"/proc/1/exe".to_vec(), follow, about: None };
+        let node = |follow| Node { path: b"/proc/1/exe".to_vec(), follow, about: None, above: None };
         let number = nodes.add(node(false));
         assert_eq!(nodes.add(node(false)), number);
         assert_eq!(number, nodes.number(b"/proc/1/exe", false));

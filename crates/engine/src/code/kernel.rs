@@ -122,7 +122,7 @@ impl<'s> Kernel<'s> {
             let other = |image: Option<u16>| image.is_some_and(|image| image != 0);
             fixups(from).iter().any(|fixup| match fixup.kind {
                 FixupKind::Moves { plus, minus } => other(plus) || other(minus),
-                FixupKind::Patched => false,
+                FixupKind::Patched | FixupKind::Either { .. } => false,
             })
         };
         let (from, relocation) = match from {
@@ -146,7 +146,8 @@ impl<'s> Kernel<'s> {
                 (from, Some(all))
             }
         };
-        window.patched |= fixups(from).iter().any(|fixup| fixup.kind == FixupKind::Patched);
+        let written = |kind| matches!(kind, FixupKind::Patched | FixupKind::Either { .. });
+        window.patched |= fixups(from).iter().any(|fixup| written(fixup.kind));
         let relocation = relocation.as_deref().unwrap_or(&self.first);
         // An instruction that begins in the window lies where its beginning does.
         let count = relocation.steady(pc, from).min(WINDOW as u64) as usize + INSN_BYTES - 1;

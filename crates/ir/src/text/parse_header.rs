@@ -122,12 +122,16 @@ pub(super) fn constant(cursor: &mut Cursor<'_>) -> Result<RelocatedConstant, Par
 }
 
 /// `0xffffffff81000003 4 plus 0 minus 1` with one, both or none of the two, or `0xffffffff81000003
-/// 8 patched`.
+/// 8 patched`, or `0xffffffff81000003 2 either 0x9066`.
 pub(super) fn fixup(cursor: &mut Cursor<'_>) -> Result<Fixup, ParseError> {
     let (addr, size) = (cursor.number()?, small(cursor)?);
     if cursor.peek() == "patched" {
         cursor.keyword("patched")?;
         return Ok(Fixup { addr, size, kind: FixupKind::Patched });
+    }
+    if cursor.peek() == "either" {
+        cursor.keyword("either")?;
+        return Ok(Fixup { addr, size, kind: FixupKind::Either { other: cursor.number()? } });
     }
     let mut image = |word| {
         if cursor.peek() != word {

@@ -134,6 +134,7 @@ fn write_relocations(out: &mut String, relocations: &RelocationTable) -> std::fm
         write!(out, "field {:#x} {}", fixup.addr, fixup.size)?;
         match fixup.kind {
             FixupKind::Patched => out.push_str(" patched"),
+            FixupKind::Either { other } => write!(out, " either {other:#x}")?,
             FixupKind::Moves { plus, minus } => {
                 for (word, image) in [("plus", plus), ("minus", minus)] {
                     if let Some(image) = image {

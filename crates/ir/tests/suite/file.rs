@@ -169,6 +169,7 @@ fn forty() -> System {
         fixups: vec![
             Fixup { addr: 0x10_0001, size: 4, kind: moves },
             Fixup { addr: 0x10_0010, size: 8, kind: FixupKind::Patched },
+            Fixup { addr: 0x10_0020, size: 5, kind: FixupKind::Either { other: 0x44_1f0f } },
         ],
     });
     let page = DataPage { image: 0, steady: true, bytes: vec![5; 4096] };

@@ -263,8 +263,9 @@ impl Random {
                 .map(|at| Fixup {
                     addr: if wild { self.number() } else { at * 16 + self.below(8) },
                     size: if wild { self.next() as u8 } else { 1 + self.below(8) as u8 },
-                    kind: match self.below(2) {
+                    kind: match self.below(3) {
                         0 => FixupKind::Patched,
+                        1 => FixupKind::Either { other: self.number() },
                         _ => FixupKind::Moves { plus: maybe(self), minus: maybe(self) },
                     },
                 })

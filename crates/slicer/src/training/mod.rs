@@ -22,4 +22,5 @@ pub mod relocation;
 pub mod shared_page;
 pub mod signature;
 pub mod start;
+pub mod switches;
 pub mod whole_context;

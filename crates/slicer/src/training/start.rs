@@ -16,7 +16,7 @@ use super::address_space::AddressSpace;
 use super::process_pages::{heap, process_pages};
 use super::relocation::Relocations;
 use super::whole_context::{Boots, OtherBoot};
-use super::{execution_context, integrity};
+use super::{execution_context, integrity, switches};
 use crate::error::Error;
 use crate::filter::{Retained, filter};
 use crate::recording::replay::{Blind, Replay};
@@ -101,8 +101,11 @@ impl<'r> Start<'r> {
             let mut system = self.space.system();
             let relocations = self.relocations();
             let single = || integrity::learn(&self.space.mappings, &relocations.table, None);
-            system.set_integrity(relocations.integrity.clone().unwrap_or_else(single));
-            system.set_relocations(relocations.table.clone());
+            let integrity = relocations.integrity.clone().unwrap_or_else(single);
+            let mut table = relocations.table.clone();
+            switches::add(self.space.mappings.lift_mode(), &system, &integrity, &mut table);
+            system.set_integrity(integrity);
+            system.set_relocations(table);
             system
         })
     }

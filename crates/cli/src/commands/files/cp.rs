@@ -12,20 +12,18 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use filetree::{Attributes, Error, Kind, MOST_READ, Tree, is_name, join};
+use filetree::{Attributes, Entry, Error, Kind, MOST_READ, Tree, is_name, join};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::manifest::Manifest;
+use super::walk::{Directory, MOST_FILES, Refused, Walk};
 use super::{Failures, guest_path};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::format::{digits, parse_number};
 use crate::guest_tree::{TreeArgs, failure};
-
-/// The deepest directory that `-r` goes to.
-const MOST_DEPTH: usize = 128;
 
 /// The most bytes of a file that says that it has none, as those of procfs do: some of them, such
 /// as a process's page map, go on for as long as somebody reads.
@@ -68,6 +66,7 @@ struct Copy<'c, 't, 'p, 's> {
     tree: &'t Tree<'p, 's>,
     manifest: Manifest,
     failures: Failures,
+    walk: Walk,
 }
 
 /// Why a file is not there.
@@ -78,6 +77,8 @@ enum Missing {
     Left(String),
     /// It goes past a bound of ours.
     Cut(String),
+    /// A walk does not go there.
+    Refused(Refused),
     /// This machine cannot hold it.
     Host(Failure),
 }
@@ -97,7 +98,8 @@ impl CpArgs {
             let mut name = dest.clone().into_os_string();
             name.push(".manifest.jsonl");
             let manifest = Manifest::new(name.into(), self.force)?;
-            let mut copy = Copy { arguments: self, tree, manifest, failures: Failures::default() };
+            let (failures, walk) = (Failures::default(), Walk::new(MOST_FILES));
+            let mut copy = Copy { arguments: self, tree, manifest, failures, walk };
             copy.everything(&path, &dest, about, context)?;
             copy.manifest.finish()?;
             copy.failures.end()
@@ -126,14 +128,23 @@ impl Copy<'_, '_, '_, '_> {
         about: Attributes,
         context: Context,
     ) -> Result<(), Failure> {
-        let mut waiting = vec![(path.to_vec(), dest.to_owned(), Some(about), 0)];
+        let mut waiting = vec![(path.to_vec(), dest.to_owned(), Some(about), None)];
         let mut directories = Vec::new();
-        while let Some((path, dest, about, depth)) = waiting.pop() {
+        while let Some((path, dest, about, above)) = waiting.pop() {
+            self.walk.left(&path);
             let known = about.map_or_else(|| self.tree.attributes(&path, false), Ok);
-            let copied = known.map_err(Missing::Guest).and_then(|about| {
-                context.progress.during("copying", || self.one(&path, &dest, about)).map(|more| (about, more))
+            let placed = known.map_err(Missing::Guest).and_then(|about| match &above {
+                None => Ok((about, Directory::first(about))),
+                Some(above) => {
+                    let place = Directory::below(above, &path, Some(about)).map_err(Missing::Refused)?;
+                    Ok((about, place))
+                }
             });
-            let (about, more) = match copied {
+            let copied = placed.and_then(|(about, place)| {
+                let more = context.progress.during("copying", || self.one(&path, &dest, about))?;
+                Ok((about, place, more))
+            });
+            let (about, place, more) = match copied {
                 Ok(copied) => copied,
                 Err(missing) => {
                     self.missing(&path, missing)?;
@@ -145,19 +156,17 @@ impl Copy<'_, '_, '_, '_> {
                 continue;
             }
             directories.push((dest.clone(), about));
-            match self.tree.entries(&path) {
-                Ok(entries) if depth >= MOST_DEPTH && !entries.is_empty() => {
-                    self.missing(
-                        &path,
-                        Missing::Cut(format!(
-                            "what is in it lies deeper than {MOST_DEPTH} directories; copy it by itself"
-                        )),
-                    )?;
-                }
+            match self.inner(&path, &place) {
                 Ok(entries) => waiting.extend(entries.into_iter().rev().map(|entry| {
-                    (join(&path, &entry.name), dest.join(OsStr::from_bytes(&entry.name)), None, depth + 1)
+                    let dest = dest.join(OsStr::from_bytes(&entry.name));
+                    (join(&path, &entry.name), dest, None, Some(place.clone()))
                 })),
-                Err(error) => self.missing(&path, Missing::Guest(error))?,
+                Err(missing) => {
+                    if matches!(missing, Missing::Refused(Refused::All(_))) {
+                        waiting.clear();
+                    }
+                    self.missing(&path, missing)?;
+                }
             }
         }
         for (dest, about) in directories.iter().rev() {
@@ -168,6 +177,14 @@ impl Copy<'_, '_, '_, '_> {
         Ok(())
     }
 
+    /// The entries of a directory, where they may be walked.
+    fn inner(&mut self, path: &[u8], place: &Directory) -> Result<Vec<Entry>, Missing> {
+        let entries = self.tree.entries(path).map_err(Missing::Guest)?;
+        let bytes = entries.iter().map(|entry| path.len() + entry.name.len() + 1).sum();
+        self.walk.enter(path, place, entries.len(), bytes).map_err(Missing::Refused)?;
+        Ok(entries)
+    }
+
     /// Copies one file, link or directory without what is in it. Returns what the manifest says.
     fn one(&self, path: &[u8], dest: &Path, about: Attributes) -> Result<serde_json::Value, Missing> {
         let host = |error: io::Error| {
@@ -175,7 +192,9 @@ impl Copy<'_, '_, '_, '_> {
                 io::ErrorKind::AlreadyExists => "give --force to replace it, or another destination",
                 _ => "check the disk and the permissions",
             };
-            Missing::Host(Failure::file(dest, format!("cannot write it: {error}; {next}")))
+            // A name is the guest's, and may have ends of lines in it.
+            let dest = crate::guest_tree::shown(dest.as_os_str().as_bytes());
+            Missing::Host(Failure::input(format!("{dest}: cannot write it: {error}; {next}")))
         };
         match about.kind {
             Kind::Directory => {
@@ -260,6 +279,12 @@ impl Copy<'_, '_, '_, '_> {
                 self.failures.add(&Failure::new(Exit::Full, text));
                 self.manifest.left(path, &why)
             }
+            Missing::Refused(refused) => {
+                let (Refused::This(why) | Refused::All(why)) = &refused;
+                self.manifest.left(path, why)?;
+                self.failures.refused(refused);
+                Ok(())
+            }
             Missing::Host(failure) => {
                 self.failures.add(&failure);
                 self.manifest.left(path, &failure.to_string())
@@ -296,4 +321,99 @@ fn finish(file: &File, about: &Attributes) {
         }
     }
     drop(file.set_times(when));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::hostile;
+
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        cp: CpArgs,
+    }
+
+    /// A directory of the test's own.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Self {
+            let place = std::env::temp_dir().join(format!("virtuoso-cp-{name}-{}", std::process::id()));
+            drop(fs::remove_dir_all(&place));
+            fs::create_dir_all(place.join("outside")).expect("a directory");
+            Self(place)
+        }
+
+        fn names(&self, path: &str) -> Vec<String> {
+            let names = fs::read_dir(self.0.join(path)).expect("a directory");
+            let mut names: Vec<String> =
+                names.flatten().map(|name| name.file_name().to_string_lossy().into_owned()).collect();
+            names.sort();
+            names
+        }
+
+        /// Copies a path to `copy`; the manifest, and how it ended.
+        fn copy(&self, words: &[&str], path: &str, most: usize) -> (String, Option<Exit>) {
+            let dest = self.0.join("copy");
+            let dest = dest.to_str().expect("text");
+            let arguments = Words::parse_from([&["cp", "-r"], words, &["target", path, dest]].concat()).cp;
+            let tree = hostile::tree(self.0.join("outside").as_os_str().as_bytes());
+            let about = tree.attributes(path.as_bytes(), true).expect("attributes");
+            let manifest = self.0.join("copy.manifest.jsonl");
+            let mut copy = Copy {
+                arguments: &arguments,
+                tree: &tree,
+                manifest: Manifest::new(manifest.clone(), arguments.force).expect("a manifest"),
+                failures: Failures::default(),
+                walk: Walk::new(most),
+            };
+            copy.everything(path.as_bytes(), Path::new(dest), about, Context::silent()).expect("copied");
+            copy.manifest.finish().expect("written");
+            assert_eq!(self.names("outside"), Vec::<String>::new(), "nothing outside is touched");
+            assert_eq!(self.names(""), ["copy", "copy.manifest.jsonl", "outside"]);
+            (fs::read_to_string(manifest).expect("a manifest"), copy.failures.0)
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    #[test]
+    fn a_whole_hostile_tree_is_copied_up_to_bounds_and_nowhere_else() {
+        let place = Place::new("all");
+        let (manifest, exit) = place.copy(&["--max-file", "4194304"], "/", 2000);
+        assert!(exit.is_some(), "{manifest}");
+        for why in [
+            "it is a directory that it lies in",
+            "an entry whose name is none",
+            "comes to no end",
+            "9223372036854775808 bytes are more than --max-file",
+            "it comes to no end within 4194304 bytes",
+            "gives nothing and does not end",
+            "more names than entries",
+            "there are more than 2000 files",
+        ] {
+            assert!(manifest.contains(why), "{why}: {manifest}");
+        }
+        let link = fs::read_link(place.0.join("copy/out")).expect("a link");
+        assert_eq!(link, place.0.join("outside"), "a link is made as one");
+        assert_eq!(place.names("copy/odd").len(), 7);
+        assert!(!place.0.join("copy/huge").exists() && !place.0.join("copy/more").exists());
+    }
+
+    #[test]
+    fn a_link_that_becomes_a_directory_is_not_gone_through() {
+        for words in [&[][..], &["--force"]] {
+            let place = Place::new(&format!("twice{}", words.len()));
+            let (manifest, exit) = place.copy(words, "/twice", MOST_FILES);
+            assert!(manifest.contains("cannot write it") && exit == Some(Exit::Input), "{manifest}");
+            assert!(fs::symlink_metadata(place.0.join("copy/x")).expect("a link").is_symlink());
+        }
+    }
 }

@@ -8,15 +8,12 @@ use engine::Text;
 use filetree::{Attributes, Entry, Error, Kind, Tree, join};
 use serde_json::{Value, json};
 
+use super::walk::{Directory, MOST_FILES, Refused, Walk};
 use super::{Failures, guest_path, times};
 use crate::context::Context;
-use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::guest_tree::{TreeArgs, failure, shown};
 use crate::output;
-
-/// The deepest directory that `-R` goes to.
-const MOST_DEPTH: usize = 128;
 
 /// List directories of the guest, by its own system calls
 ///
@@ -68,19 +65,41 @@ impl LsArgs {
             if about.kind != Kind::Directory {
                 let entry = Entry { name: path.clone(), kind: about.kind, inode: about.inode };
                 let line = self.line(tree, &path, entry);
-                self.print(&path, &[line], &mut failures)?;
+                self.print(&path, &[line], &mut failures, &mut output::stdout())?;
                 return failures.end();
             }
-            self.directory(tree, &path, &mut failures)?;
+            let mut walk = Walk::new(MOST_FILES);
+            self.directory(tree, &path, about, &mut walk, &mut failures, &mut output::stdout())?;
             failures.end()
         })
     }
 
     /// Prints a directory, and with `-R` those in it; it fails only where nothing can be printed.
-    fn directory(&self, tree: &Tree<'_, '_>, path: &[u8], failures: &mut Failures) -> Result<(), Failure> {
-        let mut waiting = vec![(path.to_vec(), 0)];
+    fn directory(
+        &self,
+        tree: &Tree<'_, '_>,
+        path: &[u8],
+        about: Attributes,
+        walk: &mut Walk,
+        failures: &mut Failures,
+        out: &mut dyn Write,
+    ) -> Result<(), Failure> {
+        let mut waiting = vec![(path.to_vec(), None)];
         let mut first = true;
-        while let Some((path, depth)) = waiting.pop() {
+        while let Some((path, above)) = waiting.pop() {
+            walk.left(&path);
+            let place = match &above {
+                None => Ok(Directory::first(about)),
+                // What it is, is asked only to see that it lies in none that it is itself.
+                Some(above) => Directory::below(above, &path, tree.attributes(&path, false).ok()),
+            };
+            let place = match place {
+                Ok(place) => place,
+                Err(refused) => {
+                    failures.refused(refused);
+                    continue;
+                }
+            };
             let mut entries = match tree.entries(&path) {
                 Ok(entries) => entries,
                 Err(error) => {
@@ -91,25 +110,26 @@ impl LsArgs {
             entries.retain(|entry| self.all || entry.name.first() != Some(&b'.'));
             entries.sort_by(|a, b| a.name.cmp(&b.name));
             let inner = entries.iter().rev().filter(|entry| self.recursive && entry.kind == Kind::Directory);
-            let inner: Vec<_> = inner.map(|entry| (join(&path, &entry.name), depth + 1)).collect();
-            if depth < MOST_DEPTH {
-                waiting.extend(inner);
-            } else if !inner.is_empty() {
-                let text = format!(
-                    "{}: what is in it lies deeper than {MOST_DEPTH} directories; list it by itself",
-                    shown(&path)
-                );
-                failures.add(&Failure::new(Exit::Full, text));
-            }
+            let inner: Vec<_> = inner.map(|entry| (join(&path, &entry.name), Some(place.clone()))).collect();
+            let bytes = inner.iter().map(|(path, _)| path.len()).sum();
+            let entered = walk.enter(&path, &place, inner.len(), bytes);
             if self.recursive && !self.json {
-                let mut out = output::stdout();
                 writeln!(out, "{}{}:", if first { "" } else { "\n" }, shown(&path))?;
                 out.flush()?;
             }
             first = false;
             let lines: Vec<Line> =
                 entries.into_iter().map(|entry| self.line(tree, &join(&path, &entry.name), entry)).collect();
-            self.print(&path, &lines, failures)?;
+            self.print(&path, &lines, failures, out)?;
+            match entered {
+                Ok(()) => waiting.extend(inner),
+                Err(refused) => {
+                    if matches!(refused, Refused::All(_)) {
+                        waiting.clear();
+                    }
+                    failures.refused(refused);
+                }
+            }
         }
         Ok(())
     }
@@ -125,12 +145,17 @@ impl LsArgs {
         Line { name, kind, inode, more }
     }
 
-    fn print(&self, path: &[u8], lines: &[Line], failures: &mut Failures) -> Result<(), Failure> {
+    fn print(
+        &self,
+        path: &[u8],
+        lines: &[Line],
+        failures: &mut Failures,
+        out: &mut dyn Write,
+    ) -> Result<(), Failure> {
         if self.json {
             let entries: Vec<Value> = lines.iter().map(Line::json).collect();
             output::json(&json!({ "path": Text(path.to_vec()), "entries": entries }))?;
         } else {
-            let mut out = output::stdout();
             for line in lines {
                 writeln!(out, "{}", line.text())?;
             }
@@ -193,5 +218,57 @@ impl Line {
         object["kind"] = json!(self.kind.word());
         object["inode"] = json!(self.inode);
         object
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::exit::Exit;
+    use crate::hostile;
+
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        ls: LsArgs,
+    }
+
+    fn listed(words: &[&str], path: &str, most: usize) -> (String, Option<Exit>) {
+        let words = Words::parse_from([&["ls"], words, &["target", path]].concat());
+        let tree = hostile::tree(b"/etc");
+        let about = tree.attributes(path.as_bytes(), false).expect("attributes");
+        let (mut out, mut failures) = (Vec::new(), Failures::default());
+        let mut walk = Walk::new(most);
+        let printed = words.ls.directory(&tree, path.as_bytes(), about, &mut walk, &mut failures, &mut out);
+        printed.expect("printed");
+        assert!(hostile::is_plain(&out), "{path}");
+        (String::from_utf8(out).expect("text"), failures.0)
+    }
+
+    #[test]
+    fn a_directory_that_lies_in_itself_is_listed_once() {
+        let (text, exit) = listed(&["-R"], "/cycle", MOST_FILES);
+        assert_eq!((text.as_str(), exit), ("/cycle:\nagain\nand-again\n", Some(Exit::Full)));
+    }
+
+    #[test]
+    fn directories_without_end_are_listed_up_to_a_bound() {
+        let (text, exit) = listed(&["-R"], "/spiral", 1000);
+        assert!(text.lines().filter(|line| line.ends_with(':')).count() <= 1000);
+        assert!(text.contains("left/left/left") && exit == Some(Exit::Full));
+    }
+
+    #[test]
+    fn names_that_are_none_make_an_error_and_odd_ones_are_plain() {
+        let (text, exit) = listed(&["-R", "-l"], "/names", MOST_FILES);
+        assert_eq!(exit, Some(Exit::Input), "{text}");
+        assert!(text.lines().count() == 4 && !text.contains("a/../../b"), "{text}");
+        let (text, exit) = listed(&["-l"], "/odd", MOST_FILES);
+        assert_eq!((text.lines().count(), exit), (7, None), "{text}");
+        let (text, exit) = listed(&["-R", "-l"], "/", 1000);
+        assert!(text.contains("9223372036854775808") && text.contains("out -> /etc"), "{text}");
+        assert!(exit.is_some());
     }
 }

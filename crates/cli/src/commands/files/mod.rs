@@ -6,6 +6,7 @@ pub mod ls;
 mod manifest;
 pub mod stat;
 pub mod times;
+mod walk;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -30,6 +31,12 @@ impl Failures {
     pub fn add(&mut self, failure: &Failure) {
         output::note(&failure.to_string());
         self.0.get_or_insert(failure.exit);
+    }
+
+    /// Says what a walk leaves out.
+    fn refused(&mut self, refused: walk::Refused) {
+        let (walk::Refused::This(text) | walk::Refused::All(text)) = refused;
+        self.add(&Failure::new(Exit::Full, text));
     }
 
     /// How the command ends.
