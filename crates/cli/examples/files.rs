@@ -177,6 +177,9 @@ fn explained(path: &[u8], reader: u32) -> Option<&'static str> {
             Some("what the task waited in at the moment of the pause")
         }
         [b"proc", task, .., b"sched"] if number(task) => Some("it says how long reading it takes"),
+        [b"proc", task, .., b"oom_score"] if number(task) => {
+            Some("how much memory the task had at the moment of the pause")
+        }
         [b"sys", .., b"memory.current" | b"inflight"] | [b"sys", b"kernel", b"debug", b"block", ..] => {
             Some("what was in use or under way at the moment of the pause")
         }
