@@ -86,7 +86,7 @@ mod tests {
         let (nop, jump, short) = ([0x0f, 0x1f, 0x44, 0, 0], [0xe9, 1, 2, 3, 4], [0xeb, 7, 0x0f, 0x1f, 0]);
         assert_eq!(found(&nop, &jump), [(0, 0x4_0302_01e9)]);
         assert_eq!(found(&short, &nop), [(0, 0x44_1f0f)]);
-        assert_eq!(found(&jump, &short), [(0, 0x1f_0f07_eb)]);
+        assert_eq!(found(&jump, &short), [(0, 0x1f0f_07eb)]);
         assert_eq!(found(&[0x66, 0x90], &[0xeb, 0x10]), [(0, 0x10eb)]);
         // A call, and one that sets flags.
         assert_eq!(found(&nop, &[0xe8, 1, 2, 3, 4]), []);
