@@ -159,7 +159,7 @@ mod tests {
             _workspace: None,
         };
         let (ours, other) = (banner("6.1.192-3"), banner("6.1.192-2"));
-        let refused = source(&[ours.clone()]).check(Some(&other)).expect_err("another build");
+        let refused = source(std::slice::from_ref(&ours)).check(Some(&other)).expect_err("another build");
         assert_eq!(refused.exit, Exit::OtherKernel);
         assert!(refused.to_string().contains("6.1.192-2") && refused.to_string().contains("6.1.192-3"));
         for (wanted, got) in [
