@@ -110,7 +110,11 @@ static void sockets(const char *where)
     socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
     say("unix", "CONNECTED", pair[0]);
     say("unix", "CONNECTED", pair[1]);
-    say("netlink", "UNCONNECTED", socket(AF_NETLINK, SOCK_RAW, 0));
+    /* The kernel lists those that have an address. Here that is a family, a number that it chooses, and no groups. */
+    const unsigned char netlink_address[12] = { AF_NETLINK };
+    int netlink = socket(AF_NETLINK, SOCK_RAW, 0);
+    bind(netlink, (const struct sockaddr *)netlink_address, sizeof netlink_address);
+    say("netlink", "UNCONNECTED", netlink);
 }
 
 static void files(const char *where)

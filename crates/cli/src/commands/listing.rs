@@ -60,8 +60,8 @@ impl Listing {
         Ok(Self { rows, verified, full, unlisted, boot: None, not_asked: None })
     }
 
-    /// Asks procfs about each process, where the pack has the programs for it; from `until` on about
-    /// no more.
+    /// Asks procfs about each process, where the pack has the programs for it; from `until` on
+    /// about no more.
     ///
     /// # Errors
     /// It cannot be asked at all.
