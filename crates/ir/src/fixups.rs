@@ -2,8 +2,8 @@
 //! each other, so that each takes two or three bytes and is read in nanoseconds.
 //!
 //! Numbers are little-endian base 128 (as in postcard). First the kinds: how many, and for each the
-//! size, then 0 for *patched*, or 1 and the two images, each 0 for none or its number plus one, or 2
-//! and the other form.
+//! size, then 0 for *patched*, or 1 and the two images, each 0 for none or its number plus one, or
+//! 2 and the other form.
 //! Then the fixups: how many, and for each the distance from the address before and the number of
 //! its kind.
 

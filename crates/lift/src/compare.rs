@@ -32,8 +32,8 @@ pub const fn is_padding(byte: u8) -> bool {
 }
 
 /// Whether these bytes are one instruction that changes nothing but the instruction pointer: a
-/// `nop`, or a `mov` or `lea` of a register to itself, which serve as longer ones (SDM vol. 2, NOP).
-/// In 64-bit code such a `mov` of 32 bits does something.
+/// `nop`, or a `mov` or `lea` of a register to itself, which serve as longer ones (SDM vol. 2,
+/// NOP). In 64-bit code such a `mov` of 32 bits does something.
 #[must_use]
 pub fn does_nothing(mode: Mode, bytes: &[u8]) -> bool {
     let insn = Decoder::with_ip(mode.bits(), bytes, 0, DecoderOptions::NONE).decode();

@@ -3,7 +3,8 @@
 //! calls itself and which package it came in, and the texts of its procfs.
 //!
 //! The only crate that knows anything about Linux: how to start it, what it prints, and how to read
-//! the files of its packages, modules as relocatable objects among them; no structure of its memory.
+//! the files of its packages, modules as relocatable objects among them, but no structure of its
+//! memory.
 //! `virtuoso train` and the testkit boot guests with it, and the command's tables are read with it.
 //! Nothing that records, slices or answers depends on it.
 
@@ -16,6 +17,7 @@ mod exports;
 mod image;
 mod modules;
 mod package;
+mod parts;
 pub mod procfs;
 mod relocatable;
 mod sites;

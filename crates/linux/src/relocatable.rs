@@ -7,13 +7,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ir::relocatable::{Field, Form, LoadSite, LoadSiteKind, Object, Section, Symbol};
+use ir::relocatable::{Field, Form, Object, Section, Symbol};
 use object::elf;
 use object::read::elf::{ElfFile, FileHeader, SectionHeader};
-use object::{Object as _, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget, SectionIndex};
+use object::{Object as _, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget};
 
 use crate::exports::Exports;
 use crate::modules::Module;
+use crate::parts::Parts;
 use crate::sites;
 
 /// Code that is dropped after a module was loaded.
@@ -29,9 +30,6 @@ struct Unlinked {
     /// What it exports: section and value.
     exports: Vec<(String, (u16, u64))>,
 }
-
-/// A place in a section: its number in the object, and how far behind its beginning.
-pub(crate) type Place = (u16, i64);
 
 /// Modules as objects: first each alone ([`Linker::add`]), then together.
 #[derive(Default)]
@@ -90,34 +88,6 @@ impl Linker {
     }
 }
 
-/// What a file's sections are called, and which of them are an object's.
-pub(crate) struct Parts<'f, 'b, H: FileHeader> {
-    pub file: &'f ElfFile<'b, H>,
-    /// The object's number of each section.
-    numbers: BTreeMap<usize, u16>,
-}
-
-impl<H: FileHeader<Endian = object::LittleEndian>> Parts<'_, '_, H> {
-    /// The place that a relocation names, if it lies in a section of the object.
-    pub fn place(&self, target: RelocationTarget, addend: i64) -> Option<Place> {
-        let RelocationTarget::Symbol(index) = target else { return None };
-        let symbol = self.file.symbol_by_index(index).ok()?;
-        let section = self.numbers.get(&symbol.section_index()?.0)?;
-        Some((*section, addend.wrapping_add_unsigned(symbol.address())))
-    }
-
-    /// The number of a section of the file.
-    pub fn number(&self, index: SectionIndex) -> Option<u16> {
-        self.numbers.get(&index.0).copied()
-    }
-
-    /// What a relocation adds to its symbol: said by itself, or by the bytes that it is about.
-    pub fn addend(relocation: &object::Relocation, bytes: &[u8], at: u64) -> i64 {
-        let own = || bytes.get(at as usize..)?.get(..4)?.try_into().ok().map(i32::from_le_bytes);
-        if relocation.has_implicit_addend() { own().unwrap_or(0).into() } else { relocation.addend() }
-    }
-}
-
 /// A module's file as an object.
 fn unlinked<H: FileHeader<Endian = object::LittleEndian>>(
     name: &str,
@@ -139,7 +109,7 @@ fn unlinked<H: FileHeader<Endian = object::LittleEndian>>(
         let align = align.max(1);
         object.sections.push(Section { name: name.to_string(), size, align, code, is_code });
     }
-    let parts = Parts { file, numbers };
+    let parts = Parts::new(file, numbers);
     let undefined = fields(&parts, &mut object)?;
     object.sites = sites::of(&parts, &object);
     let exported = file.symbols().filter_map(|symbol| symbol.name().ok()?.strip_prefix(EXPORT));
@@ -224,21 +194,4 @@ fn form(flags: RelocationFlags, is_64_bit: bool) -> Option<Form> {
         (true, elf::R_X86_64_PC64) => Form::Relative64,
         _ => Form::Word32,
     })
-}
-
-/// Sites in the order in which an object has them, those that overlap as one.
-pub(crate) fn ordered(mut sites: Vec<LoadSite>) -> Vec<LoadSite> {
-    sites.sort_by_key(|site| (site.section, site.offset, site.len));
-    let mut ordered: Vec<LoadSite> = Vec::new();
-    for site in sites {
-        let end = |site: &LoadSite| site.offset + u32::from(site.len);
-        match ordered.last_mut() {
-            Some(last) if last.section == site.section && end(last) > site.offset => {
-                let len = end(last).max(end(&site)) - last.offset;
-                (last.len, last.kind) = (u8::try_from(len).unwrap_or(u8::MAX), LoadSiteKind::Same);
-            }
-            _ => ordered.push(site),
-        }
-    }
-    ordered
 }

@@ -7,7 +7,7 @@ use ir::relocatable::{LoadSite, LoadSiteKind, Object};
 use object::read::elf::FileHeader;
 use object::{Object as _, ObjectSection, ObjectSymbol};
 
-use crate::relocatable::{Parts, Place, ordered};
+use crate::parts::{Parts, Place};
 
 /// A jump of five bytes, a no-operation of five, and both of two.
 const LONG_NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
@@ -123,4 +123,21 @@ fn table<H: FileHeader<Endian = object::LittleEndian>>(parts: &Parts<'_, '_, H>,
     let mut places: Vec<(usize, Place)> = places.collect();
     places.sort_unstable();
     Table { bytes: bytes.to_vec(), places }
+}
+
+/// Sites in the order in which an object has them, those that overlap as one.
+fn ordered(mut sites: Vec<LoadSite>) -> Vec<LoadSite> {
+    sites.sort_by_key(|site| (site.section, site.offset, site.len));
+    let mut ordered: Vec<LoadSite> = Vec::new();
+    for site in sites {
+        let end = |site: &LoadSite| site.offset + u32::from(site.len);
+        match ordered.last_mut() {
+            Some(last) if last.section == site.section && end(last) > site.offset => {
+                let len = end(last).max(end(&site)) - last.offset;
+                (last.len, last.kind) = (u8::try_from(len).unwrap_or(u8::MAX), LoadSiteKind::Same);
+            }
+            _ => ordered.push(site),
+        }
+    }
+    ordered
 }

@@ -19,8 +19,8 @@ use crate::{files, format, output};
 /// pack had of modules before is replaced.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  virtuoso modules packs/6.1.0-56-amd64 --kernel vmlinuz-6.1.0-56-amd64 --modules lib/modules/6.1.0-56-amd64
-  virtuoso modules packs/6.1.0-56-amd64 --kernel vmlinuz-6.1.0-56-amd64 --modules lib/modules/6.1.0-56-amd64 \\
+  virtuoso modules packs/6.1 --kernel vmlinuz-6.1.0-56-amd64 --modules lib/modules/6.1.0-56-amd64
+  virtuoso modules packs/6.1 --kernel vmlinuz-6.1.0-56-amd64 --modules lib/modules/6.1.0-56-amd64 \\
       --modules zfs/built")]
 pub struct ModulesArgs {
     /// The pack, a directory made by `virtuoso train`

@@ -1,9 +1,9 @@
 //! The code of a kernel's modules, put into a pack as relocatable objects.
 //!
-//! Training loads a few modules; the guests that are asked about later have others, elsewhere. Their
-//! files come with the kernel and are as trusted as that. They name the kernel's symbols by their
-//! addresses in the training guest, where it lies as it was linked: whether the image is the one
-//! that was trained is compared.
+//! Training loads a few modules; the guests that are asked about later have others, elsewhere.
+//! Their files come with the kernel and are as trusted as that. They name the kernel's symbols by
+//! their addresses in the training guest, where it lies as it was linked: whether the image is the
+//! one that was trained is compared.
 
 use std::path::{Path, PathBuf};
 

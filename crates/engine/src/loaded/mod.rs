@@ -21,7 +21,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ir::Objects;
 use ir::relocatable::{Field, LoadSite, LoadSiteKind, Object, Section, Symbol};
-use lift::Mode;
 
 use crate::limits::Deadline;
 use placement::Placement;
@@ -37,9 +36,6 @@ const MOST_TRIED: usize = 64;
 pub(crate) struct Loaded<'s> {
     objects: &'s Objects,
     space: Space<'s>,
-    mode: Mode,
-    /// The slide of the kernel's own image.
-    slide: u64,
     found: Mutex<Found>,
 }
 
@@ -80,10 +76,9 @@ pub(crate) struct Survey {
 }
 
 impl<'s> Loaded<'s> {
-    /// The objects in a target in which the kernel's own image has this slide.
-    pub fn new(objects: &'s Objects, space: Space<'s>, slide: u64) -> Self {
-        let mode = if space.mode.linear_bits() > 32 { Mode::Bits64 } else { Mode::Bits32 };
-        Self { objects, space, mode, slide, found: Mutex::default() }
+    /// The objects in a target.
+    pub fn new(objects: &'s Objects, space: Space<'s>) -> Self {
+        Self { objects, space, found: Mutex::default() }
     }
 
     /// Up to `count` bytes of an object's code at an address.
@@ -142,7 +137,7 @@ impl<'s> Loaded<'s> {
                     .is_some_and(|it| placement.section_at(it, base).is_some())
             });
             if !overlaps
-                && let Some(placement) = Placement::find(object, number, (section, base), self, &region)
+                && let Some(placement) = Placement::find(object, number, (section, base), self.space, &region)
             {
                 found.placements.push(Arc::new(placement));
             }
@@ -260,7 +255,7 @@ impl<'s> Loaded<'s> {
     ) -> Option<u64> {
         match *object.symbols.get(usize::from(field.symbol))? {
             Symbol::Own(section) => *placement.bases.get(usize::from(section))?,
-            Symbol::System(address) => Some(self.in_mode(address.wrapping_add(self.slide))),
+            Symbol::System(address) => Some(self.space.moved(address)),
             Symbol::Constant(value) => Some(value),
             Symbol::Unknown => None,
             Symbol::Other { object: number, section } => {
@@ -298,7 +293,7 @@ impl<'s> Loaded<'s> {
     fn jump(&self, placement: &Placement, site: &LoadSite, start: u32, bytes: &mut [u8]) -> Option<()> {
         let own = placement.bases[usize::from(site.section)]?.wrapping_add(site.offset.into());
         let there = self.space.read(own, site.len.into())?;
-        if !(lift::does_nothing(self.mode, &there) || there == self.jump_bytes(placement, site)?) {
+        if !(lift::does_nothing(self.space.code(), &there) || there == self.jump_bytes(placement, site)?) {
             return None;
         }
         for (at, byte) in (site.offset..).zip(there) {
@@ -319,13 +314,5 @@ impl<'s> Loaded<'s> {
         let mut jump = vec![opcode];
         jump.extend_from_slice(distance.to_le_bytes().get(..usize::from(site.len).checked_sub(1)?)?);
         Some(jump)
-    }
-
-    /// An address in as many bits as the target's have.
-    const fn in_mode(&self, address: u64) -> u64 {
-        match self.mode {
-            Mode::Bits64 => address,
-            _ => address & u32::MAX as u64,
-        }
     }
 }

@@ -12,8 +12,7 @@ use std::ops::Range;
 
 use ir::relocatable::{Object, Symbol};
 
-use super::Loaded;
-use super::region::Region;
+use super::region::{Region, Space};
 
 /// How far behind the first of the others a section may be that no field names.
 const NEAR: u64 = 4 << 20;
@@ -47,7 +46,7 @@ impl Placement {
         object: &Object,
         number: u32,
         (first, base): (u16, u64),
-        loaded: &Loaded<'_>,
+        space: Space<'_>,
         region: &Region,
     ) -> Option<Self> {
         let count = object.sections.len();
@@ -58,13 +57,13 @@ impl Placement {
             hints: HashMap::new(),
         };
         placed.bases[usize::from(first)] = Some(base);
-        let found = placed.compare(object, first, loaded)?;
+        let found = placed.compare(object, first, space)?;
         placed.strange[usize::from(first)] = found;
         let (mut own, mut others) = (Votes::new(), Votes::new());
         let mut todo = vec![first];
         let mut refused = vec![false; count];
         while let Some(section) = todo.pop() {
-            placed.listen(object, section, loaded, (&mut own, &mut others));
+            placed.listen(object, section, space, (&mut own, &mut others));
             for number in 0..count as u16 {
                 let at = usize::from(number);
                 if placed.bases[at].is_some() || refused[at] {
@@ -74,15 +73,15 @@ impl Placement {
                 if placed.bases[at].is_none() || !object.sections[at].is_code {
                     continue;
                 }
-                placed.accept(object, number, loaded, (&mut todo, &mut refused));
+                placed.accept(object, number, space, (&mut todo, &mut refused));
             }
             if todo.is_empty() {
-                placed.beside(object, loaded, region, (&mut todo, &mut refused));
+                placed.beside(object, space, region, (&mut todo, &mut refused));
             }
         }
         placed.hints = others.iter().filter_map(|(key, votes)| Some((*key, elected(votes)?))).collect();
         for section in 0..count as u16 {
-            placed.check_fields(object, section, loaded);
+            placed.check_fields(object, section, space);
         }
         Some(placed)
     }
@@ -92,10 +91,10 @@ impl Placement {
         &mut self,
         object: &Object,
         section: u16,
-        loaded: &Loaded<'_>,
+        space: Space<'_>,
         (todo, refused): (&mut Vec<u16>, &mut [bool]),
     ) {
-        match self.compare(object, section, loaded) {
+        match self.compare(object, section, space) {
             Some(strange) => {
                 self.strange[usize::from(section)] = strange;
                 todo.push(section);
@@ -108,13 +107,13 @@ impl Placement {
     }
 
     /// Where the bytes of a section of code are others than the object's; `None` if too many are.
-    fn compare(&self, object: &Object, section: u16, loaded: &Loaded<'_>) -> Option<Vec<Range<u32>>> {
+    fn compare(&self, object: &Object, section: u16, space: Space<'_>) -> Option<Vec<Range<u32>>> {
         let part = object.sections.get(usize::from(section))?;
         let base = self.bases[usize::from(section)]?;
         if base % u64::from(part.align) != 0 {
             return None;
         }
-        let there = loaded.space.read(base, part.code.len())?;
+        let there = space.read(base, part.code.len())?;
         let fixed = object.fixed(section);
         let (mut strange, mut differing): (Vec<Range<u32>>, usize) = (Vec::new(), 0);
         for (at, ((mine, found), fixed)) in (0u32..).zip(part.code.iter().zip(&there).zip(&fixed)) {
@@ -135,10 +134,10 @@ impl Placement {
         &self,
         object: &Object,
         section: u16,
-        loaded: &Loaded<'_>,
+        space: Space<'_>,
         (own, others): (&mut Votes<u16>, &mut Votes<(u32, u16)>),
     ) {
-        let Some(fields) = self.fields(object, section, loaded) else { return };
+        let Some(fields) = self.fields(object, section, space) else { return };
         for (symbol, _, address) in fields {
             match symbol {
                 Symbol::Own(number) => {
@@ -158,11 +157,11 @@ impl Placement {
         &self,
         object: &Object,
         section: u16,
-        loaded: &Loaded<'_>,
+        space: Space<'_>,
     ) -> Option<Vec<(Symbol, Range<u32>, u64)>> {
         let part = object.sections.get(usize::from(section)).filter(|part| part.is_code)?;
         let base = self.bases[usize::from(section)]?;
-        let there = loaded.space.read(base, part.code.len())?;
+        let there = space.read(base, part.code.len())?;
         let fields = object.fields_in(section, 0, u32::MAX).iter().filter_map(|field| {
             let end = field.offset + field.form.size() as u32;
             let value = field.form.read(there.get(field.offset as usize..end as usize)?)?;
@@ -172,19 +171,19 @@ impl Placement {
             let strange = self.strange_from(section, field.offset) < end;
             let alone = object.load_sites_in(section, field.offset, end).is_empty() && !strange;
             let symbol = *object.symbols.get(usize::from(field.symbol))?;
-            alone.then_some((symbol, field.offset..end, loaded.in_mode(address)))
+            alone.then_some((symbol, field.offset..end, space.truncated(address)))
         });
         Some(fields.collect())
     }
 
     /// Fields that name something else than they should are strange.
-    fn check_fields(&mut self, object: &Object, section: u16, loaded: &Loaded<'_>) {
-        let Some(fields) = self.fields(object, section, loaded) else { return };
+    fn check_fields(&mut self, object: &Object, section: u16, space: Space<'_>) {
+        let Some(fields) = self.fields(object, section, space) else { return };
         let strange = fields.into_iter().filter_map(|(symbol, range, address)| {
             let right = match symbol {
                 Symbol::Own(number) => self.bases[usize::from(number)].is_none_or(|base| base == address),
-                Symbol::System(value) => loaded.in_mode(value.wrapping_add(loaded.slide)) == address,
-                Symbol::Constant(value) => loaded.in_mode(value) == address,
+                Symbol::System(value) => space.moved(value) == address,
+                Symbol::Constant(value) => space.truncated(value) == address,
                 Symbol::Other { object, section } => self.hint(object, section) == Some(address),
                 Symbol::Unknown => true,
             };
@@ -200,7 +199,7 @@ impl Placement {
     fn beside(
         &mut self,
         object: &Object,
-        loaded: &Loaded<'_>,
+        space: Space<'_>,
         region: &Region,
         (todo, refused): (&mut Vec<u16>, &mut [bool]),
     ) {
@@ -230,7 +229,7 @@ impl Placement {
                 && let Some(at) = (from..from.saturating_add(NEAR)).find(is_at)
             {
                 self.bases[usize::from(section)] = Some(region.start + at);
-                self.accept(object, section, loaded, (todo, refused));
+                self.accept(object, section, space, (todo, refused));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use lift::Mode;
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
 use machine::{GuestMemory, PAGE_SIZE, VirtAddr};
 
@@ -16,6 +17,8 @@ pub(crate) struct Space<'m> {
     pub mode: PagingMode,
     /// CR3 of the page tables that map the kernel.
     pub root: u64,
+    /// The slide of the kernel's own image.
+    pub slide: u64,
 }
 
 /// Pages of code without a gap.
@@ -26,6 +29,24 @@ pub(crate) struct Region {
 }
 
 impl<'m> Space<'m> {
+    /// The mode of the kernel's code.
+    pub const fn code(&self) -> Mode {
+        if self.mode.linear_bits() > 32 { Mode::Bits64 } else { Mode::Bits32 }
+    }
+
+    /// Where an address of the training system is that moves with the kernel's own image.
+    pub const fn moved(&self, address: u64) -> u64 {
+        self.truncated(address.wrapping_add(self.slide))
+    }
+
+    /// An address in as many bits as the target's have.
+    pub const fn truncated(&self, address: u64) -> u64 {
+        match self.code() {
+            Mode::Bits64 => address,
+            _ => address & u32::MAX as u64,
+        }
+    }
+
     /// The page at an address, if it is code of the system.
     fn page(&self, address: u64) -> Option<&'m [u8]> {
         let found = paging::translate(self.memory, self.mode, self.root, VirtAddr(address)).ok()?;

@@ -112,8 +112,8 @@ fn target(text: &[u8], other: Option<&[u8]>) -> Target {
 fn fetch(target: &Target, pc: u64, count: usize) -> (Fetched, Option<String>) {
     let file = Objects::to_bytes([3; 32], &objects()).expect("they are whole");
     let objects = Objects::from_bytes(&file, [3; 32]).expect("they come back");
-    let space = Space { memory: &target.memory, mode: PagingMode::Level4, root: 0 };
-    let loaded = Loaded::new(&objects, space, SLIDE);
+    let space = Space { memory: &target.memory, mode: PagingMode::Level4, root: 0, slide: SLIDE };
+    let loaded = Loaded::new(&objects, space);
     let fetched = loaded.fetch(pc, count, Deadline::after(Duration::from_secs(60)));
     (fetched, loaded.object_at(pc).map(|it| it.0.to_string()))
 }

@@ -1,5 +1,5 @@
-//! The file of a system's modules as relocatable objects: an index, and of each object a piece with all but its code, and
-//! one with that (`container.rs`).
+//! The file of a system's modules as relocatable objects: an index, and of each object a piece with
+//! all but its code, and one with that (`container.rs`).
 //!
 //! It belongs to one companion file, whose addresses its symbols have. A run uses few of thousands
 //! of objects, and mostly none: the file is not read before something is looked for in it.
@@ -27,7 +27,7 @@ struct Index {
     /// What the companion file is named by.
     system: [u8; 32],
     objects: Vec<Entry>,
-    /// Ascending.
+    /// What objects are recognised by, ascending by hash.
     prints: Vec<Print>,
 }
 

@@ -4,7 +4,8 @@
 //! loaded it. But its objects come with the system: each has sections, and in its code *fields*
 //! that name symbols: a section of its own, one of another object, or an address of the system. So
 //! trusted code can be told from an object alone, once it is known where its sections and those
-//! symbols are. Some bytes the system itself writes when it loads an object: these are its *load sites*.
+//! symbols are. Some bytes the system itself writes when it loads an object: these are its *load
+//! sites*.
 //!
 //! Nothing here knows how a system stores its objects, or where it puts them. The file that holds
 //! all objects of a system is in `file.rs`, how one is recognised in `print.rs`.
@@ -38,7 +39,7 @@ pub struct Object {
 pub struct Section {
     /// Its name.
     pub name: String,
-    /// Bytes.
+    /// How many bytes it has in memory.
     pub size: u32,
     /// Its address is a multiple of this: a power of two.
     pub align: u32,
@@ -85,7 +86,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// Bytes.
+    /// How many bytes a field has.
     #[must_use]
     pub const fn size(self) -> usize {
         match self {
@@ -136,7 +137,7 @@ pub struct LoadSite {
     pub section: u16,
     /// Where in that.
     pub offset: u32,
-    /// Bytes.
+    /// How many bytes are written.
     pub len: u8,
     /// What it is about.
     pub kind: LoadSiteKind,
@@ -145,8 +146,8 @@ pub struct LoadSite {
 /// What a system does with a site.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum LoadSiteKind {
-    /// It chooses one of several ways to do the same, for one processor or another. The object's own
-    /// way does it too, and is executed.
+    /// It chooses one of several ways to do the same, for one processor or another. The object's
+    /// own way does it too, and is executed.
     Same,
     /// A jump of two or five bytes or nothing at all, and which of them is a part of the system's
     /// state: the target tells.

@@ -1,8 +1,9 @@
 //! By what objects are recognised in memory: hashes of a few windows of their code.
 //!
-//! A window has no bytes that depend on where the object is, or that the system writes when it loads
-//! it. Of all windows of an object those are taken that the fewest other objects have too. A hash
-//! that is found only says where to look: whether an object is there is decided by all its bytes.
+//! A window has no bytes that depend on where the object is, or that the system writes when it
+//! loads it. Of all windows of an object those are taken that the fewest other objects have too. A
+//! hash that is found only says where to look: whether an object is there is decided by all its
+//! bytes.
 
 use std::collections::HashMap;
 
