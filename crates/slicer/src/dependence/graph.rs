@@ -137,6 +137,8 @@ pub struct Graph {
     pub unexecuted_stores: Vec<OpId>,
     /// Operations that last wrote a declared output at the end of a recording.
     pub criteria: FxHashSet<OpId>,
+    /// The addresses of declared outputs: first one, and the one behind the last.
+    pub declared: FxHashSet<(u64, u64)>,
     /// For each output, by its number, the criteria that wrote it.
     pub outputs: Vec<FxHashSet<OpId>>,
     /// Operations that use what was there before the begin mark, and what that was.

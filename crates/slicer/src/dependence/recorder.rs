@@ -168,6 +168,7 @@ impl<'g> DependenceRecorder<'g> {
             if self.graph.outputs.len() <= number {
                 self.graph.outputs.push(FxHashSet::default());
             }
+            self.graph.declared.insert((output.addr.0, output.addr.0.saturating_add(output.size)));
             let bytes = || (0..output.size).map(|at| output.addr.add(at));
             if bytes().any(|at| self.read_first.contains(&at)) {
                 return Err(Error::OutputRead { name: output.name.clone() });

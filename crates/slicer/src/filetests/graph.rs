@@ -228,6 +228,10 @@ impl Builder {
             ["varying"] => _ = self.parsed.graph.locals.insert(op, Locals::Varying),
             ["not", "executed"] => self.parsed.graph.executed[op] = false,
             ["criterion"] => _ = self.parsed.graph.criteria.insert(op),
+            ["declared", from, to] => {
+                let declared = (address(from)?.0, address(to)?.0);
+                self.parsed.graph.declared.insert(declared);
+            }
             ["from", at] => _ = self.parsed.graph.addresses.insert(op, address(at)?),
             ["uses", definers @ ..] => {
                 for definer in definers {

@@ -7,6 +7,7 @@
 //!   or that some caller uses when it ends the function;
 //! * if it may store with an address shape that some load of the slice has;
 //! * if it may store to a local that a load of the slice in the same function then reads;
+//! * if it may store to a declared output, by its address: what reads those is the end mark;
 //! * if it is the rest of a string instruction that always had a count of 0: the addresses it would
 //!   access are unknown.
 //!
@@ -17,7 +18,7 @@
 use ir::Kind;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::analysis::address_shape::{self, AddressShape, Shapes};
+use crate::analysis::address_shape::{self, AddressBase, AddressShape, Shapes};
 use crate::analysis::cfg::{Cfg, CfgInput};
 use crate::analysis::liveness::Liveness;
 use crate::analysis::node::Node;
@@ -52,6 +53,7 @@ impl Guards {
             for (site, region) in &cfg.sides {
                 if self.is_live(program, context, cfg, region)
                     || region.stores.iter().any(|store| used.shapes.contains(store))
+                    || region.stores.iter().any(|store| is_declared(program, store))
                     || used.reads_local_of(program, cfg, (context, region))
                 {
                     guards.push(*site);
@@ -73,6 +75,13 @@ impl Guards {
             }
         })
     }
+}
+
+/// Whether a store may write a declared output.
+fn is_declared(program: &CfgInput<'_>, store: &AddressShape) -> bool {
+    let AddressBase::Fixed(address) = store.base else { return false };
+    let end = address.saturating_add(store.size);
+    program.graph.declared.iter().any(|&(first, behind)| address < behind && first < end)
 }
 
 /// What a slice's loads read, by shape.
