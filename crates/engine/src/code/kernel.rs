@@ -46,7 +46,7 @@ impl<'s> Kernel<'s> {
     /// The code in a companion file; `program` is the relocation of a program that was made in its
     /// system.
     pub fn new(system: &'s System, memory: &'s dyn GuestMemory, program: &Relocation<'_>) -> Self {
-        let space = Space { memory, mode: program.mode(), root: program.root(), slide: program.slide() };
+        let space = Space { tables: program.tables(memory), slide: program.slide() };
         let loaded = system.modules().map(|modules| Loaded::new(modules, space));
         Self { system, memory, first: program.system(system), all: Mutex::default(), loaded }
     }

@@ -91,6 +91,12 @@ impl<'s> Loaded<'s> {
         if deadline.is_over() { Fetched::Late } else { Fetched::Code(code.unwrap_or_default()) }
     }
 
+    /// Whether an object that was found already has code at an address.
+    pub fn holds(&self, address: u64) -> bool {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        self.known(&found, address).is_some()
+    }
+
     /// The name of the object whose code is at an address, of those that were found already, and
     /// where all its code is.
     pub fn object_at(&self, pc: u64) -> Option<(&'s str, Vec<Range<u64>>)> {

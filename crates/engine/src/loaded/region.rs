@@ -3,8 +3,10 @@
 use std::ops::ControlFlow;
 
 use lift::Mode;
-use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
-use machine::{GuestMemory, PAGE_SIZE, VirtAddr};
+use machine::paging::{self, DEFAULT_WALK_LIMIT};
+use machine::{PAGE_SIZE, VirtAddr};
+
+use crate::per_cpu::Tables;
 
 /// The most pages of a region on each side of the address that it was looked up by: far more than
 /// any object has.
@@ -13,10 +15,8 @@ const MOST_PAGES: u64 = 4096;
 /// A target's address space.
 #[derive(Clone, Copy)]
 pub(crate) struct Space<'m> {
-    pub memory: &'m dyn GuestMemory,
-    pub mode: PagingMode,
-    /// CR3 of the page tables that map the kernel.
-    pub root: u64,
+    /// The page tables that map the kernel.
+    pub tables: Tables<'m>,
     /// The slide of the kernel's own image.
     pub slide: u64,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Region {
 impl<'m> Space<'m> {
     /// The mode of the kernel's code.
     pub const fn code(&self) -> Mode {
-        if self.mode.linear_bits() > 32 { Mode::Bits64 } else { Mode::Bits32 }
+        if self.tables.mode.linear_bits() > 32 { Mode::Bits64 } else { Mode::Bits32 }
     }
 
     /// Where an address of the training system is that moves with the kernel's own image.
@@ -49,9 +49,11 @@ impl<'m> Space<'m> {
 
     /// The page at an address, if it is code of the system.
     fn page(&self, address: u64) -> Option<&'m [u8]> {
-        let found = paging::translate(self.memory, self.mode, self.root, VirtAddr(address)).ok()?;
+        let found =
+            paging::translate(self.tables.memory, self.tables.mode, self.tables.root, VirtAddr(address))
+                .ok()?;
         let is_code = found.executable && !found.user;
-        is_code.then(|| self.memory.page(found.paddr.page()).ok()).flatten().map(|page| &page[..])
+        is_code.then(|| self.tables.memory.page(found.paddr.page()).ok()).flatten().map(|page| &page[..])
     }
 
     /// All code around an address; `None` if there is none.
@@ -79,19 +81,26 @@ impl<'m> Space<'m> {
 
     /// An address in each region of code in the system's half of the address space.
     pub fn regions(&self) -> Vec<u64> {
-        let bits = self.mode.linear_bits();
+        let bits = self.tables.mode.linear_bits();
         let half = VirtAddr(if bits > 32 { u64::MAX << (bits - 1) } else { 1 << (bits - 1) });
         let last = VirtAddr(if bits > 32 { u64::MAX } else { u32::MAX.into() });
         let (mut regions, mut next) = (Vec::new(), None);
-        paging::walk(self.memory, self.mode, self.root, half..=last, DEFAULT_WALK_LIMIT, &mut |mapping| {
-            if mapping.executable && !mapping.user {
-                if next != Some(mapping.vaddr.0) {
-                    regions.push(mapping.vaddr.0);
+        paging::walk(
+            self.tables.memory,
+            self.tables.mode,
+            self.tables.root,
+            half..=last,
+            DEFAULT_WALK_LIMIT,
+            &mut |mapping| {
+                if mapping.executable && !mapping.user {
+                    if next != Some(mapping.vaddr.0) {
+                        regions.push(mapping.vaddr.0);
+                    }
+                    next = mapping.vaddr.0.checked_add(mapping.size);
                 }
-                next = mapping.vaddr.0.checked_add(mapping.size);
-            }
-            ControlFlow::Continue(())
-        });
+                ControlFlow::Continue(())
+            },
+        );
         regions
     }
 }

@@ -7,6 +7,7 @@ use machine::paging::PagingMode;
 
 use super::*;
 use crate::mapped::{NX, Target};
+use crate::per_cpu::Tables;
 
 const KERNEL: u64 = 0xffff_ffff_8100_0000;
 pub(crate) const SLIDE: u64 = 0x20_0000;
@@ -112,7 +113,8 @@ fn target(text: &[u8], other: Option<&[u8]>) -> Target {
 fn fetch(target: &Target, pc: u64, count: usize) -> (Fetched, Option<String>) {
     let file = Objects::to_bytes([3; 32], &objects()).expect("they are whole");
     let objects = Objects::from_bytes(&file, [3; 32]).expect("they come back");
-    let space = Space { memory: &target.memory, mode: PagingMode::Level4, root: 0, slide: SLIDE };
+    let tables = Tables { memory: &target.memory, mode: PagingMode::Level4, root: 0 };
+    let space = Space { tables, slide: SLIDE };
     let loaded = Loaded::new(&objects, space);
     let fetched = loaded.fetch(pc, count, Deadline::after(Duration::from_secs(60)));
     (fetched, loaded.object_at(pc).map(|it| it.0.to_string()))

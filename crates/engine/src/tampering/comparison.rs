@@ -74,7 +74,7 @@ impl Comparison<'_> {
         (0..table.images.len())
             .find_map(from_image)
             .or_else(|| (table.image(address).is_none() && held(address)).then_some(address))
-            .or_else(|| self.loaded.as_ref()?.object_at(address).map(|_| address))
+            .or_else(|| self.loaded.as_ref()?.holds(address).then_some(address))
     }
 
     /// The address by which a report names one of the target's code.

@@ -26,8 +26,7 @@ impl Comparison<'_> {
         let (Some(modules), Some(slide)) = (self.system.modules(), self.relocation.slide_of(0)) else {
             return;
         };
-        let (mode, root) = (self.relocation.mode(), self.relocation.root());
-        let space = Space { memory: self.memory, mode, root, slide };
+        let space = Space { tables: self.relocation.tables(self.memory), slide };
         let loaded = Loaded::new(modules, space);
         let others = self.code.pages().iter().filter(|page| self.trusted(page.0).is_none());
         others.for_each(|page| loaded.look(page.0, self.relocation.deadline()));
