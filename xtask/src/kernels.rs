@@ -12,7 +12,7 @@ use testkit::layout;
 use testkit::userland::Userland;
 
 use crate::apt;
-use crate::foreign::{Foreign, unpack_all};
+use crate::foreign_packages::{Foreign, unpack_all};
 use crate::outcome::Outcome;
 
 /// The guest kernel in the cache, fetched if it is not there.

@@ -13,6 +13,7 @@ mod demo;
 mod demo_files;
 mod files;
 mod foreign;
+mod foreign_packages;
 mod kernels;
 mod matrix;
 mod outcome;
@@ -49,6 +50,8 @@ enum Verb {
     /// Change the targets that the demonstration left, and look for changes about which slice and
     /// whole run of its six programs give different answers; two hours by default
     Search(search::Arguments),
+    /// The six programs on a system of which you have an image: record, build, ask at many pauses
+    Foreign(foreign::Arguments),
     /// Accept what the text tests print now
     Bless,
     /// Check formatting, lints, documentation and the layout of the workspace
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Verb::Matrix(arguments) => matrix::run(&arguments),
         Verb::Files(arguments) => files::run(&arguments),
         Verb::Search(arguments) => search::run(&arguments),
+        Verb::Foreign(arguments) => foreign::run(&arguments),
         Verb::Bless => bless::run(),
         Verb::Check => check::run(),
         Verb::Tidy => tidy::run(),

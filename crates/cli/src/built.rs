@@ -124,7 +124,9 @@ impl Built<'_> {
             ExecutionContext::Idle => {
                 writeln!(out, "  view of an idle processor ({} cells)", program.overrides.len())?
             }
-            ExecutionContext::Paused(why) => writeln!(out, "  view of the paused processor: {why}")?,
+            ExecutionContext::Paused(why) => {
+                writeln!(out, "  view of the paused processor ({} levels): {why}", program.overrides.len())?
+            }
         }
         if let Some(why) = &from.unrepeated {
             writeln!(

@@ -119,6 +119,8 @@ pub struct Wishes<'r> {
     /// A recording of the same kernel at another address, to learn from what moves; without one it
     /// is looked for among the recordings.
     pub base: Option<&'r Recording>,
+    /// Levels of per-CPU memory that other recordings of the same system showed ([`levels_of`]).
+    pub levels: Vec<PerCpuOverride>,
     /// Inputs with which each recording is rehearsed once more, one list for each rehearsal.
     pub rehearse: Vec<InputTexts>,
 }
@@ -229,6 +231,7 @@ fn with_sources<T>(
         }
     }
     let mut options = wishes.options.clone();
+    options.overrides = known(starts.iter().flat_map(Start::levels).chain(wishes.levels.iter().copied()));
     let own = rehearse_each(&starts, &options)?;
     // Such a trainer had help: another task's, or a device's.
     let unrepeated = own.iter().find_map(|it| it.as_ref().err()).cloned();
@@ -333,6 +336,12 @@ pub fn choose_execution_context(
     if cells.windows(2).any(|pair| (pair[0].base, pair[0].offset) == (pair[1].base, pair[1].offset)) {
         return paused("an idle processor looks different in each recording");
     }
+    for level in &options.overrides {
+        if !cells.iter().any(|cell| (cell.base, cell.offset) == (level.base, level.offset)) {
+            cells.push(*level);
+        }
+    }
+    cells.sort_unstable();
     let as_idle = BuildOptions { overrides: cells, ..options.clone() };
     let mut rehearsed = Vec::new();
     for (start, own) in starts.iter().zip(own) {
@@ -350,6 +359,26 @@ pub fn choose_execution_context(
     }
     *options = as_idle;
     Ok((ExecutionContext::Idle, rehearsed))
+}
+
+/// The levels of per-CPU memory that recordings of any trainers show.
+///
+/// # Errors
+/// [`Error`] when one of them cannot be cut into what belongs to its trainer.
+pub fn levels_of(recordings: &[Recording]) -> Result<Vec<PerCpuOverride>, Error> {
+    let starts: Vec<Start<'_>> = recordings.iter().map(start).collect::<Result<_, _>>()?;
+    Ok(known(starts.iter().flat_map(Start::levels)))
+}
+
+/// Levels, each once; none that two recordings began with different values of.
+fn known(levels: impl Iterator<Item = PerCpuOverride>) -> Vec<PerCpuOverride> {
+    let mut levels: Vec<PerCpuOverride> = levels.collect();
+    levels.sort_unstable();
+    levels.dedup();
+    let place = |cell: &PerCpuOverride| (cell.base, cell.offset);
+    let all = levels.clone();
+    levels.retain(|cell| all.iter().filter(|other| place(other) == place(cell)).count() == 1);
+    levels
 }
 
 /// A whole run over the training system's own memory.

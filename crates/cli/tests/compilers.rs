@@ -158,7 +158,7 @@ fn trainers_for_windows() -> Result<(), Failure> {
             let source = guests().join(format!("trainers/windows/{name}.c")).display().to_string();
             let out = folder.join(format!("{name}-{compiler}.exe"));
             let options = ["-O2", "-Wall", "-Wextra", "-Werror", "-static", "-Wl,--disable-dynamicbase"];
-            let files = [include.as_str(), &source, "-o", &out.display().to_string(), "-lpsapi"];
+            let files = [include.as_str(), &source, "-o", &out.display().to_string(), "-lntdll"];
             if !compile(compiler, &[&options[..], &files[..]].concat())? {
                 break;
             }
@@ -182,12 +182,10 @@ fn imported(name: &str, bytes: &[u8]) -> Result<(), Failure> {
         _ => return Err("no PE file".into()),
     };
     let function = match name {
-        "getpid" => "GetCurrentProcessId",
-        "pslist" => "EnumProcesses",
-        "getpsfile" => "GetProcessImageFileNameA",
-        "lsmod" => "EnumDeviceDrivers",
-        "getdrvfile" => "GetDeviceDriverBaseNameA",
-        _ => "GetSystemTimeAsFileTime",
+        "getpid" => "NtQueryInformationProcess",
+        "getpsfile" => "NtOpenProcess",
+        "gettime" => "NtQuerySystemTime",
+        _ => "NtQuerySystemInformation",
     };
     let import =
         |name: &str| found.iter().find(|it| it.name == name).ok_or_else(|| format!("{name} not found"));

@@ -248,8 +248,18 @@ pub enum PageContent {
     Kernel(u64),
 }
 
-/// A cell of per-CPU memory by which code finds out in which context it runs, and what it holds in
-/// an idle one.
+impl Program {
+    /// Whether it runs in the context of an idle processor, whatever the paused one executes: some
+    /// cell is given a pointer.
+    #[must_use]
+    pub fn runs_idle(&self) -> bool {
+        self.overrides.iter().any(|cell| !cell.is_level())
+    }
+}
+
+/// A cell of per-CPU memory by which code finds out in which context it runs: what it holds in an
+/// idle one, or for a *level* (a small number that code raises and puts back) what it held at the
+/// begin mark.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct PerCpuOverride {
     /// The segment base it is found by, the kernel's own: a register's number, or in 32-bit systems
@@ -257,7 +267,7 @@ pub struct PerCpuOverride {
     pub base: u16,
     /// Its distance from there in bytes.
     pub offset: u32,
-    /// Bytes: 4 or 8.
+    /// Bytes: 1, 2, 4 or 8.
     pub size: u8,
     /// What it holds.
     pub value: u64,
@@ -267,6 +277,14 @@ impl PerCpuOverride {
     /// The bit in [`PerCpuOverride::base`] that says it is a descriptor's. A table has at most
     /// 8,192 descriptors.
     pub const DESCRIPTOR: u16 = 0x8000;
+    /// Levels are below this number, and pointers are not.
+    pub const LEVELS: u64 = 32;
+
+    /// Whether it is a level: a small number.
+    #[must_use]
+    pub const fn is_level(&self) -> bool {
+        self.value < Self::LEVELS
+    }
 
     /// The descriptor's number, if the base is one's.
     #[must_use]
@@ -363,9 +381,9 @@ pub struct Program {
     /// last read it: the code subtracts or compares their value with the counter's. Where a capture
     /// has no counter a run takes the largest of them plus one.
     pub clock: Vec<u64>,
-    /// Cells of per-CPU memory that are given these values before a run, by base and offset: the
-    /// program then runs in the context of an idle processor, whatever the paused one executes.
-    /// Empty: in that of the paused one.
+    /// Cells of per-CPU memory that are given these values before a run, by base and offset. With
+    /// pointers among them the program runs in the context of an idle processor, whatever the
+    /// paused one executes ([`Program::runs_idle`]).
     pub overrides: Vec<PerCpuOverride>,
     /// Words by which per-CPU memory is found, by offset.
     pub signature: Vec<SignatureWord>,

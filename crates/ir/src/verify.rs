@@ -85,7 +85,7 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
     {
         return Err(whole("a view cell belongs to an impossible descriptor"));
     }
-    if program.overrides.iter().any(|cell| !matches!(cell.size, 4 | 8)) {
+    if program.overrides.iter().any(|cell| !matches!(cell.size, 1 | 2 | 4 | 8)) {
         return Err(whole("a view cell has an impossible size"));
     }
     for page in &program.pages {

@@ -1,9 +1,8 @@
 /* The system's time. */
 #include <inttypes.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <windows.h>
 
+#include "native.h"
 #include "virtuoso.h"
 
 /* 1601 to 1970 */
@@ -13,19 +12,23 @@ static int64_t sec;
 static uint32_t nsec;
 static int32_t rc;
 
+static void ask(void)
+{
+    LARGE_INTEGER now;
+    rc = NtQuerySystemTime(&now);
+    /* In units of 100 ns. */
+    sec = now.QuadPart / 10000000 - EPOCH;
+    nsec = (uint32_t)(now.QuadPart % 10000000) * 100;
+}
+
 int main(void)
 {
+    ask();
     virtuoso_output("rc:i32", &rc);
     virtuoso_output("sec:i64", &sec);
     virtuoso_output("nsec:u32", &nsec);
     virtuoso_begin("gettime");
-    /* In units of 100 ns; it cannot fail. */
-    FILETIME now;
-    GetSystemTimeAsFileTime(&now);
-    uint64_t units = (uint64_t)now.dwHighDateTime << 32 | now.dwLowDateTime;
-    sec = (int64_t)(units / 10000000) - EPOCH;
-    nsec = (uint32_t)(units % 10000000) * 100;
-    rc = 0;
+    ask();
     virtuoso_end();
 
     printf("rc %d sec %" PRId64 " nsec %u\n", (int)rc, sec, (unsigned)nsec);

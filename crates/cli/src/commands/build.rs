@@ -27,6 +27,7 @@ use crate::training::{self, InputTexts, Trained, Wishes, train};
   virtuoso build pslist.trace -o pslist.prog --elf trainers/pslist
   virtuoso build a.trace b.trace -o getpsfile.prog --elf trainers/getpsfile --symbols System.map
   virtuoso build pslist.trace -o pslist.prog --elf trainers/pslist --base kaslr/getpid.trace
+  virtuoso build gettime.trace -o gettime.prog --exe gettime.exe --beside pslist.trace
   virtuoso build getpid.trace --elf trainers/getpid --dump cfg --dot | dot -Tsvg >getpid.svg
   virtuoso build getpsfile.trace -o getpsfile.prog --elf trainers/getpsfile --rehearse pid=1 --rehearse \
   pid=2")]
@@ -45,6 +46,10 @@ pub struct BuildArgs {
     /// that the program runs over guests whose kernel lies elsewhere
     #[arg(long, value_name = "TRACE")]
     base: Option<PathBuf>,
+    /// A recording of another trainer in the same boot: what it shows of the processor's context
+    /// counts for this program too; may be given several times
+    #[arg(long, value_name = "TRACE")]
+    beside: Vec<PathBuf>,
     /// What to do about branches that training saw going one way only
     #[arg(long, value_enum, default_value = "guard")]
     policy: PolicyArg,
@@ -114,6 +119,7 @@ impl BuildArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
         let inputs = self.traces.iter().chain(&self.elf).chain(&self.symbols).chain(&self.base);
+        let inputs = inputs.chain(&self.beside);
         if let Some(output) = &self.output {
             files::not_an_input(output, inputs.map(PathBuf::as_path))?;
         }
@@ -131,7 +137,10 @@ impl BuildArgs {
         let paused = self.view == ViewArg::Paused;
         let base = self.base.as_deref().map(files::recording).transpose()?;
         let (constant, rehearse) = (self.allow_constant, self.rehearse.clone());
-        let wishes = Wishes { options, paused, constant, base: base.as_ref(), rehearse };
+        let beside: Vec<Recording> =
+            self.beside.iter().map(|path| files::recording(path)).collect::<Result<_, _>>()?;
+        let levels = training::levels_of(&beside).map_err(|error| built::failure(&self.beside, error))?;
+        let wishes = Wishes { options, paused, constant, base: base.as_ref(), levels, rehearse };
         let Some(output) = &self.output else { return self.print_stage(&recordings, &wishes, context) };
         let trained = context.progress.during("rehearsing and slicing", || train(&recordings, &wishes));
         let Trained { mut program, system, execution_context, left_out } =

@@ -109,7 +109,7 @@ impl ExplainArgs {
             "pages": Pages::of(program),
             "clock": program.clock,
             "depends_on": evidence::json(program),
-            "view": if program.overrides.is_empty() { "paused" } else { "idle" },
+            "view": if program.runs_idle() { "idle" } else { "paused" },
             "view_cells": program.overrides,
             "counts": Counts::total(program),
             "functions": functions,
@@ -187,11 +187,11 @@ fn print_header(out: &mut impl Write, program: &Program) -> Result<(), Failure> 
             Some(number) => format!("segment {:#x}", number << 3),
             None => machine::Reg::from_index(cell.base.into()).map_or("?", machine::Reg::name).to_owned(),
         };
-        writeln!(
-            out,
-            "  idle       {base}+{:#x} holds {:#x}: the view is an idle processor's",
-            cell.offset, cell.value
-        )?;
+        let (kind, why) = match program.runs_idle() {
+            true => ("idle ", "the view is an idle processor's"),
+            false => ("level", "code puts it back, and the paused processor may be at another one"),
+        };
+        writeln!(out, "  {kind}      {base}+{:#x} holds {:#x}: {why}", cell.offset, cell.value)?;
     }
     for cell in &program.clock {
         writeln!(out, "  clock      time stamp counter as last read by the kernel, at {cell:#x}")?;

@@ -260,7 +260,8 @@ fn wishes<'r>(program: &Program, base: Option<&'r Recording>) -> Result<Wishes<'
     let options = BuildOptions { policy, summaries, overrides: Vec::new() };
     // One that was asked for may be learned on.
     let constant = !evidence::is_of_target(program);
-    Ok(Wishes { options, paused: program.overrides.is_empty(), constant, base, rehearse })
+    let levels = program.overrides.iter().filter(|cell| cell.is_level()).copied().collect();
+    Ok(Wishes { options, paused: !program.runs_idle(), constant, base, levels, rehearse })
 }
 
 /// Gives functions of the new program the names that symbols gave them in the old one.

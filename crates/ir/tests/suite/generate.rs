@@ -223,7 +223,7 @@ impl Random {
             .map(|at| PerCpuOverride {
                 base,
                 offset: if self.wild { self.next() as u32 } else { at * 0x1000 + self.below(0x1000) as u32 },
-                size: if self.wild { self.next() as u8 } else { self.pick(&[4, 8]) },
+                size: if self.wild { self.next() as u8 } else { self.pick(&[1, 2, 4, 8]) },
                 value: self.number(),
             })
             .collect()

@@ -59,6 +59,7 @@ pub fn answer(case: &Case) -> Result<String, Unusable> {
         }),
         ["record", "pages"] => recorded(case, |start, _, options| Ok(pages(&start.program(options).pages))),
         ["record", "view"] => recorded(case, |start, _, _| Ok(view(start.per_cpu_overrides()))),
+        ["record", "levels"] => recorded(case, |start, _, _| Ok(view(Ok(start.levels())))),
         ["record", "moves"] => recorded(case, |start, recordings, _| {
             start.learn_moves(recordings.last().copied().unwrap_or(start.recording()))?;
             Ok(images(start) + &view(start.per_cpu_overrides()))

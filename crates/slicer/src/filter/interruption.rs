@@ -1,8 +1,10 @@
 //! Recognises interrupts and faults in a replay, without knowledge of the system.
 //!
-//! One begins where an instruction follows that the one before does not lead to. It ends with a
-//! return from a handler to the interrupted code, with the same stack pointer and, in a process, in
-//! the same address space.
+//! One begins where an instruction follows that the one before does not lead to. It ends with
+//! whatever goes back to the interrupted code with the same stack pointer and, in a process, in the
+//! same address space: a return from a handler, or in a system that was interrupted itself what it
+//! likes better (`popf; ret`, a far return, a jump). The handler's frames lie below the interrupted
+//! stack pointer, so nothing else goes to that place with that stack.
 
 use ir::Kind;
 use machine::paging::address_space;
@@ -72,7 +74,7 @@ impl Interruptions {
     /// An instruction ended with these registers. Returns the interruption that it ended, if it
     /// did.
     pub fn after(&mut self, ended: &Ended, regs: &RegisterValues) -> Option<Closed> {
-        if ended.control != Some(Kind::SysExit) {
+        if !matches!(ended.control, Some(Kind::SysExit | Kind::Ret | Kind::Jump)) {
             return None;
         }
         let (stack, space) = (regs[Reg::Rsp], process_space(regs));
@@ -129,5 +131,23 @@ mod tests {
         assert_eq!(it.after(&back, &process(0x7000, 0x2000_0000)), None, "a child goes on at the same place");
         assert_eq!(it.after(&back, &mine), Some(Closed { outermost: true, fault: false }));
         assert!(it.none());
+    }
+
+    #[test]
+    fn whatever_goes_back_with_the_interrupted_stack_ends_an_interruption() {
+        let system = |rsp| {
+            let mut regs = RegisterValues::all(0);
+            regs[Reg::Rsp] = rsp;
+            regs
+        };
+        for kind in [Kind::SysExit, Kind::Ret, Kind::Jump] {
+            let mut it = Interruptions::default();
+            let last = ended(None, 11, true);
+            assert!(it.before(StepId::new(0), VirtAddr(10), &last, VirtAddr(0x9000), &system(0x7000)));
+            let back = ended(Some(kind), 11, true);
+            assert_eq!(it.after(&back, &system(0x6fe0)), None, "in the handler");
+            let closed = it.after(&back, &system(0x7000));
+            assert_eq!(closed, Some(Closed { outermost: true, fault: false }), "{kind:?}");
+        }
     }
 }

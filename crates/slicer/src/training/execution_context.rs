@@ -91,15 +91,54 @@ fn areas(recording: &Recording) -> Vec<(Reg, Area)> {
     found
 }
 
+/// The per-CPU memory in which cells are looked for: that of the first area.
+pub struct PerCpu {
+    area: Area,
+    /// The bits of an address: sums wrap around.
+    mask: u64,
+    /// Where it begins, and how many bytes of it are looked at.
+    first: VirtAddr,
+    reach: u64,
+}
+
+impl PerCpu {
+    /// That of a recording; `None` if the recorder saw no idle processor, or the recorded code
+    /// reads none of its cells.
+    pub fn of(recording: &Recording) -> Option<Self> {
+        Some(Self::at(recording, areas(recording).into_iter().next()?))
+    }
+
+    fn at(recording: &Recording, (reg, area): (Reg, Area)) -> Self {
+        let long = recording.is_long();
+        let mask = if long { u64::MAX } else { u64::from(u32::MAX) };
+        // In 32-bit systems the base may be only a number to add to addresses: the area is where the
+        // idle cells are.
+        let idle = recording.trace.header().idle.iter().filter(|cell| cell.base == reg);
+        let offsets = idle.map(|cell| cell.offset & !0xfff);
+        let (from, reach) = match (offsets.clone().min(), offsets.max()) {
+            (Some(from), Some(to)) if !long => (u64::from(from), u64::from(to - from) + 0x1000),
+            _ => (0, REACH),
+        };
+        let first = VirtAddr(area.start.add(from).0 & mask);
+        Self { area, mask, first, reach }
+    }
+
+    /// Whether an address lies in it.
+    pub const fn holds(&self, address: VirtAddr) -> bool {
+        address.0.wrapping_sub(self.first.0) & self.mask < self.reach
+    }
+
+    /// The override of a cell at an address in it.
+    pub const fn cell(&self, address: VirtAddr, size: u8, value: u64) -> PerCpuOverride {
+        let offset = address.0.wrapping_sub(self.area.start.0) as u32;
+        PerCpuOverride { base: self.area.base, offset, size, value }
+    }
+}
+
 /// What is looked for in a recording's accesses.
 struct Search {
     /// Bytes of a word of the system.
     width: u8,
-    /// The bits of an address: sums wrap around.
-    mask: u64,
-    /// Where per-CPU memory begins, and how many bytes of it are looked at.
-    first: VirtAddr,
-    reach: u64,
     /// The idle processor's pointers by address.
     pointers: FxHashMap<VirtAddr, Pointer>,
     /// Addresses that were accessed.
@@ -161,19 +200,10 @@ pub fn overrides(
             pointers.insert(at, Pointer { reg: *reg, cell: found });
         }
     }
-    let Some((reg, area)) = areas.first() else { return Ok(Vec::new()) };
-    // In 32-bit systems the base may be only a number to add to addresses: the area is where the
-    // idle cells are.
-    let offsets = || idle.iter().filter(|cell| cell.base == *reg).map(|cell| cell.offset & !0xfff);
-    let (from, reach) = match (offsets().min(), offsets().max()) {
-        (Some(from), Some(to)) if !long => (u64::from(from), u64::from(to - from) + 0x1000),
-        _ => (0, REACH),
-    };
+    let Some(first) = areas.into_iter().next() else { return Ok(Vec::new()) };
+    let per_cpu = PerCpu::at(recording, first);
     let mut search = Search {
         width,
-        mask,
-        first: VirtAddr(area.start.add(from).0 & mask),
-        reach,
         pointers,
         seen: FxHashSet::default(),
         counters: FxHashMap::default(),
@@ -182,7 +212,7 @@ pub fn overrides(
     for &step in retained.steps.values() {
         let accesses = recording.accesses_of(step);
         for (at, access) in accesses.iter().enumerate() {
-            if access.vaddr.0.wrapping_sub(search.first.0) & search.mask < search.reach {
+            if per_cpu.holds(access.vaddr) {
                 let before = at.checked_sub(1).map(|at| &accesses[at]);
                 search.access(recording.steps[step].insn, before, access);
             }
@@ -194,13 +224,7 @@ pub fn overrides(
             && counter.first == counter.last
             && counter.insns.len() >= MIN_SITES
         {
-            let offset = address.0.wrapping_sub(area.start.0) as u32;
-            counters.push(PerCpuOverride {
-                base: area.base,
-                offset,
-                size: COUNTER_SIZE,
-                value: counter.first,
-            });
+            counters.push(per_cpu.cell(address, COUNTER_SIZE, counter.first));
         }
     }
     whole(&search.found, counters, boots, long)

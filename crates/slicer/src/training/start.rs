@@ -16,7 +16,7 @@ use super::address_space::AddressSpace;
 use super::process_pages::{heap, process_pages};
 use super::relocation::Relocations;
 use super::whole_context::{Boots, OtherBoot};
-use super::{execution_context, integrity, switches};
+use super::{execution_context, integrity, levels, switches};
 use crate::error::Error;
 use crate::filter::{Retained, filter};
 use crate::recording::replay::{Blind, Replay};
@@ -209,6 +209,13 @@ impl<'r> Start<'r> {
         let other = relocations.kernel_slide().zip(self.other_idle.get());
         let other = other.map(|(kernel, idle)| OtherBoot { slide: &slide, kernel, idle });
         execution_context::overrides(self.recording, &self.retained, &Boots { in_kernel: &in_kernel, other })
+    }
+
+    /// The small numbers in per-CPU memory that the recorded code raised and put back, with their
+    /// values at the begin mark: see `levels`. A program sets them whoever runs in the target.
+    #[must_use]
+    pub fn levels(&self) -> Vec<PerCpuOverride> {
+        levels::levels(self.recording, &self.retained)
     }
 }
 
