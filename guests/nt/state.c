@@ -83,5 +83,6 @@ int main(int argc, char **argv)
         ;
     while (strcmp(state, "kernel") == 0)
         CloseHandle(CreateEventA(NULL, TRUE, FALSE, NULL));
-    Sleep(INFINITE);
+    for (;;)
+        Sleep(1000);
 }

@@ -155,6 +155,7 @@ fn key_of(letter: char) -> String {
         '\\' => "backslash".to_owned(),
         '.' => "dot".to_owned(),
         '/' => "slash".to_owned(),
+        '>' => "shift-dot".to_owned(),
         other => other.to_string(),
     }
 }
