@@ -7,6 +7,7 @@
 //! need mmdebstrap, which set-up does not install.
 
 mod report;
+mod speed;
 mod targets;
 
 use std::ffi::OsString;
@@ -42,6 +43,9 @@ pub struct Arguments {
     /// Where the rows go, as JSON lines
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Measure how long requests take instead, and write the raw figures to the output file
+    #[arg(long)]
+    speed: bool,
     /// Only print the table of the rows in the output file
     #[arg(long, requires = "output")]
     table: bool,
@@ -49,6 +53,10 @@ pub struct Arguments {
 
 /// Runs the verb.
 pub fn run(arguments: &Arguments) -> Outcome {
+    if arguments.speed {
+        setup::run()?;
+        return speed::run(&tool()?, arguments.output.as_deref());
+    }
     let mut rows = match &arguments.output {
         Some(path) if path.is_file() => report::read(path)?,
         _ => Vec::new(),
@@ -60,7 +68,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     setup::run()?;
     let wanted = targets::chosen(&arguments.targets)?;
     let tool = tool()?;
-    let program = comparing(&tool)?;
+    let program = built(&tool, "files")?;
     let (mut wrong, mut failed) = (0, Vec::new());
     for (number, target) in wanted.iter().enumerate() {
         println!("files: {} ({} of {})", target.name, number + 1, wanted.len());
@@ -88,14 +96,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if failed.is_empty() { Ok(()) } else { Err(format!("not asked: {}", failed.join(", ")).into()) }
 }
 
-/// The example that asks, built.
-fn comparing(tool: &Tool) -> Result<PathBuf, Failure> {
+/// An example that asks, built.
+fn built(tool: &Tool, name: &str) -> Result<PathBuf, Failure> {
     let mut build = Command::new("cargo");
-    build
-        .args(["build", "--release", "-p", "virtuoso-cli", "--example", "files"])
-        .current_dir(layout::root());
+    build.args(["build", "--release", "-p", "virtuoso-cli", "--example", name]).current_dir(layout::root());
     shell::show(&mut build)?;
-    Ok(tool.virtuoso.with_file_name("examples").join("files"))
+    Ok(tool.virtuoso.with_file_name("examples").join(name))
 }
 
 /// Captures a target and asks about all its files; its rows, the sums first.

@@ -1,0 +1,101 @@
+//! How long requests for a target's files take in one session: `requests FILES TARGET --packs DIR`;
+//! the words from TARGET on are those of `virtuoso ls`.
+//!
+//! One JSON object: milliseconds of each of many requests for the same file, and what it takes to
+//! read FILES of all files of the tree (attributes, and the content to its end), evenly chosen,
+//! with as many threads as there are processors. `cargo xtask files --speed` starts it.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use filetree::{Error, Kind, MOST_READ, Tree};
+use serde_json::json;
+
+/// What a warm request asks for.
+const WARM: &[u8] = b"/proc/1/maps";
+/// How often.
+const REQUESTS: usize = 500;
+/// Files of procfs have no size, and some no end.
+const MOST: u64 = 16 << 20;
+
+/// All regular files below a directory, `/proc/kmsg` and `/proc/kcore` left out: one waits, the
+/// other is all memory.
+fn files(tree: &Tree<'_, '_>, path: &[u8], into: &mut Vec<Vec<u8>>) {
+    let Ok(entries) = tree.entries(path) else { return };
+    for entry in entries {
+        let mut below = path.to_vec();
+        if path != b"/" {
+            below.push(b'/');
+        }
+        below.extend(&entry.name);
+        match entry.kind {
+            Kind::Directory => files(tree, &below, into),
+            Kind::File if below != b"/proc/kmsg" && below != b"/proc/kcore" => into.push(below),
+            _ => {}
+        }
+    }
+}
+
+/// Bytes of a file.
+fn read(tree: &Tree<'_, '_>, path: &[u8]) -> Result<u64, Error> {
+    tree.attributes(path, false)?;
+    let mut at = 0;
+    while at < MOST {
+        let content = tree.read(path, at, MOST_READ)?;
+        at += content.bytes.len() as u64;
+        if content.end {
+            break;
+        }
+    }
+    Ok(at)
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let words: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
+    let (wanted, words) = words.split_first().ok_or("usage: requests FILES TARGET --packs DIR")?;
+    let wanted: usize = wanted.to_str().and_then(|it| it.parse().ok()).ok_or("FILES is no number")?;
+    let report = virtuoso_cli::with_opened_tree(words, |tree| {
+        let mut warm = Vec::new();
+        for _ in 0..REQUESTS {
+            let begin = Instant::now();
+            let content = tree.read(WARM, 0, MOST_READ).map_err(|error| error.to_string())?;
+            assert!(content.end && !content.bytes.is_empty());
+            warm.push(milliseconds(begin));
+        }
+        let (begin, mut all) = (Instant::now(), Vec::new());
+        files(tree, b"/", &mut all);
+        let listing = milliseconds(begin);
+        let count = wanted.min(all.len());
+        let chosen: Vec<&Vec<u8>> = (0..count).map(|at| &all[at * all.len() / count]).collect();
+        let (begin, next, ended) = (Instant::now(), AtomicUsize::new(0), Mutex::new((0u64, 0usize)));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some(path) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let found = read(tree, path);
+                        if let Ok(mut ended) = ended.lock() {
+                            match found {
+                                Ok(bytes) => ended.0 += bytes,
+                                Err(_) => ended.1 += 1,
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        let seconds = begin.elapsed().as_secs_f64();
+        let (bytes, without) = ended.into_inner().map_err(|error| error.to_string())?;
+        Ok::<_, String>(json!({
+            "warm_ms": warm, "listing_ms": listing, "all_files": all.len(), "files": count, "seconds": seconds,
+            "bytes": bytes, "without_answer": without, "threads": threads,
+        }))
+    })??;
+    println!("{report}");
+    Ok(())
+}
