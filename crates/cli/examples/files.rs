@@ -209,6 +209,10 @@ fn explained(path: &[u8], walk: &Walk) -> Option<&'static str> {
         [b"proc", task, .., b"oom_score"] if number(task) => {
             Some("how much memory the task had at the moment of the pause")
         }
+        // The console, on which the guest has just said that it is ready, is such a device.
+        [b"sys", b"devices", .., b"power", name] if name.starts_with(b"runtime_") => {
+            Some("whether a device was in use at the moment of the pause")
+        }
         [b"sys", .., b"memory.current" | b"inflight"] | [b"sys", b"kernel", b"debug", b"block", ..] => {
             Some("what was in use or under way at the moment of the pause")
         }
