@@ -213,7 +213,10 @@ fn explained(path: &[u8], walk: &Walk) -> Option<&'static str> {
         [b"sys", b"devices", .., b"power", name] if name.starts_with(b"runtime_") => {
             Some("whether a device was in use at the moment of the pause")
         }
-        [b"sys", .., b"memory.current" | b"inflight"] | [b"sys", b"kernel", b"debug", b"block", ..] => {
+        // Room that btrfs keeps for what a transaction may still write.
+        [b"sys", b"fs", b"btrfs", .., b"bytes_may_use"]
+        | [b"sys", .., b"memory.current" | b"inflight"]
+        | [b"sys", b"kernel", b"debug", b"block", ..] => {
             Some("what was in use or under way at the moment of the pause")
         }
         [b"sys", b"kernel", b"slab", ..] => Some("the allocator's counters, which reading them changes"),

@@ -32,8 +32,8 @@ const UUID: &str = "5f3b1c1e-9d0c-4d43-8a57-6c1d9a1f0a11";
 pub const ROOTS: &str =
     "/proc /sys /dev /run /tmp /etc /home /usr/bin /usr/lib/x86_64-linux-gnu /var/lib/dpkg";
 
-/// The same with [`Debian::disks`]: what is on them, and in the container's root.
-pub const ROOTS_ON_DISKS: &str = "/proc /sys/fs /etc /srv/xfs /srv/btrfs /proc/[0-9]*/root/container";
+/// The same with [`Debian::disks`]: what is on them.
+pub const ROOTS_ON_DISKS: &str = "/proc /sys/fs /etc /srv/xfs /srv/btrfs";
 
 /// Of the second and third disk, in bytes: xfs takes no less than 300 MiB.
 const DISK: u64 = 512 << 20;

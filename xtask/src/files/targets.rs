@@ -29,7 +29,7 @@ enum Guest {
     Debian {
         /// With its caches emptied before.
         dropped: bool,
-        /// With other file systems on more disks, and a container.
+        /// With other file systems on more disks.
         disks: bool,
     },
 }
@@ -94,7 +94,7 @@ fn all() -> Vec<Target> {
     for (name, about, dropped, disks) in [
         ("warm", "what it has read in its page cache", false, false),
         ("cold", "caches dropped", true, false),
-        ("disks", "xfs and btrfs on more disks, a container's root on an overlay", false, true),
+        ("disks", "xfs and btrfs on more disks", false, true),
     ] {
         all.push(Target {
             name: format!("debian-{name}"),
