@@ -112,9 +112,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let seconds = begin.elapsed().as_secs_f64();
         let ended = ended.into_inner().map_err(|error| error.to_string())?;
         Ok::<_, String>(json!({
-            "warm_ms": warm, "warm_processor_ms": warm_processor, "listing_ms": listing, "all_files": all.len(),
-            "files": count, "seconds": seconds, "processor_seconds": ended.processor_ms / 1000.0,
-            "bytes": ended.bytes, "without_answer": ended.without_answer, "threads": threads,
+            "warm_ms": warm, "warm_processor_ms": warm_processor, "listing_ms": listing,
+            "all_files": all.len(), "files": count, "seconds": seconds,
+            "processor_seconds": ended.processor_ms / 1000.0, "bytes": ended.bytes,
+            "without_answer": ended.without_answer, "threads": threads,
         }))
     })??;
     println!("{report}");

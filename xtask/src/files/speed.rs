@@ -10,7 +10,7 @@ use testkit::guest::{boot_target, run_file};
 use testkit::kernel::{DEFAULT, Kernel};
 use testkit::pipeline::Tool;
 
-use super::{built, pack};
+use super::ready::{built, pack};
 use crate::outcome::{Failure, Outcome};
 
 /// Processes that the guest starts itself, so that there are some 120 of them with the kernel's.
