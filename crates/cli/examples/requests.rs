@@ -17,8 +17,9 @@ use serde_json::json;
 const WARM: &[u8] = b"/proc/1/maps";
 /// How often.
 const REQUESTS: usize = 500;
-/// Files of procfs have no size, and some no end.
-const MOST: u64 = 16 << 20;
+/// The most that is read of a file that has a size, and of one that has none, as in procfs, where
+/// some come to no end: as the guest's own walk does (`guests/linux/walk.c`).
+const MOST: [u64; 2] = [16 << 20, 1 << 20];
 
 /// All regular files below a directory, `/proc/kmsg` and `/proc/kcore` left out: one waits, the
 /// other is all memory.
@@ -40,9 +41,9 @@ fn files(tree: &Tree<'_, '_>, path: &[u8], into: &mut Vec<Vec<u8>>) {
 
 /// Bytes of a file.
 fn read(tree: &Tree<'_, '_>, path: &[u8]) -> Result<u64, Error> {
-    tree.attributes(path, false)?;
+    let most = MOST[usize::from(tree.attributes(path, false)?.size == 0)];
     let mut at = 0;
-    while at < MOST {
+    while at < most {
         let content = tree.read(path, at, MOST_READ)?;
         at += content.bytes.len() as u64;
         if content.end {
