@@ -64,6 +64,36 @@ state_mounts() {
     /mnt/tmp/deep/hidden &
 }
 
+# Containers as their runtimes make them: namespaces of their own, and a root of its own that is an overlay over an image which they
+# share. /container is in each root but this one: a file of the image, one that was changed, one that was added, one that was removed
+# and a directory that was made anew.
+state_overlays() {
+    local name image=/images/shared
+    mkdir -p /images && mount -t tmpfs tmpfs /images
+    mkdir -p $image/bin $image/proc $image/etc $image/container/replaced
+    cp /bin/busybox $image/bin && ln -s busybox $image/bin/sleep
+    ln -s ../etc/name $image/container/link
+    for name in kept changed removed replaced/below; do
+        echo "$name, of the image" >$image/container/$name
+    done
+    for name in web db; do
+        mkdir -p /images/$name/upper /images/$name/work /images/$name/root
+        mount -t overlay -o lowerdir=$image,upperdir=/images/$name/upper,workdir=/images/$name/work overlay /images/$name/root
+        (
+            cd /images/$name/root
+            echo "$name" >etc/name
+            echo "changed by $name" >>container/changed
+            dd if=/bin/busybox of=container/added bs=1024 count=300 2>/dev/null
+            rm -r container/removed container/replaced
+            mkdir container/replaced
+            # A first root file system cannot be replaced, but covered.
+            exec unshare -m -p -n -i -u -f sh -c "mount -t proc proc proc && hostname $name && mount --move . / && \
+                exec chroot . /bin/sleep 100000"
+        ) &
+    done
+    sleep 1
+}
+
 # What the trainers of guests/limits look at: a file, a disk, some names; and kernel threads that serve the disk.
 state_limits() {
     mkdir -p /limits && mount -t tmpfs tmpfs /limits

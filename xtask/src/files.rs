@@ -6,22 +6,23 @@
 //! difference; an answer that is wrong fails the task, after all have been asked. The Debian ones
 //! need mmdebstrap, which set-up does not install.
 
+mod ready;
 mod report;
+mod speed;
 mod targets;
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use testkit::kernel::Kernel;
-use testkit::layout;
 use testkit::pipeline::Tool;
 
 use crate::demo::tool;
 use crate::outcome::{Failure, Outcome};
-use crate::{setup, shell};
+use crate::setup;
+use ready::{built, pack};
 use targets::{Place, Target};
 
 /// Options of the comparison.
@@ -42,6 +43,9 @@ pub struct Arguments {
     /// Where the rows go, as JSON lines
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Measure how long requests take instead, and write the raw figures to the output file
+    #[arg(long)]
+    speed: bool,
     /// Only print the table of the rows in the output file
     #[arg(long, requires = "output")]
     table: bool,
@@ -49,6 +53,10 @@ pub struct Arguments {
 
 /// Runs the verb.
 pub fn run(arguments: &Arguments) -> Outcome {
+    if arguments.speed {
+        setup::run()?;
+        return speed::run(&tool()?, arguments.output.as_deref());
+    }
     let mut rows = match &arguments.output {
         Some(path) if path.is_file() => report::read(path)?,
         _ => Vec::new(),
@@ -60,7 +68,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     setup::run()?;
     let wanted = targets::chosen(&arguments.targets)?;
     let tool = tool()?;
-    let program = comparing(&tool)?;
+    let program = built(&tool, "files")?;
     let (mut wrong, mut failed) = (0, Vec::new());
     for (number, target) in wanted.iter().enumerate() {
         println!("files: {} ({} of {})", target.name, number + 1, wanted.len());
@@ -86,16 +94,6 @@ pub fn run(arguments: &Arguments) -> Outcome {
         return Err(format!("{wrong} answers are wrong").into());
     }
     if failed.is_empty() { Ok(()) } else { Err(format!("not asked: {}", failed.join(", ")).into()) }
-}
-
-/// The example that asks, built.
-fn comparing(tool: &Tool) -> Result<PathBuf, Failure> {
-    let mut build = Command::new("cargo");
-    build
-        .args(["build", "--release", "-p", "virtuoso-cli", "--example", "files"])
-        .current_dir(layout::root());
-    shell::show(&mut build)?;
-    Ok(tool.virtuoso.with_file_name("examples").join("files"))
 }
 
 /// Captures a target and asks about all its files; its rows, the sums first.
@@ -134,22 +132,4 @@ fn asked(arguments: &Arguments, tool: &Tool, program: &Path, target: &Target) ->
 fn remove(place: &Place) -> Outcome {
     std::fs::remove_file(&place.elf)?;
     Ok(std::fs::remove_file(&place.truth)?)
-}
-
-/// The pack of a kernel, made anew when the command is newer.
-fn pack(tool: &Tool, kernel: &Kernel) -> Result<PathBuf, Failure> {
-    let pack = layout::run().join("files-packs").join(&kernel.release);
-    let time = |path: &Path| -> Option<SystemTime> { path.metadata().ok()?.modified().ok() };
-    if time(&pack.join("read.prog")) > time(&tool.virtuoso) {
-        return Ok(pack);
-    }
-    println!("files: making the pack of {}", kernel.release);
-    if pack.exists() {
-        std::fs::remove_dir_all(&pack)?;
-    }
-    let mut words: Vec<OsString> = ["train", "--quiet", "--json", "--kernel"].map(Into::into).into();
-    words.extend([kernel.image.clone().into(), "--modules".into(), kernel.libraries.clone().into()]);
-    words.extend(["--busybox".into(), kernel.userland.busybox()?.into(), "-o".into(), pack.clone().into()]);
-    tool.succeed(&words)?;
-    Ok(pack)
 }

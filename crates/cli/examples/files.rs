@@ -163,13 +163,42 @@ fn questions(walk: &Walk) -> Vec<Question<'_>> {
     all
 }
 
+/// Files that say what memory a process has.
+const MEMORY: [&[u8]; 5] = [b"maps", b"numa_maps", b"smaps", b"smaps_rollup", b"statm"];
+
+/// Whether what memory a process has changed between the guest's two walks: then one of the files
+/// that all say so was not the same twice, and others may have been by luck.
+fn memory_changed(walk: &Walk, process: &[u8]) -> bool {
+    let of = |thread: &[u8]| {
+        MEMORY.iter().any(|name| {
+            let path = [b"/proc/", process, thread, b"/", name].concat();
+            walk.files.get(&path).is_some_and(|said| said.content.is_none())
+        })
+    };
+    of(b"") || of(&[b"/task/", process].concat())
+}
+
+/// Whether a process is a thread of the kernel's, without a program, that worked between the
+/// guest's two walks: a worker's name says what it worked on last.
+fn worked(walk: &Walk, process: &[u8]) -> bool {
+    let said = |name: &[u8]| walk.files.get(&[b"/proc/", process, name].concat());
+    let no_program = said(b"/exe").is_some_and(|said| said.content.as_deref() == Some("E2"));
+    no_program && said(b"/stat").is_some_and(|said| said.content.is_none())
+}
+
 /// Why an answer about a path may be another than the guest's, where it may: the guest said twice
 /// the same, and was another in between, or reading it changes it.
-fn explained(path: &[u8], reader: u32) -> Option<&'static str> {
+fn explained(path: &[u8], walk: &Walk) -> Option<&'static str> {
     let names: Vec<&[u8]> = filetree::components(path).collect();
-    let reader = reader.to_string();
+    let reader = walk.reader.to_string();
     let number = |name: &[u8]| name.iter().all(u8::is_ascii_digit);
     match names.as_slice() {
+        [b"proc", process, .., name] if MEMORY.contains(name) && memory_changed(walk, process) => {
+            Some("the process's memory changed while the guest walked")
+        }
+        [b"proc", process, .., b"comm" | b"stat" | b"status"] if worked(walk, process) => {
+            Some("a kernel worker's name, which says what it worked on last")
+        }
         [b"proc", name, ..] if matches!(*name, b"self" | b"thread-self") || *name == reader.as_bytes() => {
             Some("the reader's own process")
         }
@@ -180,7 +209,14 @@ fn explained(path: &[u8], reader: u32) -> Option<&'static str> {
         [b"proc", task, .., b"oom_score"] if number(task) => {
             Some("how much memory the task had at the moment of the pause")
         }
-        [b"sys", .., b"memory.current" | b"inflight"] | [b"sys", b"kernel", b"debug", b"block", ..] => {
+        // The console, on which the guest has just said that it is ready, is such a device.
+        [b"sys", b"devices", .., b"power", name] if name.starts_with(b"runtime_") => {
+            Some("whether a device was in use at the moment of the pause")
+        }
+        // Room that btrfs keeps for what a transaction may still write.
+        [b"sys", b"fs", b"btrfs", .., b"bytes_may_use"]
+        | [b"sys", .., b"memory.current" | b"inflight"]
+        | [b"sys", b"kernel", b"debug", b"block", ..] => {
             Some("what was in use or under way at the moment of the pause")
         }
         [b"sys", b"kernel", b"slab", ..] => Some("the allocator's counters, which reading them changes"),
@@ -220,7 +256,7 @@ struct Found {
 }
 
 impl Found {
-    fn add(&mut self, question: Question<'_>, compared: Compared, took: Duration, reader: u32) {
+    fn add(&mut self, question: Question<'_>, compared: Compared, took: Duration, walk: &Walk) {
         let path = escaped(question.path);
         if took > self.slowest.0 {
             self.slowest = (took, path.clone());
@@ -233,7 +269,7 @@ impl Found {
         match compared {
             Compared::Equal => area.equal += 1,
             Compared::Wrong(ours) => {
-                let why = explained(question.path, reader);
+                let why = explained(question.path, walk);
                 *(if why.is_some() { &mut area.explained } else { &mut area.wrong }) += 1;
                 let mut row = row(if why.is_some() { "explained" } else { "wrong" });
                 row["ours"] = ours.into();
@@ -326,7 +362,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                         let compared = ask(tree, *question);
                         let took = start.elapsed();
                         if let Ok(mut found) = found.lock() {
-                            found.add(*question, compared, took, walk.reader);
+                            found.add(*question, compared, took, &walk);
                         }
                         bar.inc(1);
                     }

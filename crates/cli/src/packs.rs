@@ -8,6 +8,7 @@
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use engine::{Relocation, Run, RunError, Session, SessionProgram, SliceProgram, parse_inputs};
 use ir::{Program, System};
@@ -51,13 +52,14 @@ pub struct Member {
     asked: Asked,
     /// The program, read and verified.
     pub program: Program,
-    /// The training system's code, which whole runs need, or why it is not there.
-    system: Result<System, Failure>,
+    /// The training system's code, which whole runs need, or why it is not there: once for all
+    /// programs of that system, for opening it is most of what the first answer costs.
+    system: Arc<Result<System, Failure>>,
 }
 
 impl Member {
     fn new(asked: Asked, program: Program) -> Self {
-        Self { system: asked.companion(&program, "the whole run"), asked, program }
+        Self { system: Arc::new(asked.companion(&program, "the whole run")), asked, program }
     }
 
     /// The program called `name` in the same pack; `None` if there is none.
@@ -83,6 +85,9 @@ impl Member {
                 format!("{}: {text}", asked.program_path().display()),
             ));
         }
+        if program.system == self.program.system {
+            return Ok(Some(Self { asked, program, system: Arc::clone(&self.system) }));
+        }
         Ok(Some(Self::new(asked, program)))
     }
 
@@ -91,7 +96,7 @@ impl Member {
     /// # Errors
     /// Whole runs cannot be made, for want of the companion file.
     pub fn session<'s>(&'s self, run: &Run<'s>) -> Result<Session<'s>, Failure> {
-        match &self.system {
+        match &*self.system {
             Ok(system) => Ok(Session::new(*run, system)),
             Err(failure) => Err(Failure::new(failure.exit, failure)),
         }
@@ -154,7 +159,7 @@ impl Query<'_> {
             None => Ways::ask(&self.slice, None, &self.run, &inputs),
         };
         let ways = ways.map_err(|error| asked.failure(&error))?;
-        asked.judge(&self.member.program, &ways, self.member.system.as_ref().err())
+        asked.judge(&self.member.program, &ways, (*self.member.system).as_ref().err())
     }
 }
 

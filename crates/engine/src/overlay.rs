@@ -537,7 +537,10 @@ impl<'t> Overlay<'t> {
             let offset = start.offset() as usize;
             let process = self.process.filter(|_| !self.user.contains_key(&start.page()));
             let held = process.and_then(|process| process.get(start.page()));
-            if !held.is_some_and(|(_, page)| page[offset..offset + here as usize].iter().all(|it| *it == 0)) {
+            // As a comparison of slices it takes all that a vector holds at once: of a buffer of a
+            // megabyte this looks at every page before every run.
+            let zeros = &ZERO_PAGE[..here as usize];
+            if held.is_none_or(|(_, page)| page[offset..offset + here as usize] != *zeros) {
                 for word in (0..here).step_by(8) {
                     let to = start.0.wrapping_add(word);
                     self.store(VirtAddr(to), (here - word).min(8), 0).map_err(|fault| (to, fault))?;

@@ -23,7 +23,7 @@ const RELEASE: &str = "bookworm";
 /// as far as something runs or is loaded because of it.
 const PACKAGES: &str = "systemd-sysv,dbus,dbus-user-session,libpam-systemd,systemd-timesyncd,udev,\
     initramfs-tools,zstd,ifupdown,isc-dhcp-client,iproute2,procps,kmod,less,sudo,openssh-server,cron,\
-    rsyslog,login,passwd,e2fsprogs,nano,perl,bash-completion";
+    rsyslog,login,passwd,e2fsprogs,xfsprogs,btrfs-progs,nano,perl,bash-completion";
 
 /// The file system's name on the kernel command line, as the installer would have made one up.
 const UUID: &str = "5f3b1c1e-9d0c-4d43-8a57-6c1d9a1f0a11";
@@ -31,6 +31,12 @@ const UUID: &str = "5f3b1c1e-9d0c-4d43-8a57-6c1d9a1f0a11";
 /// What a walk of it goes through: what is not on the disk, and enough of what is.
 pub const ROOTS: &str =
     "/proc /sys /dev /run /tmp /etc /home /usr/bin /usr/lib/x86_64-linux-gnu /var/lib/dpkg";
+
+/// The same with [`Debian::disks`]: what is on them.
+pub const ROOTS_ON_DISKS: &str = "/proc /sys/fs /etc /srv/xfs /srv/btrfs";
+
+/// Of the second and third disk, in bytes: xfs takes no less than 300 MiB.
+const DISK: u64 = 512 << 20;
 
 /// An installed Debian.
 #[derive(Debug, Clone)]
@@ -62,6 +68,21 @@ impl Debian {
             install(&kernel, &program, &found)?;
         }
         Ok(found)
+    }
+
+    /// What its command line needs for two empty disks, on which the guest's command `disks` makes
+    /// other file systems.
+    ///
+    /// # Errors
+    /// They cannot be made.
+    pub fn disks(&self) -> Result<Vec<OsString>> {
+        let empty = self.disk.with_file_name("empty");
+        let file = std::fs::File::create(&empty).map_err(Error::io(&empty))?;
+        file.set_len(DISK).map_err(Error::io(&empty))?;
+        let mut drive = OsString::from("if=virtio,format=raw,snapshot=on,file=");
+        drive.push(&empty);
+        let drive = ["-drive".into(), drive];
+        Ok([drive.clone(), drive].concat())
     }
 
     /// Boots it and waits until all has started; `qemu` are more arguments.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use testkit::capture::Moment;
-use testkit::debian::{Debian, ROOTS};
+use testkit::capture::{Moment, tell};
+use testkit::debian::{Debian, ROOTS, ROOTS_ON_DISKS};
 use testkit::guest::{self, boot_target, run_file};
 use testkit::kernel::{DEFAULT, Kernel, OTHERS};
 use testkit::walk::{Wanted, capture_walked, port};
@@ -29,6 +29,8 @@ enum Guest {
     Debian {
         /// With its caches emptied before.
         dropped: bool,
+        /// With other file systems on more disks.
+        disks: bool,
     },
 }
 
@@ -40,11 +42,14 @@ pub struct Place {
     pub truth: PathBuf,
 }
 
+/// What a guest whose root is in memory walks: that, and what the roots of its containers have.
+const EVERYTHING: &str = "/ /proc/[0-9]*/root/container";
+
 impl Target {
     fn wanted(&self) -> Result<Wanted, Failure> {
         let (moment, dropped) = match &self.guest {
             Guest::Initramfs(_, moment) => (*moment, false),
-            Guest::Debian { dropped } => (Moment::Any, *dropped),
+            Guest::Debian { dropped, .. } => (Moment::Any, *dropped),
         };
         Ok(Wanted { stem: run_file(&format!("files-{}", self.name))?, moment, dropped })
     }
@@ -66,9 +71,15 @@ impl Target {
             Guest::Initramfs(options, _) => {
                 let mut options = options.clone();
                 options.qemu.extend(port(&log));
-                (boot_target(&options, Duration::from_secs(600))?, "/")
+                (boot_target(&options, Duration::from_secs(600))?, EVERYTHING)
             }
-            Guest::Debian { .. } => (Debian::find()?.boot(&port(&log))?, ROOTS),
+            Guest::Debian { disks: false, .. } => (Debian::find()?.boot(&port(&log))?, ROOTS),
+            Guest::Debian { .. } => {
+                let debian = Debian::find()?;
+                let mut guest = debian.boot(&[port(&log), debian.disks()?].concat())?;
+                tell(&mut guest, "disks")?;
+                (guest, ROOTS_ON_DISKS)
+            }
         };
         Ok(capture_walked(&mut guest, &log, roots, &[self.wanted()?])?)
     }
@@ -78,15 +89,18 @@ impl Target {
 fn all() -> Vec<Target> {
     let kernels = std::iter::once(DEFAULT).chain(OTHERS).filter(|name| Kernel::find(name).is_ok());
     let mut all: Vec<Target> = kernels.flat_map(of_kernel).collect();
-    all.push(initramfs(DEFAULT, "containers", "containers' namespaces", "containers", &[], Moment::Idle));
-    for (name, about, dropped) in
-        [("warm", "what it has read in its page cache", false), ("cold", "caches dropped", true)]
-    {
+    let about = "containers with overlays as their roots, and these roots";
+    all.push(initramfs(DEFAULT, "containers", about, "overlays", &[], Moment::Idle));
+    for (name, about, dropped, disks) in [
+        ("warm", "what it has read in its page cache", false, false),
+        ("cold", "caches dropped", true, false),
+        ("disks", "xfs and btrfs on more disks", false, true),
+    ] {
         all.push(Target {
             name: format!("debian-{name}"),
             kernel: DEFAULT,
             about: format!("Debian, systemd, ext4 on virtio, 2 processors, a busy user; {about}"),
-            guest: Guest::Debian { dropped },
+            guest: Guest::Debian { dropped, disks },
         });
     }
     all
