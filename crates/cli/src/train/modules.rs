@@ -1,4 +1,5 @@
-//! The code of a kernel's modules, put into a pack as relocatable objects.
+//! The code of a kernel's modules, put into a pack as relocatable objects, and what the kernel's own
+//! tables say that it writes into its code.
 //!
 //! Training loads a few modules; the guests that are asked about later have others, elsewhere.
 //! Their files come with the kernel and are as trusted as that. They name the kernel's symbols by
@@ -69,7 +70,7 @@ pub fn write(
     let unknown =
         |object: &&ir::relocatable::Object| object.symbols.contains(&ir::relocatable::Symbol::Unknown);
     let lacking = objects.iter().filter(unknown).map(|object| object.name.clone()).collect();
-    let bytes = ir::Objects::to_bytes(system, &objects).map_err(crate::built::internal)?;
+    let bytes = ir::Objects::to_bytes(system, &objects, &linux::own_sites(&kernel)).map_err(crate::built::internal)?;
     let path = pack.join(modules_name(&system));
     files::write(&path, &bytes)?;
     Ok(Written { path, modules: objects.len(), bytes: bytes.len(), lacking, foreign })

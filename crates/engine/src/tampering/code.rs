@@ -7,6 +7,7 @@ use machine::{PAGE_SIZE, Page, VirtAddr};
 
 use super::comparison::Comparison;
 use super::form::{Codes, Patch, target};
+use super::listed::is_form;
 use super::report::{Change, Class, Difference, Place, Tampering};
 use super::target::Frames;
 
@@ -22,7 +23,7 @@ pub struct CodePages<'p> {
 
 /// Contiguous pages of the trusted copy, all there in the target.
 #[derive(Default)]
-struct Stretch {
+pub(super) struct Stretch {
     /// Its address in the training system.
     start: u64,
     /// How far the target has it from there.
@@ -156,13 +157,16 @@ impl Comparison<'_> {
         report: &mut Tampering,
     ) {
         self.explain(pages.mode, stretch, expected, (from, to), report);
+        self.listed(pages.mode, stretch, expected, (from, to), report);
         let trusted = |address| self.trusted(address);
+        let code = |address, count| self.trusted_code(address, count);
         let codes = Codes {
             start: stretch.start,
             expected,
             found: &stretch.found,
             slide: stretch.slide,
             trusted: &trusted,
+            code: &code,
         };
         let differs = |at: &usize| codes.expected[*at] != codes.found[*at];
         let (Some(first), Some(last)) = ((from..to).find(differs), (from..to).rfind(differs)) else { return };
@@ -174,12 +178,17 @@ impl Comparison<'_> {
         let mut patches = Vec::new();
         let mut at = from;
         while at < to {
-            let len = lift::length(pages.mode, &stretch.mine[at..]).unwrap_or(1).min(to - at);
+            let mut len = lift::length(pages.mode, &stretch.mine[at..]).unwrap_or(1).min(to - at);
             let mut bytes = (at..at + len).filter(differs);
             if let Some(first) = bytes.next() {
                 let last = bytes.next_back().unwrap_or(first);
                 let value = self.value(stretch, codes.expected, at, at + len);
-                patches.push(value.unwrap_or_else(|| codes.patch(first, last)));
+                let known = value.or_else(|| codes.branch(pages.mode, at, at + len));
+                let patch = known.unwrap_or_else(|| codes.patch(first, last));
+                if patch.change == Change::Equal {
+                    len = patch.to - at;
+                }
+                patches.push(patch);
             }
             at += len;
         }
@@ -227,6 +236,39 @@ impl Comparison<'_> {
             }
             if form == found && expected[range.clone()] != *found {
                 self.add(stretch, &expected[range.clone()], at, Change::Variant, report);
+                expected[range].copy_from_slice(found);
+            }
+        }
+    }
+
+    /// Takes over into `expected` what the system's own tables name for this very place.
+    fn listed(
+        &self,
+        mode: lift::Mode,
+        stretch: &Stretch,
+        expected: &mut [u8],
+        (from, to): (usize, usize),
+        report: &mut Tampering,
+    ) {
+        let address = |at: usize| stretch.start + at as u64;
+        for site in self.own_sites(address(from), address(to)) {
+            let Some(at) = site.address.checked_sub(stretch.start).map(|at| at as usize) else { continue };
+            let range = at..at + usize::from(site.len);
+            let Some(found) = stretch.found.get(range.clone()) else { continue };
+            if expected[range.clone()] == *found {
+                continue;
+            }
+            let here = |form: &Vec<u8>| {
+                let mut form = form.clone();
+                let mut offset = 0;
+                while let Some(code) = self.rebased(mode, stretch, at + offset, &form[offset..]) {
+                    form[offset..offset + code.len()].copy_from_slice(&code);
+                    offset += code.len();
+                }
+                is_form(mode, &form, found)
+            };
+            if site.forms.iter().any(here) {
+                self.add(stretch, &expected[range.clone()], at, Change::Listed, report);
                 expected[range].copy_from_slice(found);
             }
         }

@@ -3,6 +3,7 @@
 //!
 //! That a change has such a form does not say who made it.
 
+use super::acts::{Trusted, act};
 use super::report::Change;
 
 /// How far a switch may lead, in bytes: within one function and its cold part.
@@ -30,6 +31,8 @@ pub struct Codes<'c> {
     pub slide: u64,
     /// The training system's address for one of the target, if it is in trusted code.
     pub trusted: &'c dyn Fn(u64) -> Option<u64>,
+    /// Trusted code at an address of the target.
+    pub code: &'c Trusted<'c>,
 }
 
 impl Codes<'_> {
@@ -55,6 +58,19 @@ impl Codes<'_> {
             }
         }
         at == to
+    }
+
+    /// A branch at `from` of which it is known what both of its forms come to: the same, or not.
+    pub fn branch(&self, mode: lift::Mode, from: usize, end: usize) -> Option<Patch> {
+        let address = (self.start + from as u64).wrapping_add(self.slide);
+        let patch = |to: usize| {
+            let (old, new) = (self.expected.get(from..to)?, self.found.get(from..to)?);
+            let old = act(mode, old, address, self.code)?;
+            let new = act(mode, new, address, self.code)?;
+            Some(Patch { from, to, change: if old == new { Change::Equal } else { Change::Foreign } })
+        };
+        // As long as a direct branch, with or without a prefix, or as the place.
+        [end, from + 5, from + 6].into_iter().find_map(patch)
     }
 
     /// Whether a thunk, `from..to`, that puts a register on the stack and returns to it became a
@@ -189,7 +205,7 @@ fn is_filling(bytes: &[u8]) -> bool {
 
 /// Whether these bytes do nothing: no-operations (SDM vol. 2: NOP), and whatever a jump leads over,
 /// but not beyond.
-fn does_nothing(mut bytes: &[u8]) -> bool {
+pub fn does_nothing(mut bytes: &[u8]) -> bool {
     while let Some((&first, rest)) = bytes.split_first() {
         bytes = match bytes {
             [0xeb, distance, rest @ ..] if usize::from(*distance) <= rest.len() => {

@@ -13,6 +13,7 @@ use machine::{PAGE_SIZE, VirtAddr};
 
 use super::comparison::Comparison;
 use super::form::{Codes, Patch, target};
+use super::listed::is_form;
 use super::report::{Change, Class, Difference, Place, Tampering};
 use super::target::Frames;
 use crate::loaded::{Loaded, Space, Survey};
@@ -37,6 +38,7 @@ impl Comparison<'_> {
     pub(super) fn compare_loaded(&self, mode: lift::Mode, frames: &mut Frames, report: &mut Tampering) {
         let Some(loaded) = &self.loaded else { return };
         let trusted = |address| self.trusted(address);
+        let code = |address, count| self.trusted_code(address, count);
         let (mut covered, mut modules, mut module) = (Covered::new(), BTreeSet::new(), None);
         let mut whole = true;
         for survey in loaded.survey(self.relocation.deadline()) {
@@ -48,15 +50,48 @@ impl Comparison<'_> {
             cover(&mut covered, &survey);
             let codes = Codes {
                 start: survey.address,
-                expected: &survey.trusted,
+                expected: &self.without_listed(mode, &survey, &trusted, report),
                 found: &survey.found,
                 slide: 0,
                 trusted: &trusted,
+                code: &code,
             };
             self.compare_survey(mode, &survey, &codes, report);
         }
         self.gaps(&covered, whole, frames, report);
         report.modules = modules.len();
+    }
+
+    /// The trusted code of a section, with what the module's own tables name where the target has
+    /// that.
+    fn without_listed(
+        &self,
+        mode: lift::Mode,
+        survey: &Survey,
+        trusted: &dyn Fn(u64) -> Option<u64>,
+        report: &mut Tampering,
+    ) -> Vec<u8> {
+        let mut expected = survey.trusted.clone();
+        for (place, form) in &survey.forms {
+            let (Some(old), Some(found)) = (expected.get(place.clone()), survey.found.get(place.clone()))
+            else {
+                continue;
+            };
+            if old != found && is_form(mode, form, found) {
+                let codes = Codes {
+                    start: survey.address,
+                    expected: &expected,
+                    found: &survey.found,
+                    slide: 0,
+                    trusted,
+                    code: &|_, _| Vec::new(),
+                };
+                let patch = Patch { from: place.start, to: place.end, change: Change::Listed };
+                self.add_survey(&codes, &patch, report);
+                expected[place.clone()].copy_from_slice(found);
+            }
+        }
+        expected
     }
 
     /// Adds the differences of a section.
@@ -65,7 +100,7 @@ impl Comparison<'_> {
         while at < survey.trusted.len() {
             let len = lift::length(mode, &survey.trusted[at..]).unwrap_or(1);
             let end = (at + len).min(survey.trusted.len());
-            if survey.trusted[at..end] == survey.found[at..end] {
+            if codes.expected[at..end] == survey.found[at..end] {
                 run.take().into_iter().for_each(|run| self.explain_survey(mode, survey, codes, run, report));
             } else {
                 run = Some((run.map_or(at, |run| run.0), end));
@@ -100,7 +135,9 @@ impl Comparison<'_> {
                 let last = bytes.next_back().unwrap_or(first);
                 let start = site.filter(|_| is_site).map_or(at, |site| site.start);
                 let mut patch = codes.patch(first, last);
-                if codes.is_thunk(start, end) {
+                if let Some(known) = is_site.then(|| codes.branch(mode, start, end)).flatten() {
+                    patch = known;
+                } else if codes.is_thunk(start, end) {
                     patch = Patch { from: start, to: end, change: Change::Thunk };
                 } else if patch.change.class() == Class::Foreign
                     && (codes.is_alternative(mode, start, end) || is_site && codes.stays(mode, start, end))

@@ -8,6 +8,11 @@ use serde::Serialize;
 pub enum Change {
     /// A training boot has this form too.
     Variant,
+    /// The system's own tables name this form for this very place.
+    Listed,
+    /// A branch through a register, or a return, and one to trusted code that comes to the same,
+    /// either way.
+    Equal,
     /// A no-operation and a jump nearby, either way, or a direct jump or call with another target
     /// in the trusted copy.
     Switch,
@@ -16,8 +21,8 @@ pub enum Change {
     /// A lock prefix and a prefix without effect, either way: kernels need no locks on one
     /// processor.
     Lock,
-    /// A jump or call through a register, or a return, and a direct one into the trusted copy,
-    /// either way.
+    /// A jump or call through a register, or a return, and a direct one into the trusted copy of
+    /// which it is not known what it comes to, either way.
     Thunk,
     /// A constant in the code, or a word of data that boots write, with a value that no training
     /// boot has.
@@ -32,7 +37,7 @@ pub enum Change {
 /// What is said of a change.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Class {
-    /// A training boot shows it.
+    /// A training boot or the system's tables show it, or it comes to the same.
     Known,
     /// It has a form that kernels give their own code, but no training boot shows it.
     Unknown,
@@ -45,7 +50,7 @@ impl Change {
     #[must_use]
     pub const fn class(self) -> Class {
         match self {
-            Change::Variant => Class::Known,
+            Change::Variant | Change::Listed | Change::Equal => Class::Known,
             Change::Switch
             | Change::TracePoint
             | Change::Lock
