@@ -14,8 +14,6 @@ use crate::sites::{LONG_NOP, SHORT_NOP, alternative_lengths};
 
 /// The fewest entries one behind the other that are a jump table.
 const FEWEST: usize = 16;
-/// How far a switched jump leads: within one function and its cold part.
-const NEAR: u64 = 1 << 20;
 
 /// The sections of a kernel that are there when it starts.
 struct Image<'f> {
@@ -100,31 +98,28 @@ impl<'f> Image<'f> {
         places.filter(is_prefix).map(|address| OwnSite { address, len: 1, forms: forms() }).collect()
     }
 
-    /// The longest list of entries that are those of a jump table.
+    /// Lists of entries that are those of a jump table: one that is not may be between them.
     fn jumps(&self) -> Vec<OwnSite> {
         let size = if self.is_64_bit { 16 } else { 12 };
-        let mut longest = Vec::new();
+        let mut found = Vec::new();
         for section in self.sections.iter().filter(|section| !section.is_code) {
             let mut at = 0;
             while at + size <= section.bytes.len() {
                 let entries = (at..).step_by(size).map_while(|at| self.jump(section, at));
                 let run: Vec<OwnSite> = entries.collect();
                 at += if run.is_empty() { 4 } else { run.len() * size };
-                if run.len() > longest.len() {
-                    longest = run;
+                if run.len() >= FEWEST {
+                    found.extend(run);
                 }
             }
         }
-        if longest.len() < FEWEST { Vec::new() } else { longest }
+        found
     }
 
     /// The place of an entry of a jump table: what is there leads where the entry says, or nowhere.
     fn jump(&self, section: &Section<'_>, at: usize) -> Option<OwnSite> {
         let (address, to) = (self.named(section, at)?, self.named(section, at + 4)?);
         let (old, _) = (self.code(address, 2)?, self.code(to, 1)?);
-        if address.abs_diff(to) > NEAR {
-            return None;
-        }
         let long = || self.code(address, 5);
         let (len, is_nop) = match old {
             [0xeb, _] => (2, false),

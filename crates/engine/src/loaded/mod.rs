@@ -78,6 +78,12 @@ pub(crate) struct Survey {
     pub forms: Vec<(Range<usize>, Vec<u8>)>,
 }
 
+/// Whether all code of an object was found.
+fn is_whole(object: &Object, placement: &Placement) -> bool {
+    let nowhere = |(part, base): (&Section, &Option<u64>)| base.is_none() && !part.code.is_empty();
+    !object.sections.iter().zip(&placement.bases).any(nowhere)
+}
+
 impl<'s> Loaded<'s> {
     /// The objects in a target.
     pub fn new(objects: &'s Objects, space: Space<'s>) -> Self {
@@ -225,14 +231,25 @@ impl<'s> Loaded<'s> {
         let _ = self.at(&mut found, address, deadline);
     }
 
+    /// Whether an object of which all code was found has some in a range of addresses.
+    pub fn has_whole_in(&self, range: &Range<u64>) -> bool {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.placements.iter().any(|placement| {
+            self.objects.object(placement.object).is_some_and(|object| {
+                let ranges = placement.ranges(object);
+                ranges.iter().any(|it| it.start < range.end && range.start < it.end)
+                    && is_whole(object, placement)
+            })
+        })
+    }
+
     /// The code of all objects that were found, as it should be and as it is.
     pub fn survey(&self, deadline: Deadline) -> Vec<Survey> {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = Vec::new();
         for placement in found.placements.clone() {
             let Some(object) = self.objects.object(placement.object) else { continue };
-            let nowhere = |(part, base): (&Section, &Option<u64>)| base.is_none() && !part.code.is_empty();
-            let whole = !object.sections.iter().zip(&placement.bases).any(nowhere);
+            let whole = is_whole(object, &placement);
             for (section, part) in (0u16..).zip(&object.sections) {
                 let Some(address) = placement.bases[usize::from(section)].filter(|_| !part.code.is_empty())
                 else {

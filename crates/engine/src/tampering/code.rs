@@ -56,6 +56,9 @@ impl Comparison<'_> {
                 (stretch.start, stretch.slide) = (address, slide);
             }
             let there = VirtAddr(address.wrapping_add(slide));
+            if self.is_compared_by_file(address, there) {
+                continue;
+            }
             let mapped =
                 paging::translate(self.memory, self.relocation.mode(), self.relocation.root(), there);
             let mapped = mapped.ok().filter(|it| !it.user);
@@ -85,6 +88,13 @@ impl Comparison<'_> {
         }
         self.stretch(pages, &stretch, report);
         frames
+    }
+
+    /// Whether a page is a module's of which the pack's file tells more.
+    fn is_compared_by_file(&self, address: u64, there: VirtAddr) -> bool {
+        let of_module = self.relocation.table().image(address).is_some_and(|image| image != 0);
+        let page = there.0..there.0.saturating_add(PAGE_SIZE);
+        of_module && self.loaded.as_ref().is_some_and(|loaded| loaded.has_whole_in(&page))
     }
 
     /// Whether a page of the trusted copy may hold data.

@@ -10,6 +10,7 @@ use machine::{PAGE_SIZE, VirtAddr};
 
 use super::comparison::{Comparison, wide};
 use super::report::{Change, Difference, Place, Tampering};
+use super::sorted::Data;
 
 /// How far from a module what it had while it was loaded may have been, in bytes.
 const NEAR: u64 = 64 << 20;
@@ -57,7 +58,23 @@ impl Comparison<'_> {
         // What is not there was counted.
         let found: Vec<u8> = found.iter().zip(&mine).map(|(found, mine)| found.unwrap_or(*mine)).collect();
         let size = if wide(&self.relocation) { 8 } else { 4 };
-        let words = differing_words((run.start, &mine), (to, &found), size, &|at| self.moved(at));
+        let mut words = differing_words((run.start, &mine), (to, &found), size, &|at| self.moved(at));
+        if run.image != 0 && !words.is_empty() {
+            let own = |address: u64| self.moved(address).filter(|_| self.is_own(run, address));
+            let data = Data {
+                at: [run.start, to],
+                bytes: [&mine, &found],
+                word: size,
+                moved: &own,
+                freed: &|address| self.may_be_freed(run, address),
+            };
+            let same = data.same();
+            words.retain(|&at| {
+                let mut differing = (at..at + size).filter(|at| mine[*at] != found[*at]).peekable();
+                let explained = differing.peek().is_some() && differing.all(|at| same[at]);
+                !explained && !same[at..at + size].iter().all(|it| *it)
+            });
+        }
         let freed = self.freed(run, &mine, &found, &words);
         report.varying += freed.iter().filter(|it| **it == Some(true)).count();
         report.uncompared.words += freed.iter().filter(|it| **it == Some(false)).count();
@@ -65,6 +82,17 @@ impl Comparison<'_> {
             let page = run.pages[at / page_bytes];
             self.word(run.start + at as u64, &mine[at..at + size], &found[at..at + size], page, report);
         }
+    }
+
+    /// Whether an address is the module's own or the kernel's.
+    fn is_own(&self, run: &Run<'_>, address: u64) -> bool {
+        self.image(address).is_some_and(|image| image == 0 || image == run.image)
+    }
+
+    /// Whether what is at an address of the training system may have been the module's only while
+    /// it was loaded.
+    fn may_be_freed(&self, run: &Run<'_>, address: u64) -> bool {
+        address.abs_diff(run.start) < NEAR && !self.is_own(run, address)
     }
 
     /// For each word that differs, whether it names memory that is neither the module's nor the
@@ -93,17 +121,14 @@ impl Comparison<'_> {
     fn distances(&self, run: &Run<'_>, mine: &[u8], found: &[u8], at: usize) -> Vec<u64> {
         let size = if wide(&self.relocation) { 8 } else { 4 };
         let slide = self.relocation.slide_of(run.image).unwrap_or(0);
-        let outside = |address: u64| {
-            let near = address.abs_diff(run.start) < NEAR;
-            near && !matches!(self.image(address), Some(image) if image == 0 || image == run.image)
-        };
+        let outside = |address: u64| self.may_be_freed(run, address);
         let differs = |start: usize, size: usize| {
             let end = (start + size).min(at + 8).min(mine.len());
             (start.max(at)..end).any(|byte| mine[byte] != found[byte])
         };
         let mut distances = Vec::new();
         // A pointer to what is the module's or the kernel's is one.
-        if self.image(number(&mine[at..at + size])).is_some_and(|it| it == 0 || it == run.image) {
+        if self.is_own(run, number(&mine[at..at + size])) {
             return distances;
         }
         let mut add = |from: u64, to: u64| {

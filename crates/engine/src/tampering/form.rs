@@ -60,6 +60,11 @@ impl Codes<'_> {
         at == to
     }
 
+    /// Whether both forms of whole instructions, `from..to`, do nothing.
+    pub fn is_filling(&self, from: usize, to: usize) -> bool {
+        does_nothing(&self.expected[from..to]) && does_nothing(&self.found[from..to])
+    }
+
     /// A branch at `from` of which it is known what both of its forms come to: the same, or not.
     pub fn branch(&self, mode: lift::Mode, from: usize, end: usize) -> Option<Patch> {
         let address = (self.start + from as u64).wrapping_add(self.slide);

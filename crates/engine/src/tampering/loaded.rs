@@ -1,4 +1,5 @@
-//! The code of modules that training had not loaded, against the files that a pack has of them.
+//! The code of modules, against the files that a pack has of them: those that training had not
+//! loaded, and those that it had, for the files say more than two boots show.
 //!
 //! What a module's own tables name as written anew when it is loaded (load sites) may be a lock
 //! prefix, a thunk, a call of a tracer, or what the trusted call leads to in the end: that is the
@@ -22,14 +23,18 @@ use crate::loaded::{Loaded, Space, Survey};
 type Covered = BTreeMap<u64, [bool; PAGE_SIZE as usize]>;
 
 impl Comparison<'_> {
-    /// Looks for modules in all code that no image of the training system has.
+    /// Looks for modules in all code but the kernel's own.
     pub(super) fn find_loaded(&mut self) {
         let (Some(modules), Some(slide)) = (self.system.modules(), self.relocation.slide_of(0)) else {
             return;
         };
         let space = Space { tables: self.relocation.tables(self.memory), slide };
         let loaded = Loaded::new(modules, space);
-        let others = self.code.pages().iter().filter(|page| self.trusted(page.0).is_none());
+        let own = |page: u64| {
+            let trained = self.trusted(page);
+            trained.is_some_and(|it| self.relocation.table().image(it).is_none_or(|image| image == 0))
+        };
+        let others = self.code.pages().iter().filter(|page| !own(page.0));
         others.for_each(|page| loaded.look(page.0, self.relocation.deadline()));
         self.loaded = Some(loaded);
     }
@@ -137,6 +142,8 @@ impl Comparison<'_> {
                 let mut patch = codes.patch(first, last);
                 if let Some(known) = is_site.then(|| codes.branch(mode, start, end)).flatten() {
                     patch = known;
+                } else if is_site && codes.is_filling(start, end) {
+                    patch = Patch { from: start, to: end, change: Change::Equal };
                 } else if codes.is_thunk(start, end) {
                     patch = Patch { from: start, to: end, change: Change::Thunk };
                 } else if patch.change.class() == Class::Foreign

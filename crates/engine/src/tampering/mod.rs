@@ -29,6 +29,7 @@ mod listed;
 mod loaded;
 mod modules;
 mod report;
+mod sorted;
 mod target;
 #[cfg(test)]
 mod tests;

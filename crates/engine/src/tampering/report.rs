@@ -11,7 +11,7 @@ pub enum Change {
     /// The system's own tables name this form for this very place.
     Listed,
     /// A branch through a register, or a return, and one to trusted code that comes to the same,
-    /// either way.
+    /// either way; or two ways to do nothing.
     Equal,
     /// A no-operation and a jump nearby, either way, or a direct jump or call with another target
     /// in the trusted copy.
@@ -99,7 +99,7 @@ pub struct Tampering {
     pub boots: u8,
     /// Pages of 4 KiB of code that were compared.
     pub pages: usize,
-    /// Modules that training had not loaded and that were compared with the pack's files of them.
+    /// Modules that were compared with the pack's files of them.
     pub modules: usize,
     /// Pages of read-only data that were compared.
     pub data: usize,
