@@ -255,7 +255,10 @@ fn untouched(tool: &Tool, programs: &Path, what: &str, target: &Capture) -> Resu
     let finished = tool.run(&words)?;
     let report: Value = serde_json::from_str(&finished.output)?;
     let count = |name: &str| report[name].as_u64();
-    eprintln!("  {what}: {} variants, {} unknown, {} foreign", report["variants"], report["unknown"], report["foreign"]);
+    eprintln!(
+        "  {what}: {} variants, {} unknown, {} foreign",
+        report["variants"], report["unknown"], report["foreign"]
+    );
     let differences = report["differences"].as_array().into_iter().flatten();
     let foreign: Vec<&Value> = differences.filter(|it| it["change"] == "foreign").take(10).collect();
     assert_eq!(count("foreign"), Some(0), "{what}: {foreign:?}");

@@ -30,6 +30,6 @@ pub use builtins::{BUILTINS, Builtin};
 pub use exports::Exports;
 pub use image::{is_64_bit, kernel_proper, release};
 pub use modules::{Error, Module, Modules};
-pub use own::own_sites;
+pub use own::own;
 pub use package::Package;
 pub use relocatable::Linker;

@@ -1,4 +1,5 @@
-//! What the kernel writes into its own code, by the tables of its image.
+//! What the kernel writes into its own code, by the tables of its image, and into its read-only data
+//! before that is read-only.
 //!
 //! `.altinstructions` (arch/x86/include/asm/alternative.h, `struct alt_instr`) has code for some
 //! processors and code that replaces it on others; `.smp_locks` the lock prefixes that are not
@@ -7,7 +8,8 @@
 //! linked: it is recognised by what its entries name. Calls through thunks, and returns, need no
 //! table: what they do says it all.
 
-use ir::relocatable::OwnSite;
+use ir::System;
+use ir::relocatable::{Own, OwnSite};
 use object::{Object, ObjectSection, SectionKind};
 
 use crate::sites::{LONG_NOP, SHORT_NOP, alternative_lengths};
@@ -28,11 +30,11 @@ struct Section<'f> {
     is_code: bool,
 }
 
-/// The sites of the kernel proper, an ELF file ([`kernel_proper`](crate::kernel_proper)), ascending
-/// by address; none if it is no such file.
+/// What the kernel proper, an ELF file ([`kernel_proper`](crate::kernel_proper)), says of a system
+/// that was trained where it was linked to lie; nothing if it is no such file.
 #[must_use]
-pub fn own_sites(kernel: &[u8]) -> Vec<OwnSite> {
-    let Ok(file) = object::File::parse(kernel) else { return Vec::new() };
+pub fn own(kernel: &[u8], system: &System) -> Own {
+    let Ok(file) = object::File::parse(kernel) else { return Own::default() };
     let sections = file.sections().filter_map(|section| {
         // Per-CPU memory of 64-bit kernels begins at 0: it is no part of the image.
         let (address, bytes) = (section.address(), section.data().ok()?);
@@ -44,7 +46,9 @@ pub fn own_sites(kernel: &[u8]) -> Vec<OwnSite> {
     sites.extend(image.locks());
     sites.extend(image.jumps());
     sites.sort_by_key(|site| site.address);
-    sites
+    let pages = system.integrity().data.iter();
+    let written = pages.filter(|(page, data)| image.differs(**page, &data.bytes));
+    Own { sites, written: written.map(|(page, _)| *page).collect() }
 }
 
 impl<'f> Image<'f> {
@@ -57,6 +61,18 @@ impl<'f> Image<'f> {
         self.sections.iter().filter(|section| section.is_code).find_map(|section| {
             let from = usize::try_from(address.checked_sub(section.address)?).ok()?;
             section.bytes.get(from..from.checked_add(count)?)
+        })
+    }
+
+    /// Whether a page of data is something else in the image; not where the image has none.
+    fn differs(&self, page: u64, bytes: &[u8]) -> bool {
+        self.sections.iter().filter(|section| !section.is_code).any(|section| {
+            let (start, end) = (section.address, section.address + section.bytes.len() as u64);
+            let (from, to) = (start.max(page), end.min(page + bytes.len() as u64));
+            // Neither range leaves its slice.
+            from < to
+                && section.bytes[(from - start) as usize..(to - start) as usize]
+                    != bytes[(from - page) as usize..(to - page) as usize]
         })
     }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use ir::relocatable::{Field, Form, LoadSite, LoadSiteKind, Object, Replacement, Symbol};
-use virtuoso_linux::{Exports, Linker, Module, own_sites};
+use virtuoso_linux::{Exports, Linker, Module, own};
 
 /// A kernel that lends `printk`, which is code, and `this_cpu`, which is a place in per-CPU memory.
 const KERNEL: &str = r#"
@@ -136,7 +136,8 @@ fn the_kernel_s_own_tables_say_what_it_may_write() {
         let (register, word) = if bits == "-m64" { ("rdi", ".quad") } else { ("edi", ".long") };
         let source = PATCHED.replace("REGISTER", register).replace(".WORD", word).replace("ENTRY", entry);
         let link = [bits, "-nostdlib", "-static", "-no-pie", "-Wl,-Ttext=0x1000000"];
-        let sites = own_sites(&cc(&source, &link));
+        let kernel = cc(&source, &link);
+        let sites = own(&kernel, &ir::System::default()).sites;
         let text = 0x100_0000;
         assert_eq!(sites.len(), 1 + 3 + 21, "{bits} {entry}: {sites:x?}");
         let forms = |address: u64| {
@@ -264,7 +265,7 @@ fn sites_are_where_the_module_s_tables_say() {
             from_len: 1,
         };
         assert_eq!(disk.replacements, [replacement(lock + 23, 2), replacement(lock + 24, 1)], "{bits}");
-        let file = ir::Objects::to_bytes([1; 32], &objects, &[]).unwrap();
+        let file = ir::Objects::to_bytes([1; 32], &objects, &ir::relocatable::Own::default()).unwrap();
         let back = ir::Objects::from_bytes(&file, [1; 32]).unwrap();
         assert_eq!((back.object(0), back.object(1)), (Some(&objects[0]), Some(&objects[1])));
     }

@@ -3,8 +3,8 @@
 mod support;
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use virtuoso_machine as machine;

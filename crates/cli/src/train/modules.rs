@@ -70,14 +70,15 @@ pub fn write(
     let unknown =
         |object: &&ir::relocatable::Object| object.symbols.contains(&ir::relocatable::Symbol::Unknown);
     let lacking = objects.iter().filter(unknown).map(|object| object.name.clone()).collect();
-    let bytes = ir::Objects::to_bytes(system, &objects, &linux::own_sites(&kernel)).map_err(crate::built::internal)?;
-    let path = pack.join(modules_name(&system));
+    let bytes = ir::Objects::to_bytes(system.hash(), &objects, &linux::own(&kernel, &system))
+        .map_err(crate::built::internal)?;
+    let path = pack.join(modules_name(&system.hash()));
     files::write(&path, &bytes)?;
     Ok(Written { path, modules: objects.len(), bytes: bytes.len(), lacking, foreign })
 }
 
-/// What the companion file in a pack is named by that has this kernel's code.
-fn system_of(pack: &Path, kernel: &Exports) -> Result<Option<[u8; 32]>, Failure> {
+/// The companion file in a pack that has this kernel's code.
+fn system_of(pack: &Path, kernel: &Exports) -> Result<Option<System>, Failure> {
     let entries = std::fs::read_dir(pack)
         .map_err(|error| Failure::file(pack, format!("cannot read it: {error}; give a pack's directory")))?;
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -86,7 +87,7 @@ fn system_of(pack: &Path, kernel: &Exports) -> Result<Option<[u8; 32]>, Failure>
     for path in companions {
         let system = files::system(path)?;
         if is_of(&system, kernel) {
-            return Ok(Some(system.hash()));
+            return Ok(Some(system));
         }
     }
     Ok(None)

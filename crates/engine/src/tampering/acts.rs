@@ -46,7 +46,8 @@ pub fn act(mode: lift::Mode, bytes: &[u8], address: u64, trusted: &Trusted<'_>) 
     };
     let behind = rest.get(length..)?;
     // What follows a branch that does not come back is never reached.
-    let traps = if matches!(act, Act::Call(_)) { 0 } else { behind.iter().take_while(|it| **it == 0xcc).count() };
+    let traps =
+        if matches!(act, Act::Call(_)) { 0 } else { behind.iter().take_while(|it| **it == 0xcc).count() };
     (skipped(mode, &behind[traps..]) == behind.len() - traps).then_some(act)
 }
 

@@ -1,6 +1,7 @@
 //! Code: every byte of the trusted copy against what the target has there.
 
 use ir::Program;
+use ir::integrity::number;
 use ir::relocation::FixupKind;
 use machine::paging;
 use machine::{PAGE_SIZE, Page, VirtAddr};
@@ -309,7 +310,18 @@ impl Comparison<'_> {
             fixups.iter().any(|it| it.kind == FixupKind::Patched && holds(it.addr, it.size))
         };
         let all = (from..to).all(|at| expected[at] == stretch.found[at] || patched(at));
-        all.then_some(Patch { from, to, change: Change::Value })
+        // A number that the system keeps in its data too, where that is compared.
+        let word = |bytes: &[u8], at: u64| {
+            let at = at.checked_sub(stretch.start)? as usize;
+            Some(number(bytes.get(at..at + 8)?))
+        };
+        let kept = fixups.iter().filter(|it| it.kind == FixupKind::Patched && it.size == 8).all(|it| {
+            let both = word(&stretch.mine, it.addr).zip(word(&stretch.found, it.addr));
+            both.is_some_and(|(trained, found)| self.is_also_data(trained, found))
+        });
+        let kept = kept && fixups.iter().any(|it| it.kind == FixupKind::Patched && it.size == 8);
+        let change = if kept { Change::Equal } else { Change::Value };
+        all.then_some(Patch { from, to, change })
     }
 
     /// Adds a difference.

@@ -1,7 +1,7 @@
 //! Read-only data: tables of pointers to code, and everything else that nobody writes.
 //!
-//! A page that two boots show alike is nobody's to write, and any difference in it is foreign. In
-//! others each boot writes something of its own; what must hold there is that what led to trusted
+//! A page that two boots show alike, and that is as in the system's image, is nobody's to write, and
+//! any difference in it is foreign. In others each boot writes something of its own; what must hold there is that what led to trusted
 //! code leads to the same, and that what led to no code still does not.
 
 use ir::integrity::{DataPage, differing_words, number};
@@ -161,6 +161,30 @@ impl Comparison<'_> {
         distances
     }
 
+    /// Whether the system writes a page of its data before it makes it read-only.
+    fn is_written(&self, address: u64) -> bool {
+        let page = address & !(PAGE_SIZE - 1);
+        self.system.modules().is_some_and(|it| it.own().written.binary_search(&page).is_ok())
+    }
+
+    /// Whether a number that training shows to vary, `trained` there, is also in the system's
+    /// read-only data, and the target has the same `found` there.
+    pub(super) fn is_also_data(&self, trained: u64, found: u64) -> bool {
+        let integrity = self.system.integrity();
+        let (mode, root) = (self.relocation.mode(), self.relocation.root());
+        integrity.variants.iter().any(|variant| {
+            let page = variant.addr & !(PAGE_SIZE - 1);
+            let bytes = integrity.data.get(&page).map(|data| &data.bytes[(variant.addr - page) as usize..]);
+            let Some(word) = bytes.and_then(|bytes| bytes.get(..variant.bytes.len())) else { return false };
+            number(word) == trained
+                && self.moved(variant.addr).is_some_and(|at| {
+                    let there = paging::read_mapped(self.memory, mode, root, VirtAddr(at), word.len());
+                    let there: Option<Vec<u8>> = there.into_iter().collect();
+                    there.is_some_and(|bytes| number(&bytes) == found)
+                })
+        })
+    }
+
     /// Adds what a word of data that differs shows.
     fn word(&self, address: u64, mine: &[u8], found: &[u8], page: &DataPage, report: &mut Tampering) {
         let integrity = self.system.integrity();
@@ -172,13 +196,18 @@ impl Comparison<'_> {
         };
         let to_code = |value: u64| self.system.page(value & !(PAGE_SIZE - 1)).is_some();
         let leads = self.code.holds(value);
+        let steady = page.steady && !self.is_written(address);
+        // What is the address of a page in every boot is one here, whatever lies there.
+        let is_page = |it: u64| it != 0 && it.is_multiple_of(PAGE_SIZE);
+        let pages = is_page(trusted) && variant.is_some_and(|it| is_page(number(&it.bytes)));
+        let leads = leads && !(pages && is_page(value) && self.trusted(value).is_none());
         let change = if variant.is_some_and(|it| is(&it.bytes)) {
             Change::Variant
         } else if to_code(trusted) {
             // One boot shows one form of every place.
-            let among_trusted = integrity.boots > 1 && !page.steady && self.trusted(value).is_some();
+            let among_trusted = integrity.boots > 1 && !steady && self.trusted(value).is_some();
             if among_trusted { Change::Value } else { Change::Foreign }
-        } else if leads || page.steady {
+        } else if leads || steady {
             Change::Foreign
         } else if integrity.boots < 2 {
             report.uncompared.words += 1;

@@ -203,13 +203,13 @@ fn form_at(bytes: &[u8], address: u64) -> Option<Form> {
 }
 
 /// Whether these bytes are never reached or do nothing: `int3`, or what [`does_nothing`].
-fn is_filling(bytes: &[u8]) -> bool {
+pub fn is_filling(bytes: &[u8]) -> bool {
     let traps = bytes.iter().take_while(|it| **it == 0xcc).count();
     does_nothing(&bytes[traps..])
 }
 
-/// Whether these bytes do nothing: no-operations (SDM vol. 2: NOP), and whatever a jump leads over,
-/// but not beyond.
+/// Whether these bytes do nothing: no-operations (SDM vol. 2: NOP), marks of where a branch may lead
+/// (ENDBR), and whatever a jump leads over, but not beyond.
 pub fn does_nothing(mut bytes: &[u8]) -> bool {
     while let Some((&first, rest)) = bytes.split_first() {
         bytes = match bytes {
@@ -222,6 +222,7 @@ pub fn does_nothing(mut bytes: &[u8]) -> bool {
                 rest
             }
             _ if first == 0x90 => rest,
+            [0xf3, 0x0f, 0x1e, 0xfa | 0xfb, rest @ ..] => rest,
             [0x66, tail @ ..] if matches!(tail, [0x66 | 0x90 | 0x0f | 0x2e, ..]) => tail,
             [0x2e, tail @ ..] if matches!(tail, [0x0f, 0x1f, ..]) => tail,
             [0x0f, 0x1f, modrm, ..] => {

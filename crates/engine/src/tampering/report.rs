@@ -11,7 +11,8 @@ pub enum Change {
     /// The system's own tables name this form for this very place.
     Listed,
     /// A branch through a register, or a return, and one to trusted code that comes to the same,
-    /// either way; or two ways to do nothing.
+    /// either way; or two ways to do nothing; or a constant that the system's read-only data has
+    /// too.
     Equal,
     /// A no-operation and a jump nearby, either way, or a direct jump or call with another target
     /// in the trusted copy.

@@ -86,7 +86,8 @@ impl Data<'_> {
             table.start + before..table.end.saturating_sub(behind)
         });
         let mut parts = trimmed.filter(|part| part.len() >= FEWEST * entries.size);
-        let Some((part, order)) = parts.find_map(|part| Some((part.clone(), self.order(entries, &part)?))) else {
+        let Some((part, order)) = parts.find_map(|part| Some((part.clone(), self.order(entries, &part)?)))
+        else {
             return;
         };
         same[part.clone()].fill(true);

@@ -1,7 +1,7 @@
 //! Small targets: a kernel of two pages of code and two of data, a module, an interrupt table.
 
 use ir::integrity::{DataPage, Extent, Integrity, Variant};
-use ir::relocatable::OwnSite;
+use ir::relocatable::{Own, OwnSite};
 use ir::relocation::{Fixup, FixupKind, Image, RelocationTable};
 use machine::VirtAddr;
 
@@ -126,7 +126,7 @@ struct Case {
     /// Whether the pack has modules.
     modules: bool,
     /// What the kernel's own tables name.
-    own: Vec<OwnSite>,
+    own: Own,
     /// Code of the kernel's first page in training, if it is other code than usual.
     trained: Option<[u8; 4096]>,
 }
@@ -147,7 +147,7 @@ impl Case {
             more: Vec::new(),
             writable: Vec::new(),
             modules: false,
-            own: Vec::new(),
+            own: Own::default(),
             trained: None,
         };
         let address = (0xc020_1000u32).wrapping_add(module as u32);
@@ -175,7 +175,7 @@ impl Case {
         }
         let integrity = Integrity { writable: self.writable.clone(), ..system.integrity().clone() };
         system.set_integrity(integrity);
-        if self.modules || !self.own.is_empty() {
+        if self.modules || self.own != Own::default() {
             let objects = if self.modules { &modules::objects()[..] } else { &[] };
             let file = ir::Objects::to_bytes([1; 32], objects, &self.own).expect("they are whole");
             system.set_modules(ir::Objects::from_bytes(&file, [1; 32]).expect("they come back"));
@@ -258,12 +258,13 @@ fn what_the_kernel_s_tables_name_is_known_at_that_very_place() {
         let helper = OwnSite { address: KERNEL + 1700, len: 6, forms: vec![vec![0xfa], call.to_vec()] };
         let changes = |edit: &dyn Fn(&mut [u8; 4096])| {
             let mut case = Case::new(2, slide, 0);
-            case.own = vec![clac.clone(), helper.clone()];
+            case.own.sites = vec![clac.clone(), helper.clone()];
             edit(&mut case.code);
             let changes = case.changes().into_iter();
             changes.map(|(at, change)| (at - KERNEL, change)).collect::<Vec<_>>()
         };
-        let put = |at: usize, bytes: &[u8]| changes(&|page| page[at..at + bytes.len()].copy_from_slice(bytes));
+        let put =
+            |at: usize, bytes: &[u8]| changes(&|page| page[at..at + bytes.len()].copy_from_slice(bytes));
         assert_eq!(put(1600, &[0x0f, 0x01, 0xca]), [(1600, Change::Listed)], "{slide:#x}");
         assert_eq!(put(1700, &[0xfa, 0x0f, 0x1f, 0x44, 0, 0]), [(1700, Change::Listed)]);
         assert_eq!(put(1700, &[0xe8, 0x10, 0, 0, 0, 0x90]), [(1700, Change::Listed)]);
@@ -349,6 +350,51 @@ fn tables_of_pointers_and_other_read_only_data_are_compared() {
     assert_eq!(word(leads), [(WRITTEN + VARYING as u64, Change::Foreign)]);
     // A pointer in a module's table.
     assert_eq!(word(|case| set(&mut case.module_data, 0, KERNEL)), [(MODULE + 0x1000, Change::Foreign)]);
+}
+
+#[test]
+fn what_the_kernel_writes_before_it_is_read_only_is_a_value() {
+    let mut case = clean();
+    case.steady[0x800] = 8;
+    assert_eq!(case.changes(), [(STEADY + 0x800, Change::Foreign)]);
+    case.own.written = vec![STEADY];
+    assert_eq!(case.changes(), [(STEADY + 0x800, Change::Value)]);
+    // But a pointer to code is one.
+    set(&mut case.steady, 8, 0x1234);
+    assert!(case.changes().contains(&(STEADY + 8, Change::Foreign)));
+}
+
+#[test]
+fn the_address_of_a_page_in_every_boot_may_be_one_of_unknown_code() {
+    let mut case = clean();
+    case.more.push((MODULE + 0x10_0000, vec![0x41; 4096]));
+    // Both boots have the address of a page there.
+    set(&mut case.written, VARYING, MODULE + 0x10_0000);
+    assert_eq!((case.changes(), case.ask().varying), (vec![], 1));
+    set(&mut case.written, VARYING, MODULE + 0x10_0008);
+    assert_eq!(case.changes(), [(WRITTEN + VARYING as u64, Change::Foreign)], "no page");
+    set(&mut case.written, VARYING, KERNEL);
+    assert_eq!(case.changes(), [(WRITTEN + VARYING as u64, Change::Foreign)], "trusted code");
+}
+
+#[test]
+fn a_constant_that_data_has_too_is_compared_with_that() {
+    let constant = 0xffff_8880_0045_6000u64;
+    let ask = |in_code: u64, in_data: u64| {
+        let mut case = clean();
+        let mut trained = code();
+        trained[502..510].copy_from_slice(&constant.to_le_bytes());
+        case.trained = Some(trained);
+        case.code = trained;
+        set(&mut case.code, 502, in_code);
+        set(&mut case.written, VARYING, in_data);
+        case.changes()
+    };
+    assert_eq!(ask(constant, constant), []);
+    let moved = constant + 0x77_7000;
+    assert_eq!(ask(moved, moved), [(KERNEL + 500, Change::Equal)]);
+    assert_eq!(ask(moved, constant), [(KERNEL + 500, Change::Value)]);
+    assert_eq!(ask(moved + 8, moved), [(KERNEL + 500, Change::Value)]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::Object;
-use super::own::{self, OwnSite};
+use super::own::{self, Own};
 use super::print::{self, PRINT, Print};
 use crate::container::{self, Container, Piece, Sort, Source, most};
 use crate::file::{self, FileError};
@@ -81,7 +81,7 @@ struct Opened {
     offsets: Vec<u64>,
     /// Objects that were used; `None` if they are damaged.
     objects: Vec<OnceLock<Option<Box<Object>>>>,
-    own: OnceLock<Vec<OwnSite>>,
+    own: OnceLock<Own>,
     filter: Box<[u64]>,
 }
 
@@ -131,10 +131,10 @@ impl Opened {
 }
 
 impl Opened {
-    fn unpack_own(&self) -> Result<Vec<OwnSite>, FileError> {
+    fn unpack_own(&self) -> Result<Own, FileError> {
         let bytes = self.container.unpack(&self.index.own, self.offsets[2 * self.index.objects.len()])?;
-        let sites: Vec<OwnSite> = file::value(SORT.what, &bytes, self.container.length)?;
-        own::broken(&sites).map_or(Ok(sites), |why| Err(SORT.damaged(why)))
+        let own: Own = file::value(SORT.what, &bytes, self.container.length)?;
+        own::broken(&own).map_or(Ok(own), |why| Err(SORT.damaged(why)))
     }
 }
 
@@ -154,13 +154,13 @@ pub fn with_object(head: &[u8]) -> Result<Vec<u8>, FileError> {
     let head = SORT.pack(head, &mut pieces)?;
     let code = SORT.pack(&vec![0; size as usize], &mut pieces)?;
     index.objects.push(Entry { name: object.name, head, code });
-    index.own = pack_own(&[], &mut pieces)?;
+    index.own = pack_own(&Own::default(), &mut pieces)?;
     let body = postcard::to_stdvec(&index).map_err(|error| SORT.damaged(error.to_string()))?;
     SORT.assemble(&body, &pieces)
 }
 
-fn pack_own(sites: &[OwnSite], pieces: &mut Vec<u8>) -> Result<Piece, FileError> {
-    let bytes = postcard::to_stdvec(sites).map_err(|error| SORT.damaged(error.to_string()))?;
+fn pack_own(own: &Own, pieces: &mut Vec<u8>) -> Result<Piece, FileError> {
+    let bytes = postcard::to_stdvec(own).map_err(|error| SORT.damaged(error.to_string()))?;
     SORT.pack(&bytes, pieces)
 }
 
@@ -195,16 +195,16 @@ impl Objects {
         for number in 0..self.len() as u32 {
             let _ = self.object(number);
         }
-        let _ = self.own_sites();
+        let _ = self.own();
         self.damage().map_or(Ok(()), |error| Err(error.clone()))
     }
 
     /// The file's bytes: the objects of the system whose companion file is named by `system`, and
-    /// what that writes into its own code, ascending by address.
+    /// what its image says of what it writes.
     ///
     /// # Errors
     /// [`FileError`] when they cannot be encoded.
-    pub fn to_bytes(system: [u8; 32], objects: &[Object], own: &[OwnSite]) -> Result<Vec<u8>, FileError> {
+    pub fn to_bytes(system: [u8; 32], objects: &[Object], own: &Own) -> Result<Vec<u8>, FileError> {
         if let Some(why) = own::broken(own) {
             return Err(SORT.damaged(why));
         }
@@ -272,10 +272,11 @@ impl Objects {
         object.as_deref()
     }
 
-    /// What the system writes into its own code, ascending by address; nothing if that is damaged.
+    /// What the system's image says of what it writes; nothing if that is damaged.
     #[must_use]
-    pub fn own_sites(&self) -> &[OwnSite] {
-        let Some(opened) = self.opened() else { return &[] };
+    pub fn own(&self) -> &Own {
+        static NOTHING: Own = Own { sites: Vec::new(), written: Vec::new() };
+        let Some(opened) = self.opened() else { return &NOTHING };
         opened.own.get_or_init(|| opened.unpack_own().map_err(|error| self.blame(error)).unwrap_or_default())
     }
 
@@ -300,13 +301,14 @@ impl Objects {
 mod tests {
     use super::*;
     use crate::relocatable::tests::object;
-    use crate::relocatable::{LoadSiteKind, Symbol};
+    use crate::relocatable::{LoadSiteKind, OwnSite, Symbol};
 
     fn file() -> Vec<u8> {
         let mut second = object("b", 31);
         second.symbols.push(Symbol::Other { object: 0, section: 2 });
-        let own = OwnSite { address: 0x1000, len: 5, forms: vec![vec![0xe9, 1, 2, 3, 4], vec![0xeb, 3]] };
-        Objects::to_bytes([9; 32], &[object("a", 7), second], &[own]).unwrap()
+        let site = OwnSite { address: 0x1000, len: 5, forms: vec![vec![0xe9, 1, 2, 3, 4], vec![0xeb, 3]] };
+        let own = Own { sites: vec![site], written: vec![0x2000] };
+        Objects::to_bytes([9; 32], &[object("a", 7), second], &own).unwrap()
     }
 
     #[test]
@@ -316,9 +318,7 @@ mod tests {
         assert!(Objects::from_bytes(&file(), [8; 32]).is_err(), "of another system");
         assert_eq!(objects.object(0), Some(&object("a", 7)));
         assert_eq!((objects.name(1), objects.name(2)), (Some("b"), None));
-        assert_eq!(objects.own_sites().iter().map(|it| (it.address, it.end())).collect::<Vec<_>>(), [(
-            0x1000, 0x1005
-        )]);
+        assert_eq!((objects.own().sites[0].end(), &objects.own().written[..]), (0x1005, &[0x2000][..]));
         let code = objects.object(1).unwrap().sections[0].code.clone();
         let memory = [&[0x90; 77][..], &code].concat();
         let found: Vec<_> = objects.recognise(&memory).collect();
@@ -337,7 +337,7 @@ mod tests {
             // A frame's header has a bit without a meaning.
             if let Ok(objects) = Objects::from_bytes(&changed, [9; 32]) {
                 let same = |number| objects.object(number) == whole.object(number);
-                assert!(same(0) && same(1) && objects.own_sites() == whole.own_sites(), "{at}");
+                assert!(same(0) && same(1) && objects.own() == whole.own(), "{at}");
                 unnoticed += 1;
             }
         }
@@ -352,6 +352,6 @@ mod tests {
     fn an_object_that_leads_nowhere_is_not_written() {
         let mut broken = object("a", 7);
         broken.sites[1].kind = LoadSiteKind::Jump { section: 9, offset: 0 };
-        assert!(Objects::to_bytes([0; 32], &[broken], &[]).is_err());
+        assert!(Objects::to_bytes([0; 32], &[broken], &Own::default()).is_err());
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! Nothing here knows how a system stores its objects, or where it puts them. The file that holds
 //! all objects of a system is in `file.rs`, how one is recognised in `print.rs`, and what the system
-//! writes into its own code in `own.rs`.
+//! writes into itself in `own.rs`.
 
 mod file;
 mod own;
@@ -18,7 +18,7 @@ mod print;
 use serde::{Deserialize, Serialize};
 
 pub use file::{Objects, VERSION, with_object};
-pub use own::OwnSite;
+pub use own::{Own, OwnSite};
 pub use print::PRINT;
 
 /// An object.

@@ -6,6 +6,16 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What a system's image says of what it writes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Own {
+    /// Places of its code, ascending by address.
+    pub sites: Vec<OwnSite>,
+    /// Pages of its read-only data that are something else in the training system than in the
+    /// image, ascending: it writes them before it makes them read-only.
+    pub written: Vec<u64>,
+}
+
 /// A place of the system's own code, and what may stand there.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct OwnSite {
@@ -26,8 +36,8 @@ impl OwnSite {
     }
 }
 
-/// What is wrong with a list of sites, if anything is.
-pub(super) fn broken(sites: &[OwnSite]) -> Option<&'static str> {
+/// What is wrong with it, if anything is.
+pub(super) fn broken(Own { sites, written }: &Own) -> Option<&'static str> {
     let fits = |site: &OwnSite| {
         site.address.checked_add(site.len.into()).is_some()
             && site.forms.iter().all(|form| form.len() <= usize::from(site.len))
@@ -35,7 +45,8 @@ pub(super) fn broken(sites: &[OwnSite]) -> Option<&'static str> {
     if !sites.iter().all(fits) {
         return Some("a form of the system's code is longer than its place");
     }
-    (!sites.is_sorted_by_key(|site| site.address)).then_some("places of the system's code do not ascend")
+    let ascend = sites.is_sorted_by_key(|site| site.address) && written.is_sorted();
+    (!ascend).then_some("places that the system writes do not ascend")
 }
 
 #[cfg(test)]
@@ -45,9 +56,11 @@ mod tests {
     #[test]
     fn what_does_not_fit_or_ascend_is_broken() {
         let site = |address, len, form: &[u8]| OwnSite { address, len, forms: vec![form.to_vec()] };
+        let broken = |sites: &[OwnSite]| super::broken(&Own { sites: sites.to_vec(), ..Own::default() });
         assert_eq!(broken(&[site(4, 2, &[1, 2]), site(4, 3, &[1]), site(9, 1, &[])]), None);
         assert!(broken(&[site(4, 2, &[1, 2, 3])]).is_some());
         assert!(broken(&[site(u64::MAX, 2, &[])]).is_some());
         assert!(broken(&[site(5, 2, &[]), site(4, 2, &[])]).is_some());
+        assert!(super::broken(&Own { sites: Vec::new(), written: vec![2, 1] }).is_some());
     }
 }
