@@ -1,14 +1,11 @@
 //! Code: every byte of the trusted copy against what the target has there.
 
 use ir::Program;
-use ir::integrity::number;
-use ir::relocation::FixupKind;
 use machine::paging;
 use machine::{PAGE_SIZE, Page, VirtAddr};
 
 use super::comparison::Comparison;
 use super::form::{Codes, Patch, target};
-use super::listed::is_form;
 use super::report::{Change, Class, Difference, Place, Tampering};
 use super::target::Frames;
 
@@ -26,13 +23,13 @@ pub struct CodePages<'p> {
 #[derive(Default)]
 pub(super) struct Stretch {
     /// Its address in the training system.
-    start: u64,
+    pub start: u64,
     /// How far the target has it from there.
-    slide: u64,
+    pub slide: u64,
     /// The trusted copy as training has it.
-    mine: Vec<u8>,
+    pub mine: Vec<u8>,
     /// What the target has.
-    found: Vec<u8>,
+    pub found: Vec<u8>,
     /// Offsets of the pages that may hold data.
     unclear: Vec<usize>,
 }
@@ -153,7 +150,13 @@ impl Comparison<'_> {
     }
 
     /// An instruction of the training system as it would be in the target.
-    fn rebased(&self, mode: lift::Mode, stretch: &Stretch, at: usize, code: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn rebased(
+        &self,
+        mode: lift::Mode,
+        stretch: &Stretch,
+        at: usize,
+        code: &[u8],
+    ) -> Option<Vec<u8>> {
         let pc = stretch.start + at as u64;
         lift::rebase(mode, pc, code, pc.wrapping_add(stretch.slide), &|it| self.moved(it))
     }
@@ -221,111 +224,15 @@ impl Comparison<'_> {
         }
     }
 
-    /// Takes over into `expected` what training boots show of this very place.
-    fn explain(
-        &self,
-        mode: lift::Mode,
-        stretch: &Stretch,
-        expected: &mut [u8],
-        (from, to): (usize, usize),
-        report: &mut Tampering,
-    ) {
-        let address = |at: usize| stretch.start + at as u64;
-        for variant in self.system.integrity().variants_in(address(from), address(to)) {
-            let Some(at) = variant.addr.checked_sub(stretch.start).map(|at| at as usize) else { continue };
-            let range = at..at + variant.bytes.len();
-            let Some(found) = stretch.found.get(range.clone()) else { continue };
-            let mut form = variant.bytes.clone();
-            let mut offset = 0;
-            while offset < form.len() && form != found {
-                let code = self.rebased(mode, stretch, at + offset, &variant.bytes[offset..]);
-                let len = code.as_ref().map_or(1, Vec::len);
-                if let Some(code) = code {
-                    form[offset..offset + len].copy_from_slice(&code);
-                }
-                offset += len;
-            }
-            if form == found && expected[range.clone()] != *found {
-                self.add(stretch, &expected[range.clone()], at, Change::Variant, report);
-                expected[range].copy_from_slice(found);
-            }
-        }
-    }
-
-    /// Takes over into `expected` what the system's own tables name for this very place.
-    fn listed(
-        &self,
-        mode: lift::Mode,
-        stretch: &Stretch,
-        expected: &mut [u8],
-        (from, to): (usize, usize),
-        report: &mut Tampering,
-    ) {
-        let address = |at: usize| stretch.start + at as u64;
-        for site in self.own_sites(address(from), address(to)) {
-            let Some(at) = site.address.checked_sub(stretch.start).map(|at| at as usize) else { continue };
-            let range = at..at + usize::from(site.len);
-            let Some(found) = stretch.found.get(range.clone()) else { continue };
-            if expected[range.clone()] == *found {
-                continue;
-            }
-            let here = |form: &Vec<u8>| {
-                let mut form = form.clone();
-                let mut offset = 0;
-                while let Some(code) = self.rebased(mode, stretch, at + offset, &form[offset..]) {
-                    form[offset..offset + code.len()].copy_from_slice(&code);
-                    offset += code.len();
-                }
-                is_form(mode, &form, found)
-            };
-            if site.forms.iter().any(here) {
-                self.add(stretch, &expected[range.clone()], at, Change::Listed, report);
-                expected[range].copy_from_slice(found);
-            }
-        }
-    }
-
-    /// Whether a place that training boots show to vary holds four bytes that moved by its image's
-    /// slide: code of another mode has addresses of its own.
-    fn slid(&self, stretch: &Stretch, first: usize, last: usize) -> bool {
-        let (from, to) = (stretch.start + first as u64, stretch.start + last as u64 + 1);
-        let shown = self.system.integrity().variants_in(from, to).next().is_some();
-        let four = |bytes: &[u8], at: usize| {
-            bytes.get(at..at + 4).and_then(|it| it.first_chunk().copied()).map(u32::from_le_bytes)
-        };
-        let moved = |at: usize| {
-            four(&stretch.mine, at).map(|it| it.wrapping_add(stretch.slide as u32))
-                == four(&stretch.found, at)
-        };
-        shown && (last.saturating_sub(3)..=first).any(moved)
-    }
-
-    /// A constant that training boots show to vary, with another value: only its bytes differ.
-    fn value(&self, stretch: &Stretch, expected: &[u8], from: usize, to: usize) -> Option<Patch> {
-        let (start, end) = (stretch.start + from as u64, stretch.start + to as u64);
-        let fixups = self.relocation.table().fixups_in(start, end);
-        let patched = |at: usize| {
-            let address = stretch.start + at as u64;
-            let holds = |start: u64, size: u8| (start..start + u64::from(size)).contains(&address);
-            fixups.iter().any(|it| it.kind == FixupKind::Patched && holds(it.addr, it.size))
-        };
-        let all = (from..to).all(|at| expected[at] == stretch.found[at] || patched(at));
-        // A number that the system keeps in its data too, where that is compared.
-        let word = |bytes: &[u8], at: u64| {
-            let at = at.checked_sub(stretch.start)? as usize;
-            Some(number(bytes.get(at..at + 8)?))
-        };
-        let kept = fixups.iter().filter(|it| it.kind == FixupKind::Patched && it.size == 8).all(|it| {
-            let both = word(&stretch.mine, it.addr).zip(word(&stretch.found, it.addr));
-            both.is_some_and(|(trained, found)| self.is_also_data(trained, found))
-        });
-        let kept = kept && fixups.iter().any(|it| it.kind == FixupKind::Patched && it.size == 8);
-        let change = if kept { Change::Equal } else { Change::Value };
-        all.then_some(Patch { from, to, change })
-    }
-
     /// Adds a difference.
-    fn add(&self, stretch: &Stretch, trusted: &[u8], from: usize, change: Change, report: &mut Tampering) {
+    pub(super) fn add(
+        &self,
+        stretch: &Stretch,
+        trusted: &[u8],
+        from: usize,
+        change: Change,
+        report: &mut Tampering,
+    ) {
         let found = &stretch.found[from..from + trusted.len()];
         let address = stretch.start + from as u64;
         let leads_to = target(&stretch.found[from..], address.wrapping_add(stretch.slide));

@@ -25,6 +25,7 @@ mod comparison;
 mod data;
 mod form;
 mod gates;
+mod known;
 mod listed;
 mod loaded;
 mod modules;

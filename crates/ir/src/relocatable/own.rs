@@ -56,11 +56,11 @@ mod tests {
     #[test]
     fn what_does_not_fit_or_ascend_is_broken() {
         let site = |address, len, form: &[u8]| OwnSite { address, len, forms: vec![form.to_vec()] };
-        let broken = |sites: &[OwnSite]| super::broken(&Own { sites: sites.to_vec(), ..Own::default() });
-        assert_eq!(broken(&[site(4, 2, &[1, 2]), site(4, 3, &[1]), site(9, 1, &[])]), None);
-        assert!(broken(&[site(4, 2, &[1, 2, 3])]).is_some());
-        assert!(broken(&[site(u64::MAX, 2, &[])]).is_some());
-        assert!(broken(&[site(5, 2, &[]), site(4, 2, &[])]).is_some());
-        assert!(super::broken(&Own { sites: Vec::new(), written: vec![2, 1] }).is_some());
+        let list = |sites: &[OwnSite]| broken(&Own { sites: sites.to_vec(), ..Own::default() });
+        assert_eq!(list(&[site(4, 2, &[1, 2]), site(4, 3, &[1]), site(9, 1, &[])]), None);
+        assert!(list(&[site(4, 2, &[1, 2, 3])]).is_some());
+        assert!(list(&[site(u64::MAX, 2, &[])]).is_some());
+        assert!(list(&[site(5, 2, &[]), site(4, 2, &[])]).is_some());
+        assert!(broken(&Own { sites: Vec::new(), written: vec![2, 1] }).is_some());
     }
 }
