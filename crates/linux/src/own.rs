@@ -1,5 +1,5 @@
-//! What the kernel writes into its own code, by the tables of its image, and into its read-only data
-//! before that is read-only.
+//! What the kernel writes into its own code, by the tables of its image, and into its read-only
+//! data before that is read-only.
 //!
 //! `.altinstructions` (arch/x86/include/asm/alternative.h, `struct alt_instr`) has code for some
 //! processors and code that replaces it on others; `.smp_locks` the lock prefixes that are not

@@ -1,7 +1,8 @@
 //! The two boots of a training, under the recorder.
 //!
 //! The second one is to have its kernel elsewhere, for that tells what moves. A kernel that chooses
-//! where to lie may choose the first one's place, once in some hundred boots: then it chooses again.
+//! where to lie may choose the first one's place, once in some hundred boots: then it chooses
+//! again.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

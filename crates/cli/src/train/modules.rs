@@ -1,5 +1,5 @@
-//! The code of a kernel's modules, put into a pack as relocatable objects, and what the kernel's own
-//! tables say that it writes into its code.
+//! The code of a kernel's modules, put into a pack as relocatable objects, and what the kernel's
+//! own tables say that it writes into its code.
 //!
 //! Training loads a few modules; the guests that are asked about later have others, elsewhere.
 //! Their files come with the kernel and are as trusted as that. They name the kernel's symbols by

@@ -275,8 +275,8 @@ impl<'s> Loaded<'s> {
         all
     }
 
-    /// What a replacement comes to in the target, at its place: nothing if it names what is nowhere.
-    /// A jump nearby has a short form too.
+    /// What a replacement comes to in the target, at its place: nothing if it names what is
+    /// nowhere. A jump nearby has a short form too.
     fn forms(
         &self,
         found: &mut Found,

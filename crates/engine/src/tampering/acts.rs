@@ -119,8 +119,23 @@ fn skipped(mode: lift::Mode, bytes: &[u8]) -> usize {
 /// The direct call or jump of five bytes, and a prefix that does nothing: its length and target.
 fn branch(bytes: &[u8], address: u64) -> Option<(usize, u64)> {
     let prefix = usize::from(bytes.first() == Some(&0x2e));
-    let to = super::form::target(bytes, address)?;
+    let to = target(bytes, address)?;
     matches!(bytes.get(prefix), Some(0xe8 | 0xe9)).then_some((prefix + 5, to))
+}
+
+/// Where a direct jump or call at the beginning of `bytes` leads.
+pub fn target(bytes: &[u8], address: u64) -> Option<u64> {
+    match bytes {
+        [0x2e, rest @ ..] if matches!(rest, [0xe8 | 0xe9, ..]) => target(rest, address.wrapping_add(1)),
+        [0xe8 | 0xe9, a, b, c, d, ..] => {
+            let distance = i64::from(i32::from_le_bytes([*a, *b, *c, *d]));
+            Some(address.wrapping_add(5).wrapping_add_signed(distance))
+        }
+        [0xeb, distance, ..] => {
+            Some(address.wrapping_add(2).wrapping_add_signed(i64::from(distance.cast_signed())))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use ir::Program;
 use machine::paging;
 use machine::{PAGE_SIZE, Page, VirtAddr};
 
+use super::acts::target;
 use super::comparison::Comparison;
-use super::form::{Codes, Patch, target};
+use super::form::{Codes, Patch};
 use super::report::{Change, Class, Difference, Place, Tampering};
 use super::target::Frames;
 

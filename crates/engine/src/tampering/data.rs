@@ -1,8 +1,9 @@
 //! Read-only data: tables of pointers to code, and everything else that nobody writes.
 //!
-//! A page that two boots show alike, and that is as in the system's image, is nobody's to write, and
-//! any difference in it is foreign. In others each boot writes something of its own; what must hold there is that what led to trusted
-//! code leads to the same, and that what led to no code still does not.
+//! A page that two boots show alike, and that is as in the system's image, is nobody's to write,
+//! and any difference in it is foreign. In others each boot writes something of its own; what must
+//! hold there is that what led to trusted code leads to the same, and that what led to no code
+//! still does not.
 
 use ir::integrity::{DataPage, differing_words, number};
 use machine::paging;

@@ -3,7 +3,7 @@
 //!
 //! That a change has such a form does not say who made it.
 
-use super::acts::{Trusted, act};
+use super::acts::{Trusted, act, target};
 use super::report::Change;
 
 /// How far a switch may lead, in bytes: within one function and its cold part.
@@ -208,8 +208,8 @@ pub fn is_filling(bytes: &[u8]) -> bool {
     does_nothing(&bytes[traps..])
 }
 
-/// Whether these bytes do nothing: no-operations (SDM vol. 2: NOP), marks of where a branch may lead
-/// (ENDBR), and whatever a jump leads over, but not beyond.
+/// Whether these bytes do nothing: no-operations (SDM vol. 2: NOP), marks of where a branch may
+/// lead (ENDBR), and whatever a jump leads over, but not beyond.
 pub fn does_nothing(mut bytes: &[u8]) -> bool {
     while let Some((&first, rest)) = bytes.split_first() {
         bytes = match bytes {
@@ -255,19 +255,4 @@ fn leads_nowhere(mode: lift::Mode, mut bytes: &[u8]) -> bool {
         }
     }
     true
-}
-
-/// Where a direct jump or call at the beginning of `bytes` leads.
-pub fn target(bytes: &[u8], address: u64) -> Option<u64> {
-    match bytes {
-        [0x2e, rest @ ..] if matches!(rest, [0xe8 | 0xe9, ..]) => target(rest, address.wrapping_add(1)),
-        [0xe8 | 0xe9, a, b, c, d, ..] => {
-            let distance = i64::from(i32::from_le_bytes([*a, *b, *c, *d]));
-            Some(address.wrapping_add(5).wrapping_add_signed(distance))
-        }
-        [0xeb, distance, ..] => {
-            Some(address.wrapping_add(2).wrapping_add_signed(i64::from(distance.cast_signed())))
-        }
-        _ => None,
-    }
 }

@@ -1,4 +1,5 @@
-//! Forms that the system's own tables name for a place: what the pack has from the kernel's package.
+//! Forms that the system's own tables name for a place: what the pack has from the kernel's
+//! package.
 //!
 //! Such a form is as trusted as the code itself, at that very place and nowhere else. What it does
 //! not fill of its place does nothing, by one no-operation or another.

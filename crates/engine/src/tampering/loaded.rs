@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use machine::paging;
 use machine::{PAGE_SIZE, VirtAddr};
 
+use super::acts::target;
 use super::comparison::Comparison;
-use super::form::{Codes, Patch, target};
+use super::form::{Codes, Patch};
 use super::listed::is_form;
 use super::report::{Change, Class, Difference, Place, Tampering};
 use super::target::Frames;

@@ -8,8 +8,8 @@
 //! sites*.
 //!
 //! Nothing here knows how a system stores its objects, or where it puts them. The file that holds
-//! all objects of a system is in `file.rs`, how one is recognised in `print.rs`, and what the system
-//! writes into itself in `own.rs`.
+//! all objects of a system is in `file.rs`, how one is recognised in `print.rs`, and what the
+//! system writes into itself in `own.rs`.
 
 mod file;
 mod own;

@@ -1,5 +1,5 @@
-//! Dumps that somebody compressed as a whole: gzip, bzip2, zstd, xz, lz4 and lzop files are unpacked
-//! before they are looked at, to a file without a name that goes with the target.
+//! Dumps that somebody compressed as a whole: gzip, bzip2, zstd, xz, lz4 and lzop files are
+//! unpacked before they are looked at, to a file without a name that goes with the target.
 //!
 //! Pages that nobody wrote are most of many guests' RAM: blocks of zeros are left out of the file,
 //! so that it takes no more room than the RAM that is in use. What a file unpacks to is bounded by
