@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::statistics::{Counts, companion_name, source_line, sources_json};
 use crate::training::{self, ExecutionContext};
-use crate::{files, format, output};
+use crate::{evidence, files, format, output};
 
 /// Writes the companion file where it is not there yet, then the program, which needs it.
 pub fn write(
@@ -128,6 +128,9 @@ impl Built<'_> {
                 writeln!(out, "  view of the paused processor ({} levels): {why}", program.overrides.len())?
             }
         }
+        if let Some(remark) = evidence::remark(program) {
+            writeln!(out, "  {remark}")?;
+        }
         if let Some(why) = &from.unrepeated {
             writeln!(
                 out,
@@ -156,6 +159,8 @@ impl Built<'_> {
             "unrepeated": from.unrepeated,
             "sources": sources_json(program),
             "left_out": self.left_out,
+            "constant": evidence::constant(program),
+            "depends_on": evidence::json(program),
             "instructions": from.sources.iter().map(|it| it.instructions).sum::<u64>(),
             "kept": from.sources.iter().map(|it| it.retained).sum::<u64>(),
             "in_slice": from.sources.iter().map(|it| it.in_slice).sum::<u64>(),

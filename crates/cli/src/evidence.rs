@@ -12,6 +12,25 @@ pub fn is_of_target(program: &Program) -> bool {
     outputs.is_empty() || outputs.iter().any(|it| it.on.iter().any(Dependence::is_of_target))
 }
 
+/// The outputs that depend on nothing of the target: training's values, or made of inputs alone.
+#[must_use]
+pub fn constant(program: &Program) -> Vec<&str> {
+    let of_target = |it: &&ir::program::OutputDependences| it.on.iter().any(Dependence::is_of_target);
+    let outputs = program.dependences.iter().filter(|it| !of_target(it));
+    outputs.map(|it| it.output.as_str()).collect()
+}
+
+/// What there is to say of them: they stand beside answers that are the target's.
+#[must_use]
+pub fn remark(program: &Program) -> Option<String> {
+    let names = constant(program);
+    (!names.is_empty()).then(|| {
+        let names: Vec<_> = names.into_iter().map(crate::format::plain).collect();
+        let (verb, value) = if names.len() == 1 { ("depends", "value") } else { ("depend", "values") };
+        format!("{} {verb} on nothing of the target: training's {value}, whatever it is", names.join(", "))
+    })
+}
+
 /// One line for each output of which it is known.
 #[must_use]
 pub fn lines(program: &Program) -> Vec<String> {
@@ -70,8 +89,13 @@ mod tests {
         );
         assert_eq!(json(&read), json!({"rc": [], "pid": ["memory", "registers", "input n"]}));
         assert_eq!(json(&program("")), Json::Null);
+        assert_eq!((constant(&read), constant(&program(""))), (vec!["rc"], vec![]));
+        assert_eq!(remark(&program("")), None);
+        let said = remark(&read).expect("there is one");
+        assert!(said.starts_with("rc depends on nothing of the target"), "{said}");
         let constant = program("depends \"rc\"\ndepends \"pid\" input \"n\"\n");
         assert!(!is_of_target(&constant));
+        assert!(remark(&constant).is_some_and(|it| it.starts_with("rc, pid depend on nothing")));
         assert_eq!(lines(&constant)[1], "pid depends on the input n");
     }
 }

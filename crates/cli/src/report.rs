@@ -108,6 +108,8 @@ impl<'r> Report<'r> {
             remarks.push(format!("not verified: {why}"));
         }
         remarks.extend(self.ways.full(self.program).iter().map(|name| full(self.program, name)));
+        let answered = !matches!(self.ways.verdict(), Some(Verdict::Stopped { .. }) | None);
+        remarks.extend(answered.then(|| evidence::remark(self.program)).flatten());
         let mut places = self.assertions.clone();
         places.sort_unstable();
         for same in places.chunk_by(|a, b| a == b) {
@@ -184,6 +186,7 @@ impl<'r> Report<'r> {
             "differing": self.ways.differing(),
             "outputs": values,
             "full": self.ways.full(self.program),
+            "constant": evidence::constant(self.program),
             "slice_outputs": self.ways.slice_answer().filter(|_| differs),
             "whole_outputs": self.ways.whole_answer(),
             "operations": self.slice_cost.as_ref().map(|it| it.steps),
@@ -290,6 +293,21 @@ mod tests {
             assert!(text.contains("CLOCK_REALTIME_COARSE") && !text.contains("another moment"), "{text}");
         }
         assert!(next_step(&stop(false), true).contains("another moment"));
+    }
+
+    #[test]
+    fn a_constant_beside_an_answer_is_said() {
+        let text = "program \"test\"\noutput \"pid\" u32 @0x5000\noutput \"sec\" u32 @0x5004\n\
+                    depends \"pid\"\ndepends \"sec\" memory\n";
+        let program = ir::text::parse_program(text, machine::Reg::NAMES).expect("it parses");
+        let mut report = Report::new(&program, Path::new("guest.elf"), Duration::ZERO);
+        assert_eq!(report.remarks(false), [""; 0], "nothing was answered");
+        let values = vec![("pid".into(), Value::Unsigned(4)), ("sec".into(), Value::Unsigned(9))];
+        let answer = Some(Outcome::Answer(Values(values)));
+        report.ways = Ways { slice: answer.clone(), whole: answer };
+        let remarks = report.remarks(false);
+        assert!(remarks.len() == 1 && remarks[0].starts_with("pid depends on nothing"), "{remarks:?}");
+        assert_eq!(report.json()["constant"], json!(["pid"]));
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl Report {
         ));
         if found.modules > 0 {
             lines.push(format!(
-                "{} that training had not loaded compared with the pack's files",
+                "{} compared with the pack's files of them",
                 format::counted(found.modules, "module")
             ));
         }

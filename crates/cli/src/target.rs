@@ -134,8 +134,9 @@ impl TargetArgs {
                 _ => "",
             };
             let text = format!(
-                "{}: {error}{taken}; give the processors' state with --cpu-file, or --cr3 and --gs",
-                path.display()
+                "{}: {error}{taken}; give the processors' state with {}",
+                path.display(),
+                instead(&error)
             );
             match error {
                 LocateError::Gates | LocateError::Tables => {
@@ -294,6 +295,15 @@ fn watch_for_cuts(path: &Path) -> Result<(), Failure> {
     listen().map_err(|error| Failure::file(path, format!("cannot watch it: {error}; check ulimit -n")))
 }
 
+/// The options that help where processors are not found: of guests of 32 bits nothing is looked
+/// for in memory, and two registers are not enough.
+const fn instead(error: &LocateError) -> &'static str {
+    match error {
+        LocateError::Bits => "--cpu-file, all of its registers",
+        _ => "--cpu-file, or --cr3 and --gs",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
@@ -318,6 +328,12 @@ mod tests {
             assert_eq!((how.format, how.partial), (Some(format), true));
         }
         assert!(Line::try_parse_from(["line", "--format", "qcow2"]).is_err());
+    }
+
+    #[test]
+    fn of_32_bit_guests_two_registers_are_no_advice() {
+        assert!(!instead(&LocateError::Bits).contains("--gs"));
+        assert!(instead(&LocateError::Gates).contains("--cr3 and --gs"));
     }
 
     #[test]

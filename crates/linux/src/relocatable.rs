@@ -112,6 +112,7 @@ fn unlinked<H: FileHeader<Endian = object::LittleEndian>>(
     let parts = Parts::new(file, numbers);
     let undefined = fields(&parts, &mut object)?;
     object.sites = sites::of(&parts, &object);
+    object.replacements = sites::replacements(&parts, &object);
     let exported = file.symbols().filter_map(|symbol| symbol.name().ok()?.strip_prefix(EXPORT));
     let exported: Vec<&str> = exported.collect();
     let mut exports = Vec::new();

@@ -3,15 +3,15 @@
 //! Each kind of place has a section of its own, a table of addresses, mostly with more beside them.
 //! The addresses are relocations, so that the tables are read by these.
 
-use ir::relocatable::{LoadSite, LoadSiteKind, Object};
+use ir::relocatable::{LoadSite, LoadSiteKind, Object, Replacement};
 use object::read::elf::FileHeader;
 use object::{Object as _, ObjectSection, ObjectSymbol};
 
 use crate::parts::{Parts, Place};
 
-/// A jump of five bytes, a no-operation of five, and both of two.
-const LONG_NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
-const SHORT_NOP: [u8; 2] = [0x66, 0x90];
+/// The no-operations of five and of two bytes that stand for a jump.
+pub(crate) const LONG_NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+pub(crate) const SHORT_NOP: [u8; 2] = [0x66, 0x90];
 
 /// A table: its bytes, and the places that its relocations name, by offset in it.
 struct Table {
@@ -36,16 +36,10 @@ pub(crate) fn of<H: FileHeader<Endian = object::LittleEndian>>(
             sites.push(LoadSite { section: place.0, offset, len, kind });
         }
     };
-    // struct alt_instr: two addresses, a feature of the processor, two lengths of a byte each. The
-    // feature has grown; the next entry tells.
     let alternatives = table(".altinstructions");
-    let size = alternatives.places.get(2).map_or(alternatives.bytes.len(), |(at, _)| *at);
+    let size = alternatives.entry_of_two();
     for (at, place) in alternatives.every(size, 0) {
-        add(
-            place,
-            size.checked_sub(2).and_then(|len| alternatives.bytes.get(at + len)).copied(),
-            LoadSiteKind::Same,
-        );
+        add(place, alternatives.lengths(at, size).map(|it| it.0), LoadSiteKind::Same);
     }
     // struct paravirt_patch_site: an address, a type, a length.
     let paravirt = table(".parainstructions");
@@ -83,6 +77,38 @@ pub(crate) fn of<H: FileHeader<Endian = object::LittleEndian>>(
     ordered(sites)
 }
 
+/// What the kernel may put at places of an object: its alternatives, which lie in a section of it.
+pub(crate) fn replacements<H: FileHeader<Endian = object::LittleEndian>>(
+    parts: &Parts<'_, '_, H>,
+    object: &Object,
+) -> Vec<Replacement> {
+    let table = table(parts, ".altinstructions");
+    let size = table.entry_of_two();
+    let holds = |section: u16, offset: u32, len: u8| {
+        let part = object.sections.get(usize::from(section));
+        part.is_some_and(|it| it.is_code && u64::from(offset) + u64::from(len) <= u64::from(it.size))
+    };
+    let replacement = |(at, (section, offset)): (usize, Place)| {
+        let (len, from_len) = table.lengths(at, size)?;
+        let (from_section, from_offset) = table.at(at + 4)?;
+        let (offset, from_offset) = (u32::try_from(offset).ok()?, u32::try_from(from_offset).ok()?);
+        let fits = from_len <= len && holds(section, offset, len);
+        let fits = fits && holds(from_section, from_offset, from_len);
+        fits.then_some(Replacement { section, offset, len, from_section, from_offset, from_len })
+    };
+    let mut found: Vec<Replacement> = table.every(size, 0).filter_map(replacement).collect();
+    found.sort_by_key(|it| (it.section, it.offset));
+    found
+}
+
+/// The two lengths of an entry of this size: of the code, and of what replaces it. `struct
+/// alt_instr` has two addresses, a feature of the processor, the lengths of a byte each, and at a
+/// time one of padding behind them. The feature has grown from two to four bytes.
+pub(crate) fn alternative_lengths(size: usize, entry: &[u8]) -> Option<(u8, u8)> {
+    let at = if size == 13 { 10 } else { size.checked_sub(2)? };
+    Some((*entry.get(at)?, *entry.get(at + 1)?))
+}
+
 /// How long the branch at a place is, or what stands for one.
 fn branch(object: &Object, (section, offset): Place) -> Option<u8> {
     let code = &object.sections.get(usize::from(section))?.code;
@@ -99,6 +125,16 @@ fn branch(object: &Object, (section, offset): Place) -> Option<u8> {
 }
 
 impl Table {
+    /// The size of an entry that begins with two addresses: the next one tells.
+    fn entry_of_two(&self) -> usize {
+        self.places.get(2).map_or(self.bytes.len(), |(at, _)| *at)
+    }
+
+    /// The lengths of the alternative that is there.
+    fn lengths(&self, at: usize, size: usize) -> Option<(u8, u8)> {
+        alternative_lengths(size, self.bytes.get(at..at + size)?)
+    }
+
     /// The places that entries of this size have at an offset, with where each entry is.
     fn every(&self, size: usize, offset: usize) -> impl Iterator<Item = (usize, Place)> + '_ {
         let first = self.places.iter().filter(move |(at, _)| size > 0 && at % size == offset);

@@ -4,8 +4,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use ir::relocatable::{Field, Form, LoadSite, LoadSiteKind, Object, Symbol};
-use virtuoso_linux::{Exports, Linker, Module};
+use ir::relocatable::{Field, Form, LoadSite, LoadSiteKind, Object, Replacement, Symbol};
+use virtuoso_linux::{Exports, Linker, Module, own};
 
 /// A kernel that lends `printk`, which is code, and `this_cpu`, which is a place in per-CPU memory.
 const KERNEL: &str = r#"
@@ -80,6 +80,80 @@ private: ret
 __ksymtab_journal_start:
     .long journal_start - ., 0, 0
 "#;
+
+/// A kernel that writes into its own code; 20 functions of which the last bytes are switched.
+const PATCHED: &str = r#"
+    .text
+    .globl _start
+_start: lock incl (%REGISTER)
+1:  call _start
+2:  nop
+    nop
+    nop
+    nop
+    nop
+3:
+    .rept 20
+    .byte 0x0f, 0x1f, 0x44, 0, 0
+    ret
+    .endr
+4:  jmp 5f
+5:  ret
+    .section .altinstr_replacement, "ax"
+6:  call 5b
+7:  jmp 5b
+8:
+    .section .altinstructions, "a"
+    .long 1b - ., 6b - .
+    ENTRY 5, 5
+    .long 2b - ., 7b - .
+    ENTRY 5, 8b - 7b
+    .long 1b - ., 8b - .
+    ENTRY 5, 0
+    .section .smp_locks, "a"
+    .long _start - .
+    .section .rodata, "a"
+    .long 3b - ., 0, 0
+    .altmacro
+    .set i, 0
+    .rept 20
+    .long 3b + 6 * i - ., 3b + 6 * i + 5 - .
+    .WORD 0
+    .set i, i + 1
+    .endr
+    .long 4b - ., 5b - .
+    .WORD 0
+    .long 4b - ., 5b + 1 - .
+    .WORD 0
+"#;
+
+#[test]
+fn the_kernel_s_own_tables_say_what_it_may_write() {
+    // The feature of an alternative has two bytes or four; at a time there was padding.
+    for (bits, entry) in
+        [("-m64", ".short 0; .byte"), ("-m32", ".short 0; .byte"), ("-m64", ".long 0; .byte")]
+    {
+        let (register, word) = if bits == "-m64" { ("rdi", ".quad") } else { ("edi", ".long") };
+        let source = PATCHED.replace("REGISTER", register).replace(".WORD", word).replace("ENTRY", entry);
+        let link = [bits, "-nostdlib", "-static", "-no-pie", "-Wl,-Ttext=0x1000000"];
+        let kernel = cc(&source, &link);
+        let sites = own(&kernel, &ir::System::default()).sites;
+        let text = 0x100_0000;
+        assert_eq!(sites.len(), 1 + 3 + 21, "{bits} {entry}: {sites:x?}");
+        let forms = |address: u64| {
+            let at = sites.iter().filter(|site| site.address == text + address);
+            at.flat_map(|site| site.forms.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(forms(0), [[0xf0], [0x3e]]);
+        // What replaces a call leads where it was linked to, from the place that it is copied to.
+        let old = vec![0xe8, 0xf8, 0xff, 0xff, 0xff];
+        assert_eq!(forms(3), [old.clone(), vec![0xe8, 0x7f, 0, 0, 0], old, vec![]]);
+        let jump = vec![0xe9, 0x7a, 0, 0, 0];
+        assert_eq!(forms(8), [vec![0x90; 5], vec![0xeb, 0x7d], jump]);
+        assert_eq!(forms(13), [vec![0xe9, 0, 0, 0, 0], vec![]]);
+        assert_eq!(forms(133), [vec![0xeb, 0], vec![]], "the entry behind it leads elsewhere");
+    }
+}
 
 /// Runs the C compiler's driver over assembly.
 fn cc(source: &str, arguments: &[&str]) -> Vec<u8> {
@@ -182,7 +256,16 @@ fn sites_are_where_the_module_s_tables_say() {
         ];
         assert_eq!(disk.sites, expected, "{bits}");
         assert_eq!(disk.sections[usize::from(text)].code[lock as usize], 0xf0);
-        let file = ir::Objects::to_bytes([1; 32], &objects).unwrap();
+        let replacement = |offset, len| Replacement {
+            section: text,
+            offset,
+            len,
+            from_section: section(disk, ".altinstr_replacement"),
+            from_offset: 0,
+            from_len: 1,
+        };
+        assert_eq!(disk.replacements, [replacement(lock + 23, 2), replacement(lock + 24, 1)], "{bits}");
+        let file = ir::Objects::to_bytes([1; 32], &objects, &ir::relocatable::Own::default()).unwrap();
         let back = ir::Objects::from_bytes(&file, [1; 32]).unwrap();
         assert_eq!((back.object(0), back.object(1)), (Some(&objects[0]), Some(&objects[1])));
     }

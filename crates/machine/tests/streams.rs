@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -218,18 +219,20 @@ fn what_virsh_save_writes_is_a_stream_behind_a_header() {
     let (stream, _) = Stream::new("pc-i440fx-9.2", 1, &memory).bytes();
     let default = TargetOptions::default();
     let gz = zstd::encode_all(&stream[..], 1).unwrap();
+    let mut bz = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    bz.write_all(&stream).unwrap();
+    let bz = bz.finish().unwrap();
     for (bytes, packed) in [
         (saved(&stream, 0, true), None),
         (saved(&stream, 0, false), None),
         (saved(&gz, 5, true), Some("zstd")),
+        (saved(&bz, 2, true), Some("bzip2")),
     ] {
         let target = open(&bytes, &default).unwrap();
         assert_eq!((target.packed, target.cpus.len()), (packed, 2));
         assert_eq!(page(&target, 0), Ok(&memory[..]));
         assert!(target.format.starts_with("migration"));
     }
-    let bzip2 = migration_error(&saved(b"BZh9", 2, true), &default);
-    assert_eq!(bzip2, MigrationError::Compression("bzip2"));
     let unknown = migration_error(&saved(b"something", 9, true), &default);
     assert!(matches!(unknown, MigrationError::Compression(_)), "{unknown}");
     for len in 16..132 {

@@ -64,6 +64,23 @@ fn an_elf_header_that_a_guest_planted_is_not_believed() {
     // RAM behind the headers, up to the end.
     let bytes = planted(&headers((2 * MIB - 0x1000) as u64, 0x1000), 2 * MIB);
     assert_eq!(doubt(&bytes), (Format::Elf, Doubt::Size(2)));
+    // RAM need not have whole MiB: it may end at a hole. Processors that lie beside say what it is;
+    // without any it is believed, and that is said.
+    let bytes = planted(&headers((MIB + 0x2000) as u64, 0x1000), MIB + 0x3000);
+    let beside = TargetOptions { cpu_file: Some("dump.cpu.json".into()), ..TargetOptions::default() };
+    let cause = *open(&bytes, &beside).unwrap_err().cause;
+    assert!(matches!(cause, TargetCause::Ambiguous { format: Format::Elf, doubt: Doubt::Pages(0x103) }));
+    let directory = std::env::temp_dir().join(format!("virtuoso-unfit-pages-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("ram.raw");
+    fs::write(&path, &bytes).unwrap();
+    fs::write(directory.join("ram.raw.cpu.json"), machine::target::cpus_json(&[Cpu::default()])).unwrap();
+    let cause = *Target::open(&path, &TargetOptions::default()).unwrap_err().cause;
+    fs::remove_dir_all(&directory).unwrap();
+    assert!(matches!(cause, TargetCause::Ambiguous { doubt: Doubt::Pages(_), .. }), "{cause}");
+    let alone = open(&bytes, &TargetOptions::default()).unwrap();
+    assert_eq!((alone.format, alone.remarks.len()), ("elf64", 1));
+    assert!(alone.remarks[0].contains("--format"), "{:?}", alone.remarks);
     // Some of it.
     let bytes = planted(&headers(0x1000, 0x2000), MIB + 0x3000);
     assert!(matches!(doubt(&bytes), (Format::Elf, Doubt::Unexplained { described: 0..0x2000, .. })));
@@ -99,6 +116,11 @@ fn other_headers_that_a_guest_planted_are_not_believed() {
     };
     let lime_at_0 = planted(&block(b"EMiL", 1, MIB as u64 - 32), MIB);
     assert_eq!(doubt(&lime_at_0), (Format::Lime, Doubt::Size(1)));
+    // LiME's headers make no whole pages.
+    let in_pages = planted(&block(b"EMiL", 1, MIB as u64 + 0x1000 - 32), MIB + 0x1000);
+    assert_eq!(doubt(&in_pages), (Format::Lime, Doubt::Pages(0x101)));
+    let alone = Target::from_bytes_as(in_pages, "dump", Some(Vec::new()), &TargetOptions::default());
+    assert!(matches!(*alone.unwrap_err().cause, TargetCause::Ambiguous { doubt: Doubt::Pages(_), .. }));
     assert_eq!(
         doubt(&whole(Kdump::new(true, Packing::Zlib).file(&pages()))),
         (Format::Kdump, Doubt::Size(1))

@@ -26,8 +26,9 @@ pub const TRAINERS: &str = "getpid,pslist,getpsfile:3,getpsfile:7,getpsfile:999,
 pub const UNANSWERABLE: &str = "chiptime,nexttick,giveway:0,giveway:1";
 
 /// Trainers that make no call between their marks: the first finds its answer on a page that the
-/// kernel shows to processes, the others in what only the training system had.
-pub const CALL_NOTHING: &str = "pagetime,foundtime,libpid";
+/// kernel shows to processes, the second two in what only the training system had, the last one has
+/// an answer of each kind.
+pub const CALL_NOTHING: &str = "pagetime,foundtime,libpid,shownpid";
 
 /// A guest that runs the test kernel.
 #[derive(Debug, Clone)]

@@ -1,22 +1,20 @@
 //! `virtuoso train`: from a kernel image to a verified pack.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use linux::Banner;
 use serde_json::{Value, json};
 
-use crate::commands::{modules::remark, record};
+use crate::commands::modules::remark;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::pack_info::{PackInfo, is_free};
 use crate::packs::default_directory;
-use crate::record::{Progress, RecordArgs, RecordError};
+use crate::train::boots::{Boots, Recordings};
 use crate::train::builtin;
 use crate::train::guest::{Boot, Guests, ROUNDS, initramfs, modules, reordered};
 use crate::train::jobs::{Job, executables};
@@ -24,7 +22,7 @@ use crate::train::modules;
 use crate::train::program::{Maker, Recorded};
 use crate::train::row::Row;
 use crate::train::source::{Source, SourceArgs};
-use crate::train::traces::{TRACES, Traces, banner, tail};
+use crate::train::traces::{TRACES, Traces};
 use crate::{files, format, output};
 
 /// Make a pack for a Linux kernel: boot it, record trainers, build programs and verify them
@@ -124,9 +122,6 @@ struct Training<'t> {
     output: PathBuf,
 }
 
-/// What the guests of a training recorded, by the name of the program.
-type Recordings = BTreeMap<String, Vec<PathBuf>>;
-
 impl TrainArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
@@ -186,7 +181,19 @@ impl Training<'_> {
             traces.keep_builtins(&executables)?;
         }
         let mut steps = context.progress.steps(3 * ROUNDS * jobs.len() as u64);
-        let (first, banner) = self.boot(Boot::First, &first, &traces.path, &mut steps, context)?;
+        let boots = Boots {
+            guests: Guests {
+                qemu: args.qemu.clone(),
+                kernel: self.source.kernel.clone(),
+                memory: args.memory,
+                append: args.append.clone(),
+            },
+            plugin: args.plugin.clone(),
+            timeout: args.timeout,
+            directory: traces.path.clone(),
+            context,
+        };
+        let (first, banner) = boots.boot(Boot::First, &first, &mut steps)?;
         self.source.check(banner.as_ref())?;
         if first.len() < executables.len() {
             let names: Vec<&str> = first.keys().map(String::as_str).collect();
@@ -199,7 +206,7 @@ impl Training<'_> {
             );
             return Err(Failure::new(Exit::Marks, what));
         }
-        let (second, _) = self.boot(Boot::Second, &second, &traces.path, &mut steps, context)?;
+        let second = boots.elsewhere(&first, &second, &mut steps)?;
         let rows = self.programs(&first, &second, &executables, &mut steps, context)?;
         if let Some(directory) = directory.filter(|_| rows.iter().any(|row| row.problem().is_none())) {
             steps.next("linking the modules", 0);
@@ -257,65 +264,6 @@ impl Training<'_> {
             ));
         }
         is_free(&self.output)
-    }
-
-    /// Boots a guest under the recorder; gives the traces of each program by its name, and what the
-    /// guest called itself.
-    fn boot(
-        &self,
-        boot: Boot,
-        initramfs: &[u8],
-        directory: &Path,
-        steps: &mut output::Steps,
-        context: Context,
-    ) -> Result<(Recordings, Option<Banner>), Failure> {
-        let (label, number) = if boot == Boot::First { ("first", 1) } else { ("second", 2) };
-        let directory = directory.join(label);
-        let (packed, console) = (directory.with_extension("cpio"), directory.with_extension("console"));
-        files::write(&packed, initramfs)?;
-        let guests = Guests {
-            qemu: self.args.qemu.clone(),
-            kernel: self.source.kernel.clone(),
-            memory: self.args.memory,
-            append: self.args.append.clone(),
-        };
-        let args = RecordArgs {
-            output: directory,
-            plugin: self.args.plugin.clone(),
-            timeout: Some(self.args.timeout),
-            quiet: true,
-            command: guests.command(boot, &packed, &console),
-        };
-        steps.next(&format!("booting the {label} of 2 guests"), 0);
-        let mut progress = |event: &Progress<'_>| match event {
-            Progress::Begin(program) => steps.next(&format!("guest {number} of 2: recording {program}"), 1),
-            Progress::Message(line) if !context.quiet => steps.note(&format!("QEMU: {line}")),
-            Progress::Saved(_) | Progress::Message(_) => {}
-        };
-        let recorded = crate::record::run(&args, &mut progress);
-        let printed = String::from_utf8_lossy(&std::fs::read(&console).unwrap_or_default()).into_owned();
-        let report = recorded.map_err(|error| {
-            let wants_console = matches!(
-                error,
-                RecordError::NoMarks | RecordError::Marks { .. } | RecordError::Timeout { .. }
-            );
-            let failure = record::failure(&error);
-            if wants_console {
-                failure.because(&format!("the {label} guest printed last:\n{}", tail(&printed)))
-            } else {
-                failure
-            }
-        })?;
-        if !context.quiet {
-            for line in printed.lines().filter_map(|line| line.strip_prefix("virtuoso: ")) {
-                steps.note(&format!("guest {number}: {}", line.trim_end()));
-            }
-        }
-        let mut traces = Recordings::new();
-        for trace in report.traces {
-            traces.entry(trace.program).or_default().push(args.output.join(trace.file));
-        }
-        Ok((traces, banner(&printed)))
     }
 
     fn report(&self, rows: &[Row], seconds: f64) -> Result<(), Failure> {

@@ -46,6 +46,17 @@ pub enum Boot {
     Second,
 }
 
+impl Boot {
+    /// Its name among files.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Second => "second",
+        }
+    }
+}
+
 impl Guests {
     /// The command line that boots one of them; what the guest prints goes to the file `console`.
     #[must_use]

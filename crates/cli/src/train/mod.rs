@@ -9,6 +9,7 @@
 //! searched for changes about which slice and whole run differ. This is the only part that knows of
 //! Linux; other systems are recorded with `virtuoso record` and built with `virtuoso build`.
 
+pub mod boots;
 pub mod builtin;
 pub mod guest;
 pub mod jobs;

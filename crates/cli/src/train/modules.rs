@@ -1,4 +1,5 @@
-//! The code of a kernel's modules, put into a pack as relocatable objects.
+//! The code of a kernel's modules, put into a pack as relocatable objects, and what the kernel's
+//! own tables say that it writes into its code.
 //!
 //! Training loads a few modules; the guests that are asked about later have others, elsewhere.
 //! Their files come with the kernel and are as trusted as that. They name the kernel's symbols by
@@ -69,14 +70,15 @@ pub fn write(
     let unknown =
         |object: &&ir::relocatable::Object| object.symbols.contains(&ir::relocatable::Symbol::Unknown);
     let lacking = objects.iter().filter(unknown).map(|object| object.name.clone()).collect();
-    let bytes = ir::Objects::to_bytes(system, &objects).map_err(crate::built::internal)?;
-    let path = pack.join(modules_name(&system));
+    let bytes = ir::Objects::to_bytes(system.hash(), &objects, &linux::own(&kernel, &system))
+        .map_err(crate::built::internal)?;
+    let path = pack.join(modules_name(&system.hash()));
     files::write(&path, &bytes)?;
     Ok(Written { path, modules: objects.len(), bytes: bytes.len(), lacking, foreign })
 }
 
-/// What the companion file in a pack is named by that has this kernel's code.
-fn system_of(pack: &Path, kernel: &Exports) -> Result<Option<[u8; 32]>, Failure> {
+/// The companion file in a pack that has this kernel's code.
+fn system_of(pack: &Path, kernel: &Exports) -> Result<Option<System>, Failure> {
     let entries = std::fs::read_dir(pack)
         .map_err(|error| Failure::file(pack, format!("cannot read it: {error}; give a pack's directory")))?;
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -85,7 +87,7 @@ fn system_of(pack: &Path, kernel: &Exports) -> Result<Option<[u8; 32]>, Failure>
     for path in companions {
         let system = files::system(path)?;
         if is_of(&system, kernel) {
-            return Ok(Some(system.hash()));
+            return Ok(Some(system));
         }
     }
     Ok(None)

@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ir::Objects;
-use ir::relocatable::{Field, LoadSite, LoadSiteKind, Object, Section, Symbol};
+use ir::relocatable::{Field, LoadSite, LoadSiteKind, Object, Replacement, Section, Symbol};
 
 use crate::limits::Deadline;
 use placement::Placement;
@@ -73,6 +73,15 @@ pub(crate) struct Survey {
     /// What the system writes anew when it loads the object, but for jumps that it switches: where
     /// in both.
     pub sites: Vec<Range<usize>>,
+    /// What the object's own tables name for places, with the addresses of the target: where in
+    /// both, and code, behind which nothing is done.
+    pub forms: Vec<(Range<usize>, Vec<u8>)>,
+}
+
+/// Whether all code of an object was found.
+fn is_whole(object: &Object, placement: &Placement) -> bool {
+    let nowhere = |(part, base): (&Section, &Option<u64>)| base.is_none() && !part.code.is_empty();
+    !object.sections.iter().zip(&placement.bases).any(nowhere)
 }
 
 impl<'s> Loaded<'s> {
@@ -222,14 +231,25 @@ impl<'s> Loaded<'s> {
         let _ = self.at(&mut found, address, deadline);
     }
 
+    /// Whether an object of which all code was found has some in a range of addresses.
+    pub fn has_whole_in(&self, range: &Range<u64>) -> bool {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.placements.iter().any(|placement| {
+            self.objects.object(placement.object).is_some_and(|object| {
+                let ranges = placement.ranges(object);
+                ranges.iter().any(|it| it.start < range.end && range.start < it.end)
+                    && is_whole(object, placement)
+            })
+        })
+    }
+
     /// The code of all objects that were found, as it should be and as it is.
     pub fn survey(&self, deadline: Deadline) -> Vec<Survey> {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = Vec::new();
         for placement in found.placements.clone() {
             let Some(object) = self.objects.object(placement.object) else { continue };
-            let nowhere = |(part, base): (&Section, &Option<u64>)| base.is_none() && !part.code.is_empty();
-            let whole = !object.sections.iter().zip(&placement.bases).any(nowhere);
+            let whole = is_whole(object, &placement);
             for (section, part) in (0u16..).zip(&object.sections) {
                 let Some(address) = placement.bases[usize::from(section)].filter(|_| !part.code.is_empty())
                 else {
@@ -238,16 +258,57 @@ impl<'s> Loaded<'s> {
                 let all_of_it = (0, part.size);
                 let trusted = self.filled(&mut found, (&placement, section), all_of_it, deadline);
                 let there = self.space.read(address, part.code.len());
-                if let (Some((trusted, _)), Some(found)) = (trusted, there) {
+                if let (Some((trusted, _)), Some(there)) = (trusted, there) {
                     let sites = object.load_sites_in(section, 0, u32::MAX).iter();
                     let same = sites.filter(|site| site.kind == LoadSiteKind::Same);
                     let sites = same.map(|it| it.offset as usize..it.offset as usize + usize::from(it.len));
                     let sites = sites.collect();
-                    all.push(Survey { object: placement.object, whole, address, trusted, found, sites });
+                    let replacements = object.replacements_of(section).iter();
+                    let forms = replacements
+                        .flat_map(|it| self.forms(&mut found, &placement, object, it, deadline))
+                        .collect();
+                    let object = placement.object;
+                    all.push(Survey { object, whole, address, trusted, found: there, sites, forms });
                 }
             }
         }
         all
+    }
+
+    /// What a replacement comes to in the target, at its place: nothing if it names what is
+    /// nowhere. A jump nearby has a short form too.
+    fn forms(
+        &self,
+        found: &mut Found,
+        placement: &Placement,
+        object: &Object,
+        replacement: &Replacement,
+        deadline: Deadline,
+    ) -> Vec<(Range<usize>, Vec<u8>)> {
+        let Replacement { section, offset, len, from_section, from_offset, from_len } = *replacement;
+        let end = from_offset.saturating_add(from_len.into());
+        let mut filled = || {
+            let part = object.sections.get(usize::from(from_section))?;
+            let mut code = part.code.get(from_offset as usize..end as usize)?.to_vec();
+            let base = placement.bases[usize::from(section)]?.wrapping_add(offset.into());
+            for field in object.fields_in(from_section, from_offset, end) {
+                let at = field.offset.checked_sub(from_offset)?;
+                let value = self.symbol(found, placement, object, field, deadline)?;
+                let less = if field.form.is_relative() { base.wrapping_add(at.into()) } else { 0 };
+                let value = value.wrapping_add_signed(field.addend).wrapping_sub(less);
+                let into = code.get_mut(at as usize..at as usize + field.form.size())?;
+                into.copy_from_slice(&value.to_le_bytes()[..field.form.size()]);
+            }
+            Some(code)
+        };
+        let place = offset as usize..offset as usize + usize::from(len);
+        let Some(code) = filled() else { return Vec::new() };
+        let short = match code[..] {
+            [0xe9, a, b, c, d] => i8::try_from(i32::from_le_bytes([a, b, c, d]).wrapping_add(3)).ok(),
+            _ => None,
+        };
+        let short = short.map(|distance| (place.clone(), vec![0xeb, distance.cast_unsigned()]));
+        std::iter::once((place, code)).chain(short).collect()
     }
 
     /// What a field's symbol is in the target.

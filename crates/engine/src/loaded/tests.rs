@@ -35,7 +35,7 @@ pub(crate) fn objects() -> [Object; 2] {
         sections: vec![
             section("text", 16, bytes(1, 512)),
             section("cold", 1, bytes(1000, 64)),
-            section("aux", 1, bytes(2000, 48)),
+            section("aux", 1, [&[0xe8, 0, 0, 0, 0], &bytes(2000, 43)[..]].concat()),
             data,
         ],
         symbols: vec![
@@ -51,11 +51,20 @@ pub(crate) fn objects() -> [Object; 2] {
             field(0, 48, Form::Relative32, 2, 0x20 - 4),
             field(0, 64, Form::Relative32, 3, -4),
             field(1, 8, Form::Relative32, 4, 0x50 - 4),
+            field(2, 1, Form::Relative32, 0, -4),
         ],
         sites: vec![
             LoadSite { section: 0, offset: 80, len: 5, kind: LoadSiteKind::Same },
             LoadSite { section: 0, offset: 96, len: 5, kind: LoadSiteKind::Jump { section: 1, offset: 4 } },
         ],
+        replacements: vec![Replacement {
+            section: 0,
+            offset: 80,
+            len: 5,
+            from_section: 2,
+            from_offset: 0,
+            from_len: 5,
+        }],
     };
     let journal = Object {
         name: "journal".to_string(),
@@ -95,6 +104,8 @@ pub(crate) fn page(text: &[u8]) -> Vec<u8> {
     page[..text.len()].copy_from_slice(text);
     page[600..664].copy_from_slice(&cold());
     page[700..748].copy_from_slice(&objects()[0].sections[2].code);
+    let call = (KERNEL + SLIDE + 0x40).wrapping_sub(AUX + 5) as u32;
+    page[701..705].copy_from_slice(&call.to_le_bytes());
     page
 }
 
@@ -111,7 +122,8 @@ fn target(text: &[u8], other: Option<&[u8]>) -> Target {
 
 /// What a run is given at an address, and what an address is named then.
 fn fetch(target: &Target, pc: u64, count: usize) -> (Fetched, Option<String>) {
-    let file = Objects::to_bytes([3; 32], &objects()).expect("they are whole");
+    let file =
+        Objects::to_bytes([3; 32], &objects(), &ir::relocatable::Own::default()).expect("they are whole");
     let objects = Objects::from_bytes(&file, [3; 32]).expect("they come back");
     let tables = Tables { memory: &target.memory, mode: PagingMode::Level4, root: 0 };
     let space = Space { tables, slide: SLIDE };
@@ -141,7 +153,7 @@ fn code_has_the_addresses_of_the_target() {
     assert_eq!(code(&target, TEXT + 34, 40), expected[34..74], "from the middle of a field on");
     assert_eq!(code(&target, TEXT + 500, 512), expected[500..], "up to the section's end");
     assert_eq!(code(&target, COLD, 64), cold());
-    assert_eq!(code(&target, AUX + 3, 8), objects()[0].sections[2].code[3..11], "what no field names");
+    assert_eq!(code(&target, AUX + 5, 8), objects()[0].sections[2].code[5..13], "what no field names");
     assert_eq!(code(&target, OTHER + 0x20, 16), journal()[0x20..0x30]);
     assert_eq!(fetch(&target, TEXT + 560, 16), (Fetched::Nothing, None), "between sections");
     assert_eq!(fetch(&target, DATA, 16), (Fetched::Nothing, None), "data");

@@ -1,12 +1,12 @@
 //! Code: every byte of the trusted copy against what the target has there.
 
 use ir::Program;
-use ir::relocation::FixupKind;
 use machine::paging;
 use machine::{PAGE_SIZE, Page, VirtAddr};
 
+use super::acts::target;
 use super::comparison::Comparison;
-use super::form::{Codes, Patch, target};
+use super::form::{Codes, Patch};
 use super::report::{Change, Class, Difference, Place, Tampering};
 use super::target::Frames;
 
@@ -22,15 +22,15 @@ pub struct CodePages<'p> {
 
 /// Contiguous pages of the trusted copy, all there in the target.
 #[derive(Default)]
-struct Stretch {
+pub(super) struct Stretch {
     /// Its address in the training system.
-    start: u64,
+    pub start: u64,
     /// How far the target has it from there.
-    slide: u64,
+    pub slide: u64,
     /// The trusted copy as training has it.
-    mine: Vec<u8>,
+    pub mine: Vec<u8>,
     /// What the target has.
-    found: Vec<u8>,
+    pub found: Vec<u8>,
     /// Offsets of the pages that may hold data.
     unclear: Vec<usize>,
 }
@@ -55,6 +55,9 @@ impl Comparison<'_> {
                 (stretch.start, stretch.slide) = (address, slide);
             }
             let there = VirtAddr(address.wrapping_add(slide));
+            if self.is_compared_by_file(address, there) {
+                continue;
+            }
             let mapped =
                 paging::translate(self.memory, self.relocation.mode(), self.relocation.root(), there);
             let mapped = mapped.ok().filter(|it| !it.user);
@@ -84,6 +87,13 @@ impl Comparison<'_> {
         }
         self.stretch(pages, &stretch, report);
         frames
+    }
+
+    /// Whether a page is a module's of which the pack's file tells more.
+    fn is_compared_by_file(&self, address: u64, there: VirtAddr) -> bool {
+        let of_module = self.relocation.table().image(address).is_some_and(|image| image != 0);
+        let page = there.0..there.0.saturating_add(PAGE_SIZE);
+        of_module && self.loaded.as_ref().is_some_and(|loaded| loaded.has_whole_in(&page))
     }
 
     /// Whether a page of the trusted copy may hold data.
@@ -141,7 +151,13 @@ impl Comparison<'_> {
     }
 
     /// An instruction of the training system as it would be in the target.
-    fn rebased(&self, mode: lift::Mode, stretch: &Stretch, at: usize, code: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn rebased(
+        &self,
+        mode: lift::Mode,
+        stretch: &Stretch,
+        at: usize,
+        code: &[u8],
+    ) -> Option<Vec<u8>> {
         let pc = stretch.start + at as u64;
         lift::rebase(mode, pc, code, pc.wrapping_add(stretch.slide), &|it| self.moved(it))
     }
@@ -156,13 +172,16 @@ impl Comparison<'_> {
         report: &mut Tampering,
     ) {
         self.explain(pages.mode, stretch, expected, (from, to), report);
+        self.listed(pages.mode, stretch, expected, (from, to), report);
         let trusted = |address| self.trusted(address);
+        let code = |address, count| self.trusted_code(address, count);
         let codes = Codes {
             start: stretch.start,
             expected,
             found: &stretch.found,
             slide: stretch.slide,
             trusted: &trusted,
+            code: &code,
         };
         let differs = |at: &usize| codes.expected[*at] != codes.found[*at];
         let (Some(first), Some(last)) = ((from..to).find(differs), (from..to).rfind(differs)) else { return };
@@ -174,12 +193,17 @@ impl Comparison<'_> {
         let mut patches = Vec::new();
         let mut at = from;
         while at < to {
-            let len = lift::length(pages.mode, &stretch.mine[at..]).unwrap_or(1).min(to - at);
+            let mut len = lift::length(pages.mode, &stretch.mine[at..]).unwrap_or(1).min(to - at);
             let mut bytes = (at..at + len).filter(differs);
             if let Some(first) = bytes.next() {
                 let last = bytes.next_back().unwrap_or(first);
                 let value = self.value(stretch, codes.expected, at, at + len);
-                patches.push(value.unwrap_or_else(|| codes.patch(first, last)));
+                let known = value.or_else(|| codes.branch(pages.mode, at, at + len));
+                let patch = known.unwrap_or_else(|| codes.patch(first, last));
+                if patch.change == Change::Equal {
+                    len = patch.to - at;
+                }
+                patches.push(patch);
             }
             at += len;
         }
@@ -201,67 +225,15 @@ impl Comparison<'_> {
         }
     }
 
-    /// Takes over into `expected` what training boots show of this very place.
-    fn explain(
+    /// Adds a difference.
+    pub(super) fn add(
         &self,
-        mode: lift::Mode,
         stretch: &Stretch,
-        expected: &mut [u8],
-        (from, to): (usize, usize),
+        trusted: &[u8],
+        from: usize,
+        change: Change,
         report: &mut Tampering,
     ) {
-        let address = |at: usize| stretch.start + at as u64;
-        for variant in self.system.integrity().variants_in(address(from), address(to)) {
-            let Some(at) = variant.addr.checked_sub(stretch.start).map(|at| at as usize) else { continue };
-            let range = at..at + variant.bytes.len();
-            let Some(found) = stretch.found.get(range.clone()) else { continue };
-            let mut form = variant.bytes.clone();
-            let mut offset = 0;
-            while offset < form.len() && form != found {
-                let code = self.rebased(mode, stretch, at + offset, &variant.bytes[offset..]);
-                let len = code.as_ref().map_or(1, Vec::len);
-                if let Some(code) = code {
-                    form[offset..offset + len].copy_from_slice(&code);
-                }
-                offset += len;
-            }
-            if form == found && expected[range.clone()] != *found {
-                self.add(stretch, &expected[range.clone()], at, Change::Variant, report);
-                expected[range].copy_from_slice(found);
-            }
-        }
-    }
-
-    /// Whether a place that training boots show to vary holds four bytes that moved by its image's
-    /// slide: code of another mode has addresses of its own.
-    fn slid(&self, stretch: &Stretch, first: usize, last: usize) -> bool {
-        let (from, to) = (stretch.start + first as u64, stretch.start + last as u64 + 1);
-        let shown = self.system.integrity().variants_in(from, to).next().is_some();
-        let four = |bytes: &[u8], at: usize| {
-            bytes.get(at..at + 4).and_then(|it| it.first_chunk().copied()).map(u32::from_le_bytes)
-        };
-        let moved = |at: usize| {
-            four(&stretch.mine, at).map(|it| it.wrapping_add(stretch.slide as u32))
-                == four(&stretch.found, at)
-        };
-        shown && (last.saturating_sub(3)..=first).any(moved)
-    }
-
-    /// A constant that training boots show to vary, with another value: only its bytes differ.
-    fn value(&self, stretch: &Stretch, expected: &[u8], from: usize, to: usize) -> Option<Patch> {
-        let (start, end) = (stretch.start + from as u64, stretch.start + to as u64);
-        let fixups = self.relocation.table().fixups_in(start, end);
-        let patched = |at: usize| {
-            let address = stretch.start + at as u64;
-            let holds = |start: u64, size: u8| (start..start + u64::from(size)).contains(&address);
-            fixups.iter().any(|it| it.kind == FixupKind::Patched && holds(it.addr, it.size))
-        };
-        let all = (from..to).all(|at| expected[at] == stretch.found[at] || patched(at));
-        all.then_some(Patch { from, to, change: Change::Value })
-    }
-
-    /// Adds a difference.
-    fn add(&self, stretch: &Stretch, trusted: &[u8], from: usize, change: Change, report: &mut Tampering) {
         let found = &stretch.found[from..from + trusted.len()];
         let address = stretch.start + from as u64;
         let leads_to = target(&stretch.found[from..], address.wrapping_add(stretch.slide));

@@ -77,6 +77,13 @@ impl Comparison<'_> {
             .or_else(|| self.loaded.as_ref()?.holds(address).then_some(address))
     }
 
+    /// Trusted code at an address of the target, as it should be there; nothing where there is
+    /// none.
+    pub fn trusted_code(&self, address: u64, count: usize) -> Vec<u8> {
+        let Some(trained) = self.trusted(address) else { return Vec::new() };
+        self.relocation.trusted(self.system, trained, count, self.memory)
+    }
+
     /// The address by which a report names one of the target's code.
     pub fn reported(&self, address: u64) -> u64 {
         self.trusted(address).unwrap_or(address)

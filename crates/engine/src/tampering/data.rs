@@ -1,8 +1,9 @@
 //! Read-only data: tables of pointers to code, and everything else that nobody writes.
 //!
-//! A page that two boots show alike is nobody's to write, and any difference in it is foreign. In
-//! others each boot writes something of its own; what must hold there is that what led to trusted
-//! code leads to the same, and that what led to no code still does not.
+//! A page that two boots show alike, and that is as in the system's image, is nobody's to write,
+//! and any difference in it is foreign. In others each boot writes something of its own; what must
+//! hold there is that what led to trusted code leads to the same, and that what led to no code
+//! still does not.
 
 use ir::integrity::{DataPage, differing_words, number};
 use machine::paging;
@@ -10,6 +11,7 @@ use machine::{PAGE_SIZE, VirtAddr};
 
 use super::comparison::{Comparison, wide};
 use super::report::{Change, Difference, Place, Tampering};
+use super::sorted::Data;
 
 /// How far from a module what it had while it was loaded may have been, in bytes.
 const NEAR: u64 = 64 << 20;
@@ -57,7 +59,23 @@ impl Comparison<'_> {
         // What is not there was counted.
         let found: Vec<u8> = found.iter().zip(&mine).map(|(found, mine)| found.unwrap_or(*mine)).collect();
         let size = if wide(&self.relocation) { 8 } else { 4 };
-        let words = differing_words((run.start, &mine), (to, &found), size, &|at| self.moved(at));
+        let mut words = differing_words((run.start, &mine), (to, &found), size, &|at| self.moved(at));
+        if run.image != 0 && !words.is_empty() {
+            let own = |address: u64| self.moved(address).filter(|_| self.is_own(run, address));
+            let data = Data {
+                at: [run.start, to],
+                bytes: [&mine, &found],
+                word: size,
+                moved: &own,
+                freed: &|address| self.may_be_freed(run, address),
+            };
+            let same = data.same();
+            words.retain(|&at| {
+                let mut differing = (at..at + size).filter(|at| mine[*at] != found[*at]).peekable();
+                let explained = differing.peek().is_some() && differing.all(|at| same[at]);
+                !explained && !same[at..at + size].iter().all(|it| *it)
+            });
+        }
         let freed = self.freed(run, &mine, &found, &words);
         report.varying += freed.iter().filter(|it| **it == Some(true)).count();
         report.uncompared.words += freed.iter().filter(|it| **it == Some(false)).count();
@@ -65,6 +83,17 @@ impl Comparison<'_> {
             let page = run.pages[at / page_bytes];
             self.word(run.start + at as u64, &mine[at..at + size], &found[at..at + size], page, report);
         }
+    }
+
+    /// Whether an address is the module's own or the kernel's.
+    fn is_own(&self, run: &Run<'_>, address: u64) -> bool {
+        self.image(address).is_some_and(|image| image == 0 || image == run.image)
+    }
+
+    /// Whether what is at an address of the training system may have been the module's only while
+    /// it was loaded.
+    fn may_be_freed(&self, run: &Run<'_>, address: u64) -> bool {
+        address.abs_diff(run.start) < NEAR && !self.is_own(run, address)
     }
 
     /// For each word that differs, whether it names memory that is neither the module's nor the
@@ -93,17 +122,14 @@ impl Comparison<'_> {
     fn distances(&self, run: &Run<'_>, mine: &[u8], found: &[u8], at: usize) -> Vec<u64> {
         let size = if wide(&self.relocation) { 8 } else { 4 };
         let slide = self.relocation.slide_of(run.image).unwrap_or(0);
-        let outside = |address: u64| {
-            let near = address.abs_diff(run.start) < NEAR;
-            near && !matches!(self.image(address), Some(image) if image == 0 || image == run.image)
-        };
+        let outside = |address: u64| self.may_be_freed(run, address);
         let differs = |start: usize, size: usize| {
             let end = (start + size).min(at + 8).min(mine.len());
             (start.max(at)..end).any(|byte| mine[byte] != found[byte])
         };
         let mut distances = Vec::new();
         // A pointer to what is the module's or the kernel's is one.
-        if self.image(number(&mine[at..at + size])).is_some_and(|it| it == 0 || it == run.image) {
+        if self.is_own(run, number(&mine[at..at + size])) {
             return distances;
         }
         let mut add = |from: u64, to: u64| {
@@ -136,6 +162,30 @@ impl Comparison<'_> {
         distances
     }
 
+    /// Whether the system writes a page of its data before it makes it read-only.
+    fn is_written(&self, address: u64) -> bool {
+        let page = address & !(PAGE_SIZE - 1);
+        self.system.modules().is_some_and(|it| it.own().written.binary_search(&page).is_ok())
+    }
+
+    /// Whether a number that training shows to vary, `trained` there, is also in the system's
+    /// read-only data, and the target has the same `found` there.
+    pub(super) fn is_also_data(&self, trained: u64, found: u64) -> bool {
+        let integrity = self.system.integrity();
+        let (mode, root) = (self.relocation.mode(), self.relocation.root());
+        integrity.variants.iter().any(|variant| {
+            let page = variant.addr & !(PAGE_SIZE - 1);
+            let bytes = integrity.data.get(&page).map(|data| &data.bytes[(variant.addr - page) as usize..]);
+            let Some(word) = bytes.and_then(|bytes| bytes.get(..variant.bytes.len())) else { return false };
+            number(word) == trained
+                && self.moved(variant.addr).is_some_and(|at| {
+                    let there = paging::read_mapped(self.memory, mode, root, VirtAddr(at), word.len());
+                    let there: Option<Vec<u8>> = there.into_iter().collect();
+                    there.is_some_and(|bytes| number(&bytes) == found)
+                })
+        })
+    }
+
     /// Adds what a word of data that differs shows.
     fn word(&self, address: u64, mine: &[u8], found: &[u8], page: &DataPage, report: &mut Tampering) {
         let integrity = self.system.integrity();
@@ -147,13 +197,21 @@ impl Comparison<'_> {
         };
         let to_code = |value: u64| self.system.page(value & !(PAGE_SIZE - 1)).is_some();
         let leads = self.code.holds(value);
+        let steady = page.steady && !self.is_written(address);
+        // What is the address of a page in every boot is one here, whatever lies there.
+        let is_page = |it: u64| it != 0 && it.is_multiple_of(PAGE_SIZE);
+        let pages = is_page(trusted) && variant.is_some_and(|it| is_page(number(&it.bytes)));
+        if pages && is_page(value) && self.trusted(value).is_none() {
+            report.varying += 1;
+            return;
+        }
         let change = if variant.is_some_and(|it| is(&it.bytes)) {
             Change::Variant
         } else if to_code(trusted) {
             // One boot shows one form of every place.
-            let among_trusted = integrity.boots > 1 && !page.steady && self.trusted(value).is_some();
+            let among_trusted = integrity.boots > 1 && !steady && self.trusted(value).is_some();
             if among_trusted { Change::Value } else { Change::Foreign }
-        } else if leads || page.steady {
+        } else if leads || steady {
             Change::Foreign
         } else if integrity.boots < 2 {
             report.uncompared.words += 1;

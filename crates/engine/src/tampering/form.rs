@@ -3,6 +3,7 @@
 //!
 //! That a change has such a form does not say who made it.
 
+use super::acts::{Trusted, act, target};
 use super::report::Change;
 
 /// How far a switch may lead, in bytes: within one function and its cold part.
@@ -30,6 +31,8 @@ pub struct Codes<'c> {
     pub slide: u64,
     /// The training system's address for one of the target, if it is in trusted code.
     pub trusted: &'c dyn Fn(u64) -> Option<u64>,
+    /// Trusted code at an address of the target.
+    pub code: &'c Trusted<'c>,
 }
 
 impl Codes<'_> {
@@ -55,6 +58,24 @@ impl Codes<'_> {
             }
         }
         at == to
+    }
+
+    /// Whether both forms of whole instructions, `from..to`, do nothing.
+    pub fn is_filling(&self, from: usize, to: usize) -> bool {
+        does_nothing(&self.expected[from..to]) && does_nothing(&self.found[from..to])
+    }
+
+    /// A branch at `from` of which it is known what both of its forms come to: the same, or not.
+    pub fn branch(&self, mode: lift::Mode, from: usize, end: usize) -> Option<Patch> {
+        let address = (self.start + from as u64).wrapping_add(self.slide);
+        let patch = |to: usize| {
+            let (old, new) = (self.expected.get(from..to)?, self.found.get(from..to)?);
+            let old = act(mode, old, address, self.code)?;
+            let new = act(mode, new, address, self.code)?;
+            Some(Patch { from, to, change: if old == new { Change::Equal } else { Change::Foreign } })
+        };
+        // As long as a direct branch, with or without a prefix, or as the place.
+        [end, from + 5, from + 6].into_iter().find_map(patch)
     }
 
     /// Whether a thunk, `from..to`, that puts a register on the stack and returns to it became a
@@ -182,14 +203,14 @@ fn form_at(bytes: &[u8], address: u64) -> Option<Form> {
 }
 
 /// Whether these bytes are never reached or do nothing: `int3`, or what [`does_nothing`].
-fn is_filling(bytes: &[u8]) -> bool {
+pub fn is_filling(bytes: &[u8]) -> bool {
     let traps = bytes.iter().take_while(|it| **it == 0xcc).count();
     does_nothing(&bytes[traps..])
 }
 
-/// Whether these bytes do nothing: no-operations (SDM vol. 2: NOP), and whatever a jump leads over,
-/// but not beyond.
-fn does_nothing(mut bytes: &[u8]) -> bool {
+/// Whether these bytes do nothing: no-operations (SDM vol. 2: NOP), marks of where a branch may
+/// lead (ENDBR), and whatever a jump leads over, but not beyond.
+pub fn does_nothing(mut bytes: &[u8]) -> bool {
     while let Some((&first, rest)) = bytes.split_first() {
         bytes = match bytes {
             [0xeb, distance, rest @ ..] if usize::from(*distance) <= rest.len() => {
@@ -201,6 +222,7 @@ fn does_nothing(mut bytes: &[u8]) -> bool {
                 rest
             }
             _ if first == 0x90 => rest,
+            [0xf3, 0x0f, 0x1e, 0xfa | 0xfb, rest @ ..] => rest,
             [0x66, tail @ ..] if matches!(tail, [0x66 | 0x90 | 0x0f | 0x2e, ..]) => tail,
             [0x2e, tail @ ..] if matches!(tail, [0x0f, 0x1f, ..]) => tail,
             [0x0f, 0x1f, modrm, ..] => {
@@ -233,19 +255,4 @@ fn leads_nowhere(mode: lift::Mode, mut bytes: &[u8]) -> bool {
         }
     }
     true
-}
-
-/// Where a direct jump or call at the beginning of `bytes` leads.
-pub fn target(bytes: &[u8], address: u64) -> Option<u64> {
-    match bytes {
-        [0x2e, rest @ ..] if matches!(rest, [0xe8 | 0xe9, ..]) => target(rest, address.wrapping_add(1)),
-        [0xe8 | 0xe9, a, b, c, d, ..] => {
-            let distance = i64::from(i32::from_le_bytes([*a, *b, *c, *d]));
-            Some(address.wrapping_add(5).wrapping_add_signed(distance))
-        }
-        [0xeb, distance, ..] => {
-            Some(address.wrapping_add(2).wrapping_add_signed(i64::from(distance.cast_signed())))
-        }
-        _ => None,
-    }
 }

@@ -1,4 +1,5 @@
-//! The code of modules that training had not loaded, against the files that a pack has of them.
+//! The code of modules, against the files that a pack has of them: those that training had not
+//! loaded, and those that it had, for the files say more than two boots show.
 //!
 //! What a module's own tables name as written anew when it is loaded (load sites) may be a lock
 //! prefix, a thunk, a call of a tracer, or what the trusted call leads to in the end: that is the
@@ -11,8 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use machine::paging;
 use machine::{PAGE_SIZE, VirtAddr};
 
+use super::acts::target;
 use super::comparison::Comparison;
-use super::form::{Codes, Patch, target};
+use super::form::{Codes, Patch};
+use super::listed::is_form;
 use super::report::{Change, Class, Difference, Place, Tampering};
 use super::target::Frames;
 use crate::loaded::{Loaded, Space, Survey};
@@ -21,14 +24,18 @@ use crate::loaded::{Loaded, Space, Survey};
 type Covered = BTreeMap<u64, [bool; PAGE_SIZE as usize]>;
 
 impl Comparison<'_> {
-    /// Looks for modules in all code that no image of the training system has.
+    /// Looks for modules in all code but the kernel's own.
     pub(super) fn find_loaded(&mut self) {
         let (Some(modules), Some(slide)) = (self.system.modules(), self.relocation.slide_of(0)) else {
             return;
         };
         let space = Space { tables: self.relocation.tables(self.memory), slide };
         let loaded = Loaded::new(modules, space);
-        let others = self.code.pages().iter().filter(|page| self.trusted(page.0).is_none());
+        let own = |page: u64| {
+            let trained = self.trusted(page);
+            trained.is_some_and(|it| self.relocation.table().image(it).is_none_or(|image| image == 0))
+        };
+        let others = self.code.pages().iter().filter(|page| !own(page.0));
         others.for_each(|page| loaded.look(page.0, self.relocation.deadline()));
         self.loaded = Some(loaded);
     }
@@ -37,6 +44,7 @@ impl Comparison<'_> {
     pub(super) fn compare_loaded(&self, mode: lift::Mode, frames: &mut Frames, report: &mut Tampering) {
         let Some(loaded) = &self.loaded else { return };
         let trusted = |address| self.trusted(address);
+        let code = |address, count| self.trusted_code(address, count);
         let (mut covered, mut modules, mut module) = (Covered::new(), BTreeSet::new(), None);
         let mut whole = true;
         for survey in loaded.survey(self.relocation.deadline()) {
@@ -48,15 +56,48 @@ impl Comparison<'_> {
             cover(&mut covered, &survey);
             let codes = Codes {
                 start: survey.address,
-                expected: &survey.trusted,
+                expected: &self.without_listed(mode, &survey, &trusted, report),
                 found: &survey.found,
                 slide: 0,
                 trusted: &trusted,
+                code: &code,
             };
             self.compare_survey(mode, &survey, &codes, report);
         }
         self.gaps(&covered, whole, frames, report);
         report.modules = modules.len();
+    }
+
+    /// The trusted code of a section, with what the module's own tables name where the target has
+    /// that.
+    fn without_listed(
+        &self,
+        mode: lift::Mode,
+        survey: &Survey,
+        trusted: &dyn Fn(u64) -> Option<u64>,
+        report: &mut Tampering,
+    ) -> Vec<u8> {
+        let mut expected = survey.trusted.clone();
+        for (place, form) in &survey.forms {
+            let (Some(old), Some(found)) = (expected.get(place.clone()), survey.found.get(place.clone()))
+            else {
+                continue;
+            };
+            if old != found && is_form(mode, form, found) {
+                let codes = Codes {
+                    start: survey.address,
+                    expected: &expected,
+                    found: &survey.found,
+                    slide: 0,
+                    trusted,
+                    code: &|_, _| Vec::new(),
+                };
+                let patch = Patch { from: place.start, to: place.end, change: Change::Listed };
+                self.add_survey(&codes, &patch, report);
+                expected[place.clone()].copy_from_slice(found);
+            }
+        }
+        expected
     }
 
     /// Adds the differences of a section.
@@ -65,7 +106,7 @@ impl Comparison<'_> {
         while at < survey.trusted.len() {
             let len = lift::length(mode, &survey.trusted[at..]).unwrap_or(1);
             let end = (at + len).min(survey.trusted.len());
-            if survey.trusted[at..end] == survey.found[at..end] {
+            if codes.expected[at..end] == survey.found[at..end] {
                 run.take().into_iter().for_each(|run| self.explain_survey(mode, survey, codes, run, report));
             } else {
                 run = Some((run.map_or(at, |run| run.0), end));
@@ -100,7 +141,11 @@ impl Comparison<'_> {
                 let last = bytes.next_back().unwrap_or(first);
                 let start = site.filter(|_| is_site).map_or(at, |site| site.start);
                 let mut patch = codes.patch(first, last);
-                if codes.is_thunk(start, end) {
+                if let Some(known) = is_site.then(|| codes.branch(mode, start, end)).flatten() {
+                    patch = known;
+                } else if is_site && codes.is_filling(start, end) {
+                    patch = Patch { from: start, to: end, change: Change::Equal };
+                } else if codes.is_thunk(start, end) {
                     patch = Patch { from: start, to: end, change: Change::Thunk };
                 } else if patch.change.class() == Class::Foreign
                     && (codes.is_alternative(mode, start, end) || is_site && codes.stays(mode, start, end))

@@ -1,15 +1,16 @@
 //! Compares a target with what the training boots show of code, read-only data and interrupt gates.
 //!
 //! Answers never depend on the target's code; this report tells whether somebody changed it.
-//! Nothing counts as the kernel's own but what a training boot shows of that very place, apart from
-//! addresses of what lies elsewhere. Kernels change their own code at run time, in a few forms: a
-//! *switch* is a no-operation that became a jump to code nearby, or the reverse, or a direct call
-//! or jump that got another target; a *trace point* is a no-operation that became a call, or the
-//! reverse; a *lock* is a lock prefix that was put in or taken out; a *thunk* is a call or jump
-//! that goes through a register or through trusted code for that; a *value* is a constant that
-//! training boots show to vary; an *alternative* is instructions that became no-operations or are
-//! jumped over, or the reverse. A change that has such a form and leads to trusted code may be the
-//! kernel's or anybody's: it is *unknown*. Any other is *foreign*.
+//! Nothing counts as the kernel's own but what a training boot shows of that very place, or the
+//! kernel's own tables name for it, apart from addresses of what lies elsewhere, and what comes to
+//! the same: a branch through a register or a trusted thunk of that register. Kernels change their
+//! own code at run time, in a few forms: a *switch* is a no-operation that became a jump to code
+//! nearby, or the reverse, or a direct call or jump that got another target; a *trace point* is a
+//! no-operation that became a call, or the reverse; a *lock* is a lock prefix that was put in or
+//! taken out; a *thunk* is a call or jump that goes through a register or through trusted code for
+//! that; a *value* is a constant that training boots show to vary; an *alternative* is instructions
+//! that became no-operations or are jumped over, or the reverse. A change that has such a form and
+//! leads to trusted code may be the kernel's or anybody's: it is *unknown*. Any other is *foreign*.
 //!
 //! What could not be compared is counted, down to the target's code that no trusted copy has.
 //! Nothing is known of any one system.
@@ -18,14 +19,18 @@
 //! executable all the same. Of a page that the training system may both execute and write only the
 //! instructions that the program itself was made from are compared.
 
+mod acts;
 mod code;
 mod comparison;
 mod data;
 mod form;
 mod gates;
+mod known;
+mod listed;
 mod loaded;
 mod modules;
 mod report;
+mod sorted;
 mod target;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,12 @@ use serde::Serialize;
 pub enum Change {
     /// A training boot has this form too.
     Variant,
+    /// The system's own tables name this form for this very place.
+    Listed,
+    /// A branch through a register, or a return, and one to trusted code that comes to the same,
+    /// either way; or two ways to do nothing; or a constant that the system's read-only data has
+    /// too.
+    Equal,
     /// A no-operation and a jump nearby, either way, or a direct jump or call with another target
     /// in the trusted copy.
     Switch,
@@ -16,8 +22,8 @@ pub enum Change {
     /// A lock prefix and a prefix without effect, either way: kernels need no locks on one
     /// processor.
     Lock,
-    /// A jump or call through a register, or a return, and a direct one into the trusted copy,
-    /// either way.
+    /// A jump or call through a register, or a return, and a direct one into the trusted copy of
+    /// which it is not known what it comes to, either way.
     Thunk,
     /// A constant in the code, or a word of data that boots write, with a value that no training
     /// boot has.
@@ -32,7 +38,7 @@ pub enum Change {
 /// What is said of a change.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Class {
-    /// A training boot shows it.
+    /// A training boot or the system's tables show it, or it comes to the same.
     Known,
     /// It has a form that kernels give their own code, but no training boot shows it.
     Unknown,
@@ -45,7 +51,7 @@ impl Change {
     #[must_use]
     pub const fn class(self) -> Class {
         match self {
-            Change::Variant => Class::Known,
+            Change::Variant | Change::Listed | Change::Equal => Class::Known,
             Change::Switch
             | Change::TracePoint
             | Change::Lock
@@ -94,7 +100,7 @@ pub struct Tampering {
     pub boots: u8,
     /// Pages of 4 KiB of code that were compared.
     pub pages: usize,
-    /// Modules that training had not loaded and that were compared with the pack's files of them.
+    /// Modules that were compared with the pack's files of them.
     pub modules: usize,
     /// Pages of read-only data that were compared.
     pub data: usize,

@@ -1,6 +1,7 @@
 //! Small targets: a kernel of two pages of code and two of data, a module, an interrupt table.
 
 use ir::integrity::{DataPage, Extent, Integrity, Variant};
+use ir::relocatable::{Own, OwnSite};
 use ir::relocation::{Fixup, FixupKind, Image, RelocationTable};
 use machine::VirtAddr;
 
@@ -124,6 +125,10 @@ struct Case {
     writable: Vec<u64>,
     /// Whether the pack has modules.
     modules: bool,
+    /// What the kernel's own tables name.
+    own: Own,
+    /// Code of the kernel's first page in training, if it is other code than usual.
+    trained: Option<[u8; 4096]>,
 }
 
 impl Case {
@@ -142,6 +147,8 @@ impl Case {
             more: Vec::new(),
             writable: Vec::new(),
             modules: false,
+            own: Own::default(),
+            trained: None,
         };
         let address = (0xc020_1000u32).wrapping_add(module as u32);
         it.module_code[19..23].copy_from_slice(&address.to_le_bytes());
@@ -163,10 +170,14 @@ impl Case {
             target.map(*address, bytes, 0);
         }
         let mut system = system(self.boots);
+        if let Some(code) = &self.trained {
+            system.insert(KERNEL, code);
+        }
         let integrity = Integrity { writable: self.writable.clone(), ..system.integrity().clone() };
         system.set_integrity(integrity);
-        if self.modules {
-            let file = ir::Objects::to_bytes([1; 32], &modules::objects()).expect("they are whole");
+        if self.modules || self.own != Own::default() {
+            let objects = if self.modules { &modules::objects()[..] } else { &[] };
+            let file = ir::Objects::to_bytes([1; 32], objects, &self.own).expect("they are whole");
             system.set_modules(ir::Objects::from_bytes(&file, [1; 32]).expect("they come back"));
         }
         let program = ir::text::parse_program("program \"test\"", Reg::NAMES).expect("it parses");
@@ -240,6 +251,66 @@ fn only_the_very_form_that_training_shows_of_a_place_is_known() {
 }
 
 #[test]
+fn what_the_kernel_s_tables_name_is_known_at_that_very_place() {
+    for slide in [0, 0x20_0000] {
+        let clac = OwnSite { address: KERNEL + 1600, len: 3, forms: vec![vec![0x0f, 0x01, 0xca]] };
+        let call = [0xe8, 0x10, 0, 0, 0];
+        let helper = OwnSite { address: KERNEL + 1700, len: 6, forms: vec![vec![0xfa], call.to_vec()] };
+        let changes = |edit: &dyn Fn(&mut [u8; 4096])| {
+            let mut case = Case::new(2, slide, 0);
+            case.own.sites = vec![clac.clone(), helper.clone()];
+            edit(&mut case.code);
+            let changes = case.changes().into_iter();
+            changes.map(|(at, change)| (at - KERNEL, change)).collect::<Vec<_>>()
+        };
+        let put =
+            |at: usize, bytes: &[u8]| changes(&|page| page[at..at + bytes.len()].copy_from_slice(bytes));
+        assert_eq!(put(1600, &[0x0f, 0x01, 0xca]), [(1600, Change::Listed)], "{slide:#x}");
+        assert_eq!(put(1700, &[0xfa, 0x0f, 0x1f, 0x44, 0, 0]), [(1700, Change::Listed)]);
+        assert_eq!(put(1700, &[0xe8, 0x10, 0, 0, 0, 0x90]), [(1700, Change::Listed)]);
+        assert_eq!(Change::Listed.class(), Class::Known);
+        // The same bytes elsewhere, other bytes there, and the form with something behind it.
+        let foreign = |changes: Vec<(u64, Change)>| {
+            assert!(!changes.is_empty());
+            assert!(changes.iter().all(|it| it.1.class() != Class::Known), "{changes:?}");
+        };
+        foreign(put(1610, &[0x0f, 0x01, 0xca]));
+        foreign(put(1600, &[0x0f, 0x01, 0xcb]));
+        foreign(put(1700, &[0xfa, 0x31, 0xc0, 0xc3, 0x90, 0x90]));
+        foreign(put(1700, &[0xe8, 0x11, 0, 0, 0, 0x90]));
+    }
+}
+
+#[test]
+fn a_branch_through_a_register_and_its_thunk_are_the_same() {
+    const THUNK: usize = 0x1000 - 64;
+    let changes = |edit: &dyn Fn(&mut [u8; 4096])| {
+        let mut case = clean();
+        let mut trained = code();
+        // jmp *%rax, which `call` and `jmp` at 900 and 950 lead to.
+        trained[THUNK..THUNK + 2].copy_from_slice(&[0xff, 0xe0]);
+        for (at, opcode) in [(900usize, 0xe8), (950, 0xe9)] {
+            let distance = (THUNK - at - 5) as u32;
+            trained[at..at + 5].copy_from_slice(&[&[opcode], &distance.to_le_bytes()[..]].concat());
+        }
+        case.trained = Some(trained);
+        case.code = trained;
+        edit(&mut case.code);
+        let changes = case.changes().into_iter();
+        changes.map(|(at, change)| (at - KERNEL, change)).collect::<Vec<_>>()
+    };
+    let put = |at: usize, bytes: &[u8]| changes(&|page| page[at..at + bytes.len()].copy_from_slice(bytes));
+    assert_eq!(put(900, &[0xff, 0xd0, 0x0f, 0x1f, 0]), [(900, Change::Equal)]);
+    assert_eq!(put(900, &[0x0f, 0xae, 0xe8, 0xff, 0xd0]), [(900, Change::Equal)]);
+    assert_eq!(put(950, &[0xff, 0xe0, 0xcc, 0x66, 0x90]), [(950, Change::Equal)]);
+    assert_eq!(Change::Equal.class(), Class::Known);
+    // Another register, a jump in the place of a call, a return in the place of a jump.
+    assert_eq!(put(900, &[0xff, 0xd3, 0x0f, 0x1f, 0]), [(900, Change::Foreign)]);
+    assert_eq!(put(900, &[0xff, 0xe0, 0x0f, 0x1f, 0]), [(900, Change::Foreign)]);
+    assert_eq!(put(950, &[0xc3, 0xcc, 0xcc, 0xcc, 0xcc]), [(950, Change::Foreign)]);
+}
+
+#[test]
 fn what_leads_out_of_trusted_code_is_foreign() {
     // The first five bytes of a hook, and a call that goes elsewhere.
     assert_eq!(changed(|page| page[100..105].copy_from_slice(&[0xe9, 0, 0, 1, 0])), [(100, Change::Foreign)]);
@@ -279,6 +350,51 @@ fn tables_of_pointers_and_other_read_only_data_are_compared() {
     assert_eq!(word(leads), [(WRITTEN + VARYING as u64, Change::Foreign)]);
     // A pointer in a module's table.
     assert_eq!(word(|case| set(&mut case.module_data, 0, KERNEL)), [(MODULE + 0x1000, Change::Foreign)]);
+}
+
+#[test]
+fn what_the_kernel_writes_before_it_is_read_only_is_a_value() {
+    let mut case = clean();
+    case.steady[0x800] = 8;
+    assert_eq!(case.changes(), [(STEADY + 0x800, Change::Foreign)]);
+    case.own.written = vec![STEADY];
+    assert_eq!(case.changes(), [(STEADY + 0x800, Change::Value)]);
+    // But a pointer to code is one.
+    set(&mut case.steady, 8, 0x1234);
+    assert!(case.changes().contains(&(STEADY + 8, Change::Foreign)));
+}
+
+#[test]
+fn the_address_of_a_page_in_every_boot_may_be_one_of_unknown_code() {
+    let mut case = clean();
+    case.more.push((MODULE + 0x10_0000, vec![0x41; 4096]));
+    // Both boots have the address of a page there.
+    set(&mut case.written, VARYING, MODULE + 0x10_0000);
+    assert_eq!((case.changes(), case.ask().varying), (vec![], 1));
+    set(&mut case.written, VARYING, MODULE + 0x10_0008);
+    assert_eq!(case.changes(), [(WRITTEN + VARYING as u64, Change::Foreign)], "no page");
+    set(&mut case.written, VARYING, KERNEL);
+    assert_eq!(case.changes(), [(WRITTEN + VARYING as u64, Change::Foreign)], "trusted code");
+}
+
+#[test]
+fn a_constant_that_data_has_too_is_compared_with_that() {
+    let constant = 0xffff_8880_0045_6000u64;
+    let ask = |in_code: u64, in_data: u64| {
+        let mut case = clean();
+        let mut trained = code();
+        trained[502..510].copy_from_slice(&constant.to_le_bytes());
+        case.trained = Some(trained);
+        case.code = trained;
+        set(&mut case.code, 502, in_code);
+        set(&mut case.written, VARYING, in_data);
+        case.changes()
+    };
+    assert_eq!(ask(constant, constant), []);
+    let moved = constant + 0x77_7000;
+    assert_eq!(ask(moved, moved), [(KERNEL + 500, Change::Equal)]);
+    assert_eq!(ask(moved, constant), [(KERNEL + 500, Change::Value)]);
+    assert_eq!(ask(moved + 8, moved), [(KERNEL + 500, Change::Value)]);
 }
 
 #[test]
@@ -371,6 +487,10 @@ fn modules_that_training_had_not_loaded_are_compared_with_their_files() {
     let call = (KERNEL + modules::SLIDE + 0x80).wrapping_sub(modules::TEXT + 85) as u32;
     let call = [&[0xe8], &call.to_le_bytes()[..]].concat();
     assert_eq!(changes(80, &call), [(80, Change::Alternative)], "a call of the kernel: nobody knows");
+    // The module's alternative: a call of what another section of it calls.
+    let call = (KERNEL + modules::SLIDE + 0x40).wrapping_sub(modules::TEXT + 85) as u32;
+    let call = [&[0xe8], &call.to_le_bytes()[..]].concat();
+    assert_eq!(changes(80, &call), [(80, Change::Listed)]);
     assert_eq!(changes(80, &modules::objects()[0].sections[0].code[80..85]), [], "the file's own way");
     let other = |at, bytes: &[u8]| {
         changes(at, bytes).into_iter().filter(|it| it.0 != 80).map(|it| it.1).collect::<Vec<_>>()

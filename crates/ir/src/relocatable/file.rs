@@ -1,5 +1,6 @@
-//! The file of a system's modules as relocatable objects: an index, and of each object a piece with
-//! all but its code, and one with that (`container.rs`).
+//! The file of a system's modules as relocatable objects: an index, of each object a piece with all
+//! but its code, and one with that, and a piece with what the system writes into its own code
+//! (`container.rs`).
 //!
 //! It belongs to one companion file, whose addresses its symbols have. A run uses few of thousands
 //! of objects, and mostly none: the file is not read before something is looked for in it.
@@ -10,12 +11,13 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::Object;
+use super::own::{self, Own};
 use super::print::{self, PRINT, Print};
 use crate::container::{self, Container, Piece, Sort, Source, most};
 use crate::file::{self, FileError};
 
 /// Version of files of modules.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 const SORT: Sort = Sort { magic: b"VIRTMOD\0", version: VERSION, what: "file of modules" };
 
 /// Bits of the filter that tells most windows of memory apart from those of objects: 64 KiB, which
@@ -29,6 +31,8 @@ struct Index {
     objects: Vec<Entry>,
     /// What objects are recognised by, ascending by hash.
     prints: Vec<Print>,
+    /// What the system writes into its own code.
+    own: Piece,
 }
 
 /// An object in the file.
@@ -43,7 +47,7 @@ struct Entry {
 
 impl Index {
     fn pieces(&self) -> impl Iterator<Item = &Piece> {
-        self.objects.iter().flat_map(|entry| [&entry.head, &entry.code])
+        self.objects.iter().flat_map(|entry| [&entry.head, &entry.code]).chain([&self.own])
     }
 
     fn broken(&self, start: u64, length: u64) -> Option<&'static str> {
@@ -77,6 +81,7 @@ struct Opened {
     offsets: Vec<u64>,
     /// Objects that were used; `None` if they are damaged.
     objects: Vec<OnceLock<Option<Box<Object>>>>,
+    own: OnceLock<Own>,
     filter: Box<[u64]>,
 }
 
@@ -103,7 +108,7 @@ impl Opened {
         }
         let offsets = container::offsets(container.start, index.pieces());
         let objects = index.objects.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { index, container, offsets, objects, filter })
+        Ok(Self { index, container, offsets, objects, own: OnceLock::new(), filter })
     }
 
     fn unpack(&self, number: usize) -> Result<Box<Object>, FileError> {
@@ -125,6 +130,14 @@ impl Opened {
     }
 }
 
+impl Opened {
+    fn unpack_own(&self) -> Result<Own, FileError> {
+        let bytes = self.container.unpack(&self.index.own, self.offsets[2 * self.index.objects.len()])?;
+        let own: Own = file::value(SORT.what, &bytes, self.container.length)?;
+        own::broken(&own).map_or(Ok(own), |why| Err(SORT.damaged(why)))
+    }
+}
+
 /// A file of one object that is encoded so, with code of zeros, for fuzzers: they guess no
 /// compression.
 ///
@@ -141,8 +154,14 @@ pub fn with_object(head: &[u8]) -> Result<Vec<u8>, FileError> {
     let head = SORT.pack(head, &mut pieces)?;
     let code = SORT.pack(&vec![0; size as usize], &mut pieces)?;
     index.objects.push(Entry { name: object.name, head, code });
+    index.own = pack_own(&Own::default(), &mut pieces)?;
     let body = postcard::to_stdvec(&index).map_err(|error| SORT.damaged(error.to_string()))?;
     SORT.assemble(&body, &pieces)
+}
+
+fn pack_own(own: &Own, pieces: &mut Vec<u8>) -> Result<Piece, FileError> {
+    let bytes = postcard::to_stdvec(own).map_err(|error| SORT.damaged(error.to_string()))?;
+    SORT.pack(&bytes, pieces)
 }
 
 impl Objects {
@@ -176,14 +195,19 @@ impl Objects {
         for number in 0..self.len() as u32 {
             let _ = self.object(number);
         }
+        let _ = self.own();
         self.damage().map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    /// The file's bytes: the objects of the system whose companion file is named by `system`.
+    /// The file's bytes: the objects of the system whose companion file is named by `system`, and
+    /// what its image says of what it writes.
     ///
     /// # Errors
     /// [`FileError`] when they cannot be encoded.
-    pub fn to_bytes(system: [u8; 32], objects: &[Object]) -> Result<Vec<u8>, FileError> {
+    pub fn to_bytes(system: [u8; 32], objects: &[Object], own: &Own) -> Result<Vec<u8>, FileError> {
+        if let Some(why) = own::broken(own) {
+            return Err(SORT.damaged(why));
+        }
         let (mut index, mut pieces) = (Index { system, ..Index::default() }, Vec::new());
         for object in objects {
             if let Some(why) = object.broken() {
@@ -194,6 +218,7 @@ impl Objects {
             let (head, code) = (SORT.pack(&head, &mut pieces)?, SORT.pack(&code, &mut pieces)?);
             index.objects.push(Entry { name: object.name.clone(), head, code });
         }
+        index.own = pack_own(own, &mut pieces)?;
         index.prints = print::prints(objects);
         let body = postcard::to_stdvec(&index).map_err(|error| SORT.damaged(error.to_string()))?;
         SORT.assemble(&body, &pieces)
@@ -247,6 +272,14 @@ impl Objects {
         object.as_deref()
     }
 
+    /// What the system's image says of what it writes; nothing if that is damaged.
+    #[must_use]
+    pub fn own(&self) -> &Own {
+        static NOTHING: Own = Own { sites: Vec::new(), written: Vec::new() };
+        let Some(opened) = self.opened() else { return &NOTHING };
+        opened.own.get_or_init(|| opened.unpack_own().map_err(|error| self.blame(error)).unwrap_or_default())
+    }
+
     /// Where windows of objects may be in memory: for each place in `bytes` the objects that have a
     /// window like that.
     pub fn recognise<'o>(&'o self, bytes: &'o [u8]) -> impl Iterator<Item = (usize, Print)> + 'o {
@@ -268,12 +301,14 @@ impl Objects {
 mod tests {
     use super::*;
     use crate::relocatable::tests::object;
-    use crate::relocatable::{LoadSiteKind, Symbol};
+    use crate::relocatable::{LoadSiteKind, OwnSite, Symbol};
 
     fn file() -> Vec<u8> {
         let mut second = object("b", 31);
         second.symbols.push(Symbol::Other { object: 0, section: 2 });
-        Objects::to_bytes([9; 32], &[object("a", 7), second]).unwrap()
+        let site = OwnSite { address: 0x1000, len: 5, forms: vec![vec![0xe9, 1, 2, 3, 4], vec![0xeb, 3]] };
+        let own = Own { sites: vec![site], written: vec![0x2000] };
+        Objects::to_bytes([9; 32], &[object("a", 7), second], &own).unwrap()
     }
 
     #[test]
@@ -283,6 +318,7 @@ mod tests {
         assert!(Objects::from_bytes(&file(), [8; 32]).is_err(), "of another system");
         assert_eq!(objects.object(0), Some(&object("a", 7)));
         assert_eq!((objects.name(1), objects.name(2)), (Some("b"), None));
+        assert_eq!((objects.own().sites[0].end(), &objects.own().written[..]), (0x1005, &[0x2000][..]));
         let code = objects.object(1).unwrap().sections[0].code.clone();
         let memory = [&[0x90; 77][..], &code].concat();
         let found: Vec<_> = objects.recognise(&memory).collect();
@@ -301,12 +337,12 @@ mod tests {
             // A frame's header has a bit without a meaning.
             if let Ok(objects) = Objects::from_bytes(&changed, [9; 32]) {
                 let same = |number| objects.object(number) == whole.object(number);
-                assert!(same(0) && same(1), "{at}");
+                assert!(same(0) && same(1) && objects.own() == whole.own(), "{at}");
                 unnoticed += 1;
             }
         }
         // One for each frame.
-        assert!(unnoticed <= 5, "{unnoticed}");
+        assert!(unnoticed <= 6, "{unnoticed}");
         assert!((0..bytes.len()).step_by(13).all(|end| Objects::from_bytes(&bytes[..end], [9; 32]).is_err()));
         let longer = [&bytes[..], &[0]].concat();
         assert!(Objects::from_bytes(&longer, [9; 32]).is_err());
@@ -316,6 +352,6 @@ mod tests {
     fn an_object_that_leads_nowhere_is_not_written() {
         let mut broken = object("a", 7);
         broken.sites[1].kind = LoadSiteKind::Jump { section: 9, offset: 0 };
-        assert!(Objects::to_bytes([0; 32], &[broken]).is_err());
+        assert!(Objects::to_bytes([0; 32], &[broken], &Own::default()).is_err());
     }
 }

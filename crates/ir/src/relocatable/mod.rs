@@ -8,14 +8,17 @@
 //! sites*.
 //!
 //! Nothing here knows how a system stores its objects, or where it puts them. The file that holds
-//! all objects of a system is in `file.rs`, how one is recognised in `print.rs`.
+//! all objects of a system is in `file.rs`, how one is recognised in `print.rs`, and what the
+//! system writes into itself in `own.rs`.
 
 mod file;
+mod own;
 mod print;
 
 use serde::{Deserialize, Serialize};
 
 pub use file::{Objects, VERSION, with_object};
+pub use own::{Own, OwnSite};
 pub use print::PRINT;
 
 /// An object.
@@ -32,6 +35,26 @@ pub struct Object {
     /// Code that the system writes anew when it loads the object, ascending likewise. Fields in it
     /// are not looked at.
     pub sites: Vec<LoadSite>,
+    /// What the system may put at places of the code instead of what is there, ascending likewise.
+    pub replacements: Vec<Replacement>,
+}
+
+/// Code of an object that the system may copy to a place of it, as if it had been linked there;
+/// what it does not fill there does nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Replacement {
+    /// The section that the place is in.
+    pub section: u16,
+    /// Where in that.
+    pub offset: u32,
+    /// How many bytes the place has.
+    pub len: u8,
+    /// The section that the code is in.
+    pub from_section: u16,
+    /// Where in that.
+    pub from_offset: u32,
+    /// How many bytes of it there are, no more than the place has.
+    pub from_len: u8,
 }
 
 /// A part of an object that is in memory as a whole.
@@ -184,6 +207,14 @@ impl Object {
         self.sites.get(first..last).unwrap_or(&[])
     }
 
+    /// What may stand at places of a section.
+    #[must_use]
+    pub fn replacements_of(&self, section: u16) -> &[Replacement] {
+        let first = self.replacements.partition_point(|it| it.section < section);
+        let last = self.replacements.partition_point(|it| it.section <= section);
+        self.replacements.get(first..last).unwrap_or(&[])
+    }
+
     /// Which bytes of a section of code are the same wherever it is loaded.
     #[must_use]
     pub fn fixed(&self, section: u16) -> Vec<bool> {
@@ -230,6 +261,15 @@ impl Object {
         if !self.sites.iter().all(|it| holds(it.section, it.offset, it.len.into()) && leads(it.kind)) {
             return Some("an object has a site that is not in its code");
         }
+        let copied = |it: &Replacement| {
+            holds(it.section, it.offset, it.len.into())
+                && holds(it.from_section, it.from_offset, it.from_len.into())
+                && it.from_len <= it.len
+        };
+        let place = |it: &Replacement| (it.section, it.offset);
+        if !self.replacements.is_sorted_by_key(place) || !self.replacements.iter().all(copied) {
+            return Some("an object has a replacement that is not in its code or does not ascend");
+        }
         let known = |symbol: &Symbol| !matches!(symbol, Symbol::Own(number) if section(*number).is_none());
         (!self.symbols.iter().all(known)).then_some("an object has a symbol in no section")
     }
@@ -272,6 +312,14 @@ pub(crate) mod tests {
                     kind: LoadSiteKind::Jump { section: 1, offset: 4 },
                 },
             ],
+            replacements: vec![Replacement {
+                section: 0,
+                offset: 2,
+                len: 5,
+                from_section: 1,
+                from_offset: 30,
+                from_len: 3,
+            }],
         }
     }
 
@@ -287,6 +335,7 @@ pub(crate) mod tests {
         assert_eq!(object.fields_in(1, 0, 40).len(), 1);
         assert_eq!(object.load_sites_in(0, 6, 41).len(), 2);
         assert_eq!(object.load_sites_in(1, 0, 40).len(), 0);
+        assert_eq!((object.replacements_of(0).len(), object.replacements_of(1).len()), (1, 0));
         let fixed = object.fixed(0);
         let loose: Vec<usize> = (0..200).filter(|at| !fixed[*at]).collect();
         assert_eq!(loose, [2, 3, 4, 5, 6, 20, 21, 22, 23, 24, 25, 26, 27, 40, 41]);
@@ -318,5 +367,8 @@ pub(crate) mod tests {
         assert!(broken(|it| it.sites[1].len = 255).is_some(), "a site's end");
         assert!(broken(|it| it.sites[1].kind = LoadSiteKind::Jump { section: 1, offset: 41 }).is_some());
         assert!(broken(|it| it.sections[1].align = 3).is_some(), "alignment");
+        assert!(broken(|it| it.replacements[0].from_offset = 38).is_some(), "a replacement's code");
+        assert!(broken(|it| it.replacements[0].from_len = 6).is_some(), "more than its place has");
+        assert!(broken(|it| it.replacements[0].section = 2).is_some(), "in data");
     }
 }

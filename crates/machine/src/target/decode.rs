@@ -17,6 +17,7 @@ use super::placement::Placement;
 use super::unpack::Packing;
 use super::vmware::{self, VmwareError};
 use super::{elf, foreign, kdump, lime, raw};
+use crate::addr::PAGE_SIZE;
 use crate::map::FileMap;
 use crate::memory::{GuestMemory, ImageError, ImageMemory, Segment};
 
@@ -39,11 +40,16 @@ impl Decoded {
 /// kernel is otherwise found out by looking through all of it, which takes a second for each GiB.
 const LARGE: u64 = 1 << 30;
 
+/// The formats of which genuine files may have whole pages: memory lies in them as it is.
+const WITH_PAGES: [Format; 4] = [Format::Elf, Format::Kdump, Format::Vmware, Format::Migration];
+
 /// How bytes are to be read.
 pub(super) struct How {
     pub(super) format: Option<Format>,
     pub(super) partial: bool,
     pub(super) placement: Option<Placement>,
+    /// Whether there is a file of processors beside it, as there is for raw RAM.
+    pub(super) beside: bool,
     /// Places that are zero for sure.
     pub(super) holes: Vec<Range<u64>>,
 }
@@ -66,7 +72,7 @@ impl How {
             return Err(TargetCause::Migration(MigrationError::Compression("something else")));
         }
         let Some(packing) = packing else { return Ok(None) };
-        match Claims::all(bytes.len() as u64).doubt(bytes.len() as u64) {
+        match Claims::all(bytes.len() as u64).doubt(bytes.len() as u64, true) {
             // What a guest wrote into its RAM would be unpacked and believed.
             Some(doubt) if self.format.is_none() => {
                 Err(TargetCause::AmbiguousPacked { packing: packing.name(), doubt })
@@ -82,7 +88,8 @@ impl How {
 
     /// That a file which begins like one of `format` may not as well be raw RAM.
     fn believe(&self, format: Format, claims: Claims, len: u64) -> Result<(), TargetCause> {
-        match claims.doubt(len).filter(|_| self.format.is_none()) {
+        let pages = self.beside || !WITH_PAGES.contains(&format);
+        match claims.doubt(len, pages).filter(|_| self.format.is_none()) {
             Some(doubt) => Err(TargetCause::Ambiguous { format, doubt }),
             None => Ok(()),
         }
@@ -237,6 +244,13 @@ pub(super) fn decode<B: AsRef<[u8]> + Send + Sync + 'static>(
             return Ok(Decoded { remarks, ..image(bytes, segments, cpus, "raw")? });
         }
     };
+    if how.format.is_none() && len.is_multiple_of(PAGE_SIZE) {
+        target.remarks.push(format!(
+            "taken for {}, as which it begins; raw RAM in which its guest wrote that beginning would look \
+             the same: --format says what it is",
+            format.title()
+        ));
+    }
     if let Some(given) = given {
         target.cpus = given;
     } else if target.cpus.is_empty() {

@@ -4,8 +4,10 @@
 //! address 0. A file of raw RAM then looks like such a dump, whose addresses, registers and bytes
 //! the guest chose. Nothing in the bytes tells the two apart for sure, so a file that could be
 //! either is refused until the user says which it is. What tells most dumps apart without a
-//! question is their size: RAM has whole pages and, on every hypervisor, whole MiB; behind headers
-//! and notes of any size whole pages of RAM make a file of neither.
+//! question is their size: RAM has whole pages, and mostly whole MiB; behind headers and notes of
+//! any size whole pages of RAM make a file of neither. Raw RAM that ends elsewhere, at a hole or
+//! where somebody stopped, has whole pages at least. Of the formats whose files may have whole
+//! pages too such a file is believed where nothing else speaks for raw RAM, and a remark says so.
 
 use std::ops::Range;
 
@@ -79,6 +81,9 @@ pub enum Doubt {
     /// The size of RAM.
     #[error("the file has {0} MiB exactly, as raw RAM has")]
     Size(u64),
+    /// Whole pages, where dumps have other sizes, or where processors lie beside the file.
+    #[error("the file has {0} pages exactly, as raw RAM has")]
+    Pages(u64),
     /// Whole pages, of which the dump leaves some unexplained.
     #[error("they account for {described} of its {len} bytes, which are whole pages, as raw RAM has")]
     Unexplained {
@@ -123,8 +128,9 @@ impl Claims {
         Self { described, covered }
     }
 
-    /// Whether a file of `len` bytes may as well be raw RAM.
-    pub(super) fn doubt(self, len: u64) -> Option<Doubt> {
+    /// Whether a file of `len` bytes may as well be raw RAM; `pages` is whether whole pages are
+    /// enough to say so.
+    pub(super) fn doubt(self, len: u64, pages: bool) -> Option<Doubt> {
         let Self { described, covered } = self;
         if covered {
             return Some(Doubt::Covered);
@@ -132,8 +138,12 @@ impl Claims {
         if len.is_multiple_of(UNIT) {
             return Some(Doubt::Size(len / UNIT));
         }
+        if !len.is_multiple_of(PAGE_SIZE) {
+            return None;
+        }
         let most = described >= len - len / 16;
-        (len.is_multiple_of(PAGE_SIZE) && !most).then_some(Doubt::Unexplained { described, len })
+        let unexplained = (!most).then_some(Doubt::Unexplained { described, len });
+        unexplained.or(pages.then_some(Doubt::Pages(len / PAGE_SIZE)))
     }
 }
 
@@ -153,7 +163,7 @@ mod tests {
     fn what_could_be_raw_ram_is_doubted() {
         let headers = [0..64, 64..200];
         let of = |memory: &[(u64, u64)], len| {
-            Claims::of(&headers, memory.iter().map(|&(from, to)| from..to), len).doubt(len)
+            Claims::of(&headers, memory.iter().map(|&(from, to)| from..to), len).doubt(len, false)
         };
         // What genuine dumps are like: odd sizes, or whole pages that are all accounted for.
         assert_eq!(of(&[(200, 4296), (200, 1000)], 4296), None);
@@ -164,5 +174,7 @@ mod tests {
         let (described, len) = (200 + 0x1000, 0x5000);
         assert_eq!(of(&[(0x1000, 0x2000)], 0x5000), Some(Doubt::Unexplained { described, len }));
         assert_eq!(of(&[(0x1000, u64::MAX)], 0x2_5000), None, "but it is cut off");
+        let all = |len| Claims::all(len).doubt(len, true);
+        assert_eq!((all(0x2_5000), all(0x2_5001)), (Some(Doubt::Pages(0x25)), None));
     }
 }

@@ -156,7 +156,7 @@ impl Target {
     ) -> Result<Self, TargetError> {
         let path = name.as_ref();
         let len = bytes.len() as u64;
-        let how = how(options);
+        let how = How { beside: options.cpu_file.is_some(), ..how(options) };
         let open = || {
             if bytes.is_empty() {
                 return Err(TargetCause::Empty);
@@ -214,6 +214,7 @@ fn open(path: &Path, options: &TargetOptions) -> Result<Target, TargetCause> {
     let file = File::open(path).map_err(TargetCause::Io)?;
     let map = FileMap::new(&file).map_err(TargetCause::Io)?;
     let mut how = how(options);
+    how.beside = options.cpu_file.is_some() || raw::default_cpu_file(path).exists();
     if let Some((at, packing)) = how.packing(map.as_ref())? {
         let unpacked = unpack::to_file(&map.as_ref()[at..], packing, how.partial, &options.unpacking);
         let unpacked = unpacked.map_err(TargetCause::Packed)?;
@@ -260,7 +261,7 @@ fn described(
 /// How the options say that bytes are to be read.
 fn how(options: &TargetOptions) -> How {
     let TargetOptions { format, partial, ref placement, .. } = *options;
-    How { format, partial, placement: placement.clone(), holes: Vec::new() }
+    How { format, partial, placement: placement.clone(), beside: false, holes: Vec::new() }
 }
 
 /// The error of a file of `len` bytes for this cause; `format` is what the user said that it is.

@@ -1,5 +1,5 @@
-//! Dumps that somebody compressed as a whole: gzip, zstd, xz and lz4 files are unpacked before they
-//! are looked at, to a file without a name that goes with the target.
+//! Dumps that somebody compressed as a whole: gzip, bzip2, zstd, xz, lz4 and lzop files are
+//! unpacked before they are looked at, to a file without a name that goes with the target.
 //!
 //! Pages that nobody wrote are most of many guests' RAM: blocks of zeros are left out of the file,
 //! so that it takes no more room than the RAM that is in use. What a file unpacks to is bounded by
@@ -7,6 +7,7 @@
 
 mod input;
 mod lz4;
+mod lzop;
 
 use std::fmt;
 use std::fs::{self, File};
@@ -88,9 +89,11 @@ impl UnpackError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Packing {
     Gzip,
+    Bzip2,
     Zstd,
     Xz,
     Lz4,
+    Lzop,
 }
 
 /// Memory that xz may take, in KiB: `xz -9` needs 65 MiB.
@@ -99,11 +102,18 @@ const XZ_MEMORY: u32 = 256 << 10;
 impl Packing {
     /// The compression that bytes begin as.
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
-        let magics: [(&[u8], Self); 4] = [
+        // bzip2's has the size of blocks behind it, and then that of a block or of the end.
+        if let [b'B', b'Z', b'h', b'1'..=b'9', rest @ ..] = bytes
+            && (rest.starts_with(b"1AY&SY") || rest.starts_with(b"\x17rE8P\x90"))
+        {
+            return Some(Self::Bzip2);
+        }
+        let magics: [(&[u8], Self); 5] = [
             (b"\x1f\x8b\x08", Self::Gzip),
             (b"\x28\xb5\x2f\xfd", Self::Zstd),
             (b"\xfd7zXZ\0", Self::Xz),
             (lz4::MAGIC, Self::Lz4),
+            (lzop::MAGIC, Self::Lzop),
         ];
         magics.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|&(_, packing)| packing)
     }
@@ -111,18 +121,22 @@ impl Packing {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
+            Self::Bzip2 => "bzip2",
             Self::Zstd => "zstd",
             Self::Xz => "xz",
             Self::Lz4 => "lz4",
+            Self::Lzop => "lzop",
         }
     }
 
     fn reader<'a>(self, input: Input<'a>) -> io::Result<Box<dyn Read + 'a>> {
         Ok(match self {
             Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+            Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
             Self::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?),
             Self::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(input, true, XZ_MEMORY)),
             Self::Lz4 => Box::new(lz4::Frames::new(input)),
+            Self::Lzop => Box::new(lzop::Files::new(input)),
         })
     }
 }

@@ -14,6 +14,11 @@ fn packed(packing: Packing, bytes: &[u8]) -> Vec<u8> {
             let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             out.write_all(bytes).and_then(|()| out.finish())
         }
+        Packing::Bzip2 => {
+            let mut out = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            out.write_all(bytes).and_then(|()| out.finish())
+        }
+        Packing::Lzop => Ok(lzop::tests::pack(bytes)),
         Packing::Zstd => zstd::encode_all(bytes, 1),
         Packing::Xz => {
             let options = lzma_rust2::XzOptions::with_preset(1);
@@ -28,7 +33,8 @@ fn packed(packing: Packing, bytes: &[u8]) -> Vec<u8> {
     written.unwrap()
 }
 
-const ALL: [Packing; 4] = [Packing::Gzip, Packing::Zstd, Packing::Xz, Packing::Lz4];
+const ALL: [Packing; 6] =
+    [Packing::Gzip, Packing::Bzip2, Packing::Zstd, Packing::Xz, Packing::Lz4, Packing::Lzop];
 
 #[test]
 fn all_frames_are_unpacked_and_a_missing_end_is_noticed() {
