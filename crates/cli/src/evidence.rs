@@ -12,11 +12,10 @@ pub fn is_of_target(program: &Program) -> bool {
     outputs.is_empty() || outputs.iter().any(|it| it.on.iter().any(Dependence::is_of_target))
 }
 
-/// The outputs that depend on nothing of the target: training's values, or made of inputs alone.
+/// The outputs that depend on nothing, not even on an input: training's values.
 #[must_use]
 pub fn constant(program: &Program) -> Vec<&str> {
-    let of_target = |it: &&ir::program::OutputDependences| it.on.iter().any(Dependence::is_of_target);
-    let outputs = program.dependences.iter().filter(|it| !of_target(it));
+    let outputs = program.dependences.iter().filter(|it| it.on.is_empty());
     outputs.map(|it| it.output.as_str()).collect()
 }
 
@@ -95,7 +94,9 @@ mod tests {
         assert!(said.starts_with("rc depends on nothing of the target"), "{said}");
         let constant = program("depends \"rc\"\ndepends \"pid\" input \"n\"\n");
         assert!(!is_of_target(&constant));
-        assert!(remark(&constant).is_some_and(|it| it.starts_with("rc, pid depend on nothing")));
+        assert!(remark(&constant).is_some_and(|it| it.starts_with("rc depends on nothing")));
+        let both = program("depends \"rc\"\ndepends \"pid\"\n");
+        assert!(remark(&both).is_some_and(|it| it.starts_with("rc, pid depend on nothing")));
         assert_eq!(lines(&constant)[1], "pid depends on the input n");
     }
 }
