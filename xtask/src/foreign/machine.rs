@@ -1,8 +1,8 @@
 //! A machine that boots a user's disk image, and what is typed into it.
 //!
-//! Nothing of the image is changed (`snapshot=on`). Programs come on a second disk, which QEMU makes
-//! of a directory; what they print goes to the first serial port. A line is started by the keys that
-//! open the system's own prompt for one.
+//! Nothing of the image is changed (`snapshot=on`). Programs come on a second disk, which QEMU
+//! makes of a directory; what they print goes to the first serial port. A line is started by the
+//! keys that open the system's own prompt for one.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,10 @@
 //! `cargo xtask foreign`: the six programs on a system that is not ours to ship, from an image that
 //! the user has.
 //!
-//! One boot is recorded, and the programs are built from it. Then the system is booted once for each
-//! state, says by other calls of its own what is in it, and is paused again and again: every answer
-//! is compared with what it said. No image, no code of one and no way to make one is kept here.
+//! One boot is recorded, and the programs are built from it. Then the system is booted once for
+//! each state, says by other calls of its own what is in it, and is paused again and again: every
+//! answer is compared with what it said. No image, no code of one and no way to make one is kept
+//! here.
 
 mod machine;
 mod truth;

@@ -111,8 +111,8 @@ impl PerCpu {
     fn at(recording: &Recording, (reg, area): (Reg, Area)) -> Self {
         let long = recording.is_long();
         let mask = if long { u64::MAX } else { u64::from(u32::MAX) };
-        // In 32-bit systems the base may be only a number to add to addresses: the area is where the
-        // idle cells are.
+        // In 32-bit systems the base may be only a number to add to addresses: the area is where
+        // the idle cells are.
         let idle = recording.trace.header().idle.iter().filter(|cell| cell.base == reg);
         let offsets = idle.map(|cell| cell.offset & !0xfff);
         let (from, reach) = match (offsets.clone().min(), offsets.max()) {
