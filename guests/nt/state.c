@@ -77,7 +77,8 @@ int main(int argc, char **argv)
     GetSystemTimeAsFileTime(&now);
     /* 100 ns since 1601. */
     uint64_t units = (uint64_t)now.dwHighDateTime << 32 | now.dwLowDateTime;
-    printf("self %u\ntime %lld\nready\n", (unsigned)GetCurrentProcessId(), (long long)(units / 10000000) - 11644473600);
+    printf("self %u\ncode %x\ntime %lld\nready\n", (unsigned)GetCurrentProcessId(), (unsigned)(uintptr_t)main,
+           (long long)(units / 10000000) - 11644473600);
     fflush(stdout);
     for (volatile unsigned spin = 0; strcmp(state, "user") == 0; spin++)
         ;

@@ -23,7 +23,7 @@ use testkit::pipeline::{PROGRAMS, Tool, program_of};
 use crate::demo::tool;
 use crate::outcome::{Failure, Outcome};
 use machine::{Booted, Machine};
-use truth::Truth;
+use truth::{Paused, Truth};
 
 /// Options of the verb.
 #[derive(clap::Args)]
@@ -195,7 +195,7 @@ fn ask(
         .collect();
     let target = work.join(format!("{state}.elf"));
     for number in 0..pauses {
-        pause(&mut guest, state, number)?;
+        let own = truth.is_own(pause(&mut guest, state, number)?);
         if target.exists() {
             std::fs::remove_file(&target)?;
         }
@@ -208,7 +208,7 @@ fn ask(
             let Some(row) = rows.iter_mut().find(|row| row.program == question.program) else { continue };
             row.asked += 1;
             let what = match tool.answer(&file, &target, &inputs, &[]) {
-                Ok(answer) if question.is_answered(&answer["outputs"], &truth, state == "user", elapsed) => {
+                Ok(answer) if question.is_answered(&answer["outputs"], &truth, own, elapsed) => {
                     row.right += 1;
                     row.verified += usize::from(answer["verified"] == true);
                     continue;
@@ -234,7 +234,7 @@ fn ask(
 }
 
 /// Pauses the guest in a state: the processor in a process, in the kernel at work, or halted.
-fn pause(guest: &mut Booted, state: &str, number: usize) -> Outcome {
+fn pause(guest: &mut Booted, state: &str, number: usize) -> Result<Paused, Failure> {
     for attempt in 0..400u64 {
         // Not in step with the guest's clock.
         std::thread::sleep(Duration::from_millis(40 + (number as u64 * 37 + attempt * 13) % 160));
@@ -249,7 +249,9 @@ fn pause(guest: &mut Booted, state: &str, number: usize) -> Outcome {
             "kernel"
         };
         if now == state {
-            return Ok(());
+            let pc = registers.split_once("EIP=").and_then(|(_, rest)| rest.get(..8));
+            let pc = pc.and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
+            return Ok(Paused { process, pc });
         }
         guest.qmp.cont()?;
     }

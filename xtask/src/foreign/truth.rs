@@ -11,6 +11,8 @@ pub struct Truth {
     pub drivers: Vec<(u64, String)>,
     /// The process that stays.
     pub own: u64,
+    /// Where the code of its program lies.
+    pub code: u64,
     /// The time when it said so, in seconds.
     pub time: i64,
 }
@@ -26,12 +28,18 @@ impl Truth {
             match kind {
                 "process" => truth.processes.push((number.parse().unwrap_or(u64::MAX), name)),
                 "driver" => truth.drivers.push((u64::from_str_radix(number, 16).unwrap_or(0), name)),
+                "code" => truth.code = u64::from_str_radix(number, 16).unwrap_or(0),
                 "self" => truth.own = number.parse().unwrap_or(0),
                 "time" => truth.time = number.parse().unwrap_or(0),
                 _ => {}
             }
         }
         truth
+    }
+
+    /// Whether the processor was paused in the process that stays: in a process, at its code.
+    pub fn is_own(&self, paused: Paused) -> bool {
+        paused.process && paused.pc.abs_diff(self.code) < 0x1_0000
     }
 
     /// The questions about it: program, inputs, and what is right.
@@ -56,6 +64,15 @@ impl Truth {
     }
 }
 
+/// Where the processor was paused.
+#[derive(Clone, Copy)]
+pub struct Paused {
+    /// In a process, not in the system.
+    pub process: bool,
+    /// At this instruction.
+    pub pc: u64,
+}
+
 /// One question.
 #[derive(Clone)]
 pub struct Question<'t> {
@@ -68,9 +85,9 @@ pub struct Question<'t> {
 }
 
 impl Question<'_> {
-    /// Whether outputs are right; `user`: the processor was paused in the process that stays;
+    /// Whether outputs are right; `own`: the processor was paused in the process that stays;
     /// `elapsed`: seconds since the target said its time.
-    pub fn is_answered(&self, outputs: &Value, truth: &Truth, user: bool, elapsed: i64) -> bool {
+    pub fn is_answered(&self, outputs: &Value, truth: &Truth, own: bool, elapsed: i64) -> bool {
         let list = |name: &str| {
             let mut list: Vec<u64> =
                 outputs[name].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
@@ -83,7 +100,7 @@ impl Question<'_> {
             numbers
         };
         match self.program {
-            "getpid" if user => outputs["pid"] == truth.own,
+            "getpid" if own => outputs["pid"] == truth.own,
             "getpid" => {
                 outputs["pid"].as_u64().is_some_and(|pid| truth.processes.iter().any(|it| it.0 == pid))
             }

@@ -25,7 +25,7 @@ const NAMED: [i32; 4] = [12, 13, 14, 16];
 
 /// How many requests are made.
 fn requests() -> usize {
-    if std::env::var_os("VIRTUOSO_E2E").is_some_and(|it| it == "full") { 1000 } else { 100 }
+    if std::env::var_os("VIRTUOSO_E2E").is_some_and(|it| it == "full") { 1000 } else { 40 }
 }
 
 /// A guest that works all the time, and what asks it.
