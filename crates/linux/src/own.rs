@@ -46,9 +46,11 @@ pub fn own(kernel: &[u8], system: &System) -> Own {
     sites.extend(image.locks());
     sites.extend(image.jumps());
     sites.sort_by_key(|site| site.address);
-    let pages = system.integrity().data.iter();
-    let written = pages.filter(|(page, data)| image.differs(**page, &data.bytes));
-    Own { sites, written: written.map(|(page, _)| *page).collect() }
+    let pages = || system.integrity().data.iter();
+    let written = pages().filter(|(page, data)| image.differs(**page, &data.bytes));
+    let written = written.map(|(page, _)| *page).collect();
+    let unused = pages().flat_map(|(page, data)| image.gaps(*page, page + data.bytes.len() as u64)).collect();
+    Own { sites, written, unused }
 }
 
 impl<'f> Image<'f> {
@@ -74,6 +76,33 @@ impl<'f> Image<'f> {
                 && section.bytes[(from - start) as usize..(to - start) as usize]
                     != bytes[(from - page) as usize..(to - page) as usize]
         })
+    }
+
+    /// Where no section lies in a range that some section reaches into. The kernel's loader moves
+    /// whole segments, and what is behind them in their last page is whatever was there.
+    fn gaps(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
+        let mut used: Vec<(u64, u64)> = self
+            .sections
+            .iter()
+            .map(|it| (it.address.max(start), (it.address + it.bytes.len() as u64).min(end)))
+            .filter(|(from, to)| from < to)
+            .collect();
+        used.sort_unstable();
+        let mut gaps = Vec::new();
+        if used.is_empty() {
+            return gaps;
+        }
+        let mut at = start;
+        for (from, to) in used {
+            if at < from {
+                gaps.push((at, from));
+            }
+            at = at.max(to);
+        }
+        if at < end {
+            gaps.push((at, end));
+        }
+        gaps
     }
 
     /// What four bytes of a table name, relative to where they stand.

@@ -168,6 +168,12 @@ impl Comparison<'_> {
         self.system.modules().is_some_and(|it| it.own().written.binary_search(&page).is_ok())
     }
 
+    /// Whether nothing of the system lies at a word of a page of its data.
+    fn is_unused(&self, address: u64, size: usize) -> bool {
+        let unused = |own: &ir::relocatable::Own| own.is_unused(address, address + size as u64);
+        self.system.modules().is_some_and(|it| unused(it.own()))
+    }
+
     /// Whether a number that training shows to vary, `trained` there, is also in the system's
     /// read-only data, and the target has the same `found` there.
     pub(super) fn is_also_data(&self, trained: u64, found: u64) -> bool {
@@ -201,7 +207,8 @@ impl Comparison<'_> {
         // What is the address of a page in every boot is one here, whatever lies there.
         let is_page = |it: u64| it != 0 && it.is_multiple_of(PAGE_SIZE);
         let pages = is_page(trusted) && variant.is_some_and(|it| is_page(number(&it.bytes)));
-        if pages && is_page(value) && self.trusted(value).is_none() {
+        let unused = !leads && self.is_unused(address, mine.len());
+        if unused || pages && is_page(value) && self.trusted(value).is_none() {
             report.varying += 1;
             return;
         }

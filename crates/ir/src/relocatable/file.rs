@@ -275,7 +275,7 @@ impl Objects {
     /// What the system's image says of what it writes; nothing if that is damaged.
     #[must_use]
     pub fn own(&self) -> &Own {
-        static NOTHING: Own = Own { sites: Vec::new(), written: Vec::new() };
+        static NOTHING: Own = Own { sites: Vec::new(), written: Vec::new(), unused: Vec::new() };
         let Some(opened) = self.opened() else { return &NOTHING };
         opened.own.get_or_init(|| opened.unpack_own().map_err(|error| self.blame(error)).unwrap_or_default())
     }
@@ -307,7 +307,7 @@ mod tests {
         let mut second = object("b", 31);
         second.symbols.push(Symbol::Other { object: 0, section: 2 });
         let site = OwnSite { address: 0x1000, len: 5, forms: vec![vec![0xe9, 1, 2, 3, 4], vec![0xeb, 3]] };
-        let own = Own { sites: vec![site], written: vec![0x2000] };
+        let own = Own { sites: vec![site], written: vec![0x2000], unused: vec![(0x2008, 0x3000)] };
         Objects::to_bytes([9; 32], &[object("a", 7), second], &own).unwrap()
     }
 

@@ -14,6 +14,18 @@ pub struct Own {
     /// Pages of its read-only data that are something else in the training system than in the
     /// image, ascending: it writes them before it makes them read-only.
     pub written: Vec<u64>,
+    /// Ranges, start and end, of pages of its read-only data in which nothing of the image lies:
+    /// behind its last section there is what was in memory before. Ascending.
+    pub unused: Vec<(u64, u64)>,
+}
+
+impl Own {
+    /// Whether nothing of the image lies in a range.
+    #[must_use]
+    pub fn is_unused(&self, start: u64, end: u64) -> bool {
+        let before = self.unused.partition_point(|range| range.0 <= start);
+        before.checked_sub(1).is_some_and(|at| end <= self.unused[at].1)
+    }
 }
 
 /// A place of the system's own code, and what may stand there.
@@ -37,7 +49,7 @@ impl OwnSite {
 }
 
 /// What is wrong with it, if anything is.
-pub(super) fn broken(Own { sites, written }: &Own) -> Option<&'static str> {
+pub(super) fn broken(Own { sites, written, unused }: &Own) -> Option<&'static str> {
     let fits = |site: &OwnSite| {
         site.address.checked_add(site.len.into()).is_some()
             && site.forms.iter().all(|form| form.len() <= usize::from(site.len))
@@ -45,7 +57,7 @@ pub(super) fn broken(Own { sites, written }: &Own) -> Option<&'static str> {
     if !sites.iter().all(fits) {
         return Some("a form of the system's code is longer than its place");
     }
-    let ascend = sites.is_sorted_by_key(|site| site.address) && written.is_sorted();
+    let ascend = sites.is_sorted_by_key(|site| site.address) && written.is_sorted() && unused.is_sorted();
     (!ascend).then_some("places that the system writes do not ascend")
 }
 
@@ -61,6 +73,14 @@ mod tests {
         assert!(list(&[site(4, 2, &[1, 2, 3])]).is_some());
         assert!(list(&[site(u64::MAX, 2, &[])]).is_some());
         assert!(list(&[site(5, 2, &[]), site(4, 2, &[])]).is_some());
-        assert!(broken(&Own { sites: Vec::new(), written: vec![2, 1] }).is_some());
+        assert!(broken(&Own { written: vec![2, 1], ..Own::default() }).is_some());
+        assert!(broken(&Own { unused: vec![(2, 3), (1, 2)], ..Own::default() }).is_some());
+    }
+
+    #[test]
+    fn a_range_is_unused_if_all_of_it_is() {
+        let own = Own { unused: vec![(8, 16), (32, 40)], ..Own::default() };
+        assert!(own.is_unused(8, 16) && own.is_unused(36, 40));
+        assert!(!own.is_unused(0, 8) && !own.is_unused(12, 20) && !own.is_unused(40, 48));
     }
 }
