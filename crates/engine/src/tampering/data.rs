@@ -168,10 +168,13 @@ impl Comparison<'_> {
         self.system.modules().is_some_and(|it| it.own().written.binary_search(&page).is_ok())
     }
 
-    /// Whether nothing of the system lies at a word of a page of its data.
-    fn is_unused(&self, address: u64, size: usize) -> bool {
-        let unused = |own: &ir::relocatable::Own| own.is_unused(address, address + size as u64);
-        self.system.modules().is_some_and(|it| unused(it.own()))
+    /// Whether nothing of the system lies where bytes of a word of its data differ.
+    fn is_unused(&self, address: u64, mine: &[u8], found: &[u8]) -> bool {
+        let differs = |at: &usize| mine[*at] != found[*at];
+        let Some(first) = (0..mine.len()).find(differs) else { return false };
+        let end = (0..mine.len()).rfind(differs).map_or(first, |last| last + 1);
+        let (start, end) = (address + first as u64, address + end as u64);
+        self.system.modules().is_some_and(|it| it.own().is_unused(start, end))
     }
 
     /// Whether a number that training shows to vary, `trained` there, is also in the system's
@@ -207,7 +210,7 @@ impl Comparison<'_> {
         // What is the address of a page in every boot is one here, whatever lies there.
         let is_page = |it: u64| it != 0 && it.is_multiple_of(PAGE_SIZE);
         let pages = is_page(trusted) && variant.is_some_and(|it| is_page(number(&it.bytes)));
-        let unused = !leads && self.is_unused(address, mine.len());
+        let unused = !leads && self.is_unused(address, mine, found);
         if unused || pages && is_page(value) && self.trusted(value).is_none() {
             report.varying += 1;
             return;

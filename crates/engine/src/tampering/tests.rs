@@ -367,14 +367,15 @@ fn what_the_kernel_writes_before_it_is_read_only_is_a_value() {
 #[test]
 fn what_lies_behind_the_last_section_is_not_the_kernel_s() {
     let mut case = clean();
-    case.own.unused = vec![(STEADY + 0x800, STEADY + 0x1000)];
-    case.steady[0x800] = 8;
+    // It ends amid a word.
+    case.own.unused = vec![(STEADY + 0x7fc, STEADY + 0x1000)];
+    case.steady[0x7fc] = 8;
     assert_eq!((case.changes(), case.ask().varying), (vec![], clean().ask().varying + 1));
     // A pointer to code there is told, and so is what lies before it.
     set(&mut case.steady, 0x800, KERNEL + 0x20);
     assert_eq!(case.changes(), [(STEADY + 0x800, Change::Foreign)]);
     set(&mut case.steady, 0x800, 0);
-    case.steady[0x7f8] = 8;
+    case.steady[0x7fb] = 8;
     assert_eq!(case.changes(), [(STEADY + 0x7f8, Change::Foreign)]);
 }
 
