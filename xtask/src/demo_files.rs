@@ -26,10 +26,7 @@ pub fn run(
     let kernel = Kernel::find(DEFAULT)?;
     say("training a pack of the built-in programs, the file programs among them: two minutes");
     let _ = std::fs::remove_dir_all(pack);
-    let mut words: Vec<OsString> = ["train", "--quiet", "--json", "--kernel"].map(Into::into).into();
-    words.extend([kernel.image.into(), "--modules".into(), kernel.libraries.into()]);
-    words.extend(["--busybox".into(), kernel.userland.busybox()?.into(), "-o".into(), pack.into()]);
-    tool.json(&words)?;
+    tool.train_with(&kernel, pack, &[])?;
     say(&format!("reading the files of {}", capture.elf.display()));
     let asked = Asked { tool, pack, target: &capture.elf };
     let truth: BTreeMap<u32, &str> =

@@ -436,10 +436,7 @@ fn mounted(asked: &Asked<'_>, kernel: &str, held: &str) -> Result<(), Failure> {
 /// Makes the pack of the built-in trainers.
 fn train(tool: &Tool, kernel: &Kernel, pack: &Path) -> Result<(), Failure> {
     let _ = std::fs::remove_dir_all(pack);
-    let mut words: Vec<OsString> = ["train", "--quiet", "--json", "--kernel"].map(Into::into).into();
-    words.extend([kernel.image.clone().into(), "--modules".into(), kernel.libraries.clone().into()]);
-    words.extend(["--busybox".into(), kernel.userland.busybox()?.into(), "-o".into(), pack.into()]);
-    let report = tool.json(&words)?;
+    let report = tool.train_with(kernel, pack, &[])?;
     let rows = report["programs"].as_array().ok_or("no programs")?;
     assert_eq!(rows.len(), 14, "{report:#}");
     assert!(rows.iter().all(|row| row["verified"] == true), "{report:#}");

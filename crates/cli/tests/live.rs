@@ -133,16 +133,6 @@ impl Load {
         }
         Ok(())
     }
-
-    /// Waits until the guest runs; how long that took.
-    fn runs_again(&mut self) -> Result<Duration, Failure> {
-        let begin = Instant::now();
-        while !self.qmp.is_running()? {
-            assert!(begin.elapsed() < Duration::from_secs(20), "the guest stands still");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(begin.elapsed())
-    }
 }
 
 /// The guest's RAM: the file that QEMU shares.
@@ -289,7 +279,7 @@ fn kills(load: &mut Load, program: &Path) -> Result<(), Failure> {
         let status = child.wait()?;
         assert!(!status.success(), "it had answered before it was killed");
         in_pause += usize::from(!load.qmp.is_running()?);
-        worst = worst.max(load.runs_again()?);
+        worst = worst.max(load.qmp.wait_until_running()?);
         // The monitor is free for the next.
         let mut words = vec!["target".into(), "info".into(), load.name()];
         words.push("--quiet".into());
@@ -448,7 +438,7 @@ fn through_virsh(load: &mut Load, directory: &Path) -> Result<(), Failure> {
     load.qmp.wait_for_event("STOP")?;
     child.kill()?;
     child.wait()?;
-    load.runs_again()?;
+    load.qmp.wait_until_running()?;
     // A monitor that answers this process no more once the guest stands still: a code of its own,
     // and somebody else resumes the guest.
     std::fs::rename(&script, folder.join("virsh.py"))?;
@@ -460,7 +450,7 @@ fn through_virsh(load: &mut Load, directory: &Path) -> Result<(), Failure> {
     let output = ask("target")?.wait_with_output()?;
     assert_eq!(output.status.code(), Some(40), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stdout.is_empty(), "no answer");
-    load.runs_again()?;
+    load.qmp.wait_until_running()?;
     // No such domain: a file's name as before.
     let output = ask("nobody")?.wait_with_output()?;
     assert!(String::from_utf8_lossy(&output.stderr).contains("check the path"));

@@ -75,23 +75,8 @@ impl Bench {
     fn paused(&mut self, words: &[OsString]) -> Result<Child, Failure> {
         self.qmp.take_events();
         let child = start(words)?;
-        loop {
-            // The event may be a late one, of a pause that is over.
-            self.qmp.wait_for_event("STOP")?;
-            if !self.qmp.is_running()? {
-                return Ok(child);
-            }
-        }
-    }
-
-    /// Waits until the guest runs; how long that took.
-    fn runs_again(&mut self) -> Result<Duration, Failure> {
-        let begin = Instant::now();
-        while !self.qmp.is_running()? {
-            assert!(begin.elapsed() < Duration::from_secs(20), "the guest stands still");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(begin.elapsed())
+        self.qmp.wait_for_pause()?;
+        Ok(child)
     }
 
     /// All verbs that read a guest, in one go each.
@@ -196,7 +181,7 @@ fn torn(bench: &mut Bench) -> Result<(), Failure> {
     let child = bench.paused(&bench.run(0, &format!("--repeat {LONG}")))?;
     bench.qmp.execute("system_reset", serde_json::json!({}))?;
     finish(child)?.assert_nothing(29, "another client reset the guest during the pause");
-    bench.runs_again()?;
+    bench.qmp.wait_until_running()?;
     // It boots again.
     let seen = bench.guest.console().find(READY).map_or(0, |at| at + READY.len());
     bench.guest.wait_for(READY, seen, Duration::from_secs(60))?;
@@ -294,7 +279,7 @@ fn killed_while_another_waits(bench: &mut Bench) -> Result<(), Failure> {
         assert!(!bench.qmp.is_running()?, "the run is over");
         signal("-KILL", child.id())?;
         child.wait()?;
-        let after = bench.runs_again()?;
+        let after = bench.qmp.wait_until_running()?;
         assert!(after < Duration::from_secs(5), "the guest stood still for {after:?}");
         let ended = finish(watch)?;
         assert_eq!(ended.code, Some(0), "{}", ended.messages);

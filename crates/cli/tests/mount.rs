@@ -148,10 +148,7 @@ fn prepared(name: &'static str) -> Result<Asked, Failure> {
     let tool = Tool { virtuoso: PathBuf::from(env!("CARGO_BIN_EXE_virtuoso")) };
     let (kernel, pack) = (Kernel::find(name)?, layout::run().join("mount"));
     let _ = fs::remove_dir_all(&pack);
-    let mut words: Vec<OsString> = ["train", "--quiet", "--search", "0", "--kernel"].map(Into::into).into();
-    words.extend([kernel.image.clone().into(), "--modules".into(), kernel.libraries.clone().into()]);
-    words.extend(["--busybox".into(), kernel.userland.busybox()?.into(), "-o".into(), pack.clone().into()]);
-    tool.succeed(&words)?;
+    tool.train_with(&kernel, &pack, &["--search", "0"].map(OsString::from))?;
     let options = Target {
         kernel: name.to_owned(),
         kaslr: true,

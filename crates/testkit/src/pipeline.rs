@@ -150,22 +150,25 @@ impl Tool {
     /// # Errors
     /// What it says.
     pub fn train(&self, kernel: &str, userland: Userland, pack: &Path) -> Result<Value> {
-        let kernel = Kernel::find(kernel)?;
         let trainers = userland.products("trainers");
         initramfs::trainers(userland)?;
         let line = |line: &str| OsString::from(format!("{}/{line}", trainers.display()));
-        let mut arguments = words(&["train", "--quiet", "--json", "--keep-traces", "--kernel"]);
-        arguments.extend([
-            kernel.image.into(),
-            "--modules".into(),
-            kernel.libraries.into(),
-            "-o".into(),
-            pack.into(),
-        ]);
-        arguments.extend(["--busybox".into(), kernel.userland.busybox()?.into()]);
-        arguments.extend(words(&["--append", userland.kernel_options()]));
+        let mut arguments = words(&["--keep-traces", "--append", userland.kernel_options()]);
         arguments.extend(["getpid", "pslist", "getpsfile 1", "getpsfile 2", "lsmod", "gettime"].map(line));
         arguments.extend(["getdrvfile $(module dummy)", "getdrvfile $(module mbcache)"].map(line));
+        self.train_with(&Kernel::find(kernel)?, pack, &arguments)
+    }
+
+    /// Makes a pack for a kernel by `virtuoso train`; its report. Without trainers among the further
+    /// words the pack is that of the built-in ones.
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn train_with(&self, kernel: &Kernel, pack: &Path, more: &[OsString]) -> Result<Value> {
+        let mut arguments = words(&["train", "--quiet", "--json", "--kernel"]);
+        arguments.extend([(&kernel.image).into(), "--modules".into(), (&kernel.libraries).into()]);
+        arguments.extend(["--busybox".into(), kernel.userland.busybox()?.into(), "-o".into(), pack.into()]);
+        arguments.extend(more.iter().cloned());
         self.json(&arguments)
     }
 

@@ -77,6 +77,36 @@ impl Qmp {
         Ok(self.execute("query-status", json!({}))?["running"] == true)
     }
 
+    /// Waits until the guest runs; how long that took.
+    ///
+    /// # Errors
+    /// [`Error::Qmp`] when it still stands still after 20 seconds.
+    pub fn wait_until_running(&mut self) -> Result<Duration> {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let begin = Instant::now();
+        while !self.is_running()? {
+            if begin.elapsed() >= PATIENCE {
+                return Err(Error::Qmp(format!("the guest stands still after {} s", PATIENCE.as_secs())));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(begin.elapsed())
+    }
+
+    /// Waits until somebody has paused the guest.
+    ///
+    /// # Errors
+    /// As [`Qmp::wait_for_event`].
+    pub fn wait_for_pause(&mut self) -> Result<()> {
+        loop {
+            // The event may be a late one, of a pause that is over.
+            self.wait_for_event("STOP")?;
+            if !self.is_running()? {
+                return Ok(());
+            }
+        }
+    }
+
     fn keep(&mut self, line: &Value) {
         self.events.extend(line.get("event").and_then(Value::as_str).map(str::to_owned));
     }

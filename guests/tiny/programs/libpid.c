@@ -1,17 +1,9 @@
 /* The process that runs, as a C library may say it: asked for once, then remembered. */
-#include "program.h"
+#include "library.h"
 #include "virtuoso.h"
 
 static uint32_t pid;
 static int32_t rc;
-static uint32_t known;
-
-static uint32_t library_getpid(void)
-{
-    if (!known)
-        known = (uint32_t)call(CALL_GETPID, 0, 0, 0);
-    return known;
-}
 
 int main(uint32_t argument)
 {

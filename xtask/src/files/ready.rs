@@ -1,6 +1,5 @@
 //! What the questions need: the example that asks, built, and packs.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
@@ -31,9 +30,6 @@ pub fn pack(tool: &Tool, kernel: &Kernel) -> Result<PathBuf, Failure> {
     if pack.exists() {
         std::fs::remove_dir_all(&pack)?;
     }
-    let mut words: Vec<OsString> = ["train", "--quiet", "--json", "--kernel"].map(Into::into).into();
-    words.extend([kernel.image.clone().into(), "--modules".into(), kernel.libraries.clone().into()]);
-    words.extend(["--busybox".into(), kernel.userland.busybox()?.into(), "-o".into(), pack.clone().into()]);
-    tool.succeed(&words)?;
+    tool.train_with(kernel, &pack, &[])?;
     Ok(pack)
 }

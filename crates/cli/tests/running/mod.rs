@@ -66,17 +66,8 @@ impl Running {
     fn paused(&mut self, mut command: Command) -> Result<Child, Failure> {
         self.qmp.take_events();
         let child = command.spawn()?;
-        self.qmp.wait_for_event("STOP")?;
+        self.qmp.wait_for_pause()?;
         Ok(child)
-    }
-
-    fn runs_again(&mut self) -> Result<Duration, Failure> {
-        let begin = Instant::now();
-        while !self.qmp.is_running()? {
-            assert!(begin.elapsed() < Duration::from_secs(20), "the guest stands still");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(begin.elapsed())
     }
 
     /// Files of which this machine knows what is in them.
@@ -152,7 +143,7 @@ fn killed(running: &mut Running) -> Result<String, Failure> {
         in_pause += usize::from(!running.qmp.is_running()?);
         child.kill()?;
         child.wait()?;
-        worst = worst.max(running.runs_again()?);
+        worst = worst.max(running.qmp.wait_until_running()?);
         let output = running.command("cat", &[], &["/proc/sys/kernel/ostype".into()]).output()?;
         assert!(output.status.code().is_some_and(|it| it == 0 || NAMED.contains(&it)), "the monitor is free");
         assert!(running.qmp.is_running()?);
@@ -190,7 +181,7 @@ fn frozen(running: &mut Running, end: &str) -> Result<(), Failure> {
     assert!(done.success(), "{end}");
     let status = child.wait()?;
     assert_eq!(status.success(), end != "-KILL", "{end}: {status}");
-    running.runs_again()?;
+    running.qmp.wait_until_running()?;
     assert!(wait_until(|| !is_mounted(&directory)), "{end}: still mounted");
     Ok(fs::remove_dir(&directory)?)
 }

@@ -49,11 +49,10 @@ impl<'m> Space<'m> {
 
     /// The page at an address, if it is code of the system.
     fn page(&self, address: u64) -> Option<&'m [u8]> {
-        let found =
-            paging::translate(self.tables.memory, self.tables.mode, self.tables.root, VirtAddr(address))
-                .ok()?;
+        let Tables { memory, mode, root } = self.tables;
+        let found = paging::translate(memory, mode, root, VirtAddr(address)).ok()?;
         let is_code = found.executable && !found.user;
-        is_code.then(|| self.tables.memory.page(found.paddr.page()).ok()).flatten().map(|page| &page[..])
+        is_code.then(|| memory.page(found.paddr.page()).ok()).flatten().map(|page| &page[..])
     }
 
     /// All code around an address; `None` if there is none.
@@ -81,26 +80,20 @@ impl<'m> Space<'m> {
 
     /// An address in each region of code in the system's half of the address space.
     pub fn regions(&self) -> Vec<u64> {
-        let bits = self.tables.mode.linear_bits();
+        let Tables { memory, mode, root } = self.tables;
+        let bits = mode.linear_bits();
         let half = VirtAddr(if bits > 32 { u64::MAX << (bits - 1) } else { 1 << (bits - 1) });
         let last = VirtAddr(if bits > 32 { u64::MAX } else { u32::MAX.into() });
         let (mut regions, mut next) = (Vec::new(), None);
-        paging::walk(
-            self.tables.memory,
-            self.tables.mode,
-            self.tables.root,
-            half..=last,
-            DEFAULT_WALK_LIMIT,
-            &mut |mapping| {
-                if mapping.executable && !mapping.user {
-                    if next != Some(mapping.vaddr.0) {
-                        regions.push(mapping.vaddr.0);
-                    }
-                    next = mapping.vaddr.0.checked_add(mapping.size);
+        paging::walk(memory, mode, root, half..=last, DEFAULT_WALK_LIMIT, &mut |mapping| {
+            if mapping.executable && !mapping.user {
+                if next != Some(mapping.vaddr.0) {
+                    regions.push(mapping.vaddr.0);
                 }
-                ControlFlow::Continue(())
-            },
-        );
+                next = mapping.vaddr.0.checked_add(mapping.size);
+            }
+            ControlFlow::Continue(())
+        });
         regions
     }
 }

@@ -1,5 +1,7 @@
 //! Code: every byte of the trusted copy against what the target has there.
 
+use std::ops::Range;
+
 use ir::Program;
 use machine::paging;
 use machine::{PAGE_SIZE, Page, VirtAddr};
@@ -33,6 +35,16 @@ pub(super) struct Stretch {
     pub found: Vec<u8>,
     /// Offsets of the pages that may hold data.
     unclear: Vec<usize>,
+}
+
+impl Stretch {
+    /// Where in it a place is that has this address in the training system, and what the target has
+    /// there; `None` if not all of it is in the stretch.
+    pub fn place(&self, address: u64, len: usize) -> Option<(Range<usize>, &[u8])> {
+        let at = address.checked_sub(self.start)? as usize;
+        let range = at..at + len;
+        Some((range.clone(), self.found.get(range)?))
+    }
 }
 
 impl Comparison<'_> {

@@ -61,7 +61,7 @@ impl Codes<'_> {
     }
 
     /// Whether both forms of whole instructions, `from..to`, do nothing.
-    pub fn is_filling(&self, from: usize, to: usize) -> bool {
+    pub fn does_nothing(&self, from: usize, to: usize) -> bool {
         does_nothing(&self.expected[from..to]) && does_nothing(&self.found[from..to])
     }
 

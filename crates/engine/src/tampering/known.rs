@@ -22,13 +22,11 @@ impl Comparison<'_> {
     ) {
         let address = |at: usize| stretch.start + at as u64;
         for variant in self.system.integrity().variants_in(address(from), address(to)) {
-            let Some(at) = variant.addr.checked_sub(stretch.start).map(|at| at as usize) else { continue };
-            let range = at..at + variant.bytes.len();
-            let Some(found) = stretch.found.get(range.clone()) else { continue };
+            let Some((range, found)) = stretch.place(variant.addr, variant.bytes.len()) else { continue };
             let mut form = variant.bytes.clone();
             let mut offset = 0;
             while offset < form.len() && form != found {
-                let code = self.rebased(mode, stretch, at + offset, &variant.bytes[offset..]);
+                let code = self.rebased(mode, stretch, range.start + offset, &variant.bytes[offset..]);
                 let len = code.as_ref().map_or(1, Vec::len);
                 if let Some(code) = code {
                     form[offset..offset + len].copy_from_slice(&code);
@@ -36,7 +34,7 @@ impl Comparison<'_> {
                 offset += len;
             }
             if form == found && expected[range.clone()] != *found {
-                self.add(stretch, &expected[range.clone()], at, Change::Variant, report);
+                self.add(stretch, &expected[range.clone()], range.start, Change::Variant, report);
                 expected[range].copy_from_slice(found);
             }
         }
@@ -53,23 +51,21 @@ impl Comparison<'_> {
     ) {
         let address = |at: usize| stretch.start + at as u64;
         for site in self.own_sites(address(from), address(to)) {
-            let Some(at) = site.address.checked_sub(stretch.start).map(|at| at as usize) else { continue };
-            let range = at..at + usize::from(site.len);
-            let Some(found) = stretch.found.get(range.clone()) else { continue };
+            let Some((range, found)) = stretch.place(site.address, site.len.into()) else { continue };
             if expected[range.clone()] == *found {
                 continue;
             }
             let here = |form: &Vec<u8>| {
                 let mut form = form.clone();
                 let mut offset = 0;
-                while let Some(code) = self.rebased(mode, stretch, at + offset, &form[offset..]) {
+                while let Some(code) = self.rebased(mode, stretch, range.start + offset, &form[offset..]) {
                     form[offset..offset + code.len()].copy_from_slice(&code);
                     offset += code.len();
                 }
                 is_form(mode, &form, found)
             };
             if site.forms.iter().any(here) {
-                self.add(stretch, &expected[range.clone()], at, Change::Listed, report);
+                self.add(stretch, &expected[range.clone()], range.start, Change::Listed, report);
                 expected[range].copy_from_slice(found);
             }
         }

@@ -143,7 +143,7 @@ impl Comparison<'_> {
                 let mut patch = codes.patch(first, last);
                 if let Some(known) = is_site.then(|| codes.branch(mode, start, end)).flatten() {
                     patch = known;
-                } else if is_site && codes.is_filling(start, end) {
+                } else if is_site && codes.does_nothing(start, end) {
                     patch = Patch { from: start, to: end, change: Change::Equal };
                 } else if codes.is_thunk(start, end) {
                     patch = Patch { from: start, to: end, change: Change::Thunk };
