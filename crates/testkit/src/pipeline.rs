@@ -159,8 +159,8 @@ impl Tool {
         self.train_with(&Kernel::find(kernel)?, pack, &arguments)
     }
 
-    /// Makes a pack for a kernel by `virtuoso train`; its report. Without trainers among the further
-    /// words the pack is that of the built-in ones.
+    /// Makes a pack for a kernel by `virtuoso train`; its report. Without trainers among the
+    /// further words the pack is that of the built-in ones.
     ///
     /// # Errors
     /// What it says.
