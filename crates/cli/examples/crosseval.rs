@@ -18,7 +18,7 @@ use machine::{Target, TargetOptions, VirtAddr};
 use object::{Object, ObjectSymbol};
 use rustc_hash::FxHashMap;
 use serde_json::json;
-use slicer::{BuildOptions, Policy, Recording, Start};
+use slicer::{BuildOptions, ContextCells, Policy, Recording, Start};
 use testkit::guest::Training;
 use testkit::layout;
 use testkit::pipeline::{Question, Tool, questions};
@@ -176,7 +176,7 @@ fn main() -> Result<(), Failure> {
     let starts: Vec<Start<'_>> = recordings.iter().map(Start::new).collect::<Result<_, _>>()?;
     let mut options = BuildOptions { summaries: summaries(program)?, ..BuildOptions::default() };
     let own = rehearse_each(&starts, &options)?;
-    let (execution_context, rehearsed) = choose_execution_context(&starts, &own, &mut options)?;
+    let (execution_context, rehearsed) = choose_execution_context(&starts, &own, &ContextCells::default(), &mut options)?;
     eprintln!("{} recordings, {execution_context:?}", recordings.len());
     let sliced: Vec<&Recording> = if execution_context == ExecutionContext::Idle {
         rehearsed.iter().collect()

@@ -15,7 +15,7 @@ use ir::Summary;
 use machine::paging::{self, DEFAULT_WALK_LIMIT, PagingMode};
 use machine::{GuestMemory, MemoryError, Page, PhysAddr, Reg, Target, TargetOptions, VirtAddr};
 use object::{Object, ObjectSymbol};
-use slicer::{BuildOptions, Policy, Recording, Start};
+use slicer::{BuildOptions, ContextCells, Policy, Recording, Start};
 use trace::{Event, Trace, TraceWriter};
 use virtuoso_cli::allocators::{Convention, of_c};
 use virtuoso_cli::training::{Wishes, record_whole, train};
@@ -88,7 +88,7 @@ fn needed(
     // What rehearsals touch.
     let recording = Recording::load("rehearsed", Trace::open(path)?)?;
     let start = Start::new(&recording)?;
-    for overrides in [Vec::new(), start.per_cpu_overrides()?] {
+    for overrides in [Vec::new(), start.per_cpu_overrides(&ContextCells::default())?] {
         let options = BuildOptions { policy: Policy::Guard, summaries: summaries.clone(), overrides };
         let memory = Watched { inner: start.memory(), seen: Mutex::default() };
         let run = Run {

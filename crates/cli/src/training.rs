@@ -17,7 +17,7 @@ use lift::Mode;
 use machine::{PhysAddr, Reg, VirtAddr};
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
-use slicer::{BuildOptions, Recording, Start, outputs_of_run};
+use slicer::{BuildOptions, ContextCells, Recording, Start, outputs_of_run};
 use trace::{Access, Header, InsnId, Recorded, Trace, TraceError, TraceWriter};
 
 use crate::format::digits;
@@ -119,8 +119,8 @@ pub struct Wishes<'r> {
     /// A recording of the same kernel at another address, to learn from what moves; without one it
     /// is looked for among the recordings.
     pub base: Option<&'r Recording>,
-    /// Levels of per-CPU memory that other recordings of the same system showed ([`levels_of`]).
-    pub levels: Vec<PerCpuOverride>,
+    /// What other recordings of the same boot showed of the execution context ([`context_of`]).
+    pub beside: ContextCells,
     /// Inputs with which each recording is rehearsed once more, one list for each rehearsal.
     pub rehearse: Vec<InputTexts>,
 }
@@ -231,14 +231,15 @@ fn with_sources<T>(
         }
     }
     let mut options = wishes.options.clone();
-    options.overrides = known(starts.iter().flat_map(Start::levels).chain(wishes.levels.iter().copied()));
+    let cells = starts.iter().fold(wishes.beside.clone(), |cells, start| cells.and(start.context_cells()));
+    options.overrides = cells.levels().to_vec();
     let own = rehearse_each(&starts, &options)?;
     // Such a trainer had help: another task's, or a device's.
     let unrepeated = own.iter().find_map(|it| it.as_ref().err()).cloned();
     let (execution_context, mut rehearsed) = if wishes.paused {
         (ExecutionContext::Paused("as asked for"), Vec::new())
     } else {
-        choose_execution_context(&starts, &own, &mut options)?
+        choose_execution_context(&starts, &own, &cells, &mut options)?
     };
     for texts in &wishes.rehearse {
         for start in &starts {
@@ -315,6 +316,7 @@ pub fn rehearse_each(
 pub fn choose_execution_context(
     starts: &[Start<'_>],
     own: &[Result<Rehearsal, String>],
+    beside: &ContextCells,
     options: &mut BuildOptions,
 ) -> Result<(ExecutionContext, Vec<Recording>), Error> {
     let paused = |why| Ok((ExecutionContext::Paused(why), Vec::new()));
@@ -323,7 +325,7 @@ pub fn choose_execution_context(
     }
     let mut cells: Vec<PerCpuOverride> = Vec::new();
     for start in starts {
-        match start.per_cpu_overrides() {
+        match start.per_cpu_overrides(beside) {
             Ok(found) => cells.extend(found),
             Err(why) => return paused(why),
         }
@@ -361,24 +363,12 @@ pub fn choose_execution_context(
     Ok((ExecutionContext::Idle, rehearsed))
 }
 
-/// The levels of per-CPU memory that recordings of any trainers show.
+/// What a recording of any trainer shows of its boot's execution context.
 ///
 /// # Errors
-/// [`Error`] when one of them cannot be cut into what belongs to its trainer.
-pub fn levels_of(recordings: &[Recording]) -> Result<Vec<PerCpuOverride>, Error> {
-    let starts: Vec<Start<'_>> = recordings.iter().map(start).collect::<Result<_, _>>()?;
-    Ok(known(starts.iter().flat_map(Start::levels)))
-}
-
-/// Levels, each once; none that two recordings began with different values of.
-fn known(levels: impl Iterator<Item = PerCpuOverride>) -> Vec<PerCpuOverride> {
-    let mut levels: Vec<PerCpuOverride> = levels.collect();
-    levels.sort_unstable();
-    levels.dedup();
-    let place = |cell: &PerCpuOverride| (cell.base, cell.offset);
-    let all = levels.clone();
-    levels.retain(|cell| all.iter().filter(|other| place(other) == place(cell)).count() == 1);
-    levels
+/// [`Error`] when it cannot be cut into what belongs to its trainer.
+pub fn context_of(recording: &Recording) -> Result<ContextCells, Error> {
+    Ok(start(recording)?.context_cells().clone())
 }
 
 /// A whole run over the training system's own memory.

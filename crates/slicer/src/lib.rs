@@ -34,6 +34,7 @@ pub use dump::{Form, Stage, dump};
 pub use error::Error;
 pub use recording::Recording;
 pub use recording::replay::{Blind, Ended, MemRef, Mismatch, Observer, Replay};
+pub use training::context_cells::ContextCells;
 pub use training::process_word::process_word;
 pub use training::start::{Start, outputs_of_run};
 pub use vocabulary::{BuildOptions, Id, Policy, StepId};

@@ -54,8 +54,9 @@ int main(int argc, char **argv)
         end = got == 0;
         count += (uint32_t)got;
     }
+    virtuoso_end();
+    /* Behind the mark: closing frees what was opened, which may wake others and end a run that had its answer. */
     if (file >= 0)
         call(NR_close, file);
-    virtuoso_end();
     return 0;
 }

@@ -82,8 +82,9 @@ int main(int argc, char **argv)
             at += entry->size;
         }
     }
+    virtuoso_end();
+    /* Behind the mark, as in read.c. */
     if (directory >= 0)
         call(NR_close, directory);
-    virtuoso_end();
     return 0;
 }

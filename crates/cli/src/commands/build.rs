@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use slicer::{BuildOptions, Form, Policy, Recording, Stage};
+use slicer::{BuildOptions, ContextCells, Form, Policy, Recording, Stage};
 
 use crate::built::{self, Built};
 use crate::context::Context;
@@ -137,10 +137,12 @@ impl BuildArgs {
         let paused = self.view == ViewArg::Paused;
         let base = self.base.as_deref().map(files::recording).transpose()?;
         let (constant, rehearse) = (self.allow_constant, self.rehearse.clone());
-        let beside: Vec<Recording> =
-            self.beside.iter().map(|path| files::recording(path)).collect::<Result<_, _>>()?;
-        let levels = training::levels_of(&beside).map_err(|error| built::failure(&self.beside, error))?;
-        let wishes = Wishes { options, paused, constant, base: base.as_ref(), levels, rehearse };
+        let mut beside = ContextCells::default();
+        for path in &self.beside {
+            let shown = training::context_of(&files::recording(path)?);
+            beside = beside.and(&shown.map_err(|error| built::failure(&self.beside, error))?);
+        }
+        let wishes = Wishes { options, paused, constant, base: base.as_ref(), beside, rehearse };
         let Some(output) = &self.output else { return self.print_stage(&recordings, &wishes, context) };
         let trained = context.progress.during("rehearsing and slicing", || train(&recordings, &wishes));
         let Trained { mut program, system, execution_context, left_out } =

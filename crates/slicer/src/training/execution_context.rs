@@ -7,14 +7,15 @@
 //! counters*: many different instructions add a constant to them and take it off again, so that
 //! they end as they began (how often preemption is off); code that runs for a process begins with
 //! them as the recording did. A program that overrides them runs as an idle processor does. Nothing
-//! about an operating system is typed in.
+//! about an operating system is typed in. What several recordings show together is in
+//! [`context_cells`](super::context_cells).
 
 use ir::program::PerCpuOverride;
 use machine::{Reg, VirtAddr};
 use rustc_hash::{FxHashMap, FxHashSet};
 use trace::{Access, InsnId};
 
-use super::whole_context::{Boots, Pointer, whole};
+use super::whole_context::Pointer;
 use crate::filter::Retained;
 use crate::recording::Recording;
 use crate::recording::replay::{Blind, Replay};
@@ -177,33 +178,15 @@ impl Search {
     }
 }
 
-/// The overrides that a recording asks for, by base and offset: a whole view of an idle processor,
-/// or none at all if the code reads nothing by which it could tell who runs.
-///
-/// # Errors
-/// Why the view would not be whole.
-pub fn overrides(
-    recording: &Recording,
-    retained: &Retained,
-    boots: &Boots<'_>,
-) -> Result<Vec<PerCpuOverride>, &'static str> {
-    let idle = &recording.trace.header().idle;
-    let long = recording.is_long();
-    let (width, mask) = if long { (8, u64::MAX) } else { (4, u64::from(u32::MAX)) };
+/// The idle processor's pointers that the recorded code had others of, and the nesting counters
+/// that it shows, each list in no order.
+pub fn seen(recording: &Recording, retained: &Retained) -> (Vec<Pointer>, Vec<PerCpuOverride>) {
     let areas = areas(recording);
-    let mut pointers: FxHashMap<VirtAddr, Pointer> = FxHashMap::default();
-    for cell in idle {
-        if let Some((reg, area)) = areas.iter().find(|it| it.0 == cell.base) {
-            let found =
-                PerCpuOverride { base: area.base, offset: cell.offset, size: width, value: cell.value };
-            let at = VirtAddr(area.start.add(cell.offset.into()).0 & mask);
-            pointers.insert(at, Pointer { reg: *reg, cell: found });
-        }
-    }
-    let Some(first) = areas.into_iter().next() else { return Ok(Vec::new()) };
+    let pointers = idle_pointers(recording, &areas);
+    let Some(first) = areas.into_iter().next() else { return Default::default() };
     let per_cpu = PerCpu::at(recording, first);
     let mut search = Search {
-        width,
+        width: width(recording),
         pointers,
         seen: FxHashSet::default(),
         counters: FxHashMap::default(),
@@ -227,5 +210,25 @@ pub fn overrides(
             counters.push(per_cpu.cell(address, COUNTER_SIZE, counter.first));
         }
     }
-    whole(&search.found, counters, boots, long)
+    (search.found, counters)
+}
+
+/// Bytes of a word of the recorded system.
+fn width(recording: &Recording) -> u8 {
+    if recording.is_long() { 8 } else { 4 }
+}
+
+/// What an idle processor has in the cells of these areas, by address.
+fn idle_pointers(recording: &Recording, areas: &[(Reg, Area)]) -> FxHashMap<VirtAddr, Pointer> {
+    let mask = if recording.is_long() { u64::MAX } else { u64::from(u32::MAX) };
+    let mut pointers: FxHashMap<VirtAddr, Pointer> = FxHashMap::default();
+    for cell in &recording.trace.header().idle {
+        if let Some((reg, area)) = areas.iter().find(|it| it.0 == cell.base) {
+            let size = width(recording);
+            let found = PerCpuOverride { base: area.base, offset: cell.offset, size, value: cell.value };
+            let at = VirtAddr(area.start.add(cell.offset.into()).0 & mask);
+            pointers.insert(at, Pointer { reg: *reg, cell: found });
+        }
+    }
+    pointers
 }

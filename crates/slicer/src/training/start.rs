@@ -15,7 +15,8 @@ use trace::{IdleCell, Length, VarType};
 use super::address_space::AddressSpace;
 use super::process_pages::{heap, process_pages};
 use super::relocation::Relocations;
-use super::whole_context::{Boots, OtherBoot};
+use super::context_cells::ContextCells;
+use super::whole_context::{Boots, OtherBoot, whole};
 use super::{execution_context, integrity, levels, switches};
 use crate::error::Error;
 use crate::filter::{Retained, filter};
@@ -35,6 +36,7 @@ pub struct Start<'r> {
     relocations: OnceCell<Relocations>,
     /// The other boot's idle processor, where moves were learned.
     other_idle: OnceCell<Vec<IdleCell>>,
+    context_cells: OnceCell<ContextCells>,
 }
 
 impl<'r> Start<'r> {
@@ -57,6 +59,7 @@ impl<'r> Start<'r> {
             time_stamp: OnceCell::new(),
             relocations: OnceCell::new(),
             other_idle: OnceCell::new(),
+            context_cells: OnceCell::new(),
         })
     }
 
@@ -196,26 +199,34 @@ impl<'r> Start<'r> {
         Some(half(Reg::Rdx) << 32 | half(Reg::Rax))
     }
 
-    /// The cells by which the recorded code found out in which context it ran, with what they hold
-    /// in an idle one: see `execution_context`. Empty if the recorder did not see the processor
-    /// idle, or the code read no such cell.
+    /// The per-CPU cells by which the recorded code found out in whose context it ran.
+    #[must_use]
+    pub fn context_cells(&self) -> &ContextCells {
+        self.context_cells.get_or_init(|| {
+            let (pointers, counters) = execution_context::seen(self.recording, &self.retained);
+            ContextCells::new(pointers, counters, levels::levels(self.recording, &self.retained))
+        })
+    }
+
+    /// What the cells by which code finds out in whose context it runs hold in an idle one, levels
+    /// aside: those that this recording shows, and `beside`, which others of its boot do. Empty if
+    /// the recorder did not see the processor idle, or the recorded code itself read no such cell.
     ///
     /// # Errors
     /// Why what is known of the idle context is not all of it, so that no program can run in it.
-    pub fn per_cpu_overrides(&self) -> Result<Vec<PerCpuOverride>, &'static str> {
+    pub fn per_cpu_overrides(&self, beside: &ContextCells) -> Result<Vec<PerCpuOverride>, &'static str> {
         let relocations = self.relocations();
         let in_kernel = |addr| relocations.in_kernel(&self.space, addr);
         let slide = |address| relocations.slide_at(address).unwrap_or(0);
         let other = relocations.kernel_slide().zip(self.other_idle.get());
         let other = other.map(|(kernel, idle)| OtherBoot { slide: &slide, kernel, idle });
-        execution_context::overrides(self.recording, &self.retained, &Boots { in_kernel: &in_kernel, other })
-    }
-
-    /// The small numbers in per-CPU memory that the recorded code raised and put back, with their
-    /// values at the begin mark: see `levels`. A program sets them whoever runs in the target.
-    #[must_use]
-    pub fn levels(&self) -> Vec<PerCpuOverride> {
-        levels::levels(self.recording, &self.retained)
+        let boots = Boots { in_kernel: &in_kernel, other };
+        let own = self.context_cells();
+        if own.pointers.is_empty() && own.counters.is_empty() {
+            return Ok(Vec::new());
+        }
+        let cells = own.and(&beside.within(&in_kernel));
+        whole(&cells.pointers, cells.counters, &boots, self.recording.is_long())
     }
 }
 

@@ -10,7 +10,7 @@ use machine::{Reg, VirtAddr};
 use trace::IdleCell;
 
 /// A pointer that an idle processor has in a cell.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Pointer {
     /// The segment base register that it is found by.
     pub reg: Reg,
@@ -71,6 +71,10 @@ pub fn whole(
     };
     if others.iter().any(|it| long || moved_with_kernel(it)) {
         return Err("an idle processor has a pointer that is not known to move with the kernel");
+    }
+    let place = |it: &Pointer| (it.cell.base, it.cell.offset);
+    if found.iter().enumerate().any(|(at, it)| found[..at].iter().any(|other| place(other) == place(it))) {
+        return Err("an idle processor looks different in each recording");
     }
     if found.is_empty() {
         return match counters.is_empty() {
