@@ -176,7 +176,8 @@ fn main() -> Result<(), Failure> {
     let starts: Vec<Start<'_>> = recordings.iter().map(Start::new).collect::<Result<_, _>>()?;
     let mut options = BuildOptions { summaries: summaries(program)?, ..BuildOptions::default() };
     let own = rehearse_each(&starts, &options)?;
-    let (execution_context, rehearsed) = choose_execution_context(&starts, &own, &ContextCells::default(), &mut options)?;
+    let (execution_context, rehearsed) =
+        choose_execution_context(&starts, &own, &ContextCells::default(), &mut options)?;
     eprintln!("{} recordings, {execution_context:?}", recordings.len());
     let sliced: Vec<&Recording> = if execution_context == ExecutionContext::Idle {
         rehearsed.iter().collect()

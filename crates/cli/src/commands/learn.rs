@@ -180,7 +180,8 @@ impl LearnArgs {
             Some(name) => Some(self.recording(name, context)?),
             None => None,
         };
-        let wishes = wishes(program, base.as_ref(), recordings).map_err(|why| self.asked.program_failure(&why))?;
+        let wishes =
+            wishes(program, base.as_ref(), recordings).map_err(|why| self.asked.program_failure(&why))?;
         let trained = context.progress.during("rehearsing and slicing", || train(recordings, &wishes));
         let mut trained = trained.map_err(|error| built::failure(&[], error))?;
         keep_names(program, &mut trained.program);

@@ -59,7 +59,9 @@ pub fn answer(case: &Case) -> Result<String, Unusable> {
             Ok(evidence(&sliced.dependences(&start.program(options))))
         }),
         ["record", "pages"] => recorded(case, |start, _, options| Ok(pages(&start.program(options).pages))),
-        ["record", "view"] => recorded(case, |start, _, _| Ok(view(start.per_cpu_overrides(&ContextCells::default())))),
+        ["record", "view"] => {
+            recorded(case, |start, _, _| Ok(view(start.per_cpu_overrides(&ContextCells::default()))))
+        }
         ["record", "view", "beside"] => recorded(case, |start, recordings, _| {
             let mut beside = ContextCells::default();
             for other in &recordings[1..] {
@@ -67,7 +69,9 @@ pub fn answer(case: &Case) -> Result<String, Unusable> {
             }
             Ok(view(start.per_cpu_overrides(&beside)))
         }),
-        ["record", "levels"] => recorded(case, |start, _, _| Ok(view(Ok(start.context_cells().levels().to_vec())))),
+        ["record", "levels"] => {
+            recorded(case, |start, _, _| Ok(view(Ok(start.context_cells().levels().to_vec()))))
+        }
         ["record", "moves"] => recorded(case, |start, recordings, _| {
             start.learn_moves(recordings.last().copied().unwrap_or(start.recording()))?;
             Ok(images(start) + &view(start.per_cpu_overrides(&ContextCells::default())))

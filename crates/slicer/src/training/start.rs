@@ -13,9 +13,9 @@ use rustc_hash::FxHashSet;
 use trace::{IdleCell, Length, VarType};
 
 use super::address_space::AddressSpace;
+use super::context_cells::ContextCells;
 use super::process_pages::{heap, process_pages};
 use super::relocation::Relocations;
-use super::context_cells::ContextCells;
 use super::whole_context::{Boots, OtherBoot, whole};
 use super::{execution_context, integrity, levels, switches};
 use crate::error::Error;
