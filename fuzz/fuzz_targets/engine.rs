@@ -42,7 +42,8 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         return;
     }
     let (memory, regs) = guest(rest);
-    let limits = Limits { fuel: 20_000, pages: 64, depth: 32, time: std::time::Duration::from_secs(60) };
+    let time = std::time::Duration::from_secs(60);
+    let limits = Limits { fuel: 20_000, pages: 64, depth: 32, time, machine_code: true };
     let run = Run { memory: &memory, regs: &regs, env: Environment::default(), limits };
     let Ok(slice) = SliceProgram::new(&program) else { return };
     let first = slice.run(&run, &Vec::new());

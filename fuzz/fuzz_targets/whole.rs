@@ -1,4 +1,5 @@
-//! Random machine code as a trainer: a whole run ends within its limits, with an outcome.
+//! Random machine code as a trainer: a whole run ends within its limits, with an outcome, which is
+//! the same by the interpreter and by machine code of this host.
 #![no_main]
 
 use engine::{Environment, Limits, Run, WholeProgram};
@@ -35,9 +36,21 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     ] {
         regs.set(reg, value);
     }
-    let limits = Limits { fuel: 20_000, pages: 64, depth: 32, time: std::time::Duration::from_secs(60) };
+    let limits = Limits {
+        fuel: 20_000,
+        pages: 64,
+        depth: 32,
+        time: std::time::Duration::from_secs(60),
+        machine_code: false,
+    };
     let run = Run { memory: &memory, regs: &regs, env: Environment::default(), limits };
     let system = System::default();
     let first = WholeProgram::new(&program, &system).run(&run, &Vec::new());
     assert_eq!(first, WholeProgram::new(&program, &system).run(&run, &Vec::new()), "a run is deterministic");
+    // Whatever was executed 64 times has become machine code.
+    let limits = Limits { machine_code: true, ..limits };
+    let mut compiled = WholeProgram::new(&program, &system);
+    for _ in 0..72 {
+        assert_eq!(compiled.run(&Run { limits, ..run }, &Vec::new()), first, "so is machine code");
+    }
 });

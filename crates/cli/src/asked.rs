@@ -18,7 +18,7 @@ use crate::files;
 use crate::inputs::parse_input;
 use crate::live::{Name, Opened};
 use crate::statistics::{companion_name, modules_name};
-use crate::target::TargetArgs;
+use crate::target::{Engine, TargetArgs};
 use crate::ways::{Verdict, Ways};
 
 /// What a trainer's return code `rc` is where its /proc is something else than the system's own,
@@ -142,7 +142,12 @@ impl Asked {
     /// The most that a run may use.
     pub fn limits(&self) -> Limits {
         let usual = Limits::default();
-        Limits { time: self.how.max_time, fuel: self.how.fuel.unwrap_or(usual.fuel), ..usual }
+        Limits {
+            time: self.how.max_time,
+            fuel: self.how.fuel.unwrap_or(usual.fuel),
+            machine_code: self.how.engine == Engine::Compile,
+            ..usual
+        }
     }
 
     /// Where the companion file is: as the user says, or beside the program.

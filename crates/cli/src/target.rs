@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
 use engine::locate::{Hints, LocateError, locate};
 use ir::Program;
 use machine::target::{Board, Format, Placement, RamRange, Unpacking};
@@ -27,6 +27,15 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::live::{Name, Opened};
 use crate::{format, output};
+
+/// How whole runs execute code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Engine {
+    /// What is executed often becomes machine code of this machine
+    Compile,
+    /// The interpreter executes everything; answers are the same
+    Interpret,
+}
 
 /// The options that say how to look at a target.
 #[derive(Args, Clone, Debug)]
@@ -61,6 +70,9 @@ pub struct TargetArgs {
     /// The target's time stamp counter at the pause, where it is known
     #[arg(long, value_name = "N", value_parser = format::parse_number)]
     pub tsc: Option<u64>,
+    /// How whole runs execute code
+    #[arg(long, value_enum, default_value = "compile")]
+    pub engine: Engine,
     /// Operations a run may execute
     #[arg(long, value_name = "N", value_parser = format::parse_number)]
     pub fuel: Option<u64>,

@@ -29,8 +29,13 @@ use slicer::{Policy, Start};
 use support::Folder;
 
 /// Enough for the undamaged case, with room.
-const LIMITS: Limits =
-    Limits { fuel: 3_000_000, pages: 1024, depth: 256, time: std::time::Duration::from_secs(60) };
+const LIMITS: Limits = Limits {
+    fuel: 3_000_000,
+    pages: 1024,
+    depth: 256,
+    time: std::time::Duration::from_secs(60),
+    machine_code: true,
+};
 
 /// Memory that can be damaged, and counts how often it is asked.
 #[derive(Default)]

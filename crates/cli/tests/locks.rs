@@ -18,8 +18,13 @@ use engine::{Environment, Limits, Outcome, Run, SliceProgram, Stopped, WholeProg
 use slicer::{Policy, Start};
 use words::{Finder, Word, changed, patterns};
 
-const LIMITS: Limits =
-    Limits { fuel: 20_000_000, pages: 4096, depth: 1000, time: std::time::Duration::from_secs(60) };
+const LIMITS: Limits = Limits {
+    fuel: 20_000_000,
+    pages: 4096,
+    depth: 1000,
+    time: std::time::Duration::from_secs(60),
+    machine_code: true,
+};
 
 #[test]
 fn a_held_lock_ends_in_an_answer_or_an_outcome() -> Result<(), Failure> {

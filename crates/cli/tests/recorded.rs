@@ -106,8 +106,13 @@ fn garbage_in_the_target_ends_in_an_answer_or_an_outcome() -> Result<(), Failure
     let original = ir::System::from_bytes(&std::fs::read(file("pslist.target"))?)?;
     let frames: Vec<u64> = original.iter().map(|it| it.0).collect();
     let slice = SliceProgram::new(&case.built.program)?;
-    let limits =
-        Limits { fuel: 2_000_000, pages: 4096, depth: 1000, time: std::time::Duration::from_secs(60) };
+    let limits = Limits {
+        fuel: 2_000_000,
+        pages: 4096,
+        depth: 1000,
+        time: std::time::Duration::from_secs(60),
+        machine_code: true,
+    };
     let mut state = 0x2545_f491_4f6c_dd1du64;
     let mut random = move || {
         state ^= state << 13;

@@ -9,9 +9,10 @@
 use std::sync::Arc;
 
 use ir::{Kind, Program};
-use machine::{Page, Reg, hash};
+use jit::{Exit, Progress, Spare};
+use machine::{Reg, hash};
 
-use crate::code::{AtHand, Block, Code, Lifting};
+use crate::code::{AtHand, Block, Code, Lifting, Translation};
 use crate::counter::{Counter, briefly, settled};
 use crate::exec::execute;
 use crate::limits::Budget;
@@ -53,12 +54,14 @@ pub struct WholeReport {
 pub(crate) struct Workspace {
     slots: Box<Slots>,
     at_hand: AtHand,
-    spare: Vec<Box<Page>>,
+    /// Blocks that have just been interpreted often.
+    often: Vec<Arc<Translation>>,
+    spare: Spare,
 }
 
 impl Default for Workspace {
     fn default() -> Self {
-        Self { slots: slots(), at_hand: AtHand::default(), spare: Vec::new() }
+        Self { slots: slots(), at_hand: AtHand::default(), often: Vec::new(), spare: Spare::default() }
     }
 }
 
@@ -66,6 +69,7 @@ impl Workspace {
     /// Forgets code: it will be that of another target.
     pub fn forget(&mut self) {
         self.at_hand.clear();
+        self.often.clear();
     }
 }
 
@@ -86,7 +90,16 @@ struct Way<'w> {
     /// Whether it reached code outside of the kernel's own image.
     modules: bool,
     /// Blocks that its own memory decides.
-    private: hash::Map<u64, Arc<Block>>,
+    private: hash::Map<u64, Arc<Translation>>,
+    progress: Progress,
+}
+
+impl Way<'_> {
+    /// Counts a block that begins, without its instructions.
+    fn begin(&mut self, block: &Block) {
+        self.modules |= block.modules;
+        self.progress.used += block.ops.len() as u64 + 1;
+    }
 }
 
 impl Ask<'_, '_, '_> {
@@ -130,12 +143,15 @@ impl Ask<'_, '_, '_> {
             .map_err(NoAnswer::from)
             .and_then(|()| run.override_per_cpu(program, relocation, &mut overlay));
         let ended = begun.and_then(|()| {
-            let mut way = Way { counter, report: &mut report, modules: false, private: hash::Map::default() };
+            let private = hash::Map::default();
+            let progress = Progress::default();
+            let mut way = Way { counter, report: &mut report, modules: false, private, progress };
             let ended = self.execute(budget, workspace, &mut overlay, &mut way, watch);
             if !way.private.is_empty() {
                 workspace.at_hand.clear();
             }
-            let Way { modules, .. } = way;
+            let Way { modules, progress, .. } = way;
+            (report.used, report.instructions) = (progress.used, progress.instructions);
             report.assertions.iter_mut().for_each(|at| *at = code.kernel.reported(*at, modules));
             counter.report_at(|at| code.kernel.reported(at, modules));
             ended.map_err(|ended| ended.map_addresses(|at| code.kernel.reported(at, modules)))
@@ -147,6 +163,7 @@ impl Ask<'_, '_, '_> {
         });
         workspace.spare = overlay.into_spare();
         workspace.spare.truncate(MOST_SPARE);
+        code.cache.run_is_over(&mut workspace.often, &mut workspace.at_hand);
         // Where a damaged piece of the companion file would have been, there was no code.
         match code.kernel.damage() {
             Some(error) => Err(error.into()),
@@ -163,7 +180,7 @@ impl Ask<'_, '_, '_> {
         way: &mut Way<'_>,
         watch: &mut W,
     ) -> Result<u64, NoAnswer> {
-        let Workspace { slots, at_hand, .. } = workspace;
+        let Workspace { slots, at_hand, often, .. } = workspace;
         let slots = &mut **slots;
         let own = self.code.own;
         clear(slots);
@@ -172,114 +189,154 @@ impl Ask<'_, '_, '_> {
         let (mut show, mut spin) = (Show::default(), Spin::new());
         let mut calls = SystemCalls::new(slots);
         let (mut pc, mut from) = (self.program.begin_pc, self.program.begin_pc);
+        // Whether the next block is the interpreter's, for there is something to ask before it.
+        let mut look = false;
+        let by_machine = self.run.limits.machine_code && !W::ON;
         loop {
-            let block = match at_hand.get(pc) {
-                Some(block) => block,
+            let near = match at_hand.get(pc) {
+                Some(near) => near,
                 None => {
                     let Way { private, .. } = way;
                     let mut lifting = Lifting { slots, overlay, private, deadline: budget.deadline() };
                     let Some(block) = self.code.block::<W>(pc, &mut lifting)? else {
                         way.modules |= !own.process.is_code(pc);
                         // Modules were not looked for to the end if the time is over.
-                        budget.time(pc, way.report.used)?;
+                        budget.time(pc, way.progress.used)?;
                         let object = self.code.kernel.object_at(pc);
                         return Err(Stopped::NoCode { at: from, to: pc, object }.into());
                     };
-                    at_hand.put(block)
+                    at_hand.put(block, |machine| self.code.may_execute(machine))
                 }
             };
-            if block.end {
-                return Ok(pc);
-            }
-            way.modules |= block.modules;
-            let Way { counter, report, .. } = way;
-            report.used += block.ops.len() as u64 + 1;
-            if spin.is_waiting(pc, 0, slots, overlay) {
-                return Err(Stopped::Blocked { at: pc }.into());
-            }
-            if budget.is_due(report.used) {
-                budget.check(pc, report.used)?;
-            }
-            from = pc;
-            if let Some(summary) = block.summary {
-                let (stack, mode) = (slots[Reg::Rsp.index()], own.process_mode());
-                pc = summarise(&summary, slots, overlay, mode)
-                    .map_err(|fault| Stopped::access(from, stack, &fault))?;
-                if W::ON {
-                    show_summary(watch, (from, &summary), (stack, pc), slots, overlay, mode);
+            let (mut block, mut first) = (&*near.translation.block, 0);
+            if let Some(machine) = near.machine.as_ref().filter(|_| by_machine && !look) {
+                let progress = &mut way.progress;
+                progress.due = budget.due();
+                spin.tell(progress);
+                let native = &machine.batch.native;
+                let (exit, own_return) =
+                    native.run(machine.number, slots, progress, overlay.pages(), calls.open());
+                if own_return {
+                    calls.was_own();
                 }
-                continue;
-            }
-            pc = block.next;
-            report.instructions += u64::from(block.insns);
-            if W::ON {
-                show.block();
+                spin.passed(progress.seen);
+                way.modules |= progress.marked != 0;
+                let blocks = &machine.batch.blocks;
+                match exit {
+                    Exit::Next { block, to } => {
+                        (from, pc) = (blocks[block as usize].start, to);
+                        continue;
+                    }
+                    Exit::Begin { block } => {
+                        (pc, look) = (blocks[block as usize].start, true);
+                        continue;
+                    }
+                    Exit::Operation { block: number, at } => {
+                        (block, first) = (&blocks[number as usize], at as usize);
+                        from = block.start;
+                    }
+                }
+            } else {
+                if block.end {
+                    return Ok(pc);
+                }
+                look = false;
+                if by_machine && near.translation.is_often() {
+                    often.push(Arc::clone(&near.translation));
+                }
+                way.begin(block);
+                let used = way.progress.used;
+                if spin.is_waiting(pc, 0, slots, overlay) {
+                    return Err(Stopped::Blocked { at: pc }.into());
+                }
+                if budget.is_due(used) {
+                    budget.check(pc, used)?;
+                }
+                from = pc;
+                if let Some(summary) = block.summary {
+                    let (stack, mode) = (slots[Reg::Rsp.index()], own.process_mode());
+                    pc = summarise(&summary, slots, overlay, mode)
+                        .map_err(|fault| Stopped::access(from, stack, &fault))?;
+                    if W::ON {
+                        show_summary(watch, (from, &summary), (stack, pc), slots, overlay, mode);
+                    }
+                    continue;
+                }
+                way.progress.instructions += u64::from(block.insns);
+                if W::ON {
+                    show.block();
+                }
             }
             fill(slots, &block.constants);
-            for (op, &offset) in block.ops.iter().zip(&block.offsets) {
-                let at = block.start.wrapping_add(offset.into());
-                if W::ON {
-                    show.step(watch, at, own.mode(at), block.insn_bytes(offset), slots);
+            pc = self.interpret((block, first), (slots, &mut calls), overlay, way, (&mut show, watch))?;
+        }
+    }
+
+    /// Executes the operations of a block from one on; the result is where control goes.
+    #[inline(always)]
+    fn interpret<W: Watch>(
+        &self,
+        (block, first): (&Block, usize),
+        (slots, calls): (&mut Slots, &mut SystemCalls),
+        overlay: &mut Overlay<'_>,
+        way: &mut Way<'_>,
+        (show, watch): (&mut Show, &mut W),
+    ) -> Result<u64, Stopped> {
+        let own = self.code.own;
+        for (op, &offset) in block.ops[first..].iter().zip(&block.offsets[first..]) {
+            let at = block.start.wrapping_add(offset.into());
+            if W::ON {
+                show.step(watch, at, own.mode(at), block.insn_bytes(offset), slots);
+            }
+            match op.kind {
+                Kind::BranchIf => {
+                    if slots[op.a as usize] != 0 {
+                        return Ok(slots[op.b as usize]);
+                    }
                 }
-                match op.kind {
-                    Kind::BranchIf => {
-                        if slots[op.a as usize] != 0 {
-                            pc = slots[op.b as usize];
-                            break;
-                        }
+                Kind::Jump => return Ok(slots[op.a as usize]),
+                Kind::Call => {
+                    calls.called(slots[Reg::Rsp.index()]);
+                    return Ok(slots[op.a as usize]);
+                }
+                Kind::Ret if !calls.inside() || slots[Reg::Cpl.index()] != 3 => {
+                    calls.returned(slots[Reg::Rsp.index()]);
+                    return Ok(slots[op.a as usize]);
+                }
+                Kind::SysEnter => {
+                    calls.enter(slots[op.b as usize], slots);
+                    return Ok(slots[op.a as usize]);
+                }
+                // A far return to the process's privilege leaves the system too.
+                Kind::SysExit | Kind::Ret => {
+                    let to = slots[op.a as usize];
+                    let goes_on = calls.leave(to, own.process.is_code(to), slots);
+                    return if goes_on { Ok(to) } else { Err(Stopped::Switched { at, to }) };
+                }
+                Kind::Trap => {
+                    let vector = slots[op.a as usize] as u8;
+                    if vector != INVALID_OPCODE || own.process.is_code(at) {
+                        return Err(Stopped::Exception { at, vector });
                     }
-                    Kind::Jump => {
-                        pc = slots[op.a as usize];
-                        break;
+                    if way.report.assertions.len() < MOST_ASSERTIONS {
+                        way.report.assertions.push(at);
                     }
-                    Kind::Call => {
-                        pc = slots[op.a as usize];
-                        calls.called(slots[Reg::Rsp.index()]);
-                        break;
-                    }
-                    Kind::Ret if !calls.inside() || slots[Reg::Cpl.index()] != 3 => {
-                        pc = slots[op.a as usize];
-                        calls.returned(slots[Reg::Rsp.index()]);
-                        break;
-                    }
-                    Kind::SysEnter => {
-                        pc = slots[op.a as usize];
-                        calls.enter(slots[op.b as usize], slots);
-                        break;
-                    }
-                    // A far return to the process's privilege leaves the system too.
-                    Kind::SysExit | Kind::Ret => {
-                        pc = slots[op.a as usize];
-                        if !calls.leave(pc, own.process.is_code(pc), slots) {
-                            return Err(Stopped::Switched { at, to: pc }.into());
-                        }
-                        break;
-                    }
-                    Kind::Trap => {
-                        let vector = slots[op.a as usize] as u8;
-                        if vector != INVALID_OPCODE || own.process.is_code(at) {
-                            return Err(Stopped::Exception { at, vector }.into());
-                        }
-                        if report.assertions.len() < MOST_ASSERTIONS {
-                            report.assertions.push(at);
-                        }
-                        pc = slots[op.b as usize];
-                        break;
-                    }
-                    Kind::Halt => return Err(Stopped::Blocked { at }.into()),
-                    Kind::Unsupported => {
-                        let name = lift::mnemonic_name(slots[op.a as usize]);
-                        return Err(Stopped::Unsupported { at, name }.into());
-                    }
-                    _ => {
-                        let address = slots[op.a as usize];
-                        execute(op, slots, overlay, counter, at)?;
-                        if W::ON {
-                            show.done(watch, op, address, slots, overlay);
-                        }
+                    return Ok(slots[op.b as usize]);
+                }
+                Kind::Halt => return Err(Stopped::Blocked { at }),
+                Kind::Unsupported => {
+                    let name = lift::mnemonic_name(slots[op.a as usize]);
+                    return Err(Stopped::Unsupported { at, name });
+                }
+                _ => {
+                    let address = slots[op.a as usize];
+                    execute(op, slots, overlay, way.counter, at)?;
+                    if W::ON {
+                        show.done(watch, op, address, slots, overlay);
                     }
                 }
             }
         }
+        Ok(block.next)
     }
 }

@@ -20,11 +20,20 @@ pub struct Limits {
     pub depth: usize,
     /// Time on the clock, from the beginning of the run on.
     pub time: Duration,
+    /// Whether code that whole runs execute often may become machine code of this host. Nothing but
+    /// the time that a run takes depends on that.
+    pub machine_code: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { fuel: 400_000_000, pages: 65_536, depth: 10_000, time: Duration::from_secs(60) }
+        Self {
+            fuel: 400_000_000,
+            pages: 65_536,
+            depth: 10_000,
+            time: Duration::from_secs(60),
+            machine_code: true,
+        }
     }
 }
 
@@ -72,6 +81,11 @@ impl Budget {
     #[inline(always)]
     pub const fn is_due(&self, used: u64) -> bool {
         used > self.next
+    }
+
+    /// The fuel up to which a run need not ask.
+    pub const fn due(&self) -> u64 {
+        self.next
     }
 
     /// Stops a run that used its fuel or its time; `at` is where it is.

@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use jit::{Held, Memory, Spare};
 use machine::memory::ZERO_PAGE;
 use machine::paging::{self, PagingMode};
 use machine::{GuestMemory, MemoryError, PAGE_SIZE, Page, PhysAddr, VirtAddr, hash};
@@ -38,24 +39,6 @@ pub enum Fault {
     Full,
 }
 
-/// Entries of the TLB.
-const SLOTS: usize = 1024;
-/// [`Entry::copy`] of a page that is not copied.
-const NONE: u32 = u32::MAX;
-
-/// A translated page. The translation cache (TLB) is direct-mapped by page number.
-#[derive(Clone, Copy)]
-struct Entry<'t> {
-    /// Page number plus one; 0 when empty.
-    tag: u64,
-    /// The target's or the program's page; not looked at where there is a copy.
-    target: &'t Page,
-    /// Index of the copy, or [`NONE`].
-    copy: u32,
-    /// Whether stores may go to the copy without a look at the page tables.
-    writable: bool,
-}
-
 /// Where the synthetic frames of the training process's pages begin: processors have at most 52
 /// bits of physical address.
 pub(crate) const PROCESS_FRAMES: u64 = 1 << 52;
@@ -69,16 +52,16 @@ const INTERRUPT_COMMAND: Range<u64> = 0xfee0_0300..0xfee0_0320;
 
 /// The target's frames with the run's copies in place of those it wrote: page tables are read
 /// through this, for a system may map memory while it answers.
-struct Frames<'s> {
-    memory: &'s dyn GuestMemory,
+struct Frames<'s, 't> {
+    memory: &'t dyn GuestMemory,
     frames: &'s hash::Map<PhysAddr, u32>,
-    copies: &'s [Box<Page>],
+    copies: &'s Memory<'t>,
 }
 
-impl GuestMemory for Frames<'_> {
+impl GuestMemory for Frames<'_, '_> {
     fn page(&self, addr: PhysAddr) -> Result<&Page, MemoryError> {
         match self.frames.get(&addr.page()) {
-            Some(&copy) => Ok(&self.copies[copy as usize]),
+            Some(&copy) => Ok(self.copies.page(copy)),
             None => self.memory.page(addr),
         }
     }
@@ -94,16 +77,14 @@ pub struct Overlay<'t> {
     mode: PagingMode,
     /// CR3 of the page tables that map the kernel.
     root: u64,
-    /// Copied pages, those of the training process too, and allocated ones.
-    copies: Vec<Box<Page>>,
-    /// Pages of earlier runs that may be used again, whatever they hold.
-    spare: Vec<Box<Page>>,
+    /// Copied pages, those of the training process too, and allocated ones; and the TLB.
+    pages: Memory<'t>,
     /// The training process's pages.
     process: Option<&'t ProcessPages<'t>>,
     /// Copies of these, and the heap's pages: copy by address of the page.
     user: hash::Map<VirtAddr, u32>,
     /// Pages that count towards the limit: the process's own, the heap's, copied frames.
-    pages: usize,
+    counted: usize,
     /// Pages that the kernel shows to processes: the kernel's own address of each.
     aliases: hash::Map<VirtAddr, VirtAddr>,
     /// Copied frames of the target: copy by address of the frame.
@@ -112,27 +93,12 @@ pub struct Overlay<'t> {
     translated: hash::Map<VirtAddr, PhysAddr>,
     /// Frames of page tables that translations went through.
     tables: hash::Set<PhysAddr>,
-    tlb: Box<[Entry<'t>; SLOTS]>,
     /// The next allocation's address.
     heap: VirtAddr,
     /// Bytes of each allocation, by address; also of those that were freed.
     heap_sizes: hash::Map<VirtAddr, u64>,
-    /// The most that `pages` may be.
+    /// The most that `counted` may be.
     limit: usize,
-    /// What [`Overlay::state`] returns.
-    state: u64,
-}
-
-/// The aligned 8-byte word at offset `at` of a page.
-fn word(page: &Page, at: usize) -> u64 {
-    page[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-/// The factor of the word at offset `at` of a copy in [`Overlay::state`], which is the sum of all
-/// words, each multiplied by its own factor.
-const fn key(copy: u32, at: usize) -> u64 {
-    let place = ((copy as u64) << 12 | at as u64) + 1;
-    place.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32).wrapping_mul(0xbf58_476d_1ce4_e5b9) | 1
 }
 
 impl<'t> Overlay<'t> {
@@ -146,25 +112,21 @@ impl<'t> Overlay<'t> {
         heap: VirtAddr,
         limit: usize,
     ) -> Self {
-        let empty = Entry { tag: 0, target: &ZERO_PAGE, copy: NONE, writable: false };
         Self {
             memory,
             mode,
             root,
-            copies: Vec::new(),
-            spare: Vec::new(),
+            pages: Memory::new(Spare::default()),
             process: None,
             user: hash::Map::default(),
-            pages: 0,
+            counted: 0,
             aliases: hash::Map::default(),
             frames: hash::Map::default(),
             translated: hash::Map::default(),
             tables: hash::Set::default(),
-            tlb: Box::new([empty; SLOTS]),
             heap,
             heap_sizes: hash::Map::default(),
             limit,
-            state: 0,
         }
     }
 
@@ -172,33 +134,24 @@ impl<'t> Overlay<'t> {
     /// past it.
     pub(crate) fn with_process(mut self, process: &'t ProcessPages<'t>) -> Self {
         self.process = Some(process);
-        self.pages += process.len();
+        self.counted += process.len();
         self
     }
 
     /// Gives the overlay pages to use, whatever they hold.
-    pub(crate) fn with_spare(mut self, spare: Vec<Box<Page>>) -> Self {
-        self.spare = spare;
+    pub(crate) fn with_spare(mut self, spare: Spare) -> Self {
+        self.pages.add_spare(spare);
         self
     }
 
     /// The pages that it used, which it does not need any more.
-    pub(crate) fn into_spare(mut self) -> Vec<Box<Page>> {
-        self.spare.append(&mut self.copies);
-        self.spare
+    pub(crate) fn into_spare(self) -> Spare {
+        self.pages.into_spare()
     }
 
-    /// Adds a copy of a page; its number is the result.
-    fn copy(&mut self, content: &Page) -> u32 {
-        let copy = match self.spare.pop() {
-            Some(mut page) => {
-                page.copy_from_slice(content);
-                page
-            }
-            None => Box::new(*content),
-        };
-        self.copies.push(copy);
-        (self.copies.len() - 1) as u32
+    /// Its pages and the TLB, for compiled code.
+    pub(crate) const fn pages(&mut self) -> &mut Memory<'t> {
+        &mut self.pages
     }
 
     /// Whether the training process or its heap has a page at this address.
@@ -215,15 +168,16 @@ impl<'t> Overlay<'t> {
     /// A number that stands for all that the run has written. It is the same after changes that
     /// were undone, and differs, but for chance (64 bits), if anything differs.
     #[must_use]
-    pub const fn state(&self) -> u64 {
-        self.state
+    #[inline]
+    pub fn state(&self) -> u64 {
+        self.pages.state()
     }
 
     /// Allocates `size` bytes of zeroed memory in the training process's address space. The result
     /// is address 0 when there is no room. Pages that the process has of its own are passed over.
     pub fn allocate(&mut self, size: u64) -> VirtAddr {
         let pages = size.max(1).div_ceil(PAGE_SIZE);
-        if pages as usize > self.limit.saturating_sub(self.pages) {
+        if pages as usize > self.limit.saturating_sub(self.counted) {
             return VirtAddr(0);
         }
         // Small allocations share a page; 16 bytes is what malloc promises on x86-64.
@@ -234,14 +188,14 @@ impl<'t> Overlay<'t> {
         };
         for page in (start.page().0..end).step_by(PAGE_SIZE as usize).map(VirtAddr) {
             if !self.is_own(page) {
-                let copy = self.copy(&ZERO_PAGE);
+                let copy = self.pages.copy(&ZERO_PAGE);
                 self.user.insert(page, copy);
-                self.pages += 1;
+                self.counted += 1;
             }
         }
         self.heap = VirtAddr(end);
         // Where the heap ends is part of the state too.
-        self.state = self.state.wrapping_add(size.max(1).wrapping_mul(key(NONE, 0)));
+        self.pages.add_to_state(size.max(1));
         self.heap_sizes.insert(start, size);
         start
     }
@@ -290,7 +244,7 @@ impl<'t> Overlay<'t> {
 
     /// Translates by the target's page tables, as the run may have changed them.
     fn translate(&mut self, address: VirtAddr) -> Result<paging::Translation, Fault> {
-        let frames = Frames { memory: self.memory, frames: &self.frames, copies: &self.copies };
+        let frames = Frames { memory: self.memory, frames: &self.frames, copies: &self.pages };
         let (tables, mut new) = (&mut self.tables, false);
         let translation = paging::translate_by(&frames, self.mode, self.root, address, &mut |entry| {
             new |= tables.insert(entry.page());
@@ -305,7 +259,7 @@ impl<'t> Overlay<'t> {
     /// Drops all remembered translations.
     fn forget(&mut self) {
         self.translated.clear();
-        self.tlb.iter_mut().for_each(|entry| entry.tag = 0);
+        self.pages.unmap();
     }
 
     /// The guest-physical address of a mapped byte. Pages of the training process and allocations
@@ -347,24 +301,24 @@ impl<'t> Overlay<'t> {
                 Some(&copy) => copy,
                 None => self.copy_frame(frame, self.memory.page(frame).map_err(Fault::NoFrame)?)?,
             };
-            self.copies[copy as usize][place.offset() as usize] = byte;
+            self.pages.page_mut(copy)[place.offset() as usize] = byte;
         }
         Ok(())
     }
 
-    /// Makes the TLB entry of a page, for a store also the copy of its frame.
+    /// What is at a page, which goes into the TLB; for a store the copy of its frame.
     #[cold]
-    fn fill(&mut self, page: VirtAddr, write: bool) -> Result<Entry<'t>, Fault> {
-        let number = page.0 / PAGE_SIZE;
-        let mut entry = Entry { tag: number + 1, target: &ZERO_PAGE, copy: NONE, writable: true };
-        let mut table = false;
-        if let Some(&copy) = self.user.get(&page) {
-            entry.copy = copy;
+    fn fill(&mut self, page: VirtAddr, write: bool) -> Result<Held<'t>, Fault> {
+        let (mut table, mut writable) = (false, true);
+        let held = if let Some(&copy) = self.user.get(&page) {
+            Held::Copy(copy)
         } else if let Some((_, content)) = self.process.and_then(|process| process.get(page)) {
-            entry.target = content;
             if write {
-                entry.copy = self.copy(content);
-                self.user.insert(page, entry.copy);
+                let copy = self.pages.copy(content);
+                self.user.insert(page, copy);
+                Held::Copy(copy)
+            } else {
+                Held::Target(content)
             }
         } else {
             let alias = self.aliases.get(&page).copied();
@@ -374,59 +328,42 @@ impl<'t> Overlay<'t> {
             }
             let frame = translation.paddr.page();
             table = self.tables.contains(&frame);
-            entry.writable = translation.writable && alias.is_none();
-            if write && !entry.writable {
+            writable = translation.writable && alias.is_none();
+            if write && !writable {
                 return Err(Fault::ReadOnly);
             }
-            let copied = self.frames.get(&frame).copied();
-            if let Some(copy) = copied {
-                entry.copy = copy;
-            } else {
-                entry.target = self.memory.page(frame).map_err(|error| match translation.uncached {
-                    true => Fault::Device(frame),
-                    false => Fault::NoFrame(error),
-                })?;
-                if write {
-                    entry.copy = self.copy_frame(frame, entry.target)?;
+            match self.frames.get(&frame) {
+                Some(&copy) => Held::Copy(copy),
+                None => {
+                    let content = self.memory.page(frame).map_err(|error| match translation.uncached {
+                        true => Fault::Device(frame),
+                        false => Fault::NoFrame(error),
+                    })?;
+                    if write { Held::Copy(self.copy_frame(frame, content)?) } else { Held::Target(content) }
                 }
             }
-        }
+        };
         // Every store to a page table comes here: translations that went through it may not hold
         // any more.
-        entry.writable &= !table;
         if write && table {
             self.forget();
         } else {
-            self.tlb[number as usize % SLOTS] = entry;
+            self.pages.map(page, held, writable && !table);
         }
-        Ok(entry)
+        Ok(held)
     }
 
     /// Copies a frame of the target, which holds `content`.
     fn copy_frame(&mut self, frame: PhysAddr, content: &'t Page) -> Result<u32, Fault> {
-        if self.pages >= self.limit {
+        if self.counted >= self.limit {
             return Err(Fault::Full);
         }
-        self.pages += 1;
-        let copy = self.copy(content);
+        self.counted += 1;
+        let copy = self.pages.copy(content);
         self.frames.insert(frame, copy);
         // Other mappings of the frame must see the copy from now on.
-        for other in self.tlb.iter_mut() {
-            if other.copy == NONE && std::ptr::eq(other.target, content) {
-                other.tag = 0;
-            }
-        }
+        self.pages.unmap_target(content);
         Ok(copy)
-    }
-
-    #[inline]
-    fn entry(&mut self, address: VirtAddr, write: bool) -> Result<Entry<'t>, Fault> {
-        let number = address.0 / PAGE_SIZE;
-        let entry = self.tlb[number as usize % SLOTS];
-        if entry.tag == number + 1 && !(write && (entry.copy == NONE || !entry.writable)) {
-            return Ok(entry);
-        }
-        self.fill(address.page(), write)
     }
 
     /// Reads 1, 2, 4 or 8 bytes, little endian.
@@ -435,22 +372,28 @@ impl<'t> Overlay<'t> {
     /// A [`Fault`] naming the cause.
     #[inline]
     pub fn load(&mut self, address: VirtAddr, size: u64) -> Result<u64, Fault> {
-        // Not by `offset()`, which is a call of another crate in development builds.
-        let offset = (address.0 % PAGE_SIZE) as usize;
+        match self.pages.load(address, size) {
+            Some(value) => Ok(value),
+            None => self.load_missed(address, size),
+        }
+    }
+
+    #[cold]
+    fn load_missed(&mut self, address: VirtAddr, size: u64) -> Result<u64, Fault> {
+        let offset = address.offset() as usize;
         if offset + size as usize > PAGE_SIZE as usize {
             return self.load_bytes(address, size);
         }
-        let entry = match self.entry(address, false) {
-            Ok(entry) => entry,
+        let held = match self.fill(address.page(), false) {
+            Ok(held) => held,
             Err(fault) => return self.no_interrupt(address, fault).map(|()| 0),
         };
-        let page = if entry.copy == NONE { entry.target } else { &self.copies[entry.copy as usize] };
-        Ok(match size {
-            8 => u64::from_le_bytes(std::array::from_fn(|at| page[offset + at])),
-            4 => u64::from(u32::from_le_bytes(std::array::from_fn(|at| page[offset + at]))),
-            2 => u64::from(u16::from_le_bytes(std::array::from_fn(|at| page[offset + at]))),
-            _ => u64::from(page[offset]),
-        })
+        let page = match held {
+            Held::Target(page) => page,
+            Held::Copy(copy) => self.pages.page(copy),
+        };
+        let bytes = page[offset..offset + size as usize].iter().rev();
+        Ok(bytes.fold(0, |value, &byte| value << 8 | u64::from(byte)))
     }
 
     /// Answers for the one device whose state a run knows, the local APIC: all that may be read is
@@ -498,31 +441,36 @@ impl<'t> Overlay<'t> {
     /// A [`Fault`] naming the cause; nothing is written then.
     #[inline]
     pub fn store(&mut self, address: VirtAddr, size: u64, value: u64) -> Result<(), Fault> {
-        let offset = (address.0 % PAGE_SIZE) as usize;
+        match self.pages.store(address, size, value) {
+            true => Ok(()),
+            false => self.store_missed(address, size, value),
+        }
+    }
+
+    #[cold]
+    fn store_missed(&mut self, address: VirtAddr, size: u64, value: u64) -> Result<(), Fault> {
+        let offset = address.offset() as usize;
         if offset + size as usize > PAGE_SIZE as usize {
             return self.store_bytes(address, size, value);
         }
-        let entry = match self.entry(address, true) {
-            Ok(entry) => entry,
+        let copy = match self.writable(address) {
+            Ok(copy) => copy,
             Err(fault) => return self.sends_nothing(address, fault),
         };
-        let page = &mut self.copies[entry.copy as usize];
-        let (first, inside) = (offset & !7, offset & 7);
-        if inside + size as usize > 8 {
-            // The value reaches into the next word: it is stored in two parts.
-            let low = 8 - inside as u64;
-            self.store(address, low, value)?;
-            return self.store(address.add(low), size - low, value >> (8 * low));
-        }
-        let mask = (u64::MAX >> (64 - 8 * size)) << (8 * inside);
-        let before = word(page, first);
-        let after = before & !mask | value << (8 * inside) & mask;
-        if after != before {
-            page[first..first + 8].copy_from_slice(&after.to_le_bytes());
-            let change = after.wrapping_sub(before).wrapping_mul(key(entry.copy, first));
-            self.state = self.state.wrapping_add(change);
-        }
+        self.pages.store_to(copy, offset, size as usize, value);
         Ok(())
+    }
+
+    /// The copy that a store to an address goes to.
+    fn writable(&mut self, address: VirtAddr) -> Result<u32, Fault> {
+        if let Some(copy) = self.pages.writable(address) {
+            return Ok(copy);
+        }
+        match self.fill(address.page(), true)? {
+            Held::Copy(copy) => Ok(copy),
+            // Only what is written is copied.
+            Held::Target(_) => Err(Fault::ReadOnly),
+        }
     }
 
     /// Stores `size` zeros. A page of the process that holds them already stays as it is.
@@ -555,8 +503,8 @@ impl<'t> Overlay<'t> {
     #[cold]
     fn store_bytes(&mut self, address: VirtAddr, size: u64, value: u64) -> Result<(), Fault> {
         // Both pages must be writable before either is written.
-        self.entry(address, true)?;
-        self.entry(address.add(size - 1), true)?;
+        self.writable(address)?;
+        self.writable(address.add(size - 1))?;
         for at in 0..size {
             self.store(address.add(at), 1, value >> (8 * at) & 0xff)?;
         }

@@ -9,37 +9,10 @@
 //! when the block is entered: so there may be any number of blocks, and who lifted them does not
 //! matter.
 
-use ir::{Arg, Kind, Op, Var, Width};
+use ir::{Arg, Op, Var};
+use jit::operation::{FIRST_CONST, FIRST_TEMP, NOWHERE, SLOTS, TEMPS};
+pub(crate) use jit::operation::{Predecoded, REGISTERS, Slots};
 use machine::hash;
-
-/// The values that operations work on, by slot: registers (0 to 255), temporaries, one slot for
-/// results without a destination, constants.
-pub(crate) type Slots = [u64; SLOTS];
-
-/// How many slots there are.
-const SLOTS: usize = 1 << 16;
-/// Slots of registers.
-pub(crate) const REGISTERS: usize = 256;
-/// Slot of the first temporary; there are [`TEMPS`] of them.
-const FIRST_TEMP: u16 = REGISTERS as u16;
-const TEMPS: u16 = 2048;
-/// Where results of operations without a destination go.
-const NOWHERE: u16 = FIRST_TEMP + TEMPS;
-/// Slot of the first constant.
-const FIRST_CONST: u16 = NOWHERE + 1;
-
-/// An operation whose operands are slots.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Predecoded {
-    pub kind: Kind,
-    pub width: Width,
-    /// Slot of the result.
-    pub dst: u16,
-    /// Slots of the operands. Those that the operation does not have are the slot of 0.
-    pub a: u16,
-    pub b: u16,
-    pub c: u16,
-}
 
 /// There are more distinct constants or temporaries than slots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -2,6 +2,8 @@
 //!
 //! A run reads them where they are, and copies one when it first writes to it.
 
+use std::ops::Range;
+
 use ir::Program;
 use ir::program::PageContent;
 use machine::memory::ZERO_PAGE;
@@ -69,6 +71,13 @@ impl<'p> ProcessPages<'p> {
     /// Whether an address lies in a page with code of the process.
     pub(crate) fn is_code(&self, address: u64) -> bool {
         self.code.contains_key(&VirtAddr(address).page())
+    }
+
+    /// From the first page with code of the process to the end of the last.
+    pub(crate) fn reach(&self) -> Range<u64> {
+        let pages = self.code.keys().map(|page| page.0);
+        let end = pages.clone().max().map_or(0, |last| last.saturating_add(PAGE_SIZE));
+        pages.min().unwrap_or(0)..end
     }
 
     /// Code bytes from an address on: at most `count`, fewer where pages end.

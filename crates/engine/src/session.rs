@@ -91,6 +91,12 @@ impl<'s> Session<'s> {
         })
     }
 
+    /// Bytes of machine code that were made of code executed often, all in all.
+    #[must_use]
+    pub fn machine_code(&self) -> usize {
+        self.cache.machine_code()
+    }
+
     fn owner(&self) -> u32 {
         self.owners.fetch_add(1, Ordering::Relaxed)
     }

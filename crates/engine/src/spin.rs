@@ -6,6 +6,9 @@
 //! at ever longer intervals (Brent, "An Improved Monte Carlo Factorization Algorithm", 1980), so
 //! that a cycle of any length is found at little cost.
 
+use jit::Progress;
+use jit::progress::COMPARED;
+
 use crate::overlay::Overlay;
 use crate::predecode::{REGISTERS, Slots};
 
@@ -42,6 +45,20 @@ impl Spin {
     /// Nothing is remembered yet.
     pub fn new() -> Self {
         Self { place: u64::MAX, calls: 0, registers: Box::new([0; REGISTERS]), memory: 0, seen: 0, next: 64 }
+    }
+
+    /// Tells compiled code when to ask.
+    pub fn tell(&self, progress: &mut Progress) {
+        progress.seen = self.seen;
+        if progress.next != self.next {
+            (progress.next, progress.place, progress.memory) = (self.next, self.place, self.memory);
+            progress.registers.copy_from_slice(&self.registers[..COMPARED]);
+        }
+    }
+
+    /// Compiled code has seen so many states in all, none of which is the one that is remembered.
+    pub const fn passed(&mut self, seen: u64) {
+        self.seen = seen;
     }
 
     /// Whether the run is in the state that is remembered. `place` is any number for the place in

@@ -6,15 +6,10 @@
 //! instruction. So the place of the return does not tell; calls and returns on the kernel's stack
 //! do.
 
+use jit::Calls;
 use machine::{PROCESS_REGS, Reg};
 
 use crate::predecode::Slots;
-
-/// A return leaves the stack pointer less than this many bytes above the slot of its return
-/// address: the function may take arguments off the stack.
-const POPPED: u64 = 4096;
-/// The most open calls that are kept; when there are more, all are forgotten.
-const MAX_OPEN: usize = 1 << 16;
 
 /// Where a run is: in the trainer's code, or in a system call of it.
 pub(crate) struct SystemCalls {
@@ -27,8 +22,8 @@ pub(crate) struct SystemCalls {
 struct Inside {
     /// Where it returns to; `None` after `sysenter`, which does not say.
     back: Option<u64>,
-    /// The stack pointers of its calls that have not returned.
-    open: Vec<u64>,
+    /// Its calls that have not returned.
+    open: Calls,
     /// Whether the last return was from one of them. Another task returns from calls that this run
     /// never made.
     own: bool,
@@ -49,7 +44,7 @@ impl SystemCalls {
     pub fn enter(&mut self, back: u64, slots: &Slots) {
         let sysenter = slots[Reg::Rsp.index()] == slots[Reg::SysenterEsp.index()];
         let back = (!sysenter).then_some(back);
-        self.inside = Some(Inside { back, open: Vec::new(), own: true });
+        self.inside = Some(Inside { back, open: Calls::new(), own: true });
         self.process = process_registers(slots);
     }
 
@@ -57,10 +52,7 @@ impl SystemCalls {
     #[inline(always)]
     pub fn called(&mut self, stack: u64) {
         if let Some(inside) = &mut self.inside {
-            if inside.open.len() == MAX_OPEN {
-                inside.open.clear();
-            }
-            inside.open.push(stack);
+            inside.open.called(stack);
         }
     }
 
@@ -68,9 +60,19 @@ impl SystemCalls {
     #[inline(always)]
     pub fn returned(&mut self, stack: u64) {
         if let Some(inside) = &mut self.inside {
-            let call = inside.open.iter().rposition(|&call| call < stack && stack - call < POPPED);
-            inside.own = call.is_some();
-            inside.open.truncate(call.unwrap_or(inside.open.len()));
+            inside.own = inside.open.returned(stack);
+        }
+    }
+
+    /// The calls of the system call that a run is in, for compiled code.
+    pub fn open(&mut self) -> Option<&mut Calls> {
+        self.inside.as_mut().map(|inside| &mut inside.open)
+    }
+
+    /// The last return was from one of them.
+    pub fn was_own(&mut self) {
+        if let Some(inside) = &mut self.inside {
+            inside.own = true;
         }
     }
 

@@ -44,6 +44,8 @@ impl Machine {
 
     /// A run that nothing went before.
     fn fresh(&self, n: u64, limits: Limits) -> Ended {
+        // By the interpreter alone, which the machine code of sessions is held to.
+        let limits = Limits { machine_code: false, ..limits };
         WholeProgram::new(&self.program, &self.system).run(&self.run(limits), &self.inputs(n))
     }
 
@@ -74,6 +76,7 @@ impl Machine {
                 });
             }
         });
+        assert!(!cfg!(target_arch = "x86_64") || session.machine_code() > 0);
     }
 }
 

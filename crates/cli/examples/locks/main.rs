@@ -19,8 +19,13 @@ use machine::{Target, TargetOptions};
 use words::{Finder, changed, patterns};
 
 /// Far more than any of the programs needs here, and little enough for many runs.
-const LIMITS: Limits =
-    Limits { fuel: 60_000_000, pages: 16_384, depth: 1000, time: std::time::Duration::from_secs(60) };
+const LIMITS: Limits = Limits {
+    fuel: 60_000_000,
+    pages: 16_384,
+    depth: 1000,
+    time: std::time::Duration::from_secs(60),
+    machine_code: true,
+};
 /// An outcome in a word.
 fn told(outcome: &Outcome, truth: &Values) -> String {
     match outcome {

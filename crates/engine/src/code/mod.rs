@@ -9,18 +9,23 @@
 //! have written itself; blocks that depend on that are the run's own.
 
 mod block;
+mod cache;
+mod compiled;
 mod kernel;
 mod useful;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ir::{Class, Kind, Op, Program, Summary, Var, Width};
 use lift::{Insn, Mode};
 use machine::{Reg, VirtAddr, hash};
 
+pub(crate) use block::Block;
 use block::Owner;
-pub(crate) use block::{AtHand, Block, Cache};
+pub(crate) use cache::{AtHand, Cache};
+pub(crate) use compiled::{Machine, Translation};
 pub(crate) use kernel::Kernel;
 use kernel::{INSN_BYTES, Window};
 use useful::useful;
@@ -45,13 +50,23 @@ pub(crate) struct Own<'p> {
     summaries: BTreeMap<u64, Summary>,
     process_mode: Mode,
     system_mode: Mode,
+    /// From the first of all that code to its end.
+    reach: Range<u64>,
 }
 
 impl<'p> Own<'p> {
     pub fn new(program: &'p Program) -> Self {
+        let process = ProcessPages::new(program);
+        let summaries: BTreeMap<u64, Summary> = program.summaries.iter().copied().collect();
+        let mut reach = process.reach();
+        if let (Some((first, _)), Some((last, _))) = (summaries.first_key_value(), summaries.last_key_value())
+        {
+            reach = reach.start.min(*first)..reach.end.max(last.saturating_add(1));
+        }
         Self {
-            process: ProcessPages::new(program),
-            summaries: program.summaries.iter().copied().collect(),
+            process,
+            summaries,
+            reach,
             process_mode: if program.bits == 64 { Mode::Bits64 } else { Mode::Bits32 },
             system_mode: system_mode(program),
         }
@@ -70,6 +85,12 @@ impl<'p> Own<'p> {
     /// The mode of the code at an address.
     pub fn mode(&self, pc: u64) -> Mode {
         if self.process.is_code(pc) { self.process_mode } else { self.system_mode }
+    }
+
+    /// Whether any of it may be in a range.
+    #[inline(always)]
+    const fn may_meet(&self, range: &Range<u64>) -> bool {
+        self.reach.start < range.end && range.start < self.reach.end
     }
 
     /// Whether any of the code from `start` up to `end`, which is near, is the trainer's or
@@ -98,7 +119,7 @@ pub(crate) struct Lifting<'r, 'o> {
     pub slots: &'r Slots,
     pub overlay: &'r mut Overlay<'o>,
     /// Blocks that only this run may use.
-    pub private: &'r mut hash::Map<u64, Arc<Block>>,
+    pub private: &'r mut hash::Map<u64, Arc<Translation>>,
     /// When modules are no longer looked for.
     pub deadline: Deadline,
 }
@@ -113,12 +134,12 @@ impl Code<'_, '_> {
         &self,
         pc: u64,
         lifting: &mut Lifting<'_, '_>,
-    ) -> Result<Option<Arc<Block>>, TooLarge> {
+    ) -> Result<Option<Arc<Translation>>, TooLarge> {
         if let Some(block) = lifting.private.get(&pc) {
             return Ok(Some(Arc::clone(block)));
         }
         let (system, trainer) = (Owner(self.system, W::ON), Owner(self.trainer, W::ON));
-        let usable = |block: &Arc<Block>| !self.own.touches(pc, block.next);
+        let usable = |it: &Arc<Translation>| !self.own.touches(pc, it.block.next);
         if let Some(block) = self.cache.get(system, pc).filter(usable) {
             return Ok(Some(block));
         }
@@ -127,12 +148,19 @@ impl Code<'_, '_> {
         }
         let Some(block) = self.lift::<W>(pc, lifting)? else { return Ok(None) };
         if block.private {
-            let block = Arc::new(block);
-            lifting.private.insert(pc, Arc::clone(&block));
-            return Ok(Some(block));
+            let translation = Arc::new(Translation::new(trainer, block));
+            lifting.private.insert(pc, Arc::clone(&translation));
+            return Ok(Some(translation));
         }
         let of_system = block.insns > 0 && !self.own.touches(pc, block.next);
         Ok(Some(self.cache.add(if of_system { system } else { trainer }, block)))
+    }
+
+    /// Whether a run may execute the machine code of a block that it has found, and what that leads
+    /// to.
+    pub fn may_execute(&self, machine: &Machine) -> bool {
+        // All trainers share the kernel's blocks; one of them may have code where those lie.
+        machine.owner.0 != self.system || !self.own.may_meet(&machine.range)
     }
 
     /// Lifts the block at an address.

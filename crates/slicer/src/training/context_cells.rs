@@ -1,4 +1,4 @@
-//! Per-CPU cells by which code finds out in whose context it runs, as recordings show them together.
+//! Per-CPU cells by which code finds out in whose context it runs, as several recordings show them.
 //!
 //! What the execution context consists of belongs to the kernel and not to a program: a short
 //! recording reads fewer of its cells, or changes a counter from too few places to be sure of it,

@@ -5,9 +5,10 @@
 //! the begin mark, [`shared_page`] what of it processes see, [`process_pages`] what a program holds
 //! of the process. [`relocation`] learns what moves from boot to boot, [`clock`] where the kernel
 //! keeps the last time stamp, [`execution_context`] the cells by which code finds out in whose
-//! context it runs, [`levels`] those that code puts back, [`context_cells`] both as several recordings show them
-//! together, [`whole_context`] whether they are all, [`signature`] the words by which per-CPU memory is recognised, and [`integrity`] what a search
-//! for tampering compares beside the code. None of them slices.
+//! context it runs, [`levels`] those that code puts back, [`context_cells`] both as several
+//! recordings show them together, [`whole_context`] whether they are all, [`signature`] the words
+//! by which per-CPU memory is recognised, and [`integrity`] what a search for tampering compares
+//! beside the code. None of them slices.
 
 pub mod address_space;
 pub mod clock;
