@@ -92,7 +92,7 @@ fn letter(kind: Kind) -> u8 {
     kind.letter() as u8
 }
 
-fn directory(tree: &Tree<'_, '_>, path: &[u8]) -> Result<String, Error> {
+fn directory(tree: &Tree<'_>, path: &[u8]) -> Result<String, Error> {
     let mut entries = tree.entries(path)?;
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     let mut hash = Sha256::new();
@@ -104,7 +104,7 @@ fn directory(tree: &Tree<'_, '_>, path: &[u8]) -> Result<String, Error> {
 }
 
 /// As many bytes as the guest read, and whether there are more where it says so.
-fn file(tree: &Tree<'_, '_>, path: &[u8], expected: &str) -> Result<String, Error> {
+fn file(tree: &Tree<'_>, path: &[u8], expected: &str) -> Result<String, Error> {
     let length = expected.trim_start_matches('F');
     let (length, more) = (length.split(['+', ':']).next(), length.contains('+'));
     let length: u64 = length.and_then(|it| it.parse().ok()).unwrap_or(0);
@@ -125,7 +125,7 @@ fn file(tree: &Tree<'_, '_>, path: &[u8], expected: &str) -> Result<String, Erro
     Ok(format!("F{at}{more}:{}", hex(hash.finalize())))
 }
 
-fn ask(tree: &Tree<'_, '_>, question: Question<'_>) -> Compared {
+fn ask(tree: &Tree<'_>, question: Question<'_>) -> Compared {
     let Question { path, what, expected } = question;
     let found = match (what, expected.as_bytes().first()) {
         (What::Attributes, _) => tree.attributes(path, false).map(|it| printed(&it)),

@@ -23,7 +23,7 @@ const MOST: [u64; 2] = [16 << 20, 1 << 20];
 
 /// All regular files below a directory, `/proc/kmsg` and `/proc/kcore` left out: one waits, the
 /// other is all memory.
-fn files(tree: &Tree<'_, '_>, path: &[u8], into: &mut Vec<Vec<u8>>) {
+fn files(tree: &Tree<'_>, path: &[u8], into: &mut Vec<Vec<u8>>) {
     let Ok(entries) = tree.entries(path) else { return };
     for entry in entries {
         let mut below = path.to_vec();
@@ -40,7 +40,7 @@ fn files(tree: &Tree<'_, '_>, path: &[u8], into: &mut Vec<Vec<u8>>) {
 }
 
 /// Bytes of a file.
-fn read(tree: &Tree<'_, '_>, path: &[u8]) -> Result<u64, Error> {
+fn read(tree: &Tree<'_>, path: &[u8]) -> Result<u64, Error> {
     let most = MOST[usize::from(tree.attributes(path, false)?.size == 0)];
     let mut at = 0;
     while at < most {

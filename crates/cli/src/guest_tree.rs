@@ -2,10 +2,11 @@
 //! can be asked, and from what it says to messages and exit codes.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use clap::Args;
-use engine::{Limits, Run, Session, Stopped, Text};
-use filetree::{Error, FileProgram, PROGRAMS, Tree};
+use engine::{Limits, Run, Session, Stopped, Text, Values};
+use filetree::{Answer, Error, FileProgram, Given, PROGRAMS, Tree};
 use machine::Target;
 
 use crate::context::Context;
@@ -40,23 +41,24 @@ impl TreeArgs {
     pub fn ask<T>(
         &self,
         context: Context,
-        ask: impl FnOnce(&Tree<'_, '_>, &Target) -> Result<T, Failure>,
+        ask: impl FnOnce(&Tree<'_>, &Target) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        self.ask_with(context, |tree, target, _| ask(tree, target))
+        self.ask_with(context, PROGRAMS[0], |tree, target, _| ask(tree, target))
     }
 
-    /// As [`TreeArgs::ask`], and tells by which programs it is asked: their files, in the order of
-    /// [`PROGRAMS`].
+    /// As [`TreeArgs::ask`], with the pack chosen by one of [`PROGRAMS`], the one that is needed
+    /// most. Also tells the files of all of them, in their order.
     ///
     /// # Errors
     /// As [`TreeArgs::ask`].
     pub fn ask_with<T>(
         &self,
         context: Context,
-        ask: impl FnOnce(&Tree<'_, '_>, &Target, [&Path; 4]) -> Result<T, Failure>,
+        by: &str,
+        ask: impl FnOnce(&Tree<'_>, &Target, [&Path; 4]) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let packs = self.packs.clone().map_or_else(default_directory, Ok)?;
-        let (first, mut opened) = choose(&packs, PROGRAMS[0], &self.target, &self.how, context)?;
+        let (first, mut opened) = choose(&packs, by, &self.target, &self.how, context)?;
         let answer = first
             .run(&opened)
             .and_then(|run| with_tree(&first, &run, self.own, |tree, programs| ask(tree, &opened, programs)));
@@ -65,8 +67,8 @@ impl TreeArgs {
     }
 }
 
-/// Lets `ask` ask the tree of a target by the file programs of one pack, of which `first` is the
-/// first. Also tells their files, in the order of [`PROGRAMS`].
+/// Lets `ask` ask the tree of a target by the file programs of one pack, of which `first` is one.
+/// The others are read when they are asked. Also tells their files, in the order of [`PROGRAMS`].
 ///
 /// # Errors
 /// The pack lacks one, or what `ask` says.
@@ -74,24 +76,60 @@ pub fn with_tree<T>(
     first: &Member,
     run: &Run<'_>,
     own: u32,
-    ask: impl FnOnce(&Tree<'_, '_>, [&Path; 4]) -> Result<T, Failure>,
+    ask: impl FnOnce(&Tree<'_>, [&Path; 4]) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let others = PROGRAMS[1..].iter().map(|name| {
-        first.other(name)?.ok_or_else(|| {
-            let text = format!(
-                "the pack has no {name}.prog beside it; make the pack again: `virtuoso train` without a \
-                 trainer makes all file programs"
-            );
-            Failure::file(first.path(), text)
-        })
-    });
-    let others = others.collect::<Result<Vec<Member>, Failure>>()?;
+    let paths = PROGRAMS.map(|name| first.path_of(name));
+    if let Some((path, name)) = paths.iter().zip(PROGRAMS).find(|(path, _)| !path.is_file()) {
+        let text = format!(
+            "the pack has no {name}.prog; make the pack again: `virtuoso train` without a trainer makes all \
+             file programs"
+        );
+        return Err(Failure::file(path, text));
+    }
     let session = first.session(run)?;
-    let members = [first, &others[0], &others[1], &others[2]];
-    let [readdir, stat, readlink, read] = members;
-    let fitted = |member| fitted(member, &session, run.limits);
-    let programs = [fitted(readdir)?, fitted(stat)?, fitted(readlink)?, fitted(read)?];
-    ask(&Tree::new(programs, Some(own)), members.map(Member::path))
+    let members: [OnceLock<Member>; 4] = Default::default();
+    let late: [Late<'_, '_>; 4] = std::array::from_fn(|at| Late {
+        first,
+        name: PROGRAMS[at],
+        member: &members[at],
+        session: &session,
+        limits: run.limits,
+        fitted: OnceLock::new(),
+    });
+    let tree = Tree::new(late.map(|program| -> Box<dyn Answer> { Box::new(program) }), Some(own));
+    ask(&tree, [&paths[0], &paths[1], &paths[2], &paths[3]].map(PathBuf::as_path))
+}
+
+/// A file program that is read, and found in the target, when it is first asked: most verbs ask one
+/// or two, and both take as long as an answer.
+struct Late<'p, 's> {
+    first: &'p Member,
+    name: &'static str,
+    member: &'p OnceLock<Member>,
+    session: &'p Session<'s>,
+    limits: Limits,
+    fitted: OnceLock<Result<FileProgram<'p, 's>, String>>,
+}
+
+impl<'p, 's> Late<'p, 's> {
+    fn fit(&self) -> Result<FileProgram<'p, 's>, Failure> {
+        let member = if self.first.path() == self.first.path_of(self.name) {
+            self.first
+        } else {
+            let lacks = || Failure::file(&self.first.path_of(self.name), "it is no longer there");
+            let member = self.first.other(self.name)?.ok_or_else(lacks)?;
+            self.member.get_or_init(|| member)
+        };
+        let program = self.session.program(&member.program).map_err(|error| member.failure(&error))?;
+        FileProgram::new(program, self.limits).map_err(|error| Failure::file(member.path(), error))
+    }
+}
+
+impl Answer for Late<'_, '_> {
+    fn ask(&self, given: &[(&str, Given<'_>)]) -> Result<Values, Error> {
+        let fitted = self.fitted.get_or_init(|| self.fit().map_err(|failure| failure.to_string()));
+        fitted.as_ref().map_err(|why| Error::Program(why.clone()))?.ask(given)
+    }
 }
 
 #[derive(clap::Parser, Debug)]
@@ -108,7 +146,7 @@ struct Words {
 /// The words are none, or no pack with file programs fits, as text.
 pub fn with_opened_tree<T>(
     words: &[std::ffi::OsString],
-    ask: impl FnOnce(&Tree<'_, '_>) -> T,
+    ask: impl FnOnce(&Tree<'_>) -> T,
 ) -> Result<T, String> {
     let words = <Words as clap::Parser>::try_parse_from(words).map_err(|error| error.to_string())?;
     let asked = words.tree.ask(Context::silent(), |tree, _| Ok(ask(tree)));
@@ -119,16 +157,6 @@ pub fn with_opened_tree<T>(
 #[must_use]
 pub fn outcome(error: &Error) -> (u8, String) {
     (exit(error).code(), error.to_string())
-}
-
-/// A file program in the session.
-fn fitted<'p, 's>(
-    member: &'p Member,
-    session: &'p Session<'s>,
-    limits: Limits,
-) -> Result<FileProgram<'p, 's>, Failure> {
-    let program = session.program(&member.program).map_err(|error| member.failure(&error))?;
-    FileProgram::new(program, limits).map_err(|error| Failure::file(member.path(), error))
 }
 
 /// The failure that says what is wrong with a path of the guest.
@@ -147,7 +175,7 @@ pub fn exit(error: &Error) -> Exit {
     match error {
         Error::Guest(_) => Exit::GuestError,
         Error::Stopped(stopped) => Exit::of(stopped),
-        Error::Run(_) | Error::Nonsense(_) => Exit::Input,
+        Error::Run(_) | Error::Program(_) | Error::Nonsense(_) => Exit::Input,
     }
 }
 

@@ -29,11 +29,11 @@ const DIRECTORY: u64 = 0o40_755;
 const LINK: u64 = 0o120_777;
 
 /// Its tree. Links lead to `outside`.
-pub fn tree(outside: &[u8]) -> Tree<'static, 'static> {
+pub fn tree(outside: &[u8]) -> Tree<'static> {
     let machine = Arc::new(Machine { outside: outside.to_vec(), asked: AtomicUsize::new(0) });
     let others = PROGRAMS
         .map(|program| -> Box<dyn Answer> { Box::new(Program { program, machine: machine.clone() }) });
-    Tree::answered_by(others, None)
+    Tree::new(others, None)
 }
 
 /// One of its file programs.

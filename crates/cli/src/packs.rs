@@ -67,7 +67,7 @@ impl Member {
     /// # Errors
     /// It cannot be read, or nothing ties it to the target.
     pub fn other(&self, name: &str) -> Result<Option<Self>, Failure> {
-        let path = self.asked.program_path().with_file_name(format!("{name}.prog"));
+        let path = self.path_of(name);
         if !path.is_file() {
             return Ok(None);
         }
@@ -89,6 +89,11 @@ impl Member {
             return Ok(Some(Self { asked, program, system: Arc::clone(&self.system) }));
         }
         Ok(Some(Self::new(asked, program)))
+    }
+
+    /// Where the pack has the program with this name, if it has it.
+    pub fn path_of(&self, name: &str) -> PathBuf {
+        self.asked.program_path().with_file_name(format!("{name}.prog"))
     }
 
     /// A session over a target.

@@ -25,7 +25,7 @@ const MOST_TEXT: usize = 64 << 20;
 ///
 /// # Errors
 /// The guest does not answer, or the file is larger.
-pub fn text(tree: &Tree<'_, '_>, path: &[u8]) -> Result<Vec<u8>, Error> {
+pub fn text(tree: &Tree<'_>, path: &[u8]) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     loop {
         let Content { bytes: more, end } = tree.read(path, bytes.len() as u64, MOST_READ)?;
@@ -52,7 +52,7 @@ pub const ENOENT: i32 = 2;
 ///
 /// # Errors
 /// The guest does not answer.
-pub fn name(tree: &Tree<'_, '_>, pid: u64) -> Result<Text, Failure> {
+pub fn name(tree: &Tree<'_>, pid: u64) -> Result<Text, Failure> {
     let path = path(pid, "comm");
     let mut name = text(tree, &path).map_err(|error| failure(&path, &error))?;
     name.pop_if(|byte| *byte == b'\n');
@@ -63,7 +63,7 @@ pub fn name(tree: &Tree<'_, '_>, pid: u64) -> Result<Text, Failure> {
 ///
 /// # Errors
 /// `/proc` cannot be listed.
-pub fn pids(tree: &Tree<'_, '_>) -> Result<Vec<u64>, Failure> {
+pub fn pids(tree: &Tree<'_>) -> Result<Vec<u64>, Failure> {
     let entries = tree.entries(b"/proc").map_err(|error| failure(b"/proc", &error))?;
     let number = |name: &[u8]| {
         let name = std::str::from_utf8(name).ok()?;
@@ -89,7 +89,7 @@ impl Process {
     ///
     /// # Errors
     /// The guest does not answer, or what it says is no such text.
-    pub fn ask(tree: &Tree<'_, '_>, pid: u64) -> Result<Self, Failure> {
+    pub fn ask(tree: &Tree<'_>, pid: u64) -> Result<Self, Failure> {
         let read = |file: &str| {
             let path = path(pid, file);
             text(tree, &path).map_err(|error| failure(&path, &error))
@@ -197,7 +197,7 @@ pub fn grouped<'f>(failures: impl IntoIterator<Item = (u64, &'f Failure)>) -> Ve
 
 /// When the system booted: as it says itself, or by its two clocks at the last tick, which do not
 /// tell how long it slept. `None` where neither can be asked.
-pub fn boot(tree: &Tree<'_, '_>, member: &Member, run: &Run<'_>) -> Option<Time> {
+pub fn boot(tree: &Tree<'_>, member: &Member, run: &Run<'_>) -> Option<Time> {
     let own = text(tree, b"/proc/stat").ok().and_then(|text| procfs::boot_time(&text));
     if let Some(seconds) = own.and_then(|seconds| i64::try_from(seconds).ok()) {
         return Some(Time { seconds, nanoseconds: 0 });

@@ -96,7 +96,7 @@ fn who_has_no_pack_for_a_target_is_told_what_it_runs() {
     std::fs::create_dir_all(folder.path("data/virtuoso/packs")).expect("a folder");
     says(&virtuoso(&folder, &["cat", "guest.raw", "/x"]), 1);
     pack(&folder, "other", BANNER);
-    says(&virtuoso(&folder, &["stat", "guest.raw", "/x"]), 20);
+    says(&virtuoso(&folder, &["ls", "guest.raw", "/x"]), 20);
 
     // Several kernels' banners, one of them hostile.
     let other = "Linux version 5.10.0-1-amd64 (a) (b) #7 SMP\u{7f}\u{1b}[31m";

@@ -17,6 +17,9 @@ pub enum Error {
     /// The run could not begin, or not go on.
     #[error("{0}")]
     Run(RunError),
+    /// There is no program to ask.
+    #[error("{0}")]
+    Program(String),
     /// The guest's answer is none that a file system gives: its memory is damaged, or somebody
     /// wrote it for us.
     #[error("the guest's answer makes no sense: {0}")]
@@ -29,7 +32,7 @@ impl Error {
     pub const fn errno(&self) -> i32 {
         match self {
             Self::Guest(errno) => *errno,
-            Self::Stopped(_) | Self::Run(_) | Self::Nonsense(_) => EIO,
+            Self::Stopped(_) | Self::Run(_) | Self::Program(_) | Self::Nonsense(_) => EIO,
         }
     }
 }

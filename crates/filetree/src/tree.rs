@@ -7,7 +7,7 @@ use engine::Values;
 use crate::attributes::{Attributes, Kind};
 use crate::error::Error;
 use crate::path::{MOST_LINKS, MOST_PATH, components, is_name, join};
-use crate::program::{Answer, ENAMETOOLONG, FileProgram, Given, number, numbers, text};
+use crate::program::{Answer, ENAMETOOLONG, Given, number, numbers, text};
 
 /// The most bytes that one question reads.
 pub const MOST_READ: u32 = 1 << 20;
@@ -45,45 +45,24 @@ pub struct Content {
 }
 
 /// The file tree of a target, as its own system calls tell it. Any number of threads may ask.
-pub struct Tree<'p, 's> {
-    answers: Answers<'p, 's>,
+pub struct Tree<'a> {
+    /// Who answers, in the order of [`PROGRAMS`](crate::PROGRAMS).
+    answers: [Box<dyn Answer + 'a>; 4],
     /// The process that `self` of a procfs leads to: the reader that asks here is none that the
     /// guest knows.
     own: Option<u32>,
 }
 
-/// Who answers, in the order of [`PROGRAMS`](crate::PROGRAMS).
-enum Answers<'p, 's> {
-    Programs(Box<[FileProgram<'p, 's>; 4]>),
-    Others([Box<dyn Answer + 'p>; 4]),
-}
-
-impl Answers<'_, '_> {
-    fn of(&self, number: usize) -> &dyn Answer {
-        match self {
-            Self::Programs(programs) => &programs[number],
-            Self::Others(others) => &*others[number],
-        }
-    }
-}
-
-impl<'p, 's> Tree<'p, 's> {
-    /// A tree that asks these programs, in the order of [`PROGRAMS`](crate::PROGRAMS). Links that
+impl<'a> Tree<'a> {
+    /// A tree for which these answer, in the order of [`PROGRAMS`](crate::PROGRAMS). Links that
     /// lead to the process that asks lead to process `own`.
     #[must_use]
-    pub fn new(programs: [FileProgram<'p, 's>; 4], own: Option<u32>) -> Self {
-        Self { answers: Answers::Programs(Box::new(programs)), own }
-    }
-
-    /// A tree that others answer for, in the same order: for tests of what no guest can be brought
-    /// to say.
-    #[must_use]
-    pub fn answered_by(others: [Box<dyn Answer + 'p>; 4], own: Option<u32>) -> Self {
-        Self { answers: Answers::Others(others), own }
+    pub fn new(answers: [Box<dyn Answer + 'a>; 4], own: Option<u32>) -> Self {
+        Self { answers, own }
     }
 
     fn ask(&self, number: usize, given: &[(&str, Given<'_>)]) -> Result<Values, Error> {
-        self.answers.of(number).ask(given)
+        self.answers[number].ask(given)
     }
 
     /// The entries of a directory, all of them, in the guest's order.

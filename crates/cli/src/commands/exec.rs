@@ -59,7 +59,7 @@ impl ExecArgs {
         if let Some(path) = self.at.iter().find(|path| !path.is_absolute()) {
             return Err(Failure::file(path, "it is no path from the root; give --at one that begins with /"));
         }
-        let status = self.tree.ask_with(context, |tree, target, programs| {
+        let status = self.tree.ask_with(context, "readdir", |tree, target, programs| {
             let about = about(&self.tree, target, programs, true)?;
             let directory = private_directory()?;
             let name = files::name(&self.tree.target);

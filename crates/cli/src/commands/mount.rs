@@ -49,7 +49,7 @@ impl MountArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
         refuse_running(&self.tree, self.freeze)?;
-        self.tree.ask_with(context, |tree, target, programs| {
+        self.tree.ask_with(context, "readdir", |tree, target, programs| {
             let mount = Mount {
                 directory: &self.directory,
                 remove: false,

@@ -87,7 +87,7 @@ impl OpenFilesArgs {
 }
 
 impl Process {
-    fn ask(tree: &Tree<'_, '_>, pid: u64) -> Self {
+    fn ask(tree: &Tree<'_>, pid: u64) -> Self {
         let mut process = Self { pid, name: None, files: Vec::new(), failures: Vec::new() };
         match name(tree, pid) {
             Ok(name) => process.name = Some(name),
@@ -116,7 +116,7 @@ impl Process {
     }
 
     /// A file by a link to it.
-    fn link(&mut self, tree: &Tree<'_, '_>, role: String, link: &[u8]) {
+    fn link(&mut self, tree: &Tree<'_>, role: String, link: &[u8]) {
         let target = match tree.link(link) {
             Ok(target) => target,
             // A thread of the kernel has no executable, and what has ended has nothing.
@@ -147,7 +147,7 @@ impl Process {
     }
 
     /// The files that it has mapped, each once.
-    fn mapped(&mut self, tree: &Tree<'_, '_>) {
+    fn mapped(&mut self, tree: &Tree<'_>) {
         let file = path(self.pid, "maps");
         let bytes = match text(tree, &file) {
             Ok(bytes) => bytes,
@@ -185,7 +185,7 @@ impl Process {
 
     /// A path without the mark of a deleted file, and whether it had one. A file may be called so:
     /// then it is there, by that name.
-    fn named(&self, tree: &Tree<'_, '_>, path: Vec<u8>, inode: Option<u64>) -> (Vec<u8>, bool) {
+    fn named(&self, tree: &Tree<'_>, path: Vec<u8>, inode: Option<u64>) -> (Vec<u8>, bool) {
         let Some(stem) = path.strip_suffix(DELETED) else { return (path, false) };
         let below = [self::path(self.pid, "root"), path.clone()].concat();
         let is_there = |place: &[u8]| {

@@ -81,7 +81,7 @@ impl SocketsArgs {
 }
 
 impl Found {
-    fn ask(tree: &Tree<'_, '_>) -> Result<Self, Failure> {
+    fn ask(tree: &Tree<'_>) -> Result<Self, Failure> {
         let mut found = Self::default();
         let mut holders: BTreeMap<u64, Vec<Holder>> = BTreeMap::new();
         // A process of each network namespace, by which its files are reached.
@@ -111,7 +111,7 @@ impl Found {
     }
 
     /// Which sockets a process has open.
-    fn descriptors(&mut self, tree: &Tree<'_, '_>, pid: u64, holders: &mut BTreeMap<u64, Vec<Holder>>) {
+    fn descriptors(&mut self, tree: &Tree<'_>, pid: u64, holders: &mut BTreeMap<u64, Vec<Holder>>) {
         let directory = path(pid, "fd");
         let entries = match tree.entries(&directory) {
             Ok(entries) => entries,
@@ -138,7 +138,7 @@ impl Found {
     /// The sockets of one kind in a namespace that process `pid` is in.
     fn sockets(
         &mut self,
-        tree: &Tree<'_, '_>,
+        tree: &Tree<'_>,
         (namespace, pid): (u64, u64),
         protocol: Protocol,
         holders: &mut BTreeMap<u64, Vec<Holder>>,

@@ -38,7 +38,7 @@ impl Answers {
     }
 
     /// What a name in a directory is.
-    pub fn lookup(&self, tree: &Tree<'_, '_>, parent: u64, name: &[u8]) -> Result<FileAttr, i32> {
+    pub fn lookup(&self, tree: &Tree<'_>, parent: u64, name: &[u8]) -> Result<FileAttr, i32> {
         match (parent, name) {
             (ROOT, DIRECTORY) => return self.attributes(tree, OURS),
             (OURS, b"errors.jsonl") => return self.attributes(tree, ERRORS),
@@ -65,7 +65,7 @@ impl Answers {
     }
 
     /// What a file is.
-    pub fn attributes(&self, tree: &Tree<'_, '_>, number: u64) -> Result<FileAttr, i32> {
+    pub fn attributes(&self, tree: &Tree<'_>, number: u64) -> Result<FileAttr, i32> {
         let ours = |kind, size: usize| Ok(own(number, kind, size as u64));
         match number {
             OURS => return ours(FileType::Directory, 0),
@@ -83,7 +83,7 @@ impl Answers {
     }
 
     /// Where a link leads.
-    pub fn link(&self, tree: &Tree<'_, '_>, number: u64) -> Result<Vec<u8>, i32> {
+    pub fn link(&self, tree: &Tree<'_>, number: u64) -> Result<Vec<u8>, i32> {
         let path = self.node(number)?.path;
         let text = if self.raw { tree.link(&path) } else { link::inside(tree, &path) };
         self.ask(&path, "readlink", text)
@@ -106,7 +106,7 @@ impl Answers {
     }
 
     /// Reads from an open file.
-    pub fn read(&self, tree: &Tree<'_, '_>, handle: u64, offset: u64, size: u32) -> Result<Vec<u8>, i32> {
+    pub fn read(&self, tree: &Tree<'_>, handle: u64, offset: u64, size: u32) -> Result<Vec<u8>, i32> {
         match &*self.handles.get(handle).ok_or(EBADF)? {
             Handle::File(reader) => reader.read(tree, offset, size, &self.log),
             Handle::Bytes(bytes) => {
@@ -118,7 +118,7 @@ impl Answers {
     }
 
     /// The entries of an open directory, as they were when the first was asked for.
-    pub fn entries(&self, tree: &Tree<'_, '_>, number: u64, handle: u64) -> Result<Arc<Vec<Listed>>, i32> {
+    pub fn entries(&self, tree: &Tree<'_>, number: u64, handle: u64) -> Result<Arc<Vec<Listed>>, i32> {
         let handle = self.handles.get(handle).ok_or(EBADF)?;
         let Handle::Directory(listed) = &*handle else { return Err(ENOTDIR) };
         let mut listed = listed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,7 +130,7 @@ impl Answers {
         Ok(all)
     }
 
-    fn list(&self, tree: &Tree<'_, '_>, number: u64) -> Result<Vec<Listed>, i32> {
+    fn list(&self, tree: &Tree<'_>, number: u64) -> Result<Vec<Listed>, i32> {
         let listed = |number, kind, name: &[u8]| Listed { number, kind, name: name.to_vec() };
         if number == OURS {
             return Ok(vec![
@@ -240,7 +240,7 @@ mod tests {
     use crate::hostile;
 
     /// The number of a path, as the host comes to it.
-    fn found(answers: &Answers, tree: &Tree<'_, '_>, path: &[&str]) -> Result<FileAttr, i32> {
+    fn found(answers: &Answers, tree: &Tree<'_>, path: &[&str]) -> Result<FileAttr, i32> {
         let mut about = answers.attributes(tree, ROOT)?;
         for name in path {
             about = answers.lookup(tree, about.ino.0, name.as_bytes())?;
@@ -248,7 +248,7 @@ mod tests {
         Ok(about)
     }
 
-    fn listed(answers: &Answers, tree: &Tree<'_, '_>, path: &[&str]) -> Result<usize, i32> {
+    fn listed(answers: &Answers, tree: &Tree<'_>, path: &[&str]) -> Result<usize, i32> {
         let number = found(answers, tree, path)?.ino.0;
         let handle = answers.handles.add(Handle::Directory(None.into()));
         Ok(answers.entries(tree, number, handle)?.len())

@@ -23,7 +23,7 @@ use super::node::ERRORS;
 /// What a thread that has the tree is to do.
 pub enum Job {
     /// Answer this.
-    Answer(Box<dyn FnOnce(&Tree<'_, '_>) + Send>),
+    Answer(Box<dyn FnOnce(&Tree<'_>) + Send>),
     /// End.
     Stop,
 }
@@ -42,7 +42,7 @@ pub struct Questions {
 impl Questions {
     /// Has a thread answer. If there is none any more, the question is dropped, which FUSE answers
     /// with an error.
-    fn ask(&self, answer: impl FnOnce(&Answers, &Tree<'_, '_>) + Send + 'static) {
+    fn ask(&self, answer: impl FnOnce(&Answers, &Tree<'_>) + Send + 'static) {
         let answers = self.answers.clone();
         let _ = self.jobs.send(Job::Answer(Box::new(move |tree| answer(&answers, tree))));
     }

@@ -48,7 +48,7 @@ impl Reader {
 
     /// Bytes from `offset` on: as many as were asked for, fewer only where the file ends, or where
     /// the host takes fewer for no end. Never zeros for what is not there.
-    pub fn read(&self, tree: &Tree<'_, '_>, offset: u64, size: u32, log: &Log) -> Result<Vec<u8>, i32> {
+    pub fn read(&self, tree: &Tree<'_>, offset: u64, size: u32, log: &Log) -> Result<Vec<u8>, i32> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bytes) = part(&last, offset, size) {
             return Ok(bytes);

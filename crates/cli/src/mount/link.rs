@@ -14,7 +14,7 @@ pub fn followed(name: &[u8]) -> Option<&[u8]> {
 }
 
 /// The text of a link that leads in the mount to what the guest comes to by it.
-pub fn inside(tree: &Tree<'_, '_>, path: &[u8]) -> Result<Vec<u8>, Error> {
+pub fn inside(tree: &Tree<'_>, path: &[u8]) -> Result<Vec<u8>, Error> {
     let text = tree.link(path)?;
     let by_the_guest = || [FOLLOWED, components(path).next_back().unwrap_or_default()].concat();
     match tree.attributes(path, true) {

@@ -30,7 +30,7 @@ impl Log {
         let outcome = match error {
             Error::Guest(_) => return,
             Error::Stopped(stopped) => json!(stopped),
-            Error::Run(_) => json!({ "outcome": "not-begun" }),
+            Error::Run(_) | Error::Program(_) => json!({ "outcome": "not-begun" }),
             Error::Nonsense(_) => json!({ "outcome": "nonsense" }),
         };
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -66,7 +66,7 @@ pub enum End {
 /// # Errors
 /// It cannot be mounted, or what `during` says.
 pub fn serve<T>(
-    tree: &Tree<'_, '_>,
+    tree: &Tree<'_>,
     mount: Mount<'_>,
     during: impl FnOnce(&Receiver<End>, &Sender<End>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
@@ -110,7 +110,7 @@ pub fn serve<T>(
 }
 
 /// Answers until it is told to stop. A bug in one answer costs that answer.
-fn work(tree: &Tree<'_, '_>, jobs: &Mutex<Receiver<Job>>, bug: &AtomicBool) {
+fn work(tree: &Tree<'_>, jobs: &Mutex<Receiver<Job>>, bug: &AtomicBool) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job::Answer(answer)) = job else { return };

@@ -40,7 +40,7 @@ pub struct CatArgs {
 impl CatArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
-        self.tree.ask(context, |tree, _| {
+        self.tree.ask_with(context, "read", |tree, _, _| {
             let mut failures = Failures::default();
             let terminal = io::stdout().is_terminal();
             for path in self.paths.iter().map(guest_path) {
@@ -67,7 +67,7 @@ impl CatArgs {
 
     fn print(
         &self,
-        tree: &Tree<'_, '_>,
+        tree: &Tree<'_>,
         path: &[u8],
         write: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), Failure> {

@@ -61,9 +61,9 @@ pub struct CpArgs {
 }
 
 /// A copy that is going on.
-struct Copy<'c, 't, 'p, 's> {
+struct Copy<'c, 't, 'p> {
     arguments: &'c CpArgs,
-    tree: &'t Tree<'p, 's>,
+    tree: &'t Tree<'p>,
     manifest: Manifest,
     failures: Failures,
     walk: Walk,
@@ -119,7 +119,7 @@ impl CpArgs {
     }
 }
 
-impl Copy<'_, '_, '_, '_> {
+impl Copy<'_, '_, '_> {
     /// Copies a path and what is below it. Directories get their times and permissions in the end.
     fn everything(
         &mut self,

@@ -77,7 +77,7 @@ impl LsArgs {
     /// Prints a directory, and with `-R` those in it; it fails only where nothing can be printed.
     fn directory(
         &self,
-        tree: &Tree<'_, '_>,
+        tree: &Tree<'_>,
         path: &[u8],
         about: Attributes,
         walk: &mut Walk,
@@ -134,7 +134,7 @@ impl LsArgs {
         Ok(())
     }
 
-    fn line(&self, tree: &Tree<'_, '_>, path: &[u8], entry: Entry) -> Line {
+    fn line(&self, tree: &Tree<'_>, path: &[u8], entry: Entry) -> Line {
         let more = || {
             let about = tree.attributes(path, false)?;
             let link = (about.kind == Kind::Link).then(|| tree.link(path));

@@ -38,7 +38,7 @@ pub struct StatArgs {
 impl StatArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
-        self.tree.ask(context, |tree, _| {
+        self.tree.ask_with(context, "stat", |tree, _, _| {
             let mut failures = Failures::default();
             for path in self.paths.iter().map(guest_path) {
                 let about = match tree.attributes(&path, self.follow) {
