@@ -55,6 +55,7 @@ impl Comparison<'_> {
             modules.insert(survey.object);
             cover(&mut covered, &survey);
             let codes = Codes {
+                mode,
                 start: survey.address,
                 expected: &self.without_listed(mode, &survey, &trusted, report),
                 found: &survey.found,
@@ -62,7 +63,7 @@ impl Comparison<'_> {
                 trusted: &trusted,
                 code: &code,
             };
-            self.compare_survey(mode, &survey, &codes, report);
+            self.compare_survey(&survey, &codes, report);
         }
         self.gaps(&covered, whole, frames, report);
         report.modules = modules.len();
@@ -85,6 +86,7 @@ impl Comparison<'_> {
             };
             if old != found && is_form(mode, form, found) {
                 let codes = Codes {
+                    mode,
                     start: survey.address,
                     expected: &expected,
                     found: &survey.found,
@@ -101,25 +103,24 @@ impl Comparison<'_> {
     }
 
     /// Adds the differences of a section.
-    fn compare_survey(&self, mode: lift::Mode, survey: &Survey, codes: &Codes<'_>, report: &mut Tampering) {
+    fn compare_survey(&self, survey: &Survey, codes: &Codes<'_>, report: &mut Tampering) {
         let (mut at, mut run): (usize, Option<(usize, usize)>) = (0, None);
         while at < survey.trusted.len() {
-            let len = lift::length(mode, &survey.trusted[at..]).unwrap_or(1);
+            let len = lift::length(codes.mode, &survey.trusted[at..]).unwrap_or(1);
             let end = (at + len).min(survey.trusted.len());
             if codes.expected[at..end] == survey.found[at..end] {
-                run.take().into_iter().for_each(|run| self.explain_survey(mode, survey, codes, run, report));
+                run.take().into_iter().for_each(|run| self.explain_survey(survey, codes, run, report));
             } else {
                 run = Some((run.map_or(at, |run| run.0), end));
             }
             at = end;
         }
-        run.into_iter().for_each(|run| self.explain_survey(mode, survey, codes, run, report));
+        run.into_iter().for_each(|run| self.explain_survey(survey, codes, run, report));
     }
 
     /// Adds what instructions that differ, one after the other, show.
     fn explain_survey(
         &self,
-        mode: lift::Mode,
         survey: &Survey,
         codes: &Codes<'_>,
         (from, to): (usize, usize),
@@ -141,14 +142,14 @@ impl Comparison<'_> {
                 let last = bytes.next_back().unwrap_or(first);
                 let start = site.filter(|_| is_site).map_or(at, |site| site.start);
                 let mut patch = codes.patch(first, last);
-                if let Some(known) = is_site.then(|| codes.branch(mode, start, end)).flatten() {
+                if let Some(known) = is_site.then(|| codes.branch(start, end)).flatten() {
                     patch = known;
                 } else if is_site && codes.does_nothing(start, end) {
                     patch = Patch { from: start, to: end, change: Change::Equal };
                 } else if codes.is_thunk(start, end) {
                     patch = Patch { from: start, to: end, change: Change::Thunk };
                 } else if patch.change.class() == Class::Foreign
-                    && (codes.is_alternative(mode, start, end) || is_site && codes.stays(mode, start, end))
+                    && (codes.is_alternative(start, end) || is_site && codes.stays(start, end))
                 {
                     patch = Patch { from: start, to: end, change: Change::Alternative };
                 }

@@ -18,6 +18,8 @@ const MODULE: u64 = 0xffff_ffff_c020_0000;
 const IDT: u64 = 0xffff_fe00_0000_0000;
 /// What a boot writes, by offset in its page: something else in each.
 const VARYING: usize = 0x100;
+/// A number that looks like an address in the module, by offset in the steady page.
+const NUMBER: usize = 0x40;
 
 /// Code of one page: instructions of one byte that are no filling, and those that kernels patch.
 fn code() -> [u8; 4096] {
@@ -89,13 +91,14 @@ fn system(boots: u8) -> System {
     let variants = vec![
         Variant { addr: KERNEL + 500, bytes: vec![0x48, 0xb8, 0x99, 0, 0, 0, 0, 0, 0, 0] },
         Variant { addr: KERNEL + 600, bytes: vec![0x0f, 0x01, 0xcb] },
+        Variant { addr: STEADY + NUMBER as u64, bytes: (MODULE + 0x10).to_le_bytes().to_vec() },
         Variant { addr: WRITTEN + VARYING as u64, bytes: 0xffff_8880_0012_3000u64.to_le_bytes().to_vec() },
     ];
     system.set_integrity(Integrity {
         boots,
         writable: Vec::new(),
         data: [
-            (STEADY, data(0, true, &[(8, KERNEL + 0x10), (16, KERNEL + 0x20)])),
+            (STEADY, data(0, true, &[(8, KERNEL + 0x10), (16, KERNEL + 0x20), (NUMBER, MODULE + 0x10)])),
             (WRITTEN, data(0, false, &[(8, KERNEL + 0x10), (VARYING, 0xffff_8880_0045_6000)])),
             (MODULE + 0x1000, data(1, true, &[(0, MODULE + 4), (8, KERNEL + 0x30)])),
         ]
@@ -134,13 +137,15 @@ struct Case {
 impl Case {
     /// A target that nobody touched, its kernel and its module so far from where training had them.
     fn new(boots: u8, kernel: u64, module: u64) -> Self {
+        // One boot does not tell that it is none.
+        let number = if boots == 2 { MODULE + 0x10 } else { (MODULE + 0x10).wrapping_add(module) };
         let mut it = Self {
             boots,
             kernel,
             module,
             code: code(),
             module_code: self::module(),
-            steady: page_of(&[(8, KERNEL + 0x10 + kernel), (16, KERNEL + 0x20 + kernel)]),
+            steady: page_of(&[(8, KERNEL + 0x10 + kernel), (16, KERNEL + 0x20 + kernel), (NUMBER, number)]),
             written: page_of(&[(8, KERNEL + 0x10 + kernel), (VARYING, 0xffff_8880_0078_9000)]),
             module_data: page_of(&[(0, (MODULE + 4).wrapping_add(module)), (8, KERNEL + 0x30 + kernel)]),
             gates: [gate(KERNEL + 0x800 + kernel), gate(KERNEL + 0x900 + kernel)].concat(),
@@ -417,6 +422,26 @@ fn pointers_that_stay_while_the_kernel_moves_are_foreign() {
     let mut case = Case::new(2, 0x20_0000, 0);
     case.steady[8..16].copy_from_slice(&(KERNEL + 0x10).to_le_bytes());
     assert_eq!(case.changes(), [(STEADY + 8, Change::Foreign)]);
+}
+
+#[test]
+fn a_number_that_looks_like_an_address_is_compared_as_a_number() {
+    const SLIDE: u64 = 0x3_0000;
+    for (value, expected) in [
+        (MODULE + 0x10, None),
+        (MODULE + 0x10 + SLIDE, Some(Change::Foreign)),
+        (MODULE + 0x18, Some(Change::Foreign)),
+        (7, Some(Change::Foreign)),
+    ] {
+        let mut case = Case::new(2, 0, SLIDE);
+        set(&mut case.steady, NUMBER, value);
+        let report = case.ask();
+        let changes: Vec<_> = report.differences.iter().map(|it| (it.address, it.change)).collect();
+        let expected: Vec<_> = expected.into_iter().map(|it| (STEADY + NUMBER as u64, it)).collect();
+        assert_eq!(changes, expected, "{value:#x}");
+        let trusted = (MODULE + 0x10).to_le_bytes();
+        assert!(report.differences.iter().all(|it| it.trusted == trusted), "{value:#x}");
+    }
 }
 
 #[test]
