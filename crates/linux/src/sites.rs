@@ -3,7 +3,7 @@
 //! Each kind of place has a section of its own, a table of addresses, mostly with more beside them.
 //! The addresses are relocations, so that the tables are read by these.
 
-use ir::relocatable::{LoadSite, LoadSiteKind, Object, Replacement};
+use ir::relocatable::{LoadSite, LoadSiteKind, Object, Replacement, Trampoline};
 use object::read::elf::FileHeader;
 use object::{Object as _, ObjectSection, ObjectSymbol};
 
@@ -73,8 +73,7 @@ pub(crate) fn of<H: FileHeader<Endian = object::LittleEndian>>(
     // Trampolines of static calls jump to what is called at the time.
     for symbol in parts.file.symbols().filter(|it| it.name().is_ok_and(|name| name.starts_with("__SCT__"))) {
         if let Some(section) = symbol.section_index().and_then(|section| parts.number(section)) {
-            let place = (section, symbol.address() as i64);
-            add(place, branch(&nops, object, place), LoadSiteKind::Same);
+            add((section, symbol.address() as i64), Some(Trampoline::LEN), LoadSiteKind::Same);
         }
     }
     // struct jump_entry: two addresses of four bytes each, and a key.

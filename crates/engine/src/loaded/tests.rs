@@ -57,6 +57,7 @@ pub(crate) fn objects() -> [Object; 2] {
             LoadSite { section: 0, offset: 80, len: 5, kind: LoadSiteKind::Same },
             LoadSite { section: 0, offset: 96, len: 5, kind: LoadSiteKind::Jump { section: 1, offset: 4 } },
         ],
+        trampolines: Vec::new(),
         replacements: vec![Replacement {
             section: 0,
             offset: 80,

@@ -81,6 +81,11 @@ impl Codes<'_> {
         [end, from + 5, from + 6].into_iter().find_map(patch)
     }
 
+    /// Whether both forms of whole instructions, `from..to`, are known to come to the same.
+    pub fn same(&self, from: usize, to: usize) -> bool {
+        self.branch(from, to).is_some_and(|it| it.change == Change::Equal)
+    }
+
     /// Whether a thunk, `from..to`, that puts a register on the stack and returns to it became a
     /// jump through that register.
     pub fn is_thunk(&self, from: usize, to: usize) -> bool {

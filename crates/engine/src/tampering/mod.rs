@@ -20,6 +20,7 @@
 //! instructions that the program itself was made from are compared.
 
 mod acts;
+mod calls;
 mod code;
 mod comparison;
 mod data;
