@@ -1,11 +1,12 @@
 //! Modules that the assembler makes, linked with a kernel that the linker makes: what their objects
 //! have to be.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+mod support;
 
 use ir::relocatable::{Field, Form, LoadSite, LoadSiteKind, Object, Replacement, Symbol};
 use virtuoso_linux::{Exports, Linker, Module, own};
+
+use support::cc;
 
 /// A kernel that lends `printk`, which is code, and `this_cpu`, which is a place in per-CPU memory.
 const KERNEL: &str = r#"
@@ -159,25 +160,6 @@ fn the_kernel_s_own_tables_say_what_it_may_write() {
 /// What stands for a jump: another no-operation in 32-bit kernels.
 fn nop(bits: &str) -> &'static str {
     if bits == "-m64" { "0x0f, 0x1f, 0x44, 0, 0" } else { "0x3e, 0x8d, 0x74, 0x26, 0" }
-}
-
-/// Runs the C compiler's driver over assembly.
-fn cc(source: &str, arguments: &[&str]) -> Vec<u8> {
-    let directory = std::env::temp_dir().join(format!(
-        "virtuoso-linux-{}-{:?}",
-        std::process::id(),
-        std::thread::current().id()
-    ));
-    std::fs::create_dir_all(&directory).unwrap();
-    let output = directory.join("out");
-    let mut command = Command::new("cc");
-    command.args(arguments).args(["-x", "assembler", "-", "-o"]).arg(&output).stdin(Stdio::piped());
-    let mut child = command.spawn().expect("the C compiler, which builds this crate too");
-    child.stdin.take().unwrap().write_all(source.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
-    let bytes = std::fs::read(&output).unwrap();
-    std::fs::remove_dir_all(&directory).unwrap();
-    bytes
 }
 
 fn linked(bits: &str) -> (Exports, Vec<Object>) {

@@ -33,6 +33,8 @@ fn code() -> [u8; 4096] {
     page[500..510].copy_from_slice(&[0x48, 0xb8, 0xef, 0xcd, 0xab, 0, 0, 0, 0, 0]);
     // Another boot has `stac` there.
     page[600..603].copy_from_slice(&[0x0f, 0x1f, 0x00]);
+    // A function that only returns 0.
+    page[800..808].copy_from_slice(&[0x0f, 0x1f, 0x44, 0, 0, 0x31, 0xc0, 0xc3]);
     // A jump through a thunk.
     page[700..705].copy_from_slice(&[0xe9, 0x10, 0, 0, 0]);
     page
@@ -539,6 +541,51 @@ fn modules_that_training_had_not_loaded_are_compared_with_their_files() {
     assert_eq!(other(16, &[0x44]), [Change::Foreign], "a field that names something else");
     assert_eq!(other(580, &[0x31, 0xc0]), [Change::Foreign], "code between sections");
     assert_eq!(other(580, &[0x00, 0x90]), [], "filling");
+}
+
+/// A place that calls a trampoline must lead where that leads, and that where trusted code makes it
+/// lead.
+#[test]
+fn a_static_call_and_its_trampoline_agree() {
+    let kernel = KERNEL + modules::SLIDE;
+    let branch = |opcode: u8, at: usize, to: u64| {
+        let distance = to.wrapping_sub(modules::TEXT + at as u64 + 5) as u32;
+        [&[opcode], &distance.to_le_bytes()[..]].concat()
+    };
+    let call = |to: u64| Some(branch(0xe8, modules::CALL, kernel + to));
+    let jump = |to: u64| Some(branch(0xe9, modules::JUMP, kernel + to));
+    let changes = |call: Option<Vec<u8>>, jump: Option<Vec<u8>>| {
+        let mut page = modules::page(&modules::text());
+        page[80..85].copy_from_slice(&modules::objects()[0].sections[0].code[80..85]);
+        for (at, bytes) in [(modules::CALL, call), (modules::JUMP, jump)] {
+            bytes.into_iter().for_each(|bytes| page[at..at + 5].copy_from_slice(&bytes));
+        }
+        let report = with_modules(page);
+        let change = |at: usize| {
+            let address = modules::TEXT + at as u64;
+            report.differences.iter().find(|it| it.address == address).map(|it| it.change)
+        };
+        let found = (change(modules::CALL), change(modules::JUMP));
+        assert_eq!(report.differences.len(), usize::from(found.0.is_some()) + usize::from(found.1.is_some()));
+        found
+    };
+    let (listed, unknown) = (Some(Change::Listed), Some(Change::Switch));
+    assert_eq!(changes(None, None), (None, None));
+    assert_eq!(changes(call(0x40), None), (listed, None), "where the file's trampoline leads");
+    assert_eq!(changes(None, jump(0x60)), (None, listed), "not all calls of it lead past it");
+    assert_eq!(changes(call(0x60), jump(0x60)), (listed, listed));
+    assert_eq!(changes(call(0x60), None), (unknown, None), "around its trampoline");
+    assert_eq!(changes(call(0x40), jump(0x60)), (unknown, listed), "it does not lead there any more");
+    assert_eq!(changes(call(0x80), jump(0x80)), (unknown, unknown), "nobody gives it that function");
+    assert_eq!(changes(call(0x64), jump(0x64)), (unknown, unknown), "nor the middle of one");
+    let nothing = Some(vec![0x0f, 0x1f, 0x44, 0, 0]);
+    assert_eq!(changes(nothing, None), (Some(Change::TracePoint), None), "it leads somewhere");
+    let zero = || Some(vec![0x2e, 0x2e, 0x2e, 0x31, 0xc0]);
+    assert_eq!(changes(zero(), jump(800)), (listed, listed), "that only returns 0");
+    assert_eq!(changes(zero(), jump(0x60)), (unknown, listed));
+    assert_eq!(changes(zero(), None), (unknown, None));
+    let out = Some(branch(0xe9, modules::JUMP, kernel + 0x80_0000));
+    assert_eq!(changes(None, out), (None, Some(Change::Foreign)));
 }
 
 #[test]
