@@ -4,10 +4,10 @@
 //! `__SCT__NAME`, that jumps to the function of the day. `__static_call_update`, which takes a key,
 //! that trampoline and a function, makes it lead elsewhere, and with it every call of it. So the
 //! functions are those that code has in the register of the third argument when it calls that: a
-//! function itself, or a field of a table of functions, or one where the other is none. Such a table
-//! may be filled from one of another module, which has the same size there; that module uses what
-//! this one exports. What a register has is only followed from where an instruction with a name
-//! puts it there: what came in another way is not known.
+//! function itself, or a field of a table of functions, or one where the other is none. Such a
+//! table may be filled from one of another module, which has the same size there; that module uses
+//! what this one exports. What a register has is only followed from where an instruction with a
+//! name puts it there: what came in another way is not known.
 
 use std::collections::BTreeMap;
 

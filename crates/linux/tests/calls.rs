@@ -1,4 +1,5 @@
-//! Static calls of modules that the assembler makes: which functions trusted code makes them lead to.
+//! Static calls of modules that the assembler makes: which functions trusted code makes them lead
+//! to.
 
 mod support;
 

@@ -4,8 +4,8 @@
 //! Read-only is what no mapping lets the kernel write: not the one at the image's address, and no
 //! other of the same frame; with two boots, in neither of them. Where all memory is mapped beside
 //! the kernel's image, one boot has memory there that is read-only for another reason. Data that
-//! differs in another boot by more than addresses that moved is data that each boot writes; with one
-//! boot nothing is known of that.
+//! differs in another boot by more than addresses that moved is data that each boot writes; with
+//! one boot nothing is known of that.
 
 use ir::integrity::{DataPage, Extent, Integrity, Variant, differing_words, number};
 use ir::relocation::{Image, RelocationTable};
