@@ -345,8 +345,8 @@ impl<'s> Loaded<'s> {
         }
     }
 
-    /// The objects that were found, each with where the sections of all others are that only one
-    /// place has: what only load sites name, nothing else says.
+    /// The objects that were found, each with where the sections of others are that it names, if
+    /// these are in one place only: of what only load sites name nothing else says it.
     fn together(&self, found: &Found) -> Vec<Placement> {
         let mut places: HashMap<u32, Option<&Placement>> = HashMap::new();
         for placement in &found.placements {
@@ -354,8 +354,14 @@ impl<'s> Loaded<'s> {
         }
         let mut all: Vec<Placement> = found.placements.iter().map(|it| Placement::clone(it)).collect();
         for placement in &mut all {
-            for other in places.values().flatten() {
-                placement.add_hints(other);
+            let symbols = self.objects.object(placement.object).map_or(&[][..], |it| &it.symbols);
+            for symbol in symbols {
+                if let Symbol::Other { object, section } = *symbol
+                    && let Some(Some(other)) = places.get(&object)
+                    && let Some(Some(base)) = other.bases.get(usize::from(section))
+                {
+                    placement.add_hint((object, section), *base);
+                }
             }
         }
         all

@@ -256,13 +256,9 @@ impl Placement {
         next.map(|range| range.start.max(offset)).min().unwrap_or(u32::MAX)
     }
 
-    /// Adds where the sections of another object are, but for those of which fields say it.
-    pub(super) fn add_hints(&mut self, other: &Self) {
-        for (section, base) in (0u16..).zip(&other.bases) {
-            if let Some(base) = base {
-                self.hints.entry((other.object, section)).or_insert(*base);
-            }
-        }
+    /// Adds where a section of another object is, if no field says it.
+    pub(super) fn add_hint(&mut self, section: (u32, u16), base: u64) {
+        self.hints.entry(section).or_insert(base);
     }
 
     /// Where a section of another object should begin.
