@@ -18,8 +18,10 @@ const MODULE: u64 = 0xffff_ffff_c020_0000;
 const IDT: u64 = 0xffff_fe00_0000_0000;
 /// What a boot writes, by offset in its page: something else in each.
 const VARYING: usize = 0x100;
-/// A number that looks like an address in the module, by offset in the steady page.
+/// A number that looks like an address in the module, by offset in the steady page, and where the
+/// module begins.
 const NUMBER: usize = 0x40;
+const BEGIN: usize = 0x60;
 
 /// Code of one page: instructions of one byte that are no filling, and those that kernels patch.
 fn code() -> [u8; 4096] {
@@ -100,7 +102,14 @@ fn system(boots: u8) -> System {
         boots,
         writable: Vec::new(),
         data: [
-            (STEADY, data(0, true, &[(8, KERNEL + 0x10), (16, KERNEL + 0x20), (NUMBER, MODULE + 0x10)])),
+            (
+                STEADY,
+                data(
+                    0,
+                    true,
+                    &[(8, KERNEL + 0x10), (16, KERNEL + 0x20), (NUMBER, MODULE + 0x10), (BEGIN, MODULE)],
+                ),
+            ),
             (WRITTEN, data(0, false, &[(8, KERNEL + 0x10), (VARYING, 0xffff_8880_0045_6000)])),
             (MODULE + 0x1000, data(1, true, &[(0, MODULE + 4), (8, KERNEL + 0x30)])),
         ]
@@ -147,7 +156,12 @@ impl Case {
             module,
             code: code(),
             module_code: self::module(),
-            steady: page_of(&[(8, KERNEL + 0x10 + kernel), (16, KERNEL + 0x20 + kernel), (NUMBER, number)]),
+            steady: page_of(&[
+                (8, KERNEL + 0x10 + kernel),
+                (16, KERNEL + 0x20 + kernel),
+                (NUMBER, number),
+                (BEGIN, MODULE.wrapping_add(module)),
+            ]),
             written: page_of(&[(8, KERNEL + 0x10 + kernel), (VARYING, 0xffff_8880_0078_9000)]),
             module_data: page_of(&[(0, (MODULE + 4).wrapping_add(module)), (8, KERNEL + 0x30 + kernel)]),
             gates: [gate(KERNEL + 0x800 + kernel), gate(KERNEL + 0x900 + kernel)].concat(),
@@ -444,6 +458,27 @@ fn a_number_that_looks_like_an_address_is_compared_as_a_number() {
         let trusted = (MODULE + 0x10).to_le_bytes();
         assert!(report.differences.iter().all(|it| it.trusted == trusted), "{value:#x}");
     }
+}
+
+/// Where modules begin may be where one of them lay in both boots.
+#[test]
+fn the_address_of_a_page_outside_the_kernel_may_be_another_page_s() {
+    let place = STEADY + BEGIN as u64;
+    for (value, expected) in [
+        (MODULE + 0x5000, Change::Value),
+        (MODULE + 0x6000, Change::Value),
+        (MODULE + 0x5008, Change::Foreign),
+        (MODULE + 0x18, Change::Foreign),
+        (KERNEL, Change::Foreign),
+    ] {
+        let mut case = clean();
+        case.more.push((MODULE + 0x5000, vec![0x41; 4096]));
+        set(&mut case.steady, BEGIN, value);
+        assert_eq!(case.changes(), [(place, expected)], "{value:#x}");
+    }
+    let mut case = clean();
+    set(&mut case.steady, 8, MODULE + 0x5000);
+    assert_eq!(case.changes(), [(STEADY + 8, Change::Foreign)], "the kernel's own pointer");
 }
 
 #[test]
