@@ -222,7 +222,7 @@ impl Comparison<'_> {
         // What is the address of a page in every boot is one here, whatever lies there.
         let is_page = |it: u64| it != 0 && it.is_multiple_of(PAGE_SIZE);
         let pages = is_page(trusted) && variant.is_some_and(|it| is_page(number(&it.bytes)));
-        // What moved with a module may have done so because that was loaded behind it in both boots.
+        // What moved with a module may have done so because that lay behind it in both boots.
         let outside = self.image(trusted).is_some_and(|image| image != 0 && page.image == 0);
         let beside = is_page(trusted) && variant.is_none() && outside && integrity.boots > 1;
         let to_page = is_page(value) && self.trusted(value).is_none();
