@@ -19,7 +19,9 @@ pub struct DataPage {
     pub bytes: Vec<u8>,
 }
 
-/// Another form of a place: what another boot of the same kernel has there.
+/// Another form of a place: what another boot of the same kernel has there. A word of data with the
+/// form that it has in the training system is a number, though it could be an address of something
+/// that moved in that boot: 32-bit systems have such.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Variant {
     /// Its address in the training system.
@@ -101,17 +103,24 @@ impl Integrity {
 /// The words of `mine`, data at `from`, that are something else in `theirs`, the data at `to`: as
 /// offsets. The same is what has the same bytes, and an address of something that moved where that
 /// is now; `moved` gives its new address. An address has the system's word size, or is four bytes
-/// that are extended or count from where they stand.
+/// that are extended or count from where they stand. `is_number` tells of the word at an offset
+/// whether it is no address, whatever it looks like.
 #[must_use]
 pub fn differing_words(
     (from, mine): (u64, &[u8]),
     (to, theirs): (u64, &[u8]),
     size: usize,
     moved: &dyn Fn(u64) -> Option<u64>,
+    is_number: &dyn Fn(usize) -> bool,
 ) -> Vec<usize> {
     let pair = Pair { from, mine, to, theirs, size, moved };
     let offsets = (0..mine.len().min(theirs.len())).step_by(size);
-    offsets.filter(|&at| !pair.is_same_word(at)).collect()
+    let is_same_number = |at: usize| {
+        let end = (at + size).min(mine.len()).min(theirs.len());
+        mine[at..end] == theirs[at..end]
+    };
+    let is_same = |at: usize| if is_number(at) { is_same_number(at) } else { pair.is_same_word(at) };
+    offsets.filter(|&at| !is_same(at)).collect()
 }
 
 /// Two copies of the same data.
@@ -224,7 +233,7 @@ mod tests {
         let moved = |at: u64| (IMAGE..IMAGE + 0x1000).contains(&at).then(|| at + 0x20_0000);
         let same = |word: u64, found: u64| {
             let (word, found) = (word.to_le_bytes(), found.to_le_bytes());
-            differing_words((IMAGE, &word), (IMAGE + 0x20_0000, &found), 8, &moved).is_empty()
+            differing_words((IMAGE, &word), (IMAGE + 0x20_0000, &found), 8, &moved, &|_| false).is_empty()
         };
         assert!(same(7, 7) && !same(7, 8));
         assert!(same(IMAGE + 8, IMAGE + 0x20_0008));
@@ -236,7 +245,21 @@ mod tests {
         // A packed table: an address that is not aligned, and a word that differs behind it.
         let table = |address: u64, last: u8| [&[1, 2][..], &address.to_le_bytes(), &[last; 6]].concat();
         let (mine, theirs) = (table(IMAGE + 9, 1), table(IMAGE + 0x20_0009, 1));
-        assert_eq!(differing_words((0, &mine), (0, &theirs), 8, &moved), []);
-        assert_eq!(differing_words((0, &mine), (0, &table(IMAGE + 0x20_0009, 2)), 8, &moved), [8]);
+        let differing = |theirs: &[u8]| differing_words((0, &mine), (0, theirs), 8, &moved, &|_| false);
+        assert_eq!(differing(&theirs), []);
+        assert_eq!(differing(&table(IMAGE + 0x20_0009, 2)), [8]);
+    }
+
+    /// Of four bytes in every so many some look like an address by chance.
+    #[test]
+    fn a_number_stays_though_it_looks_like_an_address() {
+        let moved = |at: u64| (0xd0a0_0000..0xd0a1_0000).contains(&at).then(|| at - 0x10_0000);
+        let words = |all: [u32; 2]| all.map(u32::to_le_bytes).concat();
+        let mine = words([0xd0a0_6d9f, 0xd0a0_6d9f]);
+        let differing = |theirs: [u32; 2]| {
+            differing_words((0, &mine), (0x1000, &words(theirs)), 4, &moved, &|at| at == 0)
+        };
+        assert_eq!(differing([0xd0a0_6d9f, 0xd090_6d9f]), []);
+        assert_eq!(differing([0xd090_6d9f, 0xd0a0_6d9f]), [0, 4]);
     }
 }

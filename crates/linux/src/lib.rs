@@ -13,6 +13,7 @@
 mod archive;
 mod banner;
 mod builtins;
+mod calls;
 mod exports;
 mod image;
 mod modules;

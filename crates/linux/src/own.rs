@@ -12,7 +12,7 @@ use ir::System;
 use ir::relocatable::{Own, OwnSite};
 use object::{Object, ObjectSection, SectionKind};
 
-use crate::sites::{LONG_NOP, SHORT_NOP, alternative_lengths};
+use crate::sites::{alternative_lengths, nops};
 
 /// The fewest entries one behind the other that are a jump table.
 const FEWEST: usize = 16;
@@ -165,12 +165,12 @@ impl<'f> Image<'f> {
     fn jump(&self, section: &Section<'_>, at: usize) -> Option<OwnSite> {
         let (address, to) = (self.named(section, at)?, self.named(section, at + 4)?);
         let (old, _) = (self.code(address, 2)?, self.code(to, 1)?);
-        let long = || self.code(address, 5);
+        let (nops, long) = (nops(self.is_64_bit), || self.code(address, 5));
         let (len, is_nop) = match old {
             [0xeb, _] => (2, false),
-            _ if old == SHORT_NOP => (2, true),
+            _ if old == nops.short => (2, true),
             [0xe9, _] => (5, false),
-            _ if long()? == LONG_NOP => (5, true),
+            _ if long()? == nops.long => (5, true),
             _ => return None,
         };
         let distance = to.wrapping_sub(address).wrapping_sub(u64::from(len)).to_le_bytes();

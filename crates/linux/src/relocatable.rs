@@ -5,16 +5,17 @@
 //! code that the file has in those places does the same on every processor, but for jumps that a
 //! static key switches: these are a part of the kernel's state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use ir::relocatable::{Field, Form, Object, Section, Symbol};
+use ir::relocatable::{Field, Form, Object, Section, Symbol, Trampoline};
 use object::elf;
 use object::read::elf::{ElfFile, FileHeader, SectionHeader};
 use object::{Object as _, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget};
 
+use crate::calls::{self, Calls, Given, Named};
 use crate::exports::Exports;
 use crate::modules::Module;
-use crate::parts::Parts;
+use crate::parts::{Parts, Place};
 use crate::sites;
 
 /// Code that is dropped after a module was loaded.
@@ -29,6 +30,7 @@ struct Unlinked {
     undefined: Vec<(u16, String)>,
     /// What it exports: section and value.
     exports: Vec<(String, (u16, u64))>,
+    calls: Calls,
 }
 
 /// Modules as objects: first each alone ([`Linker::add`]), then together.
@@ -70,7 +72,10 @@ impl Linker {
                 exports.insert(name.clone(), (Symbol::Other { object: number, section: *section }, *value));
             }
         }
-        let linked = self.unlinked.into_iter().map(|Unlinked { mut object, undefined, .. }| {
+        let names = Names { modules: &self.unlinked, kernel, exports: &exports };
+        let trampolines: Vec<_> = (0..self.unlinked.len()).map(|number| names.trampolines(number)).collect();
+        let linked = self.unlinked.into_iter().zip(trampolines).map(|(module, trampolines)| {
+            let Unlinked { mut object, undefined, .. } = module;
             let mut added: HashMap<u16, u64> = HashMap::new();
             for (number, name) in undefined {
                 let found = kernel.get(&name).map(|symbol| (symbol, 0));
@@ -82,9 +87,98 @@ impl Linker {
                 let value = added.get(&field.symbol).copied().unwrap_or(0);
                 field.addend = field.addend.wrapping_add_unsigned(value);
             }
+            add_trampolines(&mut object, trampolines);
             object
         });
         linked.collect()
+    }
+}
+
+/// A place of code, and the functions that it may lead to.
+type Leads = (Place, Vec<(Symbol, i64)>);
+
+/// All modules, before they are linked.
+struct Names<'n> {
+    modules: &'n [Unlinked],
+    kernel: &'n Exports,
+    exports: &'n HashMap<String, (Symbol, u64)>,
+}
+
+impl Names<'_> {
+    /// The trampolines of a module, and the functions that trusted code makes them lead to.
+    fn trampolines(&self, number: usize) -> Vec<Leads> {
+        let module = &self.modules[number];
+        let has_fields = module.calls.trampolines.values().flatten().any(|it| matches!(it, Given::Field(..)));
+        let users = if has_fields { self.users(number) } else { Vec::new() };
+        let of_field = |field: &(u64, u64)| {
+            let found = users.iter().flat_map(|&user| {
+                let tables = &self.modules[user].calls.tables;
+                let same = tables.iter().filter(|(size, offset, _)| (*size, *offset) == *field);
+                same.filter_map(move |(.., function)| self.function((number, user), function))
+            });
+            found.collect::<Vec<_>>()
+        };
+        let all = module.calls.trampolines.iter().map(|(place, given)| {
+            let functions = given.iter().flat_map(|given| match given {
+                Given::Function(function) => self.function((number, number), function).into_iter().collect(),
+                Given::Field(size, offset) => of_field(&(*size, *offset)),
+            });
+            (*place, functions.collect())
+        });
+        all.collect()
+    }
+
+    /// A module, and those that use what it exports.
+    fn users(&self, number: usize) -> Vec<usize> {
+        let exports: HashSet<&String> = self.modules[number].exports.iter().map(|(name, _)| name).collect();
+        let uses = |user: &usize| {
+            let mut undefined = self.modules[*user].undefined.iter();
+            *user == number || undefined.any(|(_, name)| exports.contains(name))
+        };
+        (0..self.modules.len()).filter(uses).collect()
+    }
+
+    /// What a module's name for a function comes to in one of them.
+    fn function(&self, (here, user): (usize, usize), named: &Named) -> Option<(Symbol, i64)> {
+        let (symbol, value) = match named {
+            Named::Place((section, offset)) => {
+                let sections = &self.modules[user].object.sections;
+                sections.get(usize::from(*section)).filter(|it| it.is_code)?;
+                let object = u32::try_from(user).ok()?;
+                (Symbol::Other { object, section: *section }, *offset)
+            }
+            Named::Symbol(name) => match self.kernel.get(name) {
+                Some(symbol) => (symbol, 0),
+                None => self.exports.get(name).map(|(symbol, value)| (*symbol, *value as i64))?,
+            },
+        };
+        Some(match symbol {
+            Symbol::Other { object, section } if object as usize == here => (Symbol::Own(section), value),
+            symbol => (symbol, value),
+        })
+    }
+}
+
+/// Gives an object its trampolines; one that is not in its code is left out.
+fn add_trampolines(object: &mut Object, trampolines: Vec<Leads>) {
+    for ((section, offset), functions) in trampolines {
+        let size = object.sections.get(usize::from(section)).map_or(0, |it| it.size);
+        let Ok(offset) = u32::try_from(offset) else { continue };
+        if u64::from(offset) + u64::from(Trampoline::LEN) > u64::from(size) {
+            continue;
+        }
+        let mut numbered = Vec::new();
+        for (symbol, addend) in functions {
+            let known = object.symbols.iter().position(|it| *it == symbol);
+            let number = known.unwrap_or_else(|| {
+                object.symbols.push(symbol);
+                object.symbols.len() - 1
+            });
+            numbered.extend(u16::try_from(number).ok().map(|number| (number, addend)));
+        }
+        numbered.sort_unstable();
+        numbered.dedup();
+        object.trampolines.push(Trampoline { section, offset, functions: numbered });
     }
 }
 
@@ -113,6 +207,7 @@ fn unlinked<H: FileHeader<Endian = object::LittleEndian>>(
     let undefined = fields(&parts, &mut object)?;
     object.sites = sites::of(&parts, &object);
     object.replacements = sites::replacements(&parts, &object);
+    let calls = calls::of(&parts, &object);
     let exported = file.symbols().filter_map(|symbol| symbol.name().ok()?.strip_prefix(EXPORT));
     let exported: Vec<&str> = exported.collect();
     let mut exports = Vec::new();
@@ -124,7 +219,7 @@ fn unlinked<H: FileHeader<Endian = object::LittleEndian>>(
             exports.push((name.to_string(), (section, symbol.address())));
         }
     }
-    Some(Unlinked { object, undefined, exports })
+    Some(Unlinked { object, undefined, exports, calls })
 }
 
 /// Gives an object the fields of its code; the result are the symbols that it does not define.

@@ -3,15 +3,26 @@
 //! Each kind of place has a section of its own, a table of addresses, mostly with more beside them.
 //! The addresses are relocations, so that the tables are read by these.
 
-use ir::relocatable::{LoadSite, LoadSiteKind, Object, Replacement};
+use ir::relocatable::{LoadSite, LoadSiteKind, Object, Replacement, Trampoline};
 use object::read::elf::FileHeader;
 use object::{Object as _, ObjectSection, ObjectSymbol};
 
 use crate::parts::{Parts, Place};
 
-/// The no-operations of five and of two bytes that stand for a jump.
-pub(crate) const LONG_NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
-pub(crate) const SHORT_NOP: [u8; 2] = [0x66, 0x90];
+/// The no-operations of five and of two bytes that stand for a jump (arch/x86/include/asm/nops.h).
+pub(crate) struct Nops {
+    pub(crate) long: [u8; 5],
+    pub(crate) short: [u8; 2],
+}
+
+/// Those of a kernel of this width: one of 32 bits has such as every 32-bit processor knows.
+pub(crate) const fn nops(is_64_bit: bool) -> Nops {
+    if is_64_bit {
+        Nops { long: [0x0f, 0x1f, 0x44, 0x00, 0x00], short: [0x66, 0x90] }
+    } else {
+        Nops { long: [0x3e, 0x8d, 0x74, 0x26, 0x00], short: [0x89, 0xf6] }
+    }
+}
 
 /// A table: its bytes, and the places that its relocations name, by offset in it.
 struct Table {
@@ -26,6 +37,7 @@ pub(crate) fn of<H: FileHeader<Endian = object::LittleEndian>>(
 ) -> Vec<LoadSite> {
     let table = |name: &str| table(parts, name);
     let word = if parts.file.is_64() { 8 } else { 4 };
+    let nops = nops(parts.file.is_64());
     let mut sites = Vec::new();
     let mut add = |place: Place, len: Option<u8>, kind: LoadSiteKind| {
         if let (Some(section), Some(len), Ok(offset)) =
@@ -55,14 +67,13 @@ pub(crate) fn of<H: FileHeader<Endian = object::LittleEndian>>(
         (".static_call_sites", 8, None),
     ] {
         for (_, place) in table(name).every(size, 0) {
-            add(place, fixed.or_else(|| branch(object, place)), LoadSiteKind::Same);
+            add(place, fixed.or_else(|| branch(&nops, object, place)), LoadSiteKind::Same);
         }
     }
     // Trampolines of static calls jump to what is called at the time.
     for symbol in parts.file.symbols().filter(|it| it.name().is_ok_and(|name| name.starts_with("__SCT__"))) {
         if let Some(section) = symbol.section_index().and_then(|section| parts.number(section)) {
-            let place = (section, symbol.address() as i64);
-            add(place, branch(object, place), LoadSiteKind::Same);
+            add((section, symbol.address() as i64), Some(Trampoline::LEN), LoadSiteKind::Same);
         }
     }
     // struct jump_entry: two addresses of four bytes each, and a key.
@@ -71,7 +82,7 @@ pub(crate) fn of<H: FileHeader<Endian = object::LittleEndian>>(
         if let Some((section, offset)) = jumps.at(at + 4)
             && let Ok(offset) = u32::try_from(offset)
         {
-            add(place, branch(object, place), LoadSiteKind::Jump { section, offset });
+            add(place, branch(&nops, object, place), LoadSiteKind::Jump { section, offset });
         }
     }
     ordered(sites)
@@ -110,7 +121,7 @@ pub(crate) fn alternative_lengths(size: usize, entry: &[u8]) -> Option<(u8, u8)>
 }
 
 /// How long the branch at a place is, or what stands for one.
-fn branch(object: &Object, (section, offset): Place) -> Option<u8> {
+fn branch(nops: &Nops, object: &Object, (section, offset): Place) -> Option<u8> {
     let code = &object.sections.get(usize::from(section))?.code;
     let bytes = code.get(usize::try_from(offset).ok()?..)?;
     match bytes {
@@ -118,8 +129,8 @@ fn branch(object: &Object, (section, offset): Place) -> Option<u8> {
         [0x2e, 0xe8 | 0xe9, ..] | [0x0f, 0x80..=0x8f, ..] => Some(6),
         [0xe8 | 0xe9, ..] => Some(5),
         [0xeb, ..] => Some(2),
-        _ if bytes.starts_with(&LONG_NOP) => Some(5),
-        _ if bytes.starts_with(&SHORT_NOP) => Some(2),
+        _ if bytes.starts_with(&nops.long) => Some(5),
+        _ if bytes.starts_with(&nops.short) => Some(2),
         _ => None,
     }
 }

@@ -1,11 +1,12 @@
 //! Modules that the assembler makes, linked with a kernel that the linker makes: what their objects
 //! have to be.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+mod support;
 
 use ir::relocatable::{Field, Form, LoadSite, LoadSiteKind, Object, Replacement, Symbol};
 use virtuoso_linux::{Exports, Linker, Module, own};
+
+use support::cc;
 
 /// A kernel that lends `printk`, which is code, and `this_cpu`, which is a place in per-CPU memory.
 const KERNEL: &str = r#"
@@ -32,7 +33,7 @@ disk_read:
     call printk
     mov $table+8, %REGISTER
     lock incl (%REGISTER)
-1:  .byte 0x0f, 0x1f, 0x44, 0, 0
+1:  .byte NOP
 2:  call journal_start
     call nowhere
     jmp cold
@@ -94,7 +95,7 @@ _start: lock incl (%REGISTER)
     nop
 3:
     .rept 20
-    .byte 0x0f, 0x1f, 0x44, 0, 0
+    .byte NOP
     ret
     .endr
 4:  jmp 5f
@@ -135,6 +136,7 @@ fn the_kernel_s_own_tables_say_what_it_may_write() {
     {
         let (register, word) = if bits == "-m64" { ("rdi", ".quad") } else { ("edi", ".long") };
         let source = PATCHED.replace("REGISTER", register).replace(".WORD", word).replace("ENTRY", entry);
+        let source = source.replace("NOP", nop(bits));
         let link = [bits, "-nostdlib", "-static", "-no-pie", "-Wl,-Ttext=0x1000000"];
         let kernel = cc(&source, &link);
         let sites = own(&kernel, &ir::System::default()).sites;
@@ -155,23 +157,9 @@ fn the_kernel_s_own_tables_say_what_it_may_write() {
     }
 }
 
-/// Runs the C compiler's driver over assembly.
-fn cc(source: &str, arguments: &[&str]) -> Vec<u8> {
-    let directory = std::env::temp_dir().join(format!(
-        "virtuoso-linux-{}-{:?}",
-        std::process::id(),
-        std::thread::current().id()
-    ));
-    std::fs::create_dir_all(&directory).unwrap();
-    let output = directory.join("out");
-    let mut command = Command::new("cc");
-    command.args(arguments).args(["-x", "assembler", "-", "-o"]).arg(&output).stdin(Stdio::piped());
-    let mut child = command.spawn().expect("the C compiler, which builds this crate too");
-    child.stdin.take().unwrap().write_all(source.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
-    let bytes = std::fs::read(&output).unwrap();
-    std::fs::remove_dir_all(&directory).unwrap();
-    bytes
+/// What stands for a jump: another no-operation in 32-bit kernels.
+fn nop(bits: &str) -> &'static str {
+    if bits == "-m64" { "0x0f, 0x1f, 0x44, 0, 0" } else { "0x3e, 0x8d, 0x74, 0x26, 0" }
 }
 
 fn linked(bits: &str) -> (Exports, Vec<Object>) {
@@ -180,7 +168,7 @@ fn linked(bits: &str) -> (Exports, Vec<Object>) {
     let (register, word) = if bits == "-m64" { ("rdi", ".quad") } else { ("edi", ".long") };
     let mut linker = Linker::default();
     for (name, source) in [("disk", DISK), ("journal", JOURNAL)] {
-        let source = source.replace("REGISTER", register).replace(".WORD", word);
+        let source = source.replace("REGISTER", register).replace(".WORD", word).replace("NOP", nop(bits));
         let object = cc(&source, &[bits, "-c"]);
         assert!(linker.add(&Module { name: name.to_string(), object }));
     }

@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ir::Objects;
-use ir::relocatable::{Field, LoadSite, LoadSiteKind, Object, Replacement, Section, Symbol};
+use ir::relocatable::{LoadSite, LoadSiteKind, Object, Replacement, Section, Symbol};
 
 use crate::limits::Deadline;
 use placement::Placement;
@@ -207,7 +207,7 @@ impl<'s> Loaded<'s> {
             if sites.iter().any(|site| site.kind != LoadSiteKind::Same) {
                 continue;
             }
-            let value = self.symbol(found, placement, object, field, deadline);
+            let value = self.symbol(found, placement, object, field.symbol, deadline);
             let at = (field.offset.checked_sub(start)).map(|at| at as usize);
             let into = at.and_then(|at| bytes.get_mut(at..at + field.form.size()));
             match (value, into) {
@@ -247,7 +247,7 @@ impl<'s> Loaded<'s> {
     pub fn survey(&self, deadline: Deadline) -> Vec<Survey> {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = Vec::new();
-        for placement in found.placements.clone() {
+        for placement in self.together(&found) {
             let Some(object) = self.objects.object(placement.object) else { continue };
             let whole = is_whole(object, &placement);
             for (section, part) in (0u16..).zip(&object.sections) {
@@ -293,7 +293,7 @@ impl<'s> Loaded<'s> {
             let base = placement.bases[usize::from(section)]?.wrapping_add(offset.into());
             for field in object.fields_in(from_section, from_offset, end) {
                 let at = field.offset.checked_sub(from_offset)?;
-                let value = self.symbol(found, placement, object, field, deadline)?;
+                let value = self.symbol(found, placement, object, field.symbol, deadline)?;
                 let less = if field.form.is_relative() { base.wrapping_add(at.into()) } else { 0 };
                 let value = value.wrapping_add_signed(field.addend).wrapping_sub(less);
                 let into = code.get_mut(at as usize..at as usize + field.form.size())?;
@@ -311,16 +311,16 @@ impl<'s> Loaded<'s> {
         std::iter::once((place, code)).chain(short).collect()
     }
 
-    /// What a field's symbol is in the target.
+    /// What the symbol with a number is in the target.
     fn symbol(
         &self,
         found: &mut Found,
         placement: &Placement,
         object: &Object,
-        field: &Field,
+        symbol: u16,
         deadline: Deadline,
     ) -> Option<u64> {
-        match *object.symbols.get(usize::from(field.symbol))? {
+        match *object.symbols.get(usize::from(symbol))? {
             Symbol::Own(section) => *placement.bases.get(usize::from(section))?,
             Symbol::System(address) => Some(self.space.moved(address)),
             Symbol::Constant(value) => Some(value),
@@ -343,6 +343,48 @@ impl<'s> Loaded<'s> {
                 is_there(found).then_some(hint)
             }
         }
+    }
+
+    /// The objects that were found, each with where the sections of others are that it names, if
+    /// these are in one place only: of what only load sites name nothing else says it.
+    fn together(&self, found: &Found) -> Vec<Placement> {
+        let mut places: HashMap<u32, Option<&Placement>> = HashMap::new();
+        for placement in &found.placements {
+            places.entry(placement.object).and_modify(|it| *it = None).or_insert(Some(placement));
+        }
+        let mut all: Vec<Placement> = found.placements.iter().map(|it| Placement::clone(it)).collect();
+        for placement in &mut all {
+            let symbols = self.objects.object(placement.object).map_or(&[][..], |it| &it.symbols);
+            for symbol in symbols {
+                if let Symbol::Other { object, section } = *symbol
+                    && let Some(Some(other)) = places.get(&object)
+                    && let Some(Some(base)) = other.bases.get(usize::from(section))
+                {
+                    placement.add_hint((object, section), *base);
+                }
+            }
+        }
+        all
+    }
+
+    /// The trampolines of all objects that were found: where each is, and where trusted code makes
+    /// it lead to.
+    pub fn trampolines(&self, deadline: Deadline) -> Vec<(u64, Vec<u64>)> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = Vec::new();
+        for placement in self.together(&found) {
+            let Some(object) = self.objects.object(placement.object) else { continue };
+            for trampoline in &object.trampolines {
+                let Some(base) = placement.bases[usize::from(trampoline.section)] else { continue };
+                let mut leads = |&(symbol, addend): &(u16, i64)| {
+                    let address = self.symbol(&mut found, &placement, object, symbol, deadline)?;
+                    Some(self.space.truncated(address.wrapping_add_signed(addend)))
+                };
+                let functions = trampoline.functions.iter().filter_map(&mut leads).collect();
+                all.push((base.wrapping_add(trampoline.offset.into()), functions));
+            }
+        }
+        all
     }
 
     /// Looks for objects in all of memory where code is.

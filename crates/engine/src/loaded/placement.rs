@@ -256,6 +256,11 @@ impl Placement {
         next.map(|range| range.start.max(offset)).min().unwrap_or(u32::MAX)
     }
 
+    /// Adds where a section of another object is, if no field says it.
+    pub(super) fn add_hint(&mut self, section: (u32, u16), base: u64) {
+        self.hints.entry(section).or_insert(base);
+    }
+
     /// Where a section of another object should begin.
     pub(super) fn hint(&self, object: u32, section: u16) -> Option<u64> {
         self.hints.get(&(object, section)).copied()

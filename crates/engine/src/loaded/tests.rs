@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ir::relocatable::{Form, Section};
+use ir::relocatable::{Field, Form, Section, Trampoline};
 use machine::paging::PagingMode;
 
 use super::*;
@@ -16,6 +16,11 @@ const COLD: u64 = TEXT + 600;
 const AUX: u64 = TEXT + 700;
 const DATA: u64 = 0xffff_ffff_c040_0000;
 pub(crate) const OTHER: u64 = 0xffff_ffff_c052_1000;
+/// Where in the first object's text a trampoline is called, and where in its cold code that is.
+pub(crate) const CALL: usize = 112;
+const TRAMPOLINE: usize = 40;
+/// How far behind the text's beginning the target has the trampoline.
+pub(crate) const JUMP: usize = 600 + TRAMPOLINE;
 
 /// Bytes that no two places have alike.
 fn bytes(seed: u32, count: u32) -> Vec<u8> {
@@ -30,11 +35,15 @@ fn section(name: &str, align: u32, code: Vec<u8>) -> Section {
 pub(crate) fn objects() -> [Object; 2] {
     let field = |section, offset, form, symbol, addend| Field { section, offset, form, symbol, addend };
     let data = Section { name: "data".to_string(), size: 64, align: 32, ..Section::default() };
+    // A call of a trampoline, which jumps to the kernel.
+    let (mut text, mut cold) = (bytes(1, 512), bytes(1000, 64));
+    text[CALL] = 0xe8;
+    cold[TRAMPOLINE] = 0xe9;
     let disk = Object {
         name: "disk".to_string(),
         sections: vec![
-            section("text", 16, bytes(1, 512)),
-            section("cold", 1, bytes(1000, 64)),
+            section("text", 16, text),
+            section("cold", 1, cold),
             section("aux", 1, [&[0xe8, 0, 0, 0, 0], &bytes(2000, 43)[..]].concat()),
             data,
         ],
@@ -50,13 +59,23 @@ pub(crate) fn objects() -> [Object; 2] {
             field(0, 32, Form::Signed32, 1, 8),
             field(0, 48, Form::Relative32, 2, 0x20 - 4),
             field(0, 64, Form::Relative32, 3, -4),
+            field(0, CALL as u32 + 1, Form::Relative32, 3, TRAMPOLINE as i64 - 4),
             field(1, 8, Form::Relative32, 4, 0x50 - 4),
+            field(1, TRAMPOLINE as u32 + 1, Form::Relative32, 0, -4),
             field(2, 1, Form::Relative32, 0, -4),
         ],
         sites: vec![
             LoadSite { section: 0, offset: 80, len: 5, kind: LoadSiteKind::Same },
             LoadSite { section: 0, offset: 96, len: 5, kind: LoadSiteKind::Jump { section: 1, offset: 4 } },
+            LoadSite { section: 0, offset: CALL as u32, len: 5, kind: LoadSiteKind::Same },
+            LoadSite { section: 1, offset: TRAMPOLINE as u32, len: 5, kind: LoadSiteKind::Same },
         ],
+        // The kernel's code 0x20 behind that function, and what only returns 0.
+        trampolines: vec![Trampoline {
+            section: 1,
+            offset: TRAMPOLINE as u32,
+            functions: vec![(0, 0x20), (0, 800 - 0x40)],
+        }],
         replacements: vec![Replacement {
             section: 0,
             offset: 80,
@@ -86,6 +105,7 @@ pub(crate) fn text() -> Vec<u8> {
     relative(16, KERNEL + SLIDE + 0x40);
     relative(48, OTHER + 0x20);
     relative(64, COLD);
+    relative(CALL + 1, COLD + TRAMPOLINE as u64);
     text[32..36].copy_from_slice(&(DATA as u32 + 8).to_le_bytes());
     text[80..85].copy_from_slice(&[0xe8, 1, 2, 3, 4]);
     text[96..101].copy_from_slice(&NOP);
@@ -95,6 +115,9 @@ pub(crate) fn text() -> Vec<u8> {
 fn cold() -> Vec<u8> {
     let mut cold = objects()[0].sections[1].code.clone();
     cold[8..12].copy_from_slice(&((TEXT + 0x50).wrapping_sub(COLD + 12) as u32).to_le_bytes());
+    let after = COLD + TRAMPOLINE as u64 + 5;
+    let jump = (KERNEL + SLIDE + 0x40).wrapping_sub(after) as u32;
+    cold[TRAMPOLINE + 1..TRAMPOLINE + 5].copy_from_slice(&jump.to_le_bytes());
     cold
 }
 

@@ -100,7 +100,7 @@ fn changed_return(mode: lift::Mode, bytes: &[u8]) -> Option<(Act, usize)> {
 
 /// How many bytes at the beginning only keep the processor from going on too early, mark where a
 /// branch may lead, or do nothing (SDM vol. 2: LFENCE, ENDBR64, NOP).
-fn skipped(mode: lift::Mode, bytes: &[u8]) -> usize {
+pub fn skipped(mode: lift::Mode, bytes: &[u8]) -> usize {
     let mut at = 0;
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
         let length = match rest {

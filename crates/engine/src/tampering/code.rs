@@ -188,6 +188,7 @@ impl Comparison<'_> {
         let trusted = |address| self.trusted(address);
         let code = |address, count| self.trusted_code(address, count);
         let codes = Codes {
+            mode: pages.mode,
             start: stretch.start,
             expected,
             found: &stretch.found,
@@ -210,7 +211,7 @@ impl Comparison<'_> {
             if let Some(first) = bytes.next() {
                 let last = bytes.next_back().unwrap_or(first);
                 let value = self.value(stretch, codes.expected, at, at + len);
-                let known = value.or_else(|| codes.branch(pages.mode, at, at + len));
+                let known = value.or_else(|| codes.branch(at, at + len));
                 let patch = known.unwrap_or_else(|| codes.patch(first, last));
                 if patch.change == Change::Equal {
                     len = patch.to - at;
@@ -224,7 +225,7 @@ impl Comparison<'_> {
         if patches.iter().any(|it| it.change.class() == Class::Foreign) {
             patches = if codes.is_thunk(from, to) {
                 vec![Patch { from, to, change: Change::Thunk }]
-            } else if codes.is_alternative(pages.mode, from, to) {
+            } else if codes.is_alternative(from, to) {
                 vec![Patch { from, to, change: Change::Alternative }]
             } else if patches.len() > 1 {
                 vec![codes.patch(first, last)]

@@ -6,7 +6,7 @@ use ir::System;
 use machine::{GuestMemory, PAGE_SIZE};
 
 use super::target::TargetCode;
-use crate::loaded::Loaded;
+use crate::loaded::{Fetched, Loaded};
 use crate::relocate::Relocation;
 
 /// A target, and what is trusted of it.
@@ -80,6 +80,13 @@ impl Comparison<'_> {
     /// Trusted code at an address of the target, as it should be there; nothing where there is
     /// none.
     pub fn trusted_code(&self, address: u64, count: usize) -> Vec<u8> {
+        // Of a module its file says more than what training had of it.
+        if let Some(loaded) = self.loaded.as_ref().filter(|loaded| loaded.holds(address)) {
+            return match loaded.fetch(address, count, self.relocation.deadline()) {
+                Fetched::Code(code) => code,
+                Fetched::Nothing | Fetched::Late => Vec::new(),
+            };
+        }
         let Some(trained) = self.trusted(address) else { return Vec::new() };
         self.relocation.trusted(self.system, trained, count, self.memory)
     }

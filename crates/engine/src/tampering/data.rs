@@ -59,7 +59,10 @@ impl Comparison<'_> {
         // What is not there was counted.
         let found: Vec<u8> = found.iter().zip(&mine).map(|(found, mine)| found.unwrap_or(*mine)).collect();
         let size = if wide(&self.relocation) { 8 } else { 4 };
-        let mut words = differing_words((run.start, &mine), (to, &found), size, &|at| self.moved(at));
+        let is_number =
+            |at: usize| self.is_number(run.start + at as u64, &mine[at..(at + size).min(mine.len())]);
+        let mut words =
+            differing_words((run.start, &mine), (to, &found), size, &|at| self.moved(at), &is_number);
         if run.image != 0 && !words.is_empty() {
             let own = |address: u64| self.moved(address).filter(|_| self.is_own(run, address));
             let data = Data {
@@ -162,6 +165,13 @@ impl Comparison<'_> {
         distances
     }
 
+    /// Whether training shows a word of data to be a number, though it could be an address of
+    /// something that moved.
+    fn is_number(&self, address: u64, mine: &[u8]) -> bool {
+        let mut variants = self.system.integrity().variants_in(address, address + 1);
+        variants.any(|it| it.addr == address && it.bytes == mine)
+    }
+
     /// Whether the system writes a page of its data before it makes it read-only.
     fn is_written(&self, address: u64) -> bool {
         let page = address & !(PAGE_SIZE - 1);
@@ -202,21 +212,29 @@ impl Comparison<'_> {
         let variant = integrity.variants_in(address, address + 1).find(|it| it.addr == address);
         let is = |bytes: &[u8]| {
             bytes == found
-                || self.moved(number(bytes)).is_some_and(|it| found == &it.to_le_bytes()[..bytes.len()])
+                || bytes != mine
+                    && self.moved(number(bytes)).is_some_and(|it| found == &it.to_le_bytes()[..bytes.len()])
         };
-        let to_code = |value: u64| self.system.page(value & !(PAGE_SIZE - 1)).is_some();
+        let is_number = self.is_number(address, mine);
+        let to_code = |value: u64| !is_number && self.system.page(value & !(PAGE_SIZE - 1)).is_some();
         let leads = self.code.holds(value);
         let steady = page.steady && !self.is_written(address);
         // What is the address of a page in every boot is one here, whatever lies there.
         let is_page = |it: u64| it != 0 && it.is_multiple_of(PAGE_SIZE);
         let pages = is_page(trusted) && variant.is_some_and(|it| is_page(number(&it.bytes)));
+        // What moved with a module may have done so because that lay behind it in both boots.
+        let outside = self.image(trusted).is_some_and(|image| image != 0 && page.image == 0);
+        let beside = is_page(trusted) && variant.is_none() && outside && integrity.boots > 1;
+        let to_page = is_page(value) && self.trusted(value).is_none();
         let unused = !leads && self.is_unused(address, mine, found);
-        if unused || pages && is_page(value) && self.trusted(value).is_none() {
+        if unused || pages && to_page {
             report.varying += 1;
             return;
         }
         let change = if variant.is_some_and(|it| is(&it.bytes)) {
             Change::Variant
+        } else if beside && to_page {
+            Change::Value
         } else if to_code(trusted) {
             // One boot shows one form of every place.
             let among_trusted = integrity.boots > 1 && !steady && self.trusted(value).is_some();
@@ -226,14 +244,16 @@ impl Comparison<'_> {
         } else if integrity.boots < 2 {
             report.uncompared.words += 1;
             return;
-        } else if variant.is_some() {
+        } else if variant.is_some() && !is_number {
             report.varying += 1;
             return;
         } else {
             Change::Value
         };
-        let expected =
-            self.moved(trusted).map_or(mine.to_vec(), |it| it.to_le_bytes()[..mine.len()].to_vec());
+        let expected = self
+            .moved(trusted)
+            .filter(|_| !is_number)
+            .map_or(mine.to_vec(), |it| it.to_le_bytes()[..mine.len()].to_vec());
         report.differences.push(Difference {
             address,
             place: Place::Data,

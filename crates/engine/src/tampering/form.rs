@@ -21,6 +21,8 @@ pub struct Patch {
 
 /// Both codes of a stretch, and what is known of where they lead.
 pub struct Codes<'c> {
+    /// The mode of the code.
+    pub mode: lift::Mode,
     /// Where the training system has it.
     pub start: u64,
     /// The trusted code, as it would be in the target.
@@ -38,14 +40,14 @@ pub struct Codes<'c> {
 impl Codes<'_> {
     /// Whether whole instructions, `from..to`, became filling, or filling became instructions that
     /// lead nowhere.
-    pub fn is_alternative(&self, mode: lift::Mode, from: usize, to: usize) -> bool {
+    pub fn is_alternative(&self, from: usize, to: usize) -> bool {
         let (old, new) = (&self.expected[from..to], &self.found[from..to]);
-        does_nothing(new) || does_nothing(old) && leads_nowhere(mode, new)
+        does_nothing(self.mode, new) || does_nothing(self.mode, old) && leads_nowhere(self.mode, new)
     }
 
     /// Whether whole instructions, `from..to`, became others that lead nowhere or to trusted code.
-    pub fn stays(&self, mode: lift::Mode, from: usize, to: usize) -> bool {
-        let (mut at, trusted) = (from, |to| (self.trusted)(to).is_some());
+    pub fn stays(&self, from: usize, to: usize) -> bool {
+        let (mut at, mode, trusted) = (from, self.mode, |to| (self.trusted)(to).is_some());
         while at < to {
             let bytes = &self.found[at..to];
             let address = (self.start + at as u64).wrapping_add(self.slide);
@@ -54,7 +56,7 @@ impl Codes<'_> {
                 // A trap behind a call is there for who does not return from it.
                 _ if bytes[0] == 0xcc => at += 1,
                 (Some(len), None) if leads_nowhere(mode, &bytes[..len]) => at += len,
-                _ => return does_nothing(bytes),
+                _ => return does_nothing(mode, bytes),
             }
         }
         at == to
@@ -62,11 +64,12 @@ impl Codes<'_> {
 
     /// Whether both forms of whole instructions, `from..to`, do nothing.
     pub fn does_nothing(&self, from: usize, to: usize) -> bool {
-        does_nothing(&self.expected[from..to]) && does_nothing(&self.found[from..to])
+        does_nothing(self.mode, &self.expected[from..to]) && does_nothing(self.mode, &self.found[from..to])
     }
 
     /// A branch at `from` of which it is known what both of its forms come to: the same, or not.
-    pub fn branch(&self, mode: lift::Mode, from: usize, end: usize) -> Option<Patch> {
+    pub fn branch(&self, from: usize, end: usize) -> Option<Patch> {
+        let mode = self.mode;
         let address = (self.start + from as u64).wrapping_add(self.slide);
         let patch = |to: usize| {
             let (old, new) = (self.expected.get(from..to)?, self.found.get(from..to)?);
@@ -78,12 +81,17 @@ impl Codes<'_> {
         [end, from + 5, from + 6].into_iter().find_map(patch)
     }
 
+    /// Whether both forms of whole instructions, `from..to`, are known to come to the same.
+    pub fn same(&self, from: usize, to: usize) -> bool {
+        self.branch(from, to).is_some_and(|it| it.change == Change::Equal)
+    }
+
     /// Whether a thunk, `from..to`, that puts a register on the stack and returns to it became a
     /// jump through that register.
     pub fn is_thunk(&self, from: usize, to: usize) -> bool {
         let register = match &self.found[from..to] {
-            [0xff, jump @ 0xe0..=0xe7, rest @ ..] if is_filling(rest) => (0x48, jump & 7),
-            [0x41, 0xff, jump @ 0xe0..=0xe7, rest @ ..] if is_filling(rest) => (0x4c, jump & 7),
+            [0xff, jump @ 0xe0..=0xe7, rest @ ..] if is_filling(self.mode, rest) => (0x48, jump & 7),
+            [0x41, 0xff, jump @ 0xe0..=0xe7, rest @ ..] if is_filling(self.mode, rest) => (0x4c, jump & 7),
             _ => return false,
         };
         // mov %register,(%rsp), and a return or a jump to one
@@ -125,7 +133,7 @@ impl Codes<'_> {
     fn change(&self, from: usize, to: usize) -> Option<Change> {
         let address = (self.start + from as u64).wrapping_add(self.slide);
         let (old, new) = (&self.expected[from..to], &self.found[from..to]);
-        let (old, new) = (form(old, address)?, form(new, address)?);
+        let (old, new) = (form(self.mode, old, address)?, form(self.mode, new, address)?);
         let inside = |target: u64| (self.trusted)(target).is_some();
         let near = |target: u64| inside(target) && target.abs_diff(address) < NEAR;
         Some(match (old, new) {
@@ -168,12 +176,12 @@ enum Form {
 
 /// The form of exactly these bytes at `address` (SDM vol. 2: NOP, JMP, CALL, RET); `None` for any
 /// other instruction.
-fn form(bytes: &[u8], address: u64) -> Option<Form> {
+fn form(mode: lift::Mode, bytes: &[u8], address: u64) -> Option<Form> {
     match bytes {
-        [0x0f, 0x1f, 0x44, 0x00, 0x00] | [0x66, 0x90] => Some(Form::Nothing),
+        _ if matches!(bytes.len(), 2 | 5) && lift::does_nothing(mode, bytes) => Some(Form::Nothing),
         [0x2e, 0x2e, 0x2e, 0x31, 0xc0] => Some(Form::Zero),
         // With a prefix that does nothing, for the length of what it becomes.
-        [0x2e, rest @ ..] if rest.len() == 5 => form(rest, address.wrapping_add(1)),
+        [0x2e, rest @ ..] if rest.len() == 5 => form(mode, rest, address.wrapping_add(1)),
         [0xe8, ..] if bytes.len() == 5 => target(bytes, address).map(Form::Call),
         // Of the length of a call through a pointer in memory, which is called directly then.
         [0xe8, _, _, _, _, 0x90] => target(bytes, address).map(Form::Call),
@@ -182,16 +190,16 @@ fn form(bytes: &[u8], address: u64) -> Option<Form> {
         // A short jump may be followed by padding.
         [0xeb, _] | [0xeb, _, 0x0f, 0x1f, 0x00] => target(bytes, address).map(Form::Jump),
         [0xff, 0xd0..=0xd7, rest @ ..] | [0x41, 0xff, 0xd0..=0xd7, rest @ ..]
-            if bytes.len() >= 5 && does_nothing(rest) =>
+            if bytes.len() >= 5 && does_nothing(mode, rest) =>
         {
             Some(Form::Indirect)
         }
         [0xff, 0xe0..=0xe7, rest @ ..] | [0x41, 0xff, 0xe0..=0xe7, rest @ ..]
-            if bytes.len() >= 5 && is_filling(rest) =>
+            if bytes.len() >= 5 && is_filling(mode, rest) =>
         {
             Some(Form::Indirect)
         }
-        [0xc3, rest @ ..] if bytes.len() >= 5 && is_filling(rest) => Some(Form::Return),
+        [0xc3, rest @ ..] if bytes.len() >= 5 && is_filling(mode, rest) => Some(Form::Return),
         _ => None,
     }
 }
@@ -203,43 +211,27 @@ fn form_at(bytes: &[u8], address: u64) -> Option<Form> {
 }
 
 /// Whether these bytes are never reached or do nothing: `int3`, or what [`does_nothing`].
-pub fn is_filling(bytes: &[u8]) -> bool {
+pub fn is_filling(mode: lift::Mode, bytes: &[u8]) -> bool {
     let traps = bytes.iter().take_while(|it| **it == 0xcc).count();
-    does_nothing(&bytes[traps..])
+    does_nothing(mode, &bytes[traps..])
 }
 
-/// Whether these bytes do nothing: no-operations (SDM vol. 2: NOP), marks of where a branch may
-/// lead (ENDBR), and whatever a jump leads over, but not beyond.
-pub fn does_nothing(mut bytes: &[u8]) -> bool {
-    while let Some((&first, rest)) = bytes.split_first() {
-        bytes = match bytes {
-            [0xeb, distance, rest @ ..] if usize::from(*distance) <= rest.len() => {
-                &rest[usize::from(*distance)..]
-            }
-            [0xe9, a, b, c, d, rest @ ..] => {
-                let distance = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
-                let Some(rest) = rest.get(distance..) else { return false };
-                rest
-            }
-            _ if first == 0x90 => rest,
-            [0xf3, 0x0f, 0x1e, 0xfa | 0xfb, rest @ ..] => rest,
-            [0x66, tail @ ..] if matches!(tail, [0x66 | 0x90 | 0x0f | 0x2e, ..]) => tail,
-            [0x2e, tail @ ..] if matches!(tail, [0x0f, 0x1f, ..]) => tail,
-            [0x0f, 0x1f, modrm, ..] => {
-                // A no-operation with an operand in memory: its length is that of its addressing.
-                let length = match modrm {
-                    0x00 => 3,
-                    0x40 => 4,
-                    0x44 => 5,
-                    0x80 => 7,
-                    0x84 => 8,
-                    _ => return false,
-                };
-                let Some(rest) = bytes.get(length..) else { return false };
-                rest
-            }
-            _ => return false,
+/// Whether these bytes do nothing: no-operations of the mode (SDM vol. 2: NOP; in 32-bit code a
+/// register that is moved to itself is one too), marks of where a branch may lead (ENDBR), and
+/// whatever a jump leads over, but not beyond.
+pub fn does_nothing(mode: lift::Mode, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        let length = match bytes {
+            [0xeb, distance, ..] => 2 + usize::from(*distance),
+            [0xe9, a, b, c, d, ..] => u32::from_le_bytes([*a, *b, *c, *d]) as usize + 5,
+            [0xf3, 0x0f, 0x1e, 0xfa | 0xfb, ..] => 4,
+            _ => match lift::length(mode, bytes) {
+                Some(length) if lift::does_nothing(mode, &bytes[..length]) => length,
+                _ => return false,
+            },
         };
+        let Some(rest) = bytes.get(length..) else { return false };
+        bytes = rest;
     }
     true
 }
@@ -247,7 +239,7 @@ pub fn does_nothing(mut bytes: &[u8]) -> bool {
 /// Whether these are whole instructions after each of which the next is executed.
 fn leads_nowhere(mode: lift::Mode, mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
-        let Ok(insn) = lift::lift(mode, 0, bytes) else { return does_nothing(bytes) };
+        let Ok(insn) = lift::lift(mode, 0, bytes) else { return does_nothing(mode, bytes) };
         let goes_on = !insn.ops.iter().any(|op| op.class() == ir::Class::Control);
         match bytes.get(usize::from(insn.len).max(1)..) {
             Some(rest) if goes_on => bytes = rest,

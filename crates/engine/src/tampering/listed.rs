@@ -17,7 +17,7 @@ pub fn is_form(mode: lift::Mode, form: &[u8], found: &[u8]) -> bool {
         let length = lift::length(mode, &form[at..]).unwrap_or(form.len() - at);
         let end = (at + length).min(form.len());
         if !lift::does_nothing(mode, &form[at..end]) {
-            if found.get(at..end) != Some(&form[at..end]) || !does_nothing(&found[gap..at]) {
+            if found.get(at..end) != Some(&form[at..end]) || !does_nothing(mode, &found[gap..at]) {
                 return false;
             }
             gap = end;
@@ -25,7 +25,7 @@ pub fn is_form(mode: lift::Mode, form: &[u8], found: &[u8]) -> bool {
         }
         at = end;
     }
-    found.get(gap..).is_some_and(|rest| if ends { is_filling(rest) } else { does_nothing(rest) })
+    found.get(gap..).is_some_and(|rest| if ends { is_filling(mode, rest) } else { does_nothing(mode, rest) })
 }
 
 impl<'c> Comparison<'c> {
@@ -40,7 +40,7 @@ impl<'c> Comparison<'c> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lift::Mode::Bits64;
+    use lift::Mode::{Bits32, Bits64};
 
     #[test]
     fn filling_is_any_no_operation() {
@@ -52,11 +52,25 @@ mod tests {
         assert!(is_form(Bits64, &[], &[0xeb, 1, 0xcc]));
         assert!(is_form(Bits64, &[0xeb, 8], &[0xeb, 8, 0xcc, 0xcc, 0xcc]), "never reached");
         assert!(!is_form(Bits64, &[0xfa], &[0xfa, 0xcc]));
-        assert!(does_nothing(&[0xf3, 0x0f, 0x1e, 0xfa]), "a mark");
+        assert!(does_nothing(Bits64, &[0xf3, 0x0f, 0x1e, 0xfa]), "a mark");
         assert!(!is_form(Bits64, &[], &[0xeb, 2, 0xcc]), "out of its place");
         assert!(!is_form(Bits64, &stac, &[0x0f, 0x01, 0xca]));
         assert!(!is_form(Bits64, &stac, &[0x0f, 0x01, 0xcb, 0xfa]), "something more");
         assert!(!is_form(Bits64, &stac, &[0x90, 0x0f, 0x01, 0xcb]), "elsewhere");
         assert!(!is_form(Bits64, &stac, &stac[..2]), "cut off");
+    }
+
+    /// A register that is moved to itself: half of one that has 64 bits is cleared.
+    #[test]
+    fn what_does_nothing_is_another_in_code_of_32_bits() {
+        let (short, long) = ([0x89, 0xf6], [0x3e, 0x8d, 0x74, 0x26, 0]);
+        for nop in [&short[..], &long] {
+            assert!(is_form(Bits32, &[], nop) && !is_form(Bits64, &[], nop), "{nop:x?}");
+        }
+        let fence = [0x0f, 0xae, 0xe8];
+        assert!(is_form(Bits32, &fence, &[0x0f, 0xae, 0xe8, 0x8d, 0x76, 0]));
+        assert!(!is_form(Bits32, &fence, &[0x0f, 0xae, 0xe8, 0x8d, 0x76, 1]));
+        assert!(does_nothing(Bits32, &[0xeb, 1, 0xcc, 0x89, 0xf6]));
+        assert!(!does_nothing(Bits32, &[0xeb, 2, 0xcc]), "out of its place");
     }
 }

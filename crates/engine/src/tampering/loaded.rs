@@ -13,6 +13,7 @@ use machine::paging;
 use machine::{PAGE_SIZE, VirtAddr};
 
 use super::acts::target;
+use super::calls::StaticCalls;
 use super::comparison::Comparison;
 use super::form::{Codes, Patch};
 use super::listed::is_form;
@@ -45,6 +46,7 @@ impl Comparison<'_> {
         let Some(loaded) = &self.loaded else { return };
         let trusted = |address| self.trusted(address);
         let code = |address, count| self.trusted_code(address, count);
+        let calls = StaticCalls::of(loaded, self.relocation.deadline());
         let (mut covered, mut modules, mut module) = (Covered::new(), BTreeSet::new(), None);
         let mut whole = true;
         for survey in loaded.survey(self.relocation.deadline()) {
@@ -55,6 +57,7 @@ impl Comparison<'_> {
             modules.insert(survey.object);
             cover(&mut covered, &survey);
             let codes = Codes {
+                mode,
                 start: survey.address,
                 expected: &self.without_listed(mode, &survey, &trusted, report),
                 found: &survey.found,
@@ -62,7 +65,7 @@ impl Comparison<'_> {
                 trusted: &trusted,
                 code: &code,
             };
-            self.compare_survey(mode, &survey, &codes, report);
+            self.compare_survey((&survey, &calls), &codes, report);
         }
         self.gaps(&covered, whole, frames, report);
         report.modules = modules.len();
@@ -85,6 +88,7 @@ impl Comparison<'_> {
             };
             if old != found && is_form(mode, form, found) {
                 let codes = Codes {
+                    mode,
                     start: survey.address,
                     expected: &expected,
                     found: &survey.found,
@@ -101,26 +105,30 @@ impl Comparison<'_> {
     }
 
     /// Adds the differences of a section.
-    fn compare_survey(&self, mode: lift::Mode, survey: &Survey, codes: &Codes<'_>, report: &mut Tampering) {
-        let (mut at, mut run): (usize, Option<(usize, usize)>) = (0, None);
+    fn compare_survey(
+        &self,
+        (survey, calls): (&Survey, &StaticCalls),
+        codes: &Codes<'_>,
+        report: &mut Tampering,
+    ) {
+        let (of, mut at, mut run) = ((survey, calls), 0, None::<(usize, usize)>);
         while at < survey.trusted.len() {
-            let len = lift::length(mode, &survey.trusted[at..]).unwrap_or(1);
+            let len = lift::length(codes.mode, &survey.trusted[at..]).unwrap_or(1);
             let end = (at + len).min(survey.trusted.len());
             if codes.expected[at..end] == survey.found[at..end] {
-                run.take().into_iter().for_each(|run| self.explain_survey(mode, survey, codes, run, report));
+                run.take().into_iter().for_each(|run| self.explain_survey(of, codes, run, report));
             } else {
                 run = Some((run.map_or(at, |run| run.0), end));
             }
             at = end;
         }
-        run.into_iter().for_each(|run| self.explain_survey(mode, survey, codes, run, report));
+        run.into_iter().for_each(|run| self.explain_survey(of, codes, run, report));
     }
 
     /// Adds what instructions that differ, one after the other, show.
     fn explain_survey(
         &self,
-        mode: lift::Mode,
-        survey: &Survey,
+        (survey, calls): (&Survey, &StaticCalls),
         codes: &Codes<'_>,
         (from, to): (usize, usize),
         report: &mut Tampering,
@@ -141,20 +149,26 @@ impl Comparison<'_> {
                 let last = bytes.next_back().unwrap_or(first);
                 let start = site.filter(|_| is_site).map_or(at, |site| site.start);
                 let mut patch = codes.patch(first, last);
-                if let Some(known) = is_site.then(|| codes.branch(mode, start, end)).flatten() {
+                let place = codes.start + start as u64;
+                let is_call = is_site && calls.is_one(place, &codes.expected[start..end]);
+                if is_call {
+                    if calls.agrees(self, codes, start..end) {
+                        patch = Patch { from: start, to: end, change: Change::Listed };
+                    }
+                } else if let Some(known) = is_site.then(|| codes.branch(start, end)).flatten() {
                     patch = known;
                 } else if is_site && codes.does_nothing(start, end) {
                     patch = Patch { from: start, to: end, change: Change::Equal };
                 } else if codes.is_thunk(start, end) {
                     patch = Patch { from: start, to: end, change: Change::Thunk };
                 } else if patch.change.class() == Class::Foreign
-                    && (codes.is_alternative(mode, start, end) || is_site && codes.stays(mode, start, end))
+                    && (codes.is_alternative(start, end) || is_site && codes.stays(start, end))
                 {
                     patch = Patch { from: start, to: end, change: Change::Alternative };
                 }
                 // Locks, thunks and calls of tracers are what such sites are for.
                 let own = matches!(patch.change, Change::Lock | Change::Thunk | Change::TracePoint);
-                if is_site && (own || self.goes_on(codes, start)) {
+                if is_site && !is_call && (own || self.goes_on(codes, start)) {
                     patch.change = Change::Variant;
                 }
                 self.add_survey(codes, &patch, report);
@@ -175,8 +189,7 @@ impl Comparison<'_> {
         if codes.expected[at] != codes.found[at] {
             return false;
         }
-        let Some(trained) = self.trusted(old) else { return false };
-        let jump = self.relocation.trusted(self.system, trained, 5, self.memory);
+        let jump = self.trusted_code(old, 5);
         jump.first() == Some(&0xe9) && target(&jump, old) == Some(new)
     }
 

@@ -3,8 +3,9 @@
 //! Answers never depend on the target's code; this report tells whether somebody changed it.
 //! Nothing counts as the kernel's own but what a training boot shows of that very place, or the
 //! kernel's own tables name for it, apart from addresses of what lies elsewhere, and what comes to
-//! the same: a branch through a register or a trusted thunk of that register. Kernels change their
-//! own code at run time, in a few forms: a *switch* is a no-operation that became a jump to code
+//! the same: a branch through a register or a trusted thunk of that register, or a call past a
+//! trampoline that leads where trusted code makes it lead. Kernels change their own code at run
+//! time, in a few forms: a *switch* is a no-operation that became a jump to code
 //! nearby, or the reverse, or a direct call or jump that got another target; a *trace point* is a
 //! no-operation that became a call, or the reverse; a *lock* is a lock prefix that was put in or
 //! taken out; a *thunk* is a call or jump that goes through a register or through trusted code for
@@ -20,6 +21,7 @@
 //! instructions that the program itself was made from are compared.
 
 mod acts;
+mod calls;
 mod code;
 mod comparison;
 mod data;

@@ -18,6 +18,10 @@ const MODULE: u64 = 0xffff_ffff_c020_0000;
 const IDT: u64 = 0xffff_fe00_0000_0000;
 /// What a boot writes, by offset in its page: something else in each.
 const VARYING: usize = 0x100;
+/// A number that looks like an address in the module, by offset in the steady page, and where the
+/// module begins.
+const NUMBER: usize = 0x40;
+const BEGIN: usize = 0x60;
 
 /// Code of one page: instructions of one byte that are no filling, and those that kernels patch.
 fn code() -> [u8; 4096] {
@@ -31,6 +35,8 @@ fn code() -> [u8; 4096] {
     page[500..510].copy_from_slice(&[0x48, 0xb8, 0xef, 0xcd, 0xab, 0, 0, 0, 0, 0]);
     // Another boot has `stac` there.
     page[600..603].copy_from_slice(&[0x0f, 0x1f, 0x00]);
+    // A function that only returns 0.
+    page[800..808].copy_from_slice(&[0x0f, 0x1f, 0x44, 0, 0, 0x31, 0xc0, 0xc3]);
     // A jump through a thunk.
     page[700..705].copy_from_slice(&[0xe9, 0x10, 0, 0, 0]);
     page
@@ -89,13 +95,21 @@ fn system(boots: u8) -> System {
     let variants = vec![
         Variant { addr: KERNEL + 500, bytes: vec![0x48, 0xb8, 0x99, 0, 0, 0, 0, 0, 0, 0] },
         Variant { addr: KERNEL + 600, bytes: vec![0x0f, 0x01, 0xcb] },
+        Variant { addr: STEADY + NUMBER as u64, bytes: (MODULE + 0x10).to_le_bytes().to_vec() },
         Variant { addr: WRITTEN + VARYING as u64, bytes: 0xffff_8880_0012_3000u64.to_le_bytes().to_vec() },
     ];
     system.set_integrity(Integrity {
         boots,
         writable: Vec::new(),
         data: [
-            (STEADY, data(0, true, &[(8, KERNEL + 0x10), (16, KERNEL + 0x20)])),
+            (
+                STEADY,
+                data(
+                    0,
+                    true,
+                    &[(8, KERNEL + 0x10), (16, KERNEL + 0x20), (NUMBER, MODULE + 0x10), (BEGIN, MODULE)],
+                ),
+            ),
             (WRITTEN, data(0, false, &[(8, KERNEL + 0x10), (VARYING, 0xffff_8880_0045_6000)])),
             (MODULE + 0x1000, data(1, true, &[(0, MODULE + 4), (8, KERNEL + 0x30)])),
         ]
@@ -134,13 +148,20 @@ struct Case {
 impl Case {
     /// A target that nobody touched, its kernel and its module so far from where training had them.
     fn new(boots: u8, kernel: u64, module: u64) -> Self {
+        // One boot does not tell that it is none.
+        let number = if boots == 2 { MODULE + 0x10 } else { (MODULE + 0x10).wrapping_add(module) };
         let mut it = Self {
             boots,
             kernel,
             module,
             code: code(),
             module_code: self::module(),
-            steady: page_of(&[(8, KERNEL + 0x10 + kernel), (16, KERNEL + 0x20 + kernel)]),
+            steady: page_of(&[
+                (8, KERNEL + 0x10 + kernel),
+                (16, KERNEL + 0x20 + kernel),
+                (NUMBER, number),
+                (BEGIN, MODULE.wrapping_add(module)),
+            ]),
             written: page_of(&[(8, KERNEL + 0x10 + kernel), (VARYING, 0xffff_8880_0078_9000)]),
             module_data: page_of(&[(0, (MODULE + 4).wrapping_add(module)), (8, KERNEL + 0x30 + kernel)]),
             gates: [gate(KERNEL + 0x800 + kernel), gate(KERNEL + 0x900 + kernel)].concat(),
@@ -420,6 +441,47 @@ fn pointers_that_stay_while_the_kernel_moves_are_foreign() {
 }
 
 #[test]
+fn a_number_that_looks_like_an_address_is_compared_as_a_number() {
+    const SLIDE: u64 = 0x3_0000;
+    for (value, expected) in [
+        (MODULE + 0x10, None),
+        (MODULE + 0x10 + SLIDE, Some(Change::Foreign)),
+        (MODULE + 0x18, Some(Change::Foreign)),
+        (7, Some(Change::Foreign)),
+    ] {
+        let mut case = Case::new(2, 0, SLIDE);
+        set(&mut case.steady, NUMBER, value);
+        let report = case.ask();
+        let changes: Vec<_> = report.differences.iter().map(|it| (it.address, it.change)).collect();
+        let expected: Vec<_> = expected.into_iter().map(|it| (STEADY + NUMBER as u64, it)).collect();
+        assert_eq!(changes, expected, "{value:#x}");
+        let trusted = (MODULE + 0x10).to_le_bytes();
+        assert!(report.differences.iter().all(|it| it.trusted == trusted), "{value:#x}");
+    }
+}
+
+/// Where modules begin may be where one of them lay in both boots.
+#[test]
+fn the_address_of_a_page_outside_the_kernel_may_be_another_page_s() {
+    let place = STEADY + BEGIN as u64;
+    for (value, expected) in [
+        (MODULE + 0x5000, Change::Value),
+        (MODULE + 0x6000, Change::Value),
+        (MODULE + 0x5008, Change::Foreign),
+        (MODULE + 0x18, Change::Foreign),
+        (KERNEL, Change::Foreign),
+    ] {
+        let mut case = clean();
+        case.more.push((MODULE + 0x5000, vec![0x41; 4096]));
+        set(&mut case.steady, BEGIN, value);
+        assert_eq!(case.changes(), [(place, expected)], "{value:#x}");
+    }
+    let mut case = clean();
+    set(&mut case.steady, 8, MODULE + 0x5000);
+    assert_eq!(case.changes(), [(STEADY + 8, Change::Foreign)], "the kernel's own pointer");
+}
+
+#[test]
 fn one_boot_does_not_tell_what_boots_write() {
     let report = Case::new(1, 0, 0).ask();
     assert_eq!((report.uncompared.words, report.varying, report.differences.len()), (1, 0, 0));
@@ -514,6 +576,51 @@ fn modules_that_training_had_not_loaded_are_compared_with_their_files() {
     assert_eq!(other(16, &[0x44]), [Change::Foreign], "a field that names something else");
     assert_eq!(other(580, &[0x31, 0xc0]), [Change::Foreign], "code between sections");
     assert_eq!(other(580, &[0x00, 0x90]), [], "filling");
+}
+
+/// A place that calls a trampoline must lead where that leads, and that where trusted code makes it
+/// lead.
+#[test]
+fn a_static_call_and_its_trampoline_agree() {
+    let kernel = KERNEL + modules::SLIDE;
+    let branch = |opcode: u8, at: usize, to: u64| {
+        let distance = to.wrapping_sub(modules::TEXT + at as u64 + 5) as u32;
+        [&[opcode], &distance.to_le_bytes()[..]].concat()
+    };
+    let call = |to: u64| Some(branch(0xe8, modules::CALL, kernel + to));
+    let jump = |to: u64| Some(branch(0xe9, modules::JUMP, kernel + to));
+    let changes = |call: Option<Vec<u8>>, jump: Option<Vec<u8>>| {
+        let mut page = modules::page(&modules::text());
+        page[80..85].copy_from_slice(&modules::objects()[0].sections[0].code[80..85]);
+        for (at, bytes) in [(modules::CALL, call), (modules::JUMP, jump)] {
+            bytes.into_iter().for_each(|bytes| page[at..at + 5].copy_from_slice(&bytes));
+        }
+        let report = with_modules(page);
+        let change = |at: usize| {
+            let address = modules::TEXT + at as u64;
+            report.differences.iter().find(|it| it.address == address).map(|it| it.change)
+        };
+        let found = (change(modules::CALL), change(modules::JUMP));
+        assert_eq!(report.differences.len(), usize::from(found.0.is_some()) + usize::from(found.1.is_some()));
+        found
+    };
+    let (listed, unknown) = (Some(Change::Listed), Some(Change::Switch));
+    assert_eq!(changes(None, None), (None, None));
+    assert_eq!(changes(call(0x40), None), (listed, None), "where the file's trampoline leads");
+    assert_eq!(changes(None, jump(0x60)), (None, listed), "not all calls of it lead past it");
+    assert_eq!(changes(call(0x60), jump(0x60)), (listed, listed));
+    assert_eq!(changes(call(0x60), None), (unknown, None), "around its trampoline");
+    assert_eq!(changes(call(0x40), jump(0x60)), (unknown, listed), "it does not lead there any more");
+    assert_eq!(changes(call(0x80), jump(0x80)), (unknown, unknown), "nobody gives it that function");
+    assert_eq!(changes(call(0x64), jump(0x64)), (unknown, unknown), "nor the middle of one");
+    let nothing = Some(vec![0x0f, 0x1f, 0x44, 0, 0]);
+    assert_eq!(changes(nothing, None), (Some(Change::TracePoint), None), "it leads somewhere");
+    let zero = || Some(vec![0x2e, 0x2e, 0x2e, 0x31, 0xc0]);
+    assert_eq!(changes(zero(), jump(800)), (listed, listed), "that only returns 0");
+    assert_eq!(changes(zero(), jump(0x60)), (unknown, listed));
+    assert_eq!(changes(zero(), None), (unknown, None));
+    let out = Some(branch(0xe9, modules::JUMP, kernel + 0x80_0000));
+    assert_eq!(changes(None, out), (None, Some(Change::Foreign)));
 }
 
 #[test]

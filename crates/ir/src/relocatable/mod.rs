@@ -37,6 +37,26 @@ pub struct Object {
     pub sites: Vec<LoadSite>,
     /// What the system may put at places of the code instead of what is there, ascending likewise.
     pub replacements: Vec<Replacement>,
+    /// Jumps of the code that the system makes lead elsewhere, ascending likewise.
+    pub trampolines: Vec<Trampoline>,
+}
+
+/// A jump of five bytes through which an object calls one function or another: the system makes it,
+/// and all calls of it, lead to the function of the day.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Trampoline {
+    /// The section that it is in.
+    pub section: u16,
+    /// Where in that.
+    pub offset: u32,
+    /// The functions that trusted code makes it lead to, beside the one in the object: symbols by
+    /// number, and what is added to them.
+    pub functions: Vec<(u16, i64)>,
+}
+
+impl Trampoline {
+    /// How many bytes the jump has.
+    pub const LEN: u8 = 5;
 }
 
 /// Code of an object that the system may copy to a place of it, as if it had been linked there;
@@ -270,6 +290,15 @@ impl Object {
         if !self.replacements.is_sorted_by_key(place) || !self.replacements.iter().all(copied) {
             return Some("an object has a replacement that is not in its code or does not ascend");
         }
+        let jumps = |it: &Trampoline| {
+            holds(it.section, it.offset, Trampoline::LEN.into())
+                && it.functions.iter().all(|(symbol, _)| usize::from(*symbol) < self.symbols.len())
+        };
+        if !self.trampolines.is_sorted_by_key(|it| (it.section, it.offset))
+            || !self.trampolines.iter().all(jumps)
+        {
+            return Some("an object has a trampoline that is not in its code or does not ascend");
+        }
         let known = |symbol: &Symbol| !matches!(symbol, Symbol::Own(number) if section(*number).is_none());
         (!self.symbols.iter().all(known)).then_some("an object has a symbol in no section")
     }
@@ -320,6 +349,7 @@ pub(crate) mod tests {
                 from_offset: 30,
                 from_len: 3,
             }],
+            trampolines: vec![Trampoline { section: 1, offset: 20, functions: vec![(1, 4), (2, 0)] }],
         }
     }
 
@@ -367,6 +397,8 @@ pub(crate) mod tests {
         assert!(broken(|it| it.sites[1].len = 255).is_some(), "a site's end");
         assert!(broken(|it| it.sites[1].kind = LoadSiteKind::Jump { section: 1, offset: 41 }).is_some());
         assert!(broken(|it| it.sections[1].align = 3).is_some(), "alignment");
+        assert!(broken(|it| it.trampolines[0].offset = 36).is_some(), "a trampoline's end");
+        assert!(broken(|it| it.trampolines[0].functions[1].0 = 3).is_some(), "a function of no symbol");
         assert!(broken(|it| it.replacements[0].from_offset = 38).is_some(), "a replacement's code");
         assert!(broken(|it| it.replacements[0].from_len = 6).is_some(), "more than its place has");
         assert!(broken(|it| it.replacements[0].section = 2).is_some(), "in data");

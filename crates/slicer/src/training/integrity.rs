@@ -2,18 +2,19 @@
 //! gates, and the forms that two boots show of one place.
 //!
 //! Read-only is what no mapping lets the kernel write: not the one at the image's address, and no
-//! other of the same frame. Data that differs in another boot by more than addresses that moved is
-//! data that each boot writes; with one boot nothing is known of that.
-
-use std::ops::ControlFlow;
+//! other of the same frame; with two boots, in neither of them. Where all memory is mapped beside
+//! the kernel's image, one boot has memory there that is read-only for another reason. Data that
+//! differs in another boot by more than addresses that moved is data that each boot writes; with
+//! one boot nothing is known of that.
 
 use ir::integrity::{DataPage, Extent, Integrity, Variant, differing_words, number};
 use ir::relocation::{Image, RelocationTable};
-use machine::paging::{self, DEFAULT_WALK_LIMIT, Mapping};
+use machine::paging::Mapping;
 use machine::{GuestMemory, PAGE_SIZE, Reg, VirtAddr};
 
 use super::images::{Stretch, stretches};
 use super::mappings::{MAX_CODE_MAPPING, Mappings};
+use super::tables::Tables;
 
 /// The most bytes that are mapped around an image and belong to it; more is a mapping of memory in
 /// which the image lies.
@@ -36,31 +37,27 @@ pub fn learn(
     table: &RelocationTable,
     other: Option<&OtherBoot<'_, '_>>,
 ) -> Integrity {
-    let mut all = Vec::new();
-    paging::walk(
-        &mappings.memory,
-        mappings.mode,
-        mappings.kernel_root,
-        VirtAddr(0)..=VirtAddr(u64::MAX),
-        DEFAULT_WALK_LIMIT,
-        &mut |mapping| {
-            if !mapping.user {
-                all.push(*mapping);
-            }
-            ControlFlow::Continue(())
-        },
-    );
-    let extents = extents(&table.images, &all);
+    let mine = Tables::of(mappings);
+    let theirs = other.map(|other| Tables::of(other.mappings));
+    // Whether the other boot may write what an image has at an address; not where it has nothing.
+    let written = |image: usize, address: u64| {
+        let slide = other.and_then(|other| other.slides.get(image).copied().flatten());
+        let there = slide.zip(theirs.as_ref());
+        there.is_some_and(|(slide, theirs)| theirs.is_writable(address.wrapping_add(slide)) == Some(true))
+    };
+    let extents = extents(&table.images, &mine.all, &|address| written(0, address));
     let mut found = Integrity { boots: 1, extents, gates: gates(mappings), ..Integrity::default() };
-    found.writable = writable_code(&all);
-    read_only(mappings, &all, &mut found);
+    found.writable = writable_code(&mine.all);
+    read_only(mappings, &mine, &written, &mut found);
     if let Some(other) = other {
         found.boots = 2;
         let compared = Compared { mappings, table, other, extents: &found.extents };
         let mut variants = compared.code();
         for (&addr, page) in &mut found.data {
             let words = compared.data(addr, page);
-            page.steady = words.as_ref().is_some_and(Vec::is_empty);
+            // A number that only looks like an address of what moved is the same in both.
+            let is_number = |it: &Variant| page.bytes[(it.addr - addr) as usize..].starts_with(&it.bytes);
+            page.steady = words.as_ref().is_some_and(|words| words.iter().all(is_number));
             variants.extend(words.unwrap_or_default());
         }
         variants.sort_by_key(|it| it.addr);
@@ -71,8 +68,9 @@ pub fn learn(
 }
 
 /// How far each image reaches: the kernel's own, beside what its code names, over what nobody may
-/// write; a module over all that is mapped around it.
-fn extents(images: &[Image], all: &[Mapping]) -> Vec<Extent> {
+/// write, neither here nor in the other boot (`written`); a module over all that is mapped around
+/// it.
+fn extents(images: &[Image], all: &[Mapping], written: &dyn Fn(u64) -> bool) -> Vec<Extent> {
     let runs = |keep: &dyn Fn(&Mapping) -> bool| {
         let mut runs: Vec<Extent> = Vec::new();
         for it in all.iter().filter(|it| keep(it)) {
@@ -84,7 +82,7 @@ fn extents(images: &[Image], all: &[Mapping]) -> Vec<Extent> {
         }
         runs
     };
-    let (anything, read_only) = (runs(&|_| true), runs(&|it| !it.writable));
+    let (anything, read_only) = (runs(&|_| true), runs(&|it| !it.writable && !written(it.vaddr.0)));
     let home = images.first().map_or(0, |image| image.end);
     let extent = |(number, image): (usize, &Image)| {
         let own = Extent { start: image.start, end: image.end };
@@ -117,23 +115,19 @@ fn pages(mapping: &Mapping) -> impl Iterator<Item = (u64, u64)> + use<> {
     (0..mapping.size).step_by(PAGE_SIZE as usize).map(move |at| (vaddr.wrapping_add(at), paddr + at))
 }
 
-/// Adds the pages of images that are data and that nobody may write.
-fn read_only(mappings: &Mappings<'_>, all: &[Mapping], found: &mut Integrity) {
-    let mut writable: Vec<(u64, u64)> =
-        all.iter().filter(|it| it.writable).map(|it| (it.paddr.0, it.paddr.0 + it.size)).collect();
-    writable.sort_unstable();
-    // A large mapping may hold later ones: the farthest end so far decides.
-    let mut farthest = 0;
-    for it in &mut writable {
-        farthest = it.1.max(farthest);
-        it.1 = farthest;
-    }
-    let is_writable = |frame: u64| {
-        let after = writable.partition_point(|it| it.0 <= frame);
-        after > 0 && writable[after - 1].1 > frame
-    };
-    for (page, frame) in all.iter().filter(|it| !it.writable && !it.executable).flat_map(pages) {
-        let Some(image) = found.image(page).filter(|_| !is_writable(frame)) else { continue };
+/// Adds the pages of images that are data and that nobody may write; `written` tells of the other
+/// boot, by image and address.
+fn read_only(
+    mappings: &Mappings<'_>,
+    tables: &Tables,
+    written: &dyn Fn(usize, u64) -> bool,
+    found: &mut Integrity,
+) {
+    for (page, frame) in tables.all.iter().filter(|it| !it.writable && !it.executable).flat_map(pages) {
+        let Some(image) = found.image(page) else { continue };
+        if tables.is_frame_writable(frame) || written(image, page) {
+            continue;
+        }
         if let Ok(bytes) = mappings.memory.page(machine::PhysAddr(frame)) {
             found.data.insert(page, DataPage { image: image as u16, steady: false, bytes: bytes.to_vec() });
         }
@@ -240,13 +234,50 @@ impl Compared<'_, '_> {
         let theirs = self.other.mappings.read_mapped(VirtAddr(to), page.bytes.len());
         let theirs: Vec<u8> = theirs.into_iter().collect::<Option<_>>()?;
         let word = if self.mappings.mode.linear_bits() > 32 { 8 } else { 4 };
-        let words = differing_words((addr, &page.bytes), (to, &theirs), word, &|address| self.moved(address));
+        let moved = |address| self.moved(address);
+        let words = differing_words((addr, &page.bytes), (to, &theirs), word, &moved, &|_| false);
         let differing = words.into_iter().map(|at| {
-            let theirs = &theirs[at..at + word];
-            let here = self.back(number(theirs));
-            let bytes = here.map_or(theirs.to_vec(), |here| here.to_le_bytes()[..word].to_vec());
-            Variant { addr: addr + at as u64, bytes }
+            let (mine, theirs) = (&page.bytes[at..at + word], &theirs[at..at + word]);
+            Variant { addr: addr + at as u64, bytes: other_form(mine, theirs, &|it| self.back(it)) }
         });
         Some(differing.collect())
+    }
+}
+
+/// A word of the other boot as it would be here: what did not move with what it seems to name is a
+/// number.
+fn other_form(mine: &[u8], theirs: &[u8], back: &dyn Fn(u64) -> Option<u64>) -> Vec<u8> {
+    let here = if mine == theirs { None } else { back(number(theirs)) };
+    here.map_or(theirs.to_vec(), |here| here.to_le_bytes()[..theirs.len()].to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::tables::tests::mapping;
+
+    #[test]
+    fn a_word_that_stays_is_a_number_and_keeps_its_form() {
+        // It lies in an image of the other boot too, where something else was.
+        let back = |address: u64| (address >= 0xd0a0_0000).then(|| address - 0x10_0000);
+        let form = |mine: u32, theirs: u32| other_form(&mine.to_le_bytes(), &theirs.to_le_bytes(), &back);
+        assert_eq!(form(0xd0a0_6d9f, 0xd0a0_6d9f), 0xd0a0_6d9fu32.to_le_bytes());
+        assert_eq!(form(0xd0a0_0010, 0xd0b0_0020), 0xd0a0_0020u32.to_le_bytes());
+        assert_eq!(form(7, 8), 8u32.to_le_bytes());
+    }
+
+    /// Where all memory is mapped behind the kernel, a page of something else is read-only there.
+    #[test]
+    fn the_kernel_reaches_over_what_neither_boot_writes() {
+        const KERNEL: u64 = 0xc100_0000;
+        let image = Image { start: KERNEL, end: KERNEL + 0x2000, movable: true };
+        let all = [
+            mapping(KERNEL, 0x100_0000, 0x4000, false),
+            mapping(KERNEL + 0x4000, 0x100_4000, 0x1000, true),
+            mapping(KERNEL + 0x5000, 0x100_5000, 0x1000, false),
+        ];
+        let end = |written: &dyn Fn(u64) -> bool| extents(&[image], &all, written)[0].end - KERNEL;
+        assert_eq!(end(&|_| false), 0x6000);
+        assert_eq!(end(&|address| address == KERNEL + 0x5000), 0x4000);
     }
 }

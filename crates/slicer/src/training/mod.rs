@@ -26,4 +26,5 @@ pub mod shared_page;
 pub mod signature;
 pub mod start;
 pub mod switches;
+mod tables;
 pub mod whole_context;
