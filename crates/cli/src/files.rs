@@ -86,11 +86,17 @@ pub fn system(path: &Path) -> Result<System, Failure> {
 }
 
 /// Opens a file of modules: what the system that is named so may load. It is read when it is used.
+///
+/// # Errors
+/// It cannot be read, or is of another version.
 pub fn modules(path: &Path, system: [u8; 32]) -> Result<Objects, Failure> {
     let what = "file of modules (.modules, made by `virtuoso train --modules`)";
     regular(path, what)?;
     let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    Ok(Objects::open(file, system))
+    Objects::open(file, system).map_err(|error| {
+        let text = format!("{error}; `virtuoso modules` makes it from the kernel's package alone");
+        Failure::file(path, text)
+    })
 }
 
 /// Whether a file is a trace, complete or not.

@@ -163,7 +163,7 @@ impl Ask<'_, '_, '_> {
         });
         workspace.spare = overlay.into_spare();
         workspace.spare.truncate(MOST_SPARE);
-        code.cache.run_is_over(&mut workspace.often, &mut workspace.at_hand);
+        code.cache.compile(&mut workspace.often, &mut workspace.at_hand);
         // Where a damaged piece of the companion file would have been, there was no code.
         match code.kernel.damage() {
             Some(error) => Err(error.into()),
@@ -192,7 +192,12 @@ impl Ask<'_, '_, '_> {
         // Whether the next block is the interpreter's, for there is something to ask before it.
         let mut look = false;
         let by_machine = self.run.limits.machine_code && !W::ON;
+        // Whether there may be more to compile: a run may take long.
+        let mut due = false;
         loop {
+            if std::mem::take(&mut due) {
+                self.code.cache.compile(often, at_hand);
+            }
             let near = match at_hand.get(pc) {
                 Some(near) => near,
                 None => {
@@ -251,6 +256,7 @@ impl Ask<'_, '_, '_> {
                 }
                 if budget.is_due(used) {
                     budget.check(pc, used)?;
+                    due = by_machine;
                 }
                 from = pc;
                 if let Some(summary) = block.summary {

@@ -91,7 +91,7 @@ impl<'s> Session<'s> {
         })
     }
 
-    /// Bytes of machine code that were made of code executed often, all in all.
+    /// Bytes of machine code of this host that code executed often has become.
     #[must_use]
     pub fn machine_code(&self) -> usize {
         self.cache.machine_code()

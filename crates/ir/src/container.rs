@@ -150,9 +150,7 @@ impl Container {
     /// Opens a file; the second result is its index, which says nothing yet of the pieces.
     pub fn open(sort: Sort, source: Source) -> Result<(Self, Vec<u8>), FileError> {
         let damaged = |why: &str| sort.damaged(why);
-        let length = source.length().map_err(|error| damaged(&format!("it cannot be read: {error}")))?;
-        let head = source.read(&sort, 0, HEADER.min(usize::try_from(length).unwrap_or(HEADER)))?;
-        file::is_of(sort.magic, (sort.what, sort.version), &head, HEADER)?;
+        let (length, head) = Self::head(sort, &source)?;
         let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| head[at + byte]));
         let (unpacked, packed) = (number(44), number(52));
         if packed > length - HEADER as u64 {
@@ -170,6 +168,15 @@ impl Container {
             .map_err(|_| damaged("its index does not decompress"))?;
         let start = HEADER as u64 + packed;
         Ok((Self { sort, length, start, source, unpacker: Mutex::default() }, body))
+    }
+
+    /// A file's length, and its header if it is of this sort and version.
+    pub fn head(sort: Sort, source: &Source) -> Result<(u64, Vec<u8>), FileError> {
+        let length =
+            source.length().map_err(|error| sort.damaged(format!("it cannot be read: {error}")))?;
+        let head = source.read(&sort, 0, HEADER.min(usize::try_from(length).unwrap_or(HEADER)))?;
+        file::is_of(sort.magic, (sort.what, sort.version), &head, HEADER)?;
+        Ok((length, head))
     }
 
     /// The bytes of a piece that begins at this offset.

@@ -37,10 +37,10 @@ impl Cache {
         if let Some(there) = blocks.by_place.get(&(owner, block.start)) {
             return Arc::clone(there);
         }
-        if blocks.bytes > MOST_BYTES {
+        if blocks.bytes + self.compiler.size() > MOST_BYTES {
             // Runs keep those that they are in.
             *blocks = Blocks::default();
-            self.compiler.forget();
+            self.compiler.forget(true);
         }
         blocks.bytes += block.size();
         let (start, translation) = (block.start, Arc::new(Translation::new(owner, block)));
@@ -48,13 +48,10 @@ impl Cache {
         translation
     }
 
-    /// A run is over, which has interpreted these blocks often. What it had at hand is let go if
-    /// other blocks have machine code now.
-    pub fn run_is_over(&self, often: &mut Vec<Arc<Translation>>, at_hand: &mut AtHand) {
-        let bytes = self.compiler.run_is_over(often);
-        if bytes > 0 {
-            self.blocks.write().unwrap_or_else(PoisonError::into_inner).bytes += bytes;
-        }
+    /// Compiles what is worth it of the blocks that a run has interpreted often. What it has at hand
+    /// is let go if blocks have other machine code now.
+    pub fn compile(&self, often: &mut Vec<Arc<Translation>>, at_hand: &mut AtHand) {
+        self.compiler.take(often);
         let generation = self.compiler.generation();
         if at_hand.generation != generation {
             at_hand.clear();
@@ -62,21 +59,20 @@ impl Cache {
         }
     }
 
-    /// Bytes of machine code made so far.
+    /// Bytes of machine code that blocks have.
     pub fn machine_code(&self) -> usize {
-        self.compiler.made()
+        self.compiler.size()
     }
 
     /// Drops all blocks, or those that may not hold in another target.
     pub fn forget(&self, all: bool) {
         let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
-        self.compiler.forget();
+        self.compiler.forget(all);
         if all {
             *blocks = Blocks::default();
             return;
         }
         blocks.by_place.retain(|_, it| !it.block.varies);
-        // Machine code is not known by block; what is left of it counts no more.
         blocks.bytes = blocks.by_place.values().map(|it| it.block.size()).sum();
     }
 }

@@ -1,11 +1,11 @@
 //! Machine code for blocks that were executed often.
 //!
 //! Which blocks are compiled, and when, is this file's; how, the crate `jit`'s. Runs note blocks
-//! that were interpreted often. Between runs those are compiled together, so that they lead to each
-//! other without coming back; and when they have become half as many again as what was compiled
-//! together before, all are, once more: in the end nearly all of what runs execute is in one piece,
-//! and no block was compiled more than a few times. What a run does and counts is the same with
-//! machine code and without.
+//! that were interpreted often. When a run is over, or looks at the clock, those are compiled
+//! together, so that they lead to each other without coming back; and when they have become half as
+//! many again as what was compiled together before, all are, once more: in the end nearly all of
+//! what runs execute is in one piece, and no block was compiled more than a few times. What a run
+//! does and counts is the same with machine code and without.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use super::block::{Block, Owner};
 const OFTEN: u32 = 32;
 /// So many blocks are compiled at once,
 const FEW: usize = 64;
-/// or after so many runs what there is.
+/// or after so many occasions what there is.
 const PATIENCE: u32 = 64;
 
 /// A block, and its machine code where it has some.
@@ -100,8 +100,8 @@ impl Translation {
 pub(crate) struct Compiler {
     /// Changes whenever blocks get machine code.
     generation: AtomicU32,
-    /// Bytes of machine code made so far.
-    made: AtomicUsize,
+    /// Bytes of machine code that blocks have.
+    size: AtomicUsize,
     waiting: Mutex<Waiting>,
 }
 
@@ -113,8 +113,8 @@ struct Waiting {
     since: Vec<Arc<Translation>>,
     /// Compiled together.
     together: Vec<Arc<Translation>>,
-    /// Runs since something was compiled.
-    runs: u32,
+    /// Occasions since something was compiled.
+    occasions: u32,
 }
 
 impl Compiler {
@@ -123,39 +123,43 @@ impl Compiler {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Bytes of machine code made so far, also what is used no more.
-    pub fn made(&self) -> usize {
-        self.made.load(Ordering::Relaxed)
+    /// Bytes of machine code that blocks have.
+    pub fn size(&self) -> usize {
+        self.size.load(Ordering::Relaxed)
     }
 
-    /// Takes the blocks that a run has interpreted often, and compiles what is worth it. The result
-    /// is the size of the machine code made, in bytes.
-    pub fn run_is_over(&self, often: &mut Vec<Arc<Translation>>) -> usize {
-        // Who compiles is done soon; what another thread noted can wait for its next run.
-        let Ok(mut waiting) = self.waiting.try_lock() else { return 0 };
-        let Waiting { new, since, together, runs } = &mut *waiting;
+    /// Takes the blocks that a run has interpreted often, and compiles what is worth it: an
+    /// occasion.
+    pub fn take(&self, often: &mut Vec<Arc<Translation>>) {
+        // Who compiles is done soon; what another thread noted can wait for its next occasion.
+        let Ok(mut waiting) = self.waiting.try_lock() else { return };
+        let Waiting { new, since, together, occasions } = &mut *waiting;
         new.extend(often.drain(..).filter(|it| it.is_plain()));
-        *runs += 1;
-        let size = if new.len() + since.len() >= FEW.max(together.len() / 2) {
+        *occasions += 1;
+        if new.len() + since.len() >= FEW.max(together.len() / 2) {
             together.append(since);
             together.append(new);
-            compile(together)
-        } else if new.len() >= FEW || *runs >= PATIENCE && !new.is_empty() {
-            let size = compile(new);
+            self.size.store(compile(together), Ordering::Relaxed);
+        } else if new.len() >= FEW || *occasions >= PATIENCE && !new.is_empty() {
+            self.size.fetch_add(compile(new), Ordering::Relaxed);
             since.append(new);
-            size
         } else {
-            return 0;
-        };
-        *runs = 0;
-        self.made.fetch_add(size, Ordering::Relaxed);
+            return;
+        }
+        *occasions = 0;
         self.generation.fetch_add(1, Ordering::Release);
-        size
     }
 
-    /// Forgets all blocks: the cache drops them.
-    pub fn forget(&self) {
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Waiting::default();
+    /// Forgets all blocks, or those that may not hold in another target: the cache drops them.
+    pub fn forget(&self, all: bool) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let Waiting { new, since, together, .. } = &mut *waiting;
+        for blocks in [new, since, together] {
+            blocks.retain(|it| !all && !it.block.varies);
+        }
+        if all {
+            self.size.store(0, Ordering::Relaxed);
+        }
         self.generation.fetch_add(1, Ordering::Release);
     }
 }

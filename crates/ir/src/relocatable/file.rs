@@ -165,11 +165,15 @@ fn pack_own(own: &Own, pieces: &mut Vec<u8>) -> Result<Piece, FileError> {
 }
 
 impl Objects {
-    /// The objects in a file, of which nothing is read yet. They have to be those of the system
-    /// whose companion file is named by `system`.
-    #[must_use]
-    pub fn open(file: File, system: [u8; 32]) -> Self {
-        Self::new(Source::File(file), system)
+    /// The objects in a file, of which nothing but the header is read yet. They have to be those of
+    /// the system whose companion file is named by `system`.
+    ///
+    /// # Errors
+    /// [`FileError`] if it is no file of modules, or one of another version.
+    pub fn open(file: File, system: [u8; 32]) -> Result<Self, FileError> {
+        let source = Source::File(file);
+        Container::head(SORT, &source)?;
+        Ok(Self::new(source, system))
     }
 
     fn new(source: Source, system: [u8; 32]) -> Self {
