@@ -172,8 +172,7 @@ impl Container {
 
     /// A file's length, and its header if it is of this sort and version.
     pub fn head(sort: Sort, source: &Source) -> Result<(u64, Vec<u8>), FileError> {
-        let length =
-            source.length().map_err(|error| sort.damaged(format!("it cannot be read: {error}")))?;
+        let length = source.length().map_err(|error| sort.damaged(format!("it cannot be read: {error}")))?;
         let head = source.read(&sort, 0, HEADER.min(usize::try_from(length).unwrap_or(HEADER)))?;
         file::is_of(sort.magic, (sort.what, sort.version), &head, HEADER)?;
         Ok((length, head))
