@@ -48,8 +48,8 @@ impl Cache {
         translation
     }
 
-    /// Compiles what is worth it of the blocks that a run has interpreted often. What it has at hand
-    /// is let go if blocks have other machine code now.
+    /// Compiles what is worth it of the blocks that a run has interpreted often. What it has at
+    /// hand is let go if blocks have other machine code now.
     pub fn compile(&self, often: &mut Vec<Arc<Translation>>, at_hand: &mut AtHand) {
         self.compiler.take(often);
         let generation = self.compiler.generation();
