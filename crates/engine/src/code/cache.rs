@@ -78,7 +78,7 @@ impl Cache {
 }
 
 /// How many blocks a run keeps at hand.
-const AT_HAND: usize = 1 << 14;
+const AT_HAND: usize = 1 << 13;
 
 /// The blocks that a run executed last, so that it need not ask for each. Direct-mapped.
 pub(crate) struct AtHand {
@@ -103,7 +103,7 @@ impl Default for AtHand {
 impl AtHand {
     #[inline(always)]
     const fn place(pc: u64) -> usize {
-        (pc ^ pc >> 14) as usize % AT_HAND
+        (pc ^ pc >> 13) as usize % AT_HAND
     }
 
     /// The block at an address, if it is at hand.
