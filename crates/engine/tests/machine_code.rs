@@ -101,7 +101,8 @@ proptest! {
         let hex: String = code.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut text = format!(
             "program \"test\"\nbits 64\nbegin {CODE:#x}\nheap 0x90000\noutput \"x\" u64 @{:#x}\n\
-             output \"all\" u64[512] @{DATA:#x}\nregister rsp 0x8800\nregister efer 0x500\nregister cs 0x33\n",
+             output \"all\" u64[512] @{DATA:#x}\nregister rsp 0x8800\nregister efer 0x500\n\
+             register cs 0x33\n",
             DATA + 0x100
         );
         for (reg, value) in ["rax", "rdx", "rbx", "rbp", "rsi", "rdi"].into_iter().zip(values) {
@@ -109,8 +110,8 @@ proptest! {
         }
         let _ = write!(
             text,
-            "page {CODE:#x} bytes 4096 {{\n 0x0: {hex}\n}}\npage 0x5000 zero\npage 0x6000 zero\npage 0x8000 zero\n\
-             function f0 {CODE:#x} \"\" {{\nb0 @{CODE:#x} - {CODE:#x}:\nend\n}}\n"
+            "page {CODE:#x} bytes 4096 {{\n 0x0: {hex}\n}}\npage 0x5000 zero\npage 0x6000 zero\n\
+             page 0x8000 zero\nfunction f0 {CODE:#x} \"\" {{\nb0 @{CODE:#x} - {CODE:#x}:\nend\n}}\n"
         );
         let program = parse_program(&text, Reg::NAMES);
         let program = program.map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
