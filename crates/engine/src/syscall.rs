@@ -44,7 +44,7 @@ impl SystemCalls {
     pub fn enter(&mut self, back: u64, slots: &Slots) {
         let sysenter = slots[Reg::Rsp.index()] == slots[Reg::SysenterEsp.index()];
         let back = (!sysenter).then_some(back);
-        self.inside = Some(Inside { back, open: Calls::new(), own: true });
+        self.inside = Some(Inside { back, open: Calls::default(), own: true });
         self.process = process_registers(slots);
     }
 

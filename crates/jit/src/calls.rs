@@ -4,7 +4,7 @@
 ///
 /// A return that leaves the stack pointer less than [`POPPED`] bytes above the slot of its return
 /// address is that call's: the function may take arguments off the stack.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Calls {
     pub(crate) open: Vec<u64>,
 }
@@ -15,13 +15,14 @@ pub const POPPED: u64 = 4096;
 pub(crate) const MOST_OPEN: usize = 1 << 16;
 const USUAL_OPEN: usize = 64;
 
-impl Calls {
+impl Default for Calls {
     /// No call, and room for as many as systems have at a time.
-    #[must_use]
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { open: Vec::with_capacity(USUAL_OPEN) }
     }
+}
 
+impl Calls {
     /// A call was made, which left the stack pointer at `stack`.
     #[inline]
     pub fn called(&mut self, stack: u64) {

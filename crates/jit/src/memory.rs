@@ -77,8 +77,6 @@ pub struct Memory<'t> {
 }
 
 // SAFETY: the pointers are those of boxes that only this memory has; shared borrows only read.
-unsafe impl Send for Memory<'_> {}
-// SAFETY: as above.
 unsafe impl Sync for Memory<'_> {}
 
 /// Two factors of the words' keys, odd.

@@ -69,7 +69,8 @@ impl Native {
         mut calls: Option<&mut Calls>,
     ) -> (Exit, bool) {
         let entry = self.entries[block as usize];
-        progress.inner = Inner::default();
+        // A way whose end is known to be this very address is told apart by nothing being written.
+        progress.inner = Inner { to: DYNAMIC, ..Inner::default() };
         if let Some(calls) = &mut calls {
             progress.inner.calls = calls.open.as_mut_ptr().expose_provenance() as u64;
             progress.inner.open = calls.open.len() as u64;

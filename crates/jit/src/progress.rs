@@ -43,7 +43,7 @@ pub struct Progress {
     pub registers: [u64; COMPARED],
     /// Not 0 after a block that is marked.
     pub marked: u64,
-    /// Of the code alone: begin with 0.
+    /// Of the code alone: [`Native::run`](crate::Native::run) begins it anew.
     pub inner: Inner,
 }
 

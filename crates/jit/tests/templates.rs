@@ -159,4 +159,8 @@ fn blocks_lead_to_each_other_until_somebody_has_to_look() {
     slots[0] = 1;
     let exit = native.run(0, &mut slots, &mut progress(), &mut memory, None).0;
     assert_eq!(exit, Exit::Next { block: 0, to: 0x20 }, "another group");
+    let last = [u64::MAX];
+    let native = Native::compile(&[source(0x10, 0x20, &[op(Kind::Jump, 0, slot(0), 0)], &last)]);
+    let exit = native.expect("it compiles").run(0, &mut slots, &mut progress(), &mut memory, None).0;
+    assert_eq!(exit, Exit::Next { block: 0, to: u64::MAX }, "the last address is one like others");
 }

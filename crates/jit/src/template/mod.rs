@@ -19,7 +19,6 @@ use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, ExecutableBuffer, dynasm
 use ir::{Class, Kind, Width};
 
 use crate::memory::Hot;
-
 use crate::operation::{FIRST_CONST, Predecoded};
 use crate::progress::{COMPARED, Exit, Inner, Progress, Source};
 use crate::ways::{FACTOR, Ways};

@@ -241,7 +241,6 @@ impl Template<'_> {
                 }
             }
         }
-        self.rax = None;
         match op.kind {
             Kind::CarryAdd | Kind::CarrySub => flag!(self, setc, op),
             _ => flag!(self, seto, op),
