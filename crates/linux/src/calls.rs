@@ -52,6 +52,14 @@ pub(crate) struct Calls {
     pub tables: Vec<(u64, u64, Named)>,
 }
 
+/// Where an object's file has trampolines: they jump to what is called at the time.
+pub(crate) fn trampolines<'p, H: FileHeader<Endian = object::LittleEndian>>(
+    parts: &'p Parts<'_, '_, H>,
+) -> impl Iterator<Item = Place> + 'p {
+    let named = parts.file.symbols().filter(|it| it.name().is_ok_and(|it| it.starts_with(TRAMPOLINE)));
+    named.filter_map(|it| Some((parts.number(it.section_index()?)?, it.address() as i64)))
+}
+
 /// Reads what an object's file says.
 pub(crate) fn of<H: FileHeader<Endian = object::LittleEndian>>(
     parts: &Parts<'_, '_, H>,
@@ -59,12 +67,8 @@ pub(crate) fn of<H: FileHeader<Endian = object::LittleEndian>>(
 ) -> Calls {
     let is_code = |section: u16| object.sections.get(usize::from(section)).is_some_and(|it| it.is_code);
     let mut calls = Calls::default();
-    for symbol in parts.file.symbols().filter(|it| it.name().is_ok_and(|it| it.starts_with(TRAMPOLINE))) {
-        if let Some(section) = symbol.section_index().and_then(|section| parts.number(section))
-            && is_code(section)
-        {
-            calls.trampolines.insert((section, symbol.address() as i64), Vec::new());
-        }
+    for place in trampolines(parts).filter(|it| is_code(it.0)) {
+        calls.trampolines.insert(place, Vec::new());
     }
     let data = Data::of(parts);
     for section in parts.file.sections().filter(|it| parts.number(it.index()).is_some()) {

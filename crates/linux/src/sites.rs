@@ -5,8 +5,9 @@
 
 use ir::relocatable::{LoadSite, LoadSiteKind, Object, Replacement, Trampoline};
 use object::read::elf::FileHeader;
-use object::{Object as _, ObjectSection, ObjectSymbol};
+use object::{Object as _, ObjectSection};
 
+use crate::calls;
 use crate::parts::{Parts, Place};
 
 /// The no-operations of five and of two bytes that stand for a jump (arch/x86/include/asm/nops.h).
@@ -70,11 +71,8 @@ pub(crate) fn of<H: FileHeader<Endian = object::LittleEndian>>(
             add(place, fixed.or_else(|| branch(&nops, object, place)), LoadSiteKind::Same);
         }
     }
-    // Trampolines of static calls jump to what is called at the time.
-    for symbol in parts.file.symbols().filter(|it| it.name().is_ok_and(|name| name.starts_with("__SCT__"))) {
-        if let Some(section) = symbol.section_index().and_then(|section| parts.number(section)) {
-            add((section, symbol.address() as i64), Some(Trampoline::LEN), LoadSiteKind::Same);
-        }
+    for place in calls::trampolines(parts) {
+        add(place, Some(Trampoline::LEN), LoadSiteKind::Same);
     }
     // struct jump_entry: two addresses of four bytes each, and a key.
     let jumps = table("__jump_table");

@@ -72,14 +72,12 @@ impl Listing {
         until: Option<Instant>,
         remarks: &mut Vec<String>,
     ) -> Result<(), Failure> {
-        for name in PROGRAMS {
-            if member.other(name)?.is_none() {
-                remarks.push(format!(
-                    "without {name}.prog in the pack nothing but executables is told of processes; make the \
-                     pack again with `virtuoso train`"
-                ));
-                return Ok(());
-            }
+        if let Some(name) = PROGRAMS.into_iter().find(|name| !member.path_of(name).is_file()) {
+            remarks.push(format!(
+                "without {name}.prog in the pack nothing but executables is told of processes; make the pack \
+                 again with `virtuoso train`"
+            ));
+            return Ok(());
         }
         let Some(first) = member.other(PROGRAMS[0])? else { return Ok(()) };
         with_tree(&first, run, 1, |tree, _| {
