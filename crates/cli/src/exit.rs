@@ -33,8 +33,8 @@ exits! {
     Input 1 "bad input: a file or a value that cannot be used",
     /// The command line is malformed; the code is clap's own.
     Usage 2 "bad usage: unknown or missing command-line arguments",
-    /// A run ended as [`Stopped::Unexplored`].
-    Unexplored 10 "the run left the code that training executed, and no whole run was allowed",
+    /// A run ended as [`Stopped::Unexplored`] or [`Stopped::Overwritten`].
+    Unexplored 10 "the run left what training saw, and no whole run was allowed",
     /// A run ended as [`Stopped::OutOfFuel`].
     OutOfFuel 11 "the run used up its budget of operations (--fuel)",
     /// A run ended as [`Stopped::Unmapped`].
@@ -98,7 +98,7 @@ impl Exit {
     #[must_use]
     pub const fn of(stopped: &Stopped) -> Exit {
         match stopped {
-            Stopped::Unexplored { .. } => Exit::Unexplored,
+            Stopped::Unexplored { .. } | Stopped::Overwritten { .. } => Exit::Unexplored,
             Stopped::OutOfFuel { .. } => Exit::OutOfFuel,
             Stopped::OutOfTime { .. } => Exit::OutOfTime,
             Stopped::Unmapped { .. } => Exit::Unmapped,

@@ -132,6 +132,16 @@ const STOPS: &[Stop] = &[
         whole: None,
     },
     Stop {
+        name: "overwritten",
+        code: 10,
+        slice: Some(|folder| {
+            let read = "undefine.64 0xffff800000000010, 0x10\n rax = load.64 0xffff800000000008\n end";
+            slice(folder, read)
+        }),
+        // It does itself what slices leave out.
+        whole: None,
+    },
+    Stop {
         name: "out-of-fuel",
         code: 11,
         slice: Some(|folder| slice(folder, "rax = add.64 rax, 1\n goto b0")),
@@ -247,6 +257,7 @@ const STOPS: &[Stop] = &[
 const fn name(stopped: &Stopped) -> &'static str {
     match stopped {
         Stopped::Unexplored { .. } => "unexplored",
+        Stopped::Overwritten { .. } => "overwritten",
         Stopped::OutOfFuel { .. } => "out-of-fuel",
         Stopped::OutOfTime { .. } => "out-of-time",
         Stopped::Unmapped { .. } => "unmapped",
@@ -528,6 +539,7 @@ fn every_stop_is_reached() {
     let text = String::new;
     let all = [
         Stopped::Unexplored { at: 0, to: 0 },
+        Stopped::Overwritten { at: 0, address: 0 },
         Stopped::OutOfFuel { at: 0, used: 0 },
         Stopped::OutOfTime { at: 0, used: 0, milliseconds: 0 },
         Stopped::Unmapped { at: 0, address: 0, cause: text() },

@@ -68,6 +68,10 @@ fn environment(
         // Freed memory is not used again, and the overlay drops translations by itself when a page
         // table changes.
         Kind::Free | Kind::TlbFlush => Ok(0),
+        Kind::Undefine => match overlay.undefine(VirtAddr(a), b) {
+            Ok(()) => Ok(0),
+            Err(fault) => Err(Stopped::access(at, a, &fault)),
+        },
         Kind::Rdmsr => match a {
             // SDM vol. 4 table 2-2.
             0xc000_0080 => Ok(slots[Reg::Efer.index()]),

@@ -39,6 +39,7 @@ mod summary;
 mod syscall;
 pub mod tampering;
 mod text;
+mod undefined;
 mod value;
 mod variables;
 mod watch;

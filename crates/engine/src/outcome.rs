@@ -21,6 +21,15 @@ pub enum Stopped {
         /// Where it would go; 0 for a return without a call.
         to: u64,
     },
+    /// A slice read memory of the system's stack that it had not written: code that is not in the
+    /// slice overwrites that, and no recording had anything there that the slice needs.
+    #[error("overwritten: {at:#x} reads {address:#x}, where code that is not in the slice keeps its stack")]
+    Overwritten {
+        /// The instruction.
+        at: u64,
+        /// The linear address in the target.
+        address: u64,
+    },
     /// The fuel is used up.
     #[error("out of fuel: {used} operations executed, last at {at:#x}")]
     OutOfFuel {
@@ -159,6 +168,7 @@ impl Stopped {
                 *to = change(*to);
             }
             Self::OutOfFuel { at, .. }
+            | Self::Overwritten { at, .. }
             | Self::OutOfTime { at, .. }
             | Self::Unmapped { at, .. }
             | Self::NeedsDevice { at, .. }
@@ -176,6 +186,7 @@ impl Stopped {
     #[cold]
     pub(crate) fn access(at: u64, address: u64, fault: &Fault) -> Self {
         match fault {
+            Fault::Undefined => Self::Overwritten { at, address },
             Fault::Full => Self::Limit { at, what: fault.to_string() },
             Fault::Device(page) => {
                 let clock = page.0 == HPET;

@@ -14,6 +14,7 @@ use machine::paging::{self, PagingMode};
 use machine::{GuestMemory, MemoryError, PAGE_SIZE, Page, PhysAddr, VirtAddr, hash};
 
 use crate::process::ProcessPages;
+use crate::undefined::Undefined;
 
 /// Why an access failed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -34,10 +35,16 @@ pub enum Fault {
     /// have.
     #[error("a device is there, at physical {0:#x}")]
     Device(PhysAddr),
+    /// A slice may not read it before it wrote it.
+    #[error("code that is not in the slice keeps its stack there")]
+    Undefined,
     /// The run has copied or allocated as many pages as it may.
     #[error("the overlay is full")]
     Full,
 }
+
+/// The most bytes that [`Overlay::undefine`] works on.
+const MAX_UNDEFINED: u64 = 1 << 20;
 
 /// Where the synthetic frames of the training process's pages begin: processors have at most 52
 /// bits of physical address.
@@ -93,6 +100,8 @@ pub struct Overlay<'t> {
     translated: hash::Map<VirtAddr, PhysAddr>,
     /// Frames of page tables that translations went through.
     tables: hash::Set<PhysAddr>,
+    /// What may not be read before it is written; the TLB never has such frames.
+    undefined: Undefined,
     /// The next allocation's address.
     heap: VirtAddr,
     /// Bytes of each allocation, by address; also of those that were freed.
@@ -124,6 +133,7 @@ impl<'t> Overlay<'t> {
             frames: hash::Map::default(),
             translated: hash::Map::default(),
             tables: hash::Set::default(),
+            undefined: Undefined::default(),
             heap,
             heap_sizes: hash::Map::default(),
             limit,
@@ -306,10 +316,43 @@ impl<'t> Overlay<'t> {
         Ok(())
     }
 
-    /// What is at a page, which goes into the TLB; for a store the copy of its frame.
+    /// The `size` bytes below `top` may not be read any more before they are written, as far as they
+    /// are the system's and can be written.
+    ///
+    /// # Errors
+    /// [`Fault::Full`].
+    pub(crate) fn undefine(&mut self, top: VirtAddr, size: u64) -> Result<(), Fault> {
+        let mut at = VirtAddr(top.0.saturating_sub(size.min(MAX_UNDEFINED)));
+        while at < top {
+            let here = (PAGE_SIZE - at.offset()).min(top.0 - at.0);
+            match self.writable(at) {
+                Ok(_) => {
+                    let place = self.physical(at)?;
+                    if place.0 < PROCESS_FRAMES {
+                        self.undefined.add(place, here);
+                    }
+                }
+                Err(Fault::Full) => return Err(Fault::Full),
+                // Nothing is there that a slice could read, or that a store could overwrite.
+                Err(_) => {}
+            }
+            let Some(next) = at.0.checked_add(here) else { break };
+            at = VirtAddr(next);
+        }
+        self.forget();
+        Ok(())
+    }
+
+    /// Whether any of these bytes, which lie in one page, may not be read.
+    fn is_undefined(&mut self, address: VirtAddr, size: u64) -> bool {
+        !self.undefined.is_empty()
+            && self.physical(address).is_ok_and(|place| self.undefined.any(place, size))
+    }
+
+    /// What is at a page, which goes into the TLB unless it may not be read; for a store the copy of its frame.
     #[cold]
     fn fill(&mut self, page: VirtAddr, write: bool) -> Result<Held<'t>, Fault> {
-        let (mut table, mut writable) = (false, true);
+        let (mut table, mut writable, mut undefined) = (false, true, false);
         let held = if let Some(&copy) = self.user.get(&page) {
             Held::Copy(copy)
         } else if let Some((_, content)) = self.process.and_then(|process| process.get(page)) {
@@ -328,6 +371,7 @@ impl<'t> Overlay<'t> {
             }
             let frame = translation.paddr.page();
             table = self.tables.contains(&frame);
+            undefined = self.undefined.has(frame);
             writable = translation.writable && alias.is_none();
             if write && !writable {
                 return Err(Fault::ReadOnly);
@@ -347,7 +391,7 @@ impl<'t> Overlay<'t> {
         // any more.
         if write && table {
             self.forget();
-        } else {
+        } else if !undefined {
             self.pages.map(page, held, writable && !table);
         }
         Ok(held)
@@ -383,6 +427,9 @@ impl<'t> Overlay<'t> {
         let offset = address.offset() as usize;
         if offset + size as usize > PAGE_SIZE as usize {
             return self.load_bytes(address, size);
+        }
+        if self.is_undefined(address, size) {
+            return Err(Fault::Undefined);
         }
         let held = match self.fill(address.page(), false) {
             Ok(held) => held,
@@ -458,6 +505,10 @@ impl<'t> Overlay<'t> {
             Err(fault) => return self.sends_nothing(address, fault),
         };
         self.pages.store_to(copy, offset, size as usize, value);
+        if !self.undefined.is_empty() {
+            let place = self.physical(address)?;
+            self.undefined.define(place, size);
+        }
         Ok(())
     }
 

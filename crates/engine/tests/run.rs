@@ -216,6 +216,43 @@ fn indirect_calls() {
 }
 
 #[test]
+fn what_code_outside_the_slice_overwrites_is_not_read() {
+    let reads = |below: &str, ops: &str, at: u64| {
+        format!(
+            "function f0 1 \"\" {{\nb0 @1:\n undefine.64 {below}\n {ops}\n t0 = load.32 {at:#x}\n \
+             store.64 0x5000, t0\n end\n}}\n"
+        )
+    };
+    let top = FIRST + 0x10;
+    let below = format!("{top:#x}, 0x8");
+    let refused = |address| Stopped::Overwritten { at: 1, address };
+    assert_eq!(x(&reads(&below, "", FIRST + 4)), 0x1122_3344, "below that");
+    assert_eq!(x(&reads(&below, "", top)), 0, "above that");
+    for at in [FIRST + 5, FIRST + 8, top - 1] {
+        assert_eq!(stopped(&reads(&below, "", at)), refused(at));
+    }
+    // Another mapping of the same frame, and one that is used for the first time afterwards.
+    assert_eq!(stopped(&reads(&below, "", SECOND + 8)), refused(SECOND + 8));
+    let before = format!("t1 = load.8 {:#x}", SECOND + 8);
+    assert_eq!(
+        stopped(&reads("0x0, 0x0", &format!("undefine.64 {below}\n {before}"), FIRST)),
+        refused(SECOND + 8)
+    );
+    // What the slice has stored it may read, and nothing beside it.
+    let store = format!("store.32 {:#x}, 7", FIRST + 9);
+    assert_eq!(x(&reads(&below, &store, FIRST + 9)), 7);
+    assert_eq!(stopped(&reads(&below, &store, FIRST + 8)), refused(FIRST + 8));
+    let across = format!("store.64 {:#x}, 7", FIRST - 4);
+    assert!(matches!(stopped(&reads(&below, &across, FIRST)), Stopped::Unmapped { .. }));
+    // The training process's own memory, what cannot be written and what is not mapped are left
+    // alone; a stack that would be larger than any is not looked through.
+    for (below, at) in [("0x5010, 0x10", 0x5000), (&*format!("{:#x}, 0x1000", USER), READ_ONLY)] {
+        assert_eq!(x(&reads(below, "", at)), if at == READ_ONLY { 0x77 } else { 0 });
+    }
+    assert_eq!(x(&reads("0xffffffffffffffff, 0xffffffffffffffff", "", READ_ONLY)), 0x77);
+}
+
+#[test]
 fn a_callee_outside_the_slice_gives_the_stack_back_too() {
     let text = "function f0 1 \"\" {\nb0 @1:\n t1 = mov.64 rsp\n rsp = sub.64 rsp, 8\n call 0x20 [0x20 -> -] \
         stack t1 then b1\n\

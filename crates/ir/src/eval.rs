@@ -143,6 +143,7 @@ pub fn eval(kind: Kind, width: Width, a: u64, b: u64, c: u64) -> Result<u64, Eva
         | Kind::Wrmsr
         | Kind::WriteDr
         | Kind::TlbFlush
+        | Kind::Undefine
         | Kind::Jump
         | Kind::BranchIf
         | Kind::Call

@@ -377,6 +377,9 @@ kinds! {
     ReadKeys "read_keys" Nondet 0,
     /// Sets them to a (`wrpkru`).
     WriteKeys "write_keys" Effect 1,
+    /// The b bytes of memory below linear address a hold nothing that may be read before it is
+    /// written: they are overwritten by code that is not there. Only slices have this.
+    Undefine "undefine" Effect 2,
 }
 
 /// One operation.

@@ -13,6 +13,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::definer::{Definer, PackedDefiner};
 use super::flow::Flow;
+use super::stacks::Depth;
 use crate::context::Convention;
 use crate::vocabulary::{Code, CodeTable, ContextId, Id, InsnId, OpId, SiteId, Table};
 
@@ -150,6 +151,9 @@ pub struct Graph {
     pub foreign: FxHashMap<OpId, usize>,
     /// Stores that may write what a load reads, although no recording joined the two.
     pub may: FxHashMap<OpId, FxHashSet<OpId>>,
+    /// Operations that give the code a new stack in the system's memory, and how far down it goes
+    /// there.
+    pub stacks: FxHashMap<OpId, Depth>,
     /// How many recordings are in the graph.
     pub recordings: usize,
     /// Where the last recording that was added ends.

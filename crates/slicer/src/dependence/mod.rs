@@ -5,7 +5,7 @@
 //! ([`shadow_memory`]), those of mappings on the stores into page tables that made them
 //! ([`page_tables`]), what others wrote meanwhile ([`foreign`]), and control flow between sites
 //! ([`flow`], [`flow_recorder`]). Loads may also depend on stores that went to the same object
-//! ([`pointers`], [`objects`]). What a path that nobody executed would add is for the analyses.
+//! ([`pointers`], [`objects`]). Where the code gets a new stack is noted ([`stacks`]). What a path that nobody executed would add is for the analyses.
 
 pub mod definer;
 pub mod flow;
@@ -17,6 +17,7 @@ pub mod page_tables;
 pub mod pointers;
 pub mod recorder;
 pub mod shadow_memory;
+pub mod stacks;
 pub mod variable_map;
 
 pub use graph::{Graph, Locals};

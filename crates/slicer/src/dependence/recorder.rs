@@ -22,6 +22,7 @@ use super::graph::{Body, End, Given, Graph, Locals};
 use super::page_tables::PageTables;
 use super::pointers::{Here, Pointers};
 use super::shadow_memory::ShadowMemory;
+use super::stacks::Stacks;
 use super::variable_map::{RegisterDefiners, VariableMap};
 use crate::context::Transition;
 use crate::context::walk::{SummaryCall, Visitor};
@@ -99,6 +100,7 @@ pub struct DependenceRecorder<'g> {
     page_tables: PageTables,
     foreign: ForeignWrites,
     pointers: Pointers,
+    stacks: Stacks,
     flow: FlowRecorder,
     frames: Vec<Frame>,
     /// The running site.
@@ -145,6 +147,7 @@ impl<'g> DependenceRecorder<'g> {
             page_tables: PageTables::new(begin.mode),
             foreign: ForeignWrites::new(own),
             pointers: Pointers::new(begin.regs),
+            stacks: Stacks::new(stack),
             flow: FlowRecorder::default(),
             frames: Vec::new(),
             site: SiteId::new(0),
@@ -400,6 +403,7 @@ impl Visitor for DependenceRecorder<'_> {
         }
         let here = Here { context: self.graph.sites[self.site].context, bottom: self.bottom.0 };
         self.pointers.op(number, op, value, mem.as_ref(), here);
+        self.stacks.op(number, op, value);
         if let Some(var) = op.def() {
             self.variables.define(var, number);
         }
@@ -433,6 +437,7 @@ impl Visitor for DependenceRecorder<'_> {
             Transition::Return(count) => self.close_frames(count, switched, regs),
         }
         self.pointers.settle(regs, GENERAL as u16);
+        self.stacks.settle(regs, self.user, &mut self.graph.stacks);
         self.values = std::array::from_fn(|at| regs[Var(at as u16)]);
     }
 

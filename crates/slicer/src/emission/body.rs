@@ -1,7 +1,7 @@
 //! The blocks of one context.
 
 use ir::program::{Arm, Block, BlockId, Target, Terminator};
-use ir::{Arg, Class, Kind, Op};
+use ir::{Arg, Class, Kind, Op, Var, Width};
 use machine::VirtAddr;
 use rustc_hash::FxHashMap;
 
@@ -11,7 +11,8 @@ use crate::analysis::cfg::Cfg;
 use crate::analysis::node::Node;
 use crate::dependence::flow::Flow;
 use crate::dependence::graph::Body as SiteBody;
-use crate::vocabulary::{Code, ContextId, NodeId, SiteId};
+use crate::dependence::stacks;
+use crate::vocabulary::{Code, ContextId, NodeId, OpId, SiteId};
 
 /// The blocks of a context, joined; the first is its entry.
 #[must_use]
@@ -167,6 +168,21 @@ impl<'e> Body<'e> {
         op
     }
 
+    /// What follows an operation that gives the code a new stack.
+    fn undefined(&self, number: OpId, op: &Op) -> Option<Op> {
+        let graph = self.emission.graph;
+        // Of contexts that are not in the slice nobody knows what branches decide.
+        let is_decided = |op: OpId| {
+            let site = graph.op_site[op];
+            let cfg = self.emission.slice.cfgs[graph.sites[site].context].as_ref();
+            cfg.is_none_or(|cfg| cfg.controls.get(&site).is_some_and(|controls| !controls.is_empty()))
+        };
+        graph.stacks.contains_key(&number).then(|| {
+            let below = [op.dst.into(), stacks::depth(&graph.stacks, number, &is_decided).into()];
+            Op::new(Kind::Undefine, Width::B64, Var::NONE, &below)
+        })
+    }
+
     /// Makes the blocks of an included site.
     fn site(&mut self, site: SiteId) {
         let emission = self.emission;
@@ -181,6 +197,7 @@ impl<'e> Body<'e> {
             if op.class() != Class::Control {
                 if included {
                     ops.push(self.relocated(site, index, op));
+                    ops.extend(self.undefined(info.op(index), op));
                 }
                 continue;
             }

@@ -52,7 +52,10 @@ impl Body<'_> {
         let calls = &self.flow(site).calls;
         let delta = self.stack_delta(calls[0].1);
         let mode = self.code(site).map_or(lift::Mode::Bits64, |code| code.mode);
-        let direct = matches!(op.args[0], Arg::Const(_)) || op.kind == Kind::SysEnter;
+        // Where a register of the processor's says where the system begins, that is the system's
+        // own; a gate in memory is the target's word, like any other pointer to code.
+        let by_register = matches!(op.args[0], Arg::Var(var) if var.is_reg()) && op.kind == Kind::SysEnter;
+        let direct = matches!(op.args[0], Arg::Const(_)) || by_register;
         let callee = if direct {
             let Some(&function) = self.ids.get(&calls[0].1) else {
                 if delta != 0 {

@@ -9,6 +9,7 @@
 //! slice = least set with: criteria, stores of completed paths, the end's site,
 //!         definers(o), controls(site(o)), call_sites(context(o))   for each o in it
 //!         guards of it, except under Policy::Assume
+//!         what gives its contexts a new stack, except under Policy::Assume
 //!         all decisions of its contexts, under Policy::Whole
 //! ```
 //!
@@ -16,6 +17,7 @@
 //! is linear in the edges and in the values that `reaching` follows.
 
 use ir::{Arg, Class, Kind};
+use rustc_hash::FxHashMap;
 
 use super::guards::Guards;
 use super::slice::Slice;
@@ -29,6 +31,8 @@ struct Search<'s> {
     policy: Policy,
     adjacency: &'s Adjacency,
     reaching: Reaching<'s>,
+    /// What gives each context a new stack.
+    stacks: FxHashMap<ContextId, Vec<OpId>>,
     slice: Slice,
     work: Vec<OpId>,
 }
@@ -87,11 +91,16 @@ impl<'s> Search<'s> {
         cfgs: Table<ContextId, Option<Cfg>>,
     ) -> Self {
         let graph = program.graph;
+        let mut stacks: FxHashMap<ContextId, Vec<OpId>> = FxHashMap::default();
+        for &op in graph.stacks.keys() {
+            stacks.entry(graph.sites[graph.op_site[op]].context).or_default().push(op);
+        }
         Self {
             program,
             policy,
             adjacency,
             reaching: Reaching::new(graph, program.code),
+            stacks,
             slice: Slice {
                 ops: IdSet::new(graph.op_site.len()),
                 sites: IdSet::new(graph.sites.len()),
@@ -151,6 +160,9 @@ impl<'s> Search<'s> {
         self.slice.cfgs[context].get_or_insert_with(|| Cfg::build(program, context));
         for &op in &program.graph.contexts[context].call_sites {
             self.add(op);
+        }
+        if self.policy != Policy::Assume {
+            self.stacks.remove(&context).into_iter().flatten().for_each(|op| self.add(op));
         }
         if self.policy == Policy::Whole {
             for &site in &program.graph.contexts[context].sites {
