@@ -136,7 +136,7 @@ pub struct Graph {
     pub own: FxHashSet<OpId>,
     /// Stores in code that no recording executed: they belong to every slice.
     pub unexecuted_stores: Vec<OpId>,
-    /// Operations that last wrote a declared output at the end of a recording.
+    /// Operations that wrote a declared output.
     pub criteria: FxHashSet<OpId>,
     /// The addresses of declared outputs: first one, and the one behind the last.
     pub declared: FxHashSet<(u64, u64)>,
@@ -219,6 +219,15 @@ impl Graph {
             Some(code) => &code.insn.ops,
             None => &self.contexts[self.sites[site].context].summary,
         }
+    }
+
+    /// An operation wrote some of the output with this number.
+    pub fn writes_output(&mut self, output: usize, writer: OpId) {
+        if self.outputs.len() <= output {
+            self.outputs.resize_with(output + 1, FxHashSet::default);
+        }
+        self.criteria.insert(writer);
+        self.outputs[output].insert(writer);
     }
 
     /// All of a site's operations count as executed.

@@ -52,6 +52,8 @@ pub struct Begin<'r> {
     regs: &'r RegFile,
     /// Where the inputs lie.
     inputs: Vec<Range<VirtAddr>>,
+    /// Where the outputs lie.
+    outputs: Vec<Range<VirtAddr>>,
 }
 
 impl<'r> Begin<'r> {
@@ -63,9 +65,10 @@ impl<'r> Begin<'r> {
         let regs = recording.begin_regs();
         let mode = PagingMode::from_regs(regs).map_err(|error| Error::Paging(error.to_string()))?;
         let holder = if recording.is_whole_run() { training } else { recording };
-        let range = |input: &trace::Variable| input.addr..input.addr.add(input.size);
+        let range = |it: &trace::Variable| it.addr..it.addr.add(it.size);
         let inputs = recording.trace.header().inputs().map(range).collect();
-        Ok(Self { memory: SnapshotMemory::new(&holder.trace), mode, regs, inputs })
+        let outputs = recording.trace.header().outputs().map(range).collect();
+        Ok(Self { memory: SnapshotMemory::new(&holder.trace), mode, regs, inputs, outputs })
     }
 }
 
@@ -93,6 +96,7 @@ pub struct DependenceRecorder<'g> {
     /// Pages of the process that the system shows to all of them.
     shown: &'g FxHashSet<VirtAddr>,
     inputs: &'g [Range<VirtAddr>],
+    outputs: &'g [Range<VirtAddr>],
     variables: VariableMap,
     memory: ShadowMemory,
     /// What stores left in memory.
@@ -140,6 +144,7 @@ impl<'g> DependenceRecorder<'g> {
             user,
             shown,
             inputs: &begin.inputs,
+            outputs: &begin.outputs,
             before: Box::new(*variables.registers()),
             variables,
             memory: ShadowMemory::default(),
@@ -160,17 +165,16 @@ impl<'g> DependenceRecorder<'g> {
         }
     }
 
-    /// The walk is over: takes the last writers of the outputs as criteria, and notes where the
-    /// recording ends.
+    /// The walk is over: takes the last writers of the outputs as criteria too, whatever address they
+    /// wrote by, and notes where the recording ends.
     ///
     /// # Errors
     /// [`Error::OutputRead`] and [`Error::Foreign`] for outputs that a program cannot give,
     /// [`Error::Trace`] for a damaged snapshot.
     pub fn finish(self, recording: &Recording, begin: &Begin<'_>) -> Result<(), Error> {
+        let count = self.outputs.len().max(self.graph.outputs.len());
+        self.graph.outputs.resize_with(count, FxHashSet::default);
         for (number, output) in recording.trace.header().outputs().enumerate() {
-            if self.graph.outputs.len() <= number {
-                self.graph.outputs.push(FxHashSet::default());
-            }
             self.graph.declared.insert((output.addr.0, output.addr.0.saturating_add(output.size)));
             let bytes = || (0..output.size).map(|at| output.addr.add(at));
             if bytes().any(|at| self.read_first.contains(&at)) {
@@ -183,10 +187,7 @@ impl<'g> DependenceRecorder<'g> {
                         let name = recording.name.clone();
                         return Err(Error::Foreign { name, what: format!("the output {}", output.name) });
                     }
-                    Definer::Op(writer) => {
-                        self.graph.criteria.insert(writer);
-                        self.graph.outputs[number].insert(writer);
-                    }
+                    Definer::Op(writer) => self.graph.writes_output(number, writer),
                 }
             }
         }
@@ -289,6 +290,13 @@ impl<'g> DependenceRecorder<'g> {
         }
         self.note_local(number, mem.vaddr);
         if op.kind == Kind::Store {
+            // What is written later in every recording may be the last on another path.
+            let behind = mem.vaddr.add(mem.size.into());
+            for (output, range) in self.outputs.iter().enumerate() {
+                if user && mem.vaddr < range.end && range.start < behind {
+                    self.graph.writes_output(output, number);
+                }
+            }
             for (n, at) in mem.bytes().enumerate() {
                 self.memory.set(at, PackedDefiner::op(number));
                 self.content.page_mut(at)[at.offset() as usize] = (value >> (8 * n)) as u8;
