@@ -13,9 +13,11 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::format;
+use crate::output::note;
 use crate::packs::{Member, choose, default_directory};
 use crate::report::next_step;
 use crate::target::TargetArgs;
+use crate::ways::restored;
 
 /// The options that all verbs about files share.
 #[derive(Args, Clone, Debug)]
@@ -59,9 +61,9 @@ impl TreeArgs {
     ) -> Result<T, Failure> {
         let packs = self.packs.clone().map_or_else(default_directory, Ok)?;
         let (first, mut opened) = choose(&packs, by, &self.target, &self.how, context)?;
-        let answer = first
-            .run(&opened)
-            .and_then(|run| with_tree(&first, &run, self.own, |tree, programs| ask(tree, &opened, programs)));
+        let answer = first.run(&opened).and_then(|run| {
+            with_tree(&first, (&run, context), self.own, |tree, programs| ask(tree, &opened, programs))
+        });
         opened.resume()?;
         answer
     }
@@ -74,7 +76,7 @@ impl TreeArgs {
 /// The pack lacks one, or what `ask` says.
 pub fn with_tree<T>(
     first: &Member,
-    run: &Run<'_>,
+    (run, context): (&Run<'_>, Context),
     own: u32,
     ask: impl FnOnce(&Tree<'_>, [&Path; 4]) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
@@ -97,7 +99,11 @@ pub fn with_tree<T>(
         fitted: OnceLock::new(),
     });
     let tree = Tree::new(late.map(|program| -> Box<dyn Answer> { Box::new(program) }), Some(own));
-    ask(&tree, [&paths[0], &paths[1], &paths[2], &paths[3]].map(PathBuf::as_path))
+    let answer = ask(&tree, [&paths[0], &paths[1], &paths[2], &paths[3]].map(PathBuf::as_path));
+    if let Some(remark) = restored(&session.restored()).filter(|_| !context.quiet) {
+        note(&remark);
+    }
+    answer
 }
 
 /// A file program that is read, and found in the target, when it is first asked: most verbs ask one

@@ -199,6 +199,7 @@ impl<'r> Report<'r> {
                 "anchors": found.signature,
             })),
             "assertions": self.assertions,
+            "restored": self.ways.restored,
             "slice_outcome": outcome(self.ways.slice.as_ref()),
             "slice_stop": stop(self.ways.slice.as_ref()),
             "whole_outcome": outcome(self.ways.whole.as_ref()),
@@ -304,7 +305,7 @@ mod tests {
         assert_eq!(report.remarks(false), [""; 0], "nothing was answered");
         let values = vec![("pid".into(), Value::Unsigned(4)), ("sec".into(), Value::Unsigned(9))];
         let answer = Some(Outcome::Answer(Values(values)));
-        report.ways = Ways { slice: answer.clone(), whole: answer };
+        report.ways = Ways { slice: answer.clone(), whole: answer, ..Ways::default() };
         let remarks = report.remarks(false);
         assert!(remarks.len() == 1 && remarks[0].starts_with("pid depends on nothing"), "{remarks:?}");
         assert_eq!(report.json()["constant"], json!(["pid"]));
@@ -319,7 +320,7 @@ mod tests {
             Some(Outcome::Answer(Values(vec![("pids".into(), Value::List(items))])))
         };
         let mut report = Report::new(&program, Path::new("guest.elf"), Duration::ZERO);
-        report.ways = Ways { slice: list(7), whole: list(7) };
+        report.ways = Ways { slice: list(7), whole: list(7), ..Ways::default() };
         assert_eq!(report.exit(), Exit::Full);
         let remarks = report.remarks(false);
         assert!(remarks.len() == 1 && remarks[0].contains("pids:u32[count<=2] is full"), "{remarks:?}");

@@ -6,6 +6,7 @@
 
 use engine::{
     Inputs, Limits, Outcome, Run, RunError, SessionProgram, SliceProgram, Stopped, Values, WholeProgram,
+    WholeReport,
 };
 use ir::Program;
 
@@ -45,6 +46,23 @@ pub struct Ways {
     pub slice: Option<Outcome>,
     /// How the whole run ended.
     pub whole: Option<Outcome>,
+    /// Pointers of the target that the whole run had as training knows them, by address.
+    pub restored: Vec<u64>,
+}
+
+/// What there is to say about pointers that whole runs had as training knows them.
+#[must_use]
+pub fn restored(addresses: &[u64]) -> Option<String> {
+    let first = addresses.first()?;
+    let (count, pointers, them, lead) = match addresses.len() {
+        1 => (String::new(), "a pointer", "it", "leads"),
+        count => (format!("{count} "), "pointers", "them", "lead"),
+    };
+    Some(format!(
+        "{count}{pointers} in the kernel's read-only data (at {first:#x}) {lead} to code that is not the \
+         kernel's; the answer is what the kernel's own functions give, for the run had {them} as in training. \
+         Somebody changed what the target's own tools see: see `virtuoso tampering`"
+    ))
 }
 
 /// What both say together.
@@ -87,8 +105,8 @@ impl Ways {
         inputs: &Inputs,
     ) -> Result<Self, RunError> {
         let slice = Some(slice.run(run, inputs)?.0);
-        let whole = whole.map(|whole| whole.run(run, inputs)).transpose()?.map(|it| it.0);
-        Ok(Self { slice, whole })
+        let whole = whole.map(|whole| whole.run(run, inputs)).transpose()?;
+        Ok(Self { slice, ..whole.map_or_else(Self::default, Self::of_whole) })
     }
 
     /// Asks a program of a session by both ways.
@@ -101,8 +119,13 @@ impl Ways {
         limits: &Limits,
     ) -> Result<Self, RunError> {
         let slice = Some(program.ask_slice(inputs, limits)?.0);
-        let whole = Some(program.ask(inputs, limits)?.0);
-        Ok(Self { slice, whole })
+        Ok(Self { slice, ..Self::of_whole(program.ask(inputs, limits)?) })
+    }
+
+    /// How a whole run ended.
+    #[must_use]
+    pub fn of_whole((outcome, report): (Outcome, WholeReport)) -> Self {
+        Self { slice: None, whole: Some(outcome), restored: report.restored }
     }
 
     /// The slice's answer.
@@ -141,7 +164,8 @@ impl Ways {
     pub fn unverified(&self) -> Option<String> {
         match (self.verdict()?, stop(self.slice.as_ref()), stop(self.whole.as_ref())) {
             (Verdict::Answer { by: Way::Whole, .. }, Some(stopped), _) => {
-                Some(format!("the slice stopped: {stopped}; the answer is the whole run's"))
+                let restored = restored(&self.restored).map_or(String::new(), |it| format!("; {it}"));
+                Some(format!("the slice stopped: {stopped}; the answer is the whole run's{restored}"))
             }
             (Verdict::Answer { by: Way::Slice, .. }, _, Some(stopped)) => {
                 Some(format!("the whole run stopped: {stopped}; the answer is the slice's"))
@@ -198,7 +222,7 @@ mod tests {
 
     #[test]
     fn only_equal_answers_are_verified() {
-        let both = |slice, whole| Ways { slice, whole };
+        let both = |slice, whole| Ways { slice, whole, restored: Vec::new() };
         let verified = |ways: &Ways| match ways.verdict() {
             Some(Verdict::Answer { by, verified, .. }) => Some((by, verified)),
             _ => None,
@@ -217,5 +241,9 @@ mod tests {
         let said = |ways: Ways| ways.unverified().is_some_and(|why| why.contains("the slice stopped"));
         assert!(said(both(stops(), answers(1))) && !said(both(answers(1), stops())));
         assert!(both(answers(1), stops()).unverified().is_some());
+        let whole = Ways { restored: vec![0x10, 0x20], ..both(stops(), answers(1)) };
+        let why = whole.unverified().unwrap_or_default();
+        assert!(why.contains("2 pointers in the kernel's read-only data (at 0x10) lead to"), "{why}");
+        assert_eq!(restored(&[]), None);
     }
 }

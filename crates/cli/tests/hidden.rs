@@ -138,6 +138,17 @@ fn what_is_hidden_is_found() -> Result<(), Failure> {
         }
     }
 
+    // Changed tables of functions: what training had there is known as the code is.
+    let hidden = hide("hide_table")?;
+    for (name, field, expected) in [("pslist", "pids", hidden.pid), ("lsmod", "bases", hidden.base)] {
+        let answer = tool.answer(&program(name), &hidden.capture.elf, &[], &[])?;
+        assert!(numbers(&answer, field).contains(&expected), "{name}: {answer}");
+        assert_eq!(answer["restored"].as_array().map(Vec::len), Some(2), "{name}: {answer}");
+        assert_eq!(answer["verified"], false, "{name}: {answer}");
+    }
+    let (code, report) = tampering(&tool, &program("pslist"), &hidden.capture.elf)?;
+    assert_eq!((code, &report["foreign"]), (23, &serde_json::json!(2)), "{report}");
+
     // Changed data: the lists are what the target says, but two ways to ask differ.
     let hidden = hide("unlink")?;
     let pids = numbers(&tool.answer(&program("pslist"), &hidden.capture.elf, &[], &[])?, "pids");

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use ir::{Kind, Program};
 use jit::{Exit, Progress, Spare};
-use machine::{Reg, hash};
+use machine::{Reg, VirtAddr, hash};
 
-use crate::code::{AtHand, Block, Code, Lifting, Translation};
+use crate::code::{AtHand, Block, Code, Lifting, Redirected, Translation};
 use crate::counter::{Counter, briefly, settled};
 use crate::exec::execute;
 use crate::limits::Budget;
@@ -47,6 +47,9 @@ pub struct WholeReport {
     /// The addresses, the training system's where it has that code, at which the kernel's own
     /// assertions fired and were stepped over: the first 64.
     pub assertions: Vec<u64>,
+    /// Where the target's read-only data has pointers to code that is not trusted, and training's
+    /// to trusted code, which the run had instead: addresses of the training system, ascending.
+    pub restored: Vec<u64>,
 }
 
 /// What a run works with, for the next one to use again. Nothing of a run is left in it but code
@@ -83,6 +86,14 @@ pub(crate) struct Ask<'a, 's, 't> {
     pub code: Code<'a, 's>,
 }
 
+/// How a whole run begins.
+#[derive(Clone, Copy)]
+struct Beginning<'i> {
+    inputs: &'i Inputs,
+    /// Pointers that the run has as training knows them.
+    restored: &'i [Redirected],
+}
+
 /// A whole run on its way.
 struct Way<'w> {
     counter: &'w mut Counter,
@@ -103,15 +114,37 @@ impl Way<'_> {
 }
 
 impl Ask<'_, '_, '_> {
-    /// Makes the run, with these inputs.
+    /// Makes the run, with these inputs; and if it came to code that is not trusted, once more with
+    /// the pointers that lead to such code as they were in training.
     pub fn answer<W: Watch>(
         &self,
         (inputs, budget): (&Inputs, Budget),
         workspace: &mut Workspace,
         watch: &mut W,
     ) -> Result<(Outcome, WholeReport), RunError> {
+        let (deadline, first) = (budget.deadline(), Beginning { inputs, restored: &[] });
+        let ended = self.counted((first, budget), workspace, watch)?;
+        if W::ON || !matches!(ended.0, Outcome::Stopped(Stopped::NoCode { .. })) {
+            return Ok(ended);
+        }
+        match self.code.kernel.redirected(deadline) {
+            [] => Ok(ended),
+            restored => {
+                let budget = Budget::until(&self.run.limits, deadline);
+                self.counted((Beginning { inputs, restored }, budget), workspace, watch)
+            }
+        }
+    }
+
+    /// Makes the run as often as it takes to see whether it depends on a counter that is not known.
+    fn counted<W: Watch>(
+        &self,
+        (beginning, budget): (Beginning<'_>, Budget),
+        workspace: &mut Workspace,
+        watch: &mut W,
+    ) -> Result<(Outcome, WholeReport), RunError> {
         let mut counter = Counter::new(self.tsc);
-        let (outcome, report) = self.once((inputs, budget), &mut counter, workspace, watch)?;
+        let (outcome, report) = self.once((beginning, budget), &mut counter, workspace, watch)?;
         let brief = Ask { run: briefly(&self.run, report.used), ..*self };
         if W::ON {
             // What is watched is the first run.
@@ -119,7 +152,7 @@ impl Ask<'_, '_, '_> {
         }
         let again = |counter: &mut Counter| {
             let budget = Budget::new(&brief.run.limits);
-            Ok(brief.once((inputs, budget), counter, workspace, &mut Unwatched)?.0)
+            Ok(brief.once((beginning, budget), counter, workspace, &mut Unwatched)?.0)
         };
         Ok((settled(outcome, &counter, again)?, report))
     }
@@ -127,20 +160,22 @@ impl Ask<'_, '_, '_> {
     /// One run with this counter.
     fn once<W: Watch>(
         &self,
-        (inputs, budget): (&Inputs, Budget),
+        (Beginning { inputs, restored }, budget): (Beginning<'_>, Budget),
         counter: &mut Counter,
         workspace: &mut Workspace,
         watch: &mut W,
     ) -> Result<(Outcome, WholeReport), RunError> {
         let Self { program, relocation, run, code, .. } = self;
-        let mut report = WholeReport::default();
+        let restored_at = restored.iter().map(|it| it.trained).collect();
+        let mut report = WholeReport { restored: restored_at, ..WholeReport::default() };
         let overlay = match run.overlay(program, relocation, &code.own.process) {
             Ok(overlay) => overlay,
             Err(stopped) => return Ok((Outcome::Stopped(stopped), report)),
         };
         let mut overlay = overlay.with_spare(std::mem::take(&mut workspace.spare));
-        let begun = prepare(program, inputs, &mut overlay)
-            .map_err(NoAnswer::from)
+        let begun = self
+            .restore(restored, &mut overlay)
+            .and_then(|()| Ok(prepare(program, inputs, &mut overlay)?))
             .and_then(|()| run.override_per_cpu(program, relocation, &mut overlay));
         let ended = begun.and_then(|()| {
             let private = hash::Map::default();
@@ -169,6 +204,15 @@ impl Ask<'_, '_, '_> {
             Some(error) => Err(error.into()),
             None => Ok((outcome(answer)?, report)),
         }
+    }
+
+    /// Gives the run pointers as training knows them.
+    fn restore(&self, restored: &[Redirected], overlay: &mut Overlay<'_>) -> Result<(), NoAnswer> {
+        for it in restored {
+            let written = overlay.overwrite(VirtAddr(it.address), &it.trusted.to_le_bytes()[..it.size]);
+            written.map_err(|fault| Stopped::access(self.program.begin_pc, it.address, &fault))?;
+        }
+        Ok(())
     }
 
     /// Runs to the end mark, whose address is the result.

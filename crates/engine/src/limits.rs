@@ -68,8 +68,13 @@ pub(crate) struct Budget {
 impl Budget {
     /// The clock runs from here on.
     pub fn new(limits: &Limits) -> Self {
+        Self::until(limits, Deadline::after(limits.time))
+    }
+
+    /// For a run that has to end when another one, which it continues, would have had to.
+    pub const fn until(limits: &Limits, deadline: Deadline) -> Self {
         let Limits { fuel, time, .. } = *limits;
-        Self { fuel, time, deadline: Deadline::after(time), next: fuel.min(EVERY) }
+        Self { fuel, time, deadline, next: if fuel < EVERY { fuel } else { EVERY } }
     }
 
     /// When the run has to end.

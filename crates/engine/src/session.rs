@@ -97,6 +97,17 @@ impl<'s> Session<'s> {
         self.cache.machine_code()
     }
 
+    /// Where runs had pointers of read-only data as training knows them, since the target's lead to
+    /// code that is not trusted ([`WholeReport::restored`]): addresses of the training system.
+    #[must_use]
+    pub fn restored(&self) -> Vec<u64> {
+        let kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut restored: Vec<u64> = kernels.iter().flat_map(|it| it.2.restored()).collect();
+        restored.sort_unstable();
+        restored.dedup();
+        restored
+    }
+
     fn owner(&self) -> u32 {
         self.owners.fetch_add(1, Ordering::Relaxed)
     }

@@ -11,7 +11,7 @@ use crate::kernel::Kernel;
 use crate::{Error, Result, layout};
 
 /// The modules: `guests/modules/NAME.c`.
-pub const NAMES: [&str; 5] = ["hide_inline", "hide_ftrace", "unlink", "hold", "marks"];
+pub const NAMES: [&str; 6] = ["hide_inline", "hide_ftrace", "hide_table", "unlink", "hold", "marks"];
 
 /// Where the headers of a kernel are when they are installed.
 #[must_use]

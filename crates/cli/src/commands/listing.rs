@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::columns::Columns;
 use crate::commands::rows::{Row, Table, answer, no_output, numbers, texts, unlisted};
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::format;
@@ -80,7 +81,8 @@ impl Listing {
             return Ok(());
         }
         let Some(first) = member.other(PROGRAMS[0])? else { return Ok(()) };
-        with_tree(&first, run, 1, |tree, _| {
+        // What a run had restored the list itself has said already.
+        with_tree(&first, (run, Context::silent()), 1, |tree, _| {
             self.boot = processes::boot(tree, member, run);
             for row in &mut self.rows {
                 row.process = Some(match until {

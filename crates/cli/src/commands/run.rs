@@ -132,6 +132,7 @@ impl RunArgs {
             .during("whole run", || whole.ask(inputs, &run.limits))
             .map_err(|error| self.asked.failure(&error))?;
         report.assertions = told.assertions;
+        report.ways.restored = told.restored;
         let time = median(begin.elapsed(), self.repeat, || whole.ask(inputs, &run.limits).map(drop))
             .map_err(|error| self.asked.failure(&error))?;
         report.ways.whole = Some(outcome);

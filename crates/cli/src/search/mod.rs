@@ -73,7 +73,7 @@ impl Question<'_> {
         let relocation = relocation.system(self.system);
         words.all.iter_mut().for_each(|word| word.by = relocation.reported(word.by));
         let fuel = used.max(told.used).saturating_mul(TIMES_FUEL).saturating_add(MORE_FUEL);
-        let ways = Ways { slice: Some(slice), whole: Some(whole) };
+        let ways = Ways { slice: Some(slice), whole: Some(whole), ..Ways::default() };
         Ok(Unchanged { ways, words, fuel: fuel.min(self.run.limits.fuel) })
     }
 

@@ -4,12 +4,13 @@
 //! target's own kernel wrote into its code before the pause: all of it is the same for every run
 //! over that target, in any order.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ir::System;
 use ir::relocation::FixupKind;
 use machine::GuestMemory;
 
+use super::redirected::{Redirected, Search};
 use crate::limits::Deadline;
 use crate::loaded::{Fetched, Loaded, Space};
 use crate::relocate::Relocation;
@@ -29,6 +30,8 @@ pub(crate) struct Kernel<'s> {
     all: Mutex<Option<Arc<Relocation<'s>>>>,
     /// What the kernel has loaded since, as far as the companion file knows it.
     loaded: Option<Loaded<'s>>,
+    /// The pointers that lead elsewhere than to its code, once a run came to where one leads.
+    redirected: OnceLock<Vec<Redirected>>,
 }
 
 /// Bytes of code, and what was looked at to tell them.
@@ -48,7 +51,14 @@ impl<'s> Kernel<'s> {
     pub fn new(system: &'s System, memory: &'s dyn GuestMemory, program: &Relocation<'_>) -> Self {
         let space = Space { tables: program.tables(memory), slide: program.slide() };
         let loaded = system.modules().map(|modules| Loaded::new(modules, space));
-        Self { system, memory, first: program.system(system), all: Mutex::default(), loaded }
+        Self {
+            system,
+            memory,
+            first: program.system(system),
+            all: Mutex::default(),
+            loaded,
+            redirected: OnceLock::new(),
+        }
     }
 
     /// Whether the code that it has is in a file of which a piece is damaged.
@@ -74,6 +84,24 @@ impl<'s> Kernel<'s> {
     pub fn reported(&self, address: u64, modules: bool) -> u64 {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.as_ref().filter(|_| modules).map_or(&self.first, |all| all).reported(address)
+    }
+
+    /// The pointers of the target's read-only data that lead elsewhere than to trusted code. They
+    /// are looked for once; none if the time is over before, and then the next run looks again.
+    pub fn redirected(&self, deadline: Deadline) -> &[Redirected] {
+        if let Some(found) = self.redirected.get() {
+            return found;
+        }
+        let Some(all) = self.all(deadline) else { return &[] };
+        let loaded = self.loaded.as_ref();
+        let search = Search { system: self.system, memory: self.memory, relocation: &all, loaded, deadline };
+        let found = search.all();
+        if deadline.is_over() { &[] } else { self.redirected.get_or_init(|| found) }
+    }
+
+    /// The training system's addresses of what [`Kernel::redirected`] found, if it was asked.
+    pub fn restored(&self) -> impl Iterator<Item = u64> + '_ {
+        self.redirected.get().into_iter().flatten().map(|it| it.trained)
     }
 
     /// Of what object the code at an address is that the target has otherwise than trusted, in

@@ -12,6 +12,7 @@ mod block;
 mod cache;
 mod compiled;
 mod kernel;
+mod redirected;
 mod useful;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub(crate) use cache::{AtHand, Cache};
 pub(crate) use compiled::{Machine, Translation};
 pub(crate) use kernel::Kernel;
 use kernel::{INSN_BYTES, Window};
+pub(crate) use redirected::Redirected;
 use useful::useful;
 
 use crate::limits::Deadline;
