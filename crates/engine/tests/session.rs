@@ -166,6 +166,66 @@ fn writer() -> Machine {
     Machine { memory, regs, system, program: program(64, &trainer) }
 }
 
+/// A trainer that calls the kernel's code, which calls what a word of read-only data points to:
+/// in training, code that answers 7. In the target that word is `word`, and other code may be
+/// executed at [`FOREIGN`]. The kernel has code at [`OTHER`] that answers 9.
+fn table(word: u64) -> Machine {
+    let mut machine = writer();
+    let answer = |number: u8| [0x48, 0xc7, 0x04, 0x25, 0, 0x50, 0, 0, number, 0, 0, 0, 0xc3];
+    let mut page = [0xcc; 4096];
+    page[..2].copy_from_slice(&[0x48, 0xb8]);
+    page[2..10].copy_from_slice(&(KERNEL + 8).to_le_bytes());
+    page[10..12].copy_from_slice(&[0xff, 0x20]);
+    page[0x20..0x2d].copy_from_slice(&answer(7));
+    page[0x40..0x4d].copy_from_slice(&answer(9));
+    let mut system = System::default();
+    system.insert(CODE, &page);
+    let image = Image { start: KERNEL, end: CODE + 0x1000, movable: true };
+    system.set_relocations(RelocationTable { images: vec![image], ..RelocationTable::default() });
+    let mut bytes = vec![0; 4096];
+    bytes[8..16].copy_from_slice(&ANSWERS.to_le_bytes());
+    let data = ir::integrity::DataPage { image: 0, steady: true, bytes };
+    let mut integrity = ir::Integrity { data: [(KERNEL, data)].into(), ..ir::Integrity::default() };
+    integrity.extents = vec![ir::integrity::Extent { start: KERNEL, end: CODE + 0x1000 }];
+    system.set_integrity(integrity);
+    machine.system = system;
+    machine.memory.write(PhysAddr(0x1_2000), &page);
+    machine.memory.write(PhysAddr(0x1_0000), &[0; 4096]);
+    machine.memory.write_u64(PhysAddr(0x1_0008), word);
+    machine.memory.write_u64(PhysAddr(0x4018), 0x1_3003);
+    machine.memory.write(PhysAddr(0x1_3000), &answer(8));
+    machine
+}
+
+const ANSWERS: u64 = CODE + 0x20;
+const OTHER: u64 = CODE + 0x40;
+const FOREIGN: u64 = KERNEL + 0x3000;
+
+#[test]
+fn a_redirected_pointer_is_as_in_training_for_a_run_that_comes_to_it() {
+    let ask = |word: u64| {
+        let machine = table(word);
+        let session = Session::new(machine.run(Limits::default()), &machine.system);
+        let program = session.program(&machine.program).unwrap();
+        let asked = program.ask(&machine.inputs(0), &Limits::default());
+        let restored = asked.as_ref().unwrap().1.restored.clone();
+        assert_eq!(session.restored(), restored);
+        assert_eq!(machine.fresh(0, Limits::default()), asked);
+        (asked, restored)
+    };
+    let (asked, restored) = ask(ANSWERS);
+    assert_eq!((x(&asked), restored), (7, vec![]));
+    let (asked, restored) = ask(FOREIGN);
+    assert_eq!((x(&asked), restored), (7, vec![KERNEL + 8]), "code of somebody else's");
+    let (asked, restored) = ask(OTHER);
+    assert_eq!((x(&asked), restored), (9, vec![]), "the kernel may have chosen that itself");
+    for nowhere in [0x10, FOREIGN + 0x1000] {
+        let (asked, restored) = ask(nowhere);
+        let Ok((Outcome::Stopped(Stopped::NoCode { to, .. }), _)) = asked else { panic!("{asked:?}") };
+        assert_eq!((to, restored), (nowhere, vec![]));
+    }
+}
+
 fn x(ended: &Ended) -> u64 {
     match ended {
         Ok((Outcome::Answer(values), _)) => match values.get("x") {
