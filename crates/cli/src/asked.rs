@@ -19,7 +19,7 @@ use crate::inputs::parse_input;
 use crate::live::{Name, Opened};
 use crate::statistics::{companion_name, modules_name};
 use crate::target::{Engine, TargetArgs};
-use crate::ways::{Verdict, Ways};
+use crate::ways::{Verdict, Ways, restored};
 
 /// What a trainer's return code `rc` is where its /proc is something else than the system's own,
 /// procfs, whose magic number this is: outside the ranges of errno and of Windows' errors.
@@ -49,6 +49,8 @@ pub struct Answered {
     pub full: Vec<String>,
     /// Why the other way does not verify it, where it does not.
     pub unverified: Option<String>,
+    /// What there is to say about pointers that the runs had as training knows them.
+    pub restored: Option<String>,
 }
 
 /// A program, a target and how to look at it: what every run needs.
@@ -219,6 +221,7 @@ impl Asked {
                 values: values.clone(),
                 full: values.full(program),
                 unverified: ways.unverified().or_else(|| no_whole.map(Failure::to_string)),
+                restored: restored(&ways.restored),
             }),
             Some(Verdict::Differ { .. }) => {
                 let outputs = ways.differing().join(", ");

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::ways::{Verdict, Way, Ways, stop};
+use crate::ways::{Verdict, Way, Ways, restored, stop};
 use crate::{evidence, format, output};
 
 /// What one way of running cost.
@@ -110,6 +110,7 @@ impl<'r> Report<'r> {
         remarks.extend(self.ways.full(self.program).iter().map(|name| full(self.program, name)));
         let answered = !matches!(self.ways.verdict(), Some(Verdict::Stopped { .. }) | None);
         remarks.extend(answered.then(|| evidence::remark(self.program)).flatten());
+        remarks.extend(restored(&self.ways.restored));
         let mut places = self.assertions.clone();
         places.sort_unstable();
         for same in places.chunk_by(|a, b| a == b) {

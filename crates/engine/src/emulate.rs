@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use ir::{Kind, Program};
 use jit::{Exit, Progress, Spare};
-use machine::{Reg, VirtAddr, hash};
+use machine::{Reg, hash};
 
-use crate::code::{AtHand, Block, Code, Lifting, Redirected, Translation};
+use crate::code::{AtHand, Block, Code, Lifting, Translation, restore};
 use crate::counter::{Counter, briefly, settled};
 use crate::exec::execute;
 use crate::limits::Budget;
@@ -20,7 +20,7 @@ use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
 use crate::predecode::{Slots, clear, fill, slots};
 use crate::relocate::Relocation;
-use crate::run::{Run, RunError};
+use crate::run::{Given, Run, RunError};
 use crate::show::{Show, show_summary};
 use crate::spin::Spin;
 use crate::start::{NoAnswer, outcome};
@@ -86,14 +86,6 @@ pub(crate) struct Ask<'a, 's, 't> {
     pub code: Code<'a, 's>,
 }
 
-/// How a whole run begins.
-#[derive(Clone, Copy)]
-struct Beginning<'i> {
-    inputs: &'i Inputs,
-    /// Pointers that the run has as training knows them.
-    restored: &'i [Redirected],
-}
-
 /// A whole run on its way.
 struct Way<'w> {
     counter: &'w mut Counter,
@@ -122,7 +114,7 @@ impl Ask<'_, '_, '_> {
         workspace: &mut Workspace,
         watch: &mut W,
     ) -> Result<(Outcome, WholeReport), RunError> {
-        let (deadline, first) = (budget.deadline(), Beginning { inputs, restored: &[] });
+        let (deadline, first) = (budget.deadline(), Given { inputs, restored: &[] });
         let ended = self.counted((first, budget), workspace, watch)?;
         if W::ON || !matches!(ended.0, Outcome::Stopped(Stopped::NoCode { .. })) {
             return Ok(ended);
@@ -131,7 +123,7 @@ impl Ask<'_, '_, '_> {
             [] => Ok(ended),
             restored => {
                 let budget = Budget::until(&self.run.limits, deadline);
-                self.counted((Beginning { inputs, restored }, budget), workspace, watch)
+                self.counted((Given { inputs, restored }, budget), workspace, watch)
             }
         }
     }
@@ -139,12 +131,12 @@ impl Ask<'_, '_, '_> {
     /// Makes the run as often as it takes to see whether it depends on a counter that is not known.
     fn counted<W: Watch>(
         &self,
-        (beginning, budget): (Beginning<'_>, Budget),
+        (given, budget): (Given<'_>, Budget),
         workspace: &mut Workspace,
         watch: &mut W,
     ) -> Result<(Outcome, WholeReport), RunError> {
         let mut counter = Counter::new(self.tsc);
-        let (outcome, report) = self.once((beginning, budget), &mut counter, workspace, watch)?;
+        let (outcome, report) = self.once((given, budget), &mut counter, workspace, watch)?;
         let brief = Ask { run: briefly(&self.run, report.used), ..*self };
         if W::ON {
             // What is watched is the first run.
@@ -152,7 +144,7 @@ impl Ask<'_, '_, '_> {
         }
         let again = |counter: &mut Counter| {
             let budget = Budget::new(&brief.run.limits);
-            Ok(brief.once((beginning, budget), counter, workspace, &mut Unwatched)?.0)
+            Ok(brief.once((given, budget), counter, workspace, &mut Unwatched)?.0)
         };
         Ok((settled(outcome, &counter, again)?, report))
     }
@@ -160,7 +152,7 @@ impl Ask<'_, '_, '_> {
     /// One run with this counter.
     fn once<W: Watch>(
         &self,
-        (Beginning { inputs, restored }, budget): (Beginning<'_>, Budget),
+        (Given { inputs, restored }, budget): (Given<'_>, Budget),
         counter: &mut Counter,
         workspace: &mut Workspace,
         watch: &mut W,
@@ -173,8 +165,8 @@ impl Ask<'_, '_, '_> {
             Err(stopped) => return Ok((Outcome::Stopped(stopped), report)),
         };
         let mut overlay = overlay.with_spare(std::mem::take(&mut workspace.spare));
-        let begun = self
-            .restore(restored, &mut overlay)
+        let begun = restore(restored, program, &mut overlay)
+            .map_err(NoAnswer::from)
             .and_then(|()| Ok(prepare(program, inputs, &mut overlay)?))
             .and_then(|()| run.override_per_cpu(program, relocation, &mut overlay));
         let ended = begun.and_then(|()| {
@@ -204,15 +196,6 @@ impl Ask<'_, '_, '_> {
             Some(error) => Err(error.into()),
             None => Ok((outcome(answer)?, report)),
         }
-    }
-
-    /// Gives the run pointers as training knows them.
-    fn restore(&self, restored: &[Redirected], overlay: &mut Overlay<'_>) -> Result<(), NoAnswer> {
-        for it in restored {
-            let written = overlay.overwrite(VirtAddr(it.address), &it.trusted.to_le_bytes()[..it.size]);
-            written.map_err(|fault| Stopped::access(self.program.begin_pc, it.address, &fault))?;
-        }
-        Ok(())
     }
 
     /// Runs to the end mark, whose address is the result.

@@ -19,7 +19,7 @@ use crate::limits::{Budget, Limits};
 use crate::outcome::{Outcome, Stopped};
 use crate::predecode::TooLarge;
 use crate::relocate::Relocation;
-use crate::run::{Run, RunError};
+use crate::run::{Given, Run, RunError};
 use crate::slice::SliceProgram;
 use crate::variables::Inputs;
 use crate::watch::Unwatched;
@@ -186,13 +186,27 @@ impl<'p> SessionProgram<'p, '_> {
     /// # Errors
     /// [`RunError`] when the run cannot begin.
     pub fn ask_slice(&self, inputs: &Inputs, limits: &Limits) -> Result<(Outcome, u64), RunError> {
+        self.ask_slice_given(Given { inputs, restored: &[] }, limits)
+    }
+
+    /// The same with what a whole run had restored ([`WholeReport::restored`]), for an answer of
+    /// which to be verified.
+    ///
+    /// # Errors
+    /// As [`SessionProgram::ask_slice`].
+    pub fn ask_slice_restored(&self, inputs: &Inputs, limits: &Limits) -> Result<(Outcome, u64), RunError> {
+        let restored = self.kernel.redirected(Budget::new(limits).deadline());
+        self.ask_slice_given(Given { inputs, restored }, limits)
+    }
+
+    fn ask_slice_given(&self, given: Given<'_>, limits: &Limits) -> Result<(Outcome, u64), RunError> {
         let budget = Budget::new(limits);
         if let Some(stopped) = self.late() {
             return Ok((stopped, 0));
         }
         let slice = self.slice.get_or_init(|| SliceProgram::new(self.program));
         let slice = slice.as_ref().map_err(|error| *error)?;
-        slice.answer(&self.run(limits), &self.relocation, self.tsc, (inputs, budget))
+        slice.answer(&self.run(limits), &self.relocation, self.tsc, (given, budget))
     }
 
     fn run(&self, limits: &Limits) -> Run<'_> {

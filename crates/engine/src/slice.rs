@@ -7,6 +7,7 @@ use ir::Program;
 use ir::program::{Callee, Target, Terminator};
 use machine::Reg;
 
+use crate::code::restore;
 use crate::counter::{Counter, briefly, settled};
 use crate::exec::execute;
 use crate::limits::Budget;
@@ -15,7 +16,7 @@ use crate::overlay::Overlay;
 use crate::predecode::{Pool, Predecoded, Slots, TooLarge, slots};
 use crate::process::ProcessPages;
 use crate::relocate::Relocation;
-use crate::run::{Run, RunError};
+use crate::run::{Given, Run, RunError};
 use crate::spin::{Spin, called};
 use crate::start::{NoAnswer, outcome};
 use crate::variables::{Inputs, collect, prepare};
@@ -172,7 +173,8 @@ impl<'p> SliceProgram<'p> {
         let budget = Budget::new(&run.limits);
         let relocation = Relocation::find(self.program, run)?;
         let tsc = run.time_stamp(self.program, &relocation);
-        self.answer(run, &relocation, tsc, (inputs, budget))
+        let given = Given { inputs, restored: &[] };
+        self.answer(run, &relocation, tsc, (given, budget))
     }
 
     /// The same where the program was found in the target, and the counter's value, if it is known.
@@ -181,13 +183,13 @@ impl<'p> SliceProgram<'p> {
         run: &Run<'_>,
         relocation: &Relocation<'_>,
         tsc: Option<u64>,
-        (inputs, budget): (&Inputs, Budget),
+        (given, budget): (Given<'_>, Budget),
     ) -> Result<(Outcome, u64), RunError> {
         let (mut counter, mut used) = (Counter::new(tsc), 0);
-        let outcome = self.once(run, relocation, inputs, &mut counter, (budget, &mut used))?;
+        let outcome = self.once(run, relocation, given, &mut counter, (budget, &mut used))?;
         let brief = briefly(run, used);
         let again = |counter: &mut Counter| {
-            self.once(&brief, relocation, inputs, counter, (Budget::new(&brief.limits), &mut 0))
+            self.once(&brief, relocation, given, counter, (Budget::new(&brief.limits), &mut 0))
         };
         Ok((settled(outcome, &counter, again)?, used))
     }
@@ -197,12 +199,13 @@ impl<'p> SliceProgram<'p> {
         &self,
         run: &Run<'_>,
         relocation: &Relocation<'_>,
-        inputs: &Inputs,
+        Given { inputs, restored }: Given<'_>,
         counter: &mut Counter,
         used: (Budget, &mut u64),
     ) -> Result<Outcome, RunError> {
         let answer = run.overlay(self.program, relocation, &self.process).map_err(NoAnswer::from).and_then(
             |mut overlay| {
+                restore(restored, self.program, &mut overlay)?;
                 let end = self.execute(run, relocation, inputs, &mut overlay, (counter, used))?;
                 Ok(collect(self.program, end, &mut overlay)?)
             },

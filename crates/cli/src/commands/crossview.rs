@@ -183,6 +183,7 @@ impl CrossviewArgs {
         let full = answered.full.contains(&view.output);
         let mut remarks: Vec<String> =
             answered.unverified.iter().map(|why| format!("{file}: not verified: {why}")).collect();
+        remarks.extend(answered.restored.map(|text| format!("{file}: {text}")));
         remarks.extend(full.then(|| format!("{file}: {}", report::full(program, &view.output))));
         Ok(Seen { words, full, remarks })
     }

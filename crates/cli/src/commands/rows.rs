@@ -85,6 +85,8 @@ pub fn texts(
                 row.text = text(&other, &answered, table);
                 row.full = row.text.is_ok() && answered.full.iter().any(|name| name == output);
                 unverified.extend(answered.unverified.map(|why| (number, why)));
+                let said = |text: &String| remarks.contains(text);
+                remarks.extend(answered.restored.filter(|text| !said(text)));
             }
             Err(failure) => row.text = Err(failure),
         }
@@ -191,6 +193,7 @@ pub fn answer(
     }
     let file = member.path().display();
     remarks.extend(answered.unverified.iter().map(|why| format!("{file}: not verified: {why}")));
+    remarks.extend(answered.restored.clone());
     remarks
         .extend(answered.full.iter().map(|name| format!("{file}: {}", report::full(&member.program, name))));
     Ok(answered)

@@ -136,6 +136,9 @@ impl RunArgs {
         let time = median(begin.elapsed(), self.repeat, || whole.ask(inputs, &run.limits).map(drop))
             .map_err(|error| self.asked.failure(&error))?;
         report.ways.whole = Some(outcome);
+        report.ways = std::mem::take(&mut report.ways)
+            .alike(&whole, inputs, &run.limits)
+            .map_err(|error| self.asked.failure(&error))?;
         report.whole_cost = Some(Cost { steps: told.instructions, time });
         Ok(())
     }

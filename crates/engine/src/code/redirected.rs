@@ -10,13 +10,15 @@
 //! trusted code is there, of an image or of a module whose file is known. One that leads to other
 //! trusted code may be the kernel's own choice, one that leads nowhere is no code's: both stay.
 
-use ir::System;
 use ir::integrity::{DataPage, number};
+use ir::{Program, System};
 use machine::paging;
 use machine::{GuestMemory, PAGE_SIZE, VirtAddr};
 
 use crate::limits::Deadline;
 use crate::loaded::{Fetched, Loaded};
+use crate::outcome::Stopped;
+use crate::overlay::Overlay;
 use crate::per_cpu::Tables;
 use crate::relocate::Relocation;
 
@@ -34,6 +36,21 @@ pub(crate) struct Redirected {
     pub trusted: u64,
     /// Its size in bytes.
     pub size: usize,
+}
+
+/// Gives a run of a program these pointers as training knows them.
+///
+/// # Errors
+/// [`Stopped`] where one cannot be written: the run has too few pages for it.
+pub(crate) fn restore(
+    restored: &[Redirected],
+    program: &Program,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), Stopped> {
+    restored.iter().try_for_each(|it| {
+        let written = overlay.overwrite(VirtAddr(it.address), &it.trusted.to_le_bytes()[..it.size]);
+        written.map_err(|fault| Stopped::access(program.begin_pc, it.address, &fault))
+    })
 }
 
 /// Where redirected pointers are looked for.
