@@ -8,7 +8,8 @@
 //! 44  8  length of the index before compression, little endian
 //! 52  8  its length in the file
 //! 60  .. the index: a zstd frame of it, postcard-encoded
-//! ..  .. the pieces, one behind the other, each a zstd frame
+//! ..  .. the pieces, one behind the other, each a zstd frame, or stored as it is where the index
+//!        has its size as packed size
 //! ```
 //!
 //! The index has a checksum of each piece before compression, and is covered by the file's own: a
@@ -55,9 +56,22 @@ impl Sort {
     /// Packs a piece behind those that are there.
     pub fn pack(&self, bytes: &[u8], pieces: &mut Vec<u8>) -> Result<Piece, FileError> {
         let frame = self.compress(bytes)?;
-        pieces.extend_from_slice(&frame);
+        // What packs to its own size, or to more, is stored.
+        match frame.len() < bytes.len() {
+            true => self.add(bytes, &frame, pieces),
+            false => self.store(bytes, pieces),
+        }
+    }
+
+    /// Stores a piece as it is behind those that are there.
+    pub fn store(&self, bytes: &[u8], pieces: &mut Vec<u8>) -> Result<Piece, FileError> {
+        self.add(bytes, bytes, pieces)
+    }
+
+    fn add(&self, bytes: &[u8], packed: &[u8], pieces: &mut Vec<u8>) -> Result<Piece, FileError> {
+        pieces.extend_from_slice(packed);
         let size = |length: usize| u32::try_from(length).map_err(|_| self.damaged("a piece is too large"));
-        Ok(Piece { packed: size(frame.len())?, unpacked: size(bytes.len())?, digest: digest(bytes) })
+        Ok(Piece { packed: size(packed.len())?, unpacked: size(bytes.len())?, digest: digest(bytes) })
     }
 
     fn compress(&self, bytes: &[u8]) -> Result<Vec<u8>, FileError> {
@@ -84,6 +98,13 @@ pub(crate) struct Piece {
     pub unpacked: u32,
     /// SHA-256 of these.
     pub digest: [u8; 32],
+}
+
+impl Piece {
+    /// Whether its bytes are in the file as they are.
+    pub const fn is_stored(&self) -> bool {
+        self.packed == self.unpacked
+    }
 }
 
 /// Where each piece begins, of those behind one another from `start` on, and where the last ends.
@@ -183,15 +204,23 @@ impl Container {
         let damaged = |why: &str| self.sort.damaged(why);
         let frame = self.source.read(&self.sort, offset, piece.packed as usize)?;
         let size = piece.unpacked as usize;
+        let bytes = match piece.is_stored() {
+            true => frame,
+            false => self.decompress(&frame, size)?,
+        };
+        if bytes.len() != size || (!cfg!(fuzzing) && digest(&bytes) != piece.digest) {
+            return Err(damaged("the checksum of a piece is wrong"));
+        }
+        Ok(bytes)
+    }
+
+    fn decompress(&self, frame: &[u8], size: usize) -> Result<Vec<u8>, FileError> {
+        let damaged = |why: &str| self.sort.damaged(why);
         let mut unpacker = self.unpacker.lock().unwrap_or_else(PoisonError::into_inner);
         let unpacker = match &mut *unpacker {
             Some(unpacker) => unpacker,
             empty => empty.insert(Decompressor::new().map_err(|error| damaged(&error.to_string()))?),
         };
-        let bytes = unpacker.decompress(&frame, size).map_err(|_| damaged("a piece does not decompress"))?;
-        if bytes.len() != size || (!cfg!(fuzzing) && digest(&bytes) != piece.digest) {
-            return Err(damaged("the checksum of a piece is wrong"));
-        }
-        Ok(bytes)
+        unpacker.decompress(frame, size).map_err(|_| damaged("a piece does not decompress"))
     }
 }

@@ -1,5 +1,5 @@
 //! The file of a companion: pages of code in pieces, packed fixups, and what a search for tampering
-//! reads, each unpacked when it is first used (`container.rs`).
+//! reads, each read and checked when it is first used (`container.rs`).
 
 use std::sync::OnceLock;
 
@@ -9,7 +9,7 @@ use crate::file::{self, FileError};
 use crate::index::{Index, PAGE, PAGES};
 
 /// Version of companion files.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 const SORT: Sort = Sort { magic: b"VIRTSYS\0", version: VERSION, what: "companion file" };
 
 pub(crate) fn damaged(why: impl Into<String>) -> FileError {
@@ -93,10 +93,10 @@ pub(crate) fn write<'p>(
     integrity: &[u8],
 ) -> Result<Vec<u8>, FileError> {
     let mut pieces = Vec::new();
-    let mut pack = |bytes: &[u8]| SORT.pack(bytes, &mut pieces);
-    index.code = chunks(pages).map(|bytes| pack(&bytes)).collect::<Result<_, _>>()?;
-    index.fixups = pack(fixups)?;
-    index.integrity = pack(integrity)?;
+    // Code is read here and there by every command: unpacking it takes longer than reading it.
+    index.code = chunks(pages).map(|bytes| SORT.store(&bytes, &mut pieces)).collect::<Result<_, _>>()?;
+    index.fixups = SORT.pack(fixups, &mut pieces)?;
+    index.integrity = SORT.pack(integrity, &mut pieces)?;
     let body = postcard::to_stdvec(&index).map_err(|error| damaged(error.to_string()))?;
     let unpacked = index.pieces().map(|piece| u64::from(piece.unpacked)).sum();
     let bytes = assemble(&body, &pieces)?;
