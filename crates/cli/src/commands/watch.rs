@@ -24,7 +24,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::inputs::parse_input;
-use crate::live::{Guest, Name, not_whole};
+use crate::live::{Guest, Name, not_whole, unheard};
 use crate::target::TargetArgs;
 use crate::ways::{Verdict, Way, Ways};
 use crate::{format, output, report};
@@ -137,6 +137,8 @@ struct Tally {
     torn: u64,
     /// Whether the guest stood still in the last round before it was paused.
     standing: bool,
+    /// What was said last of what the monitor does not tell.
+    unheard: Option<String>,
     /// The length of each pause in microseconds, in the order of the rounds.
     pauses: Vec<u32>,
 }
@@ -264,6 +266,13 @@ impl WatchArgs {
         if let Some(problem) = report.problem.as_ref().filter(|_| report.is_whole()) {
             output::note(problem);
         }
+        let remark = unheard(&self.target, &report);
+        if tally.unheard != remark
+            && let Some(remark) = &remark
+        {
+            output::note(remark);
+        }
+        tally.unheard = remark;
         Ok(Round { given, length: report.length, standing })
     }
 

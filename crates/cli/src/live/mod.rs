@@ -9,7 +9,7 @@
 mod guest;
 mod keeper;
 mod name;
-mod virsh;
+pub mod virsh;
 pub mod watchdog;
 
 use std::ops::Deref;
@@ -23,13 +23,14 @@ use machine::{Cpu, Target};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
-pub use guest::{Guest, not_whole};
+pub use guest::{Guest, not_whole, unheard};
 pub use name::Name;
 
 /// A target, paused if it is a live guest. Dropping it lets the guest run.
 pub struct Opened {
     target: Target,
     paused: Option<(Guest, Pause)>,
+    quiet: bool,
     located: Option<Located>,
 }
 
@@ -44,7 +45,7 @@ impl Deref for Opened {
 impl Opened {
     /// A target that was read from a dump and needs no pause.
     pub const fn dump(target: Target) -> Self {
-        Self { target, paused: None, located: None }
+        Self { target, paused: None, quiet: false, located: None }
     }
 
     /// A live guest, which is paused from now on.
@@ -54,7 +55,7 @@ impl Opened {
         if !context.quiet && !pause.is_ours() {
             output::note(&format!("{}: the guest was paused already and stays paused", path.display()));
         }
-        Ok(Self { target, paused: Some((guest, pause)), located: None })
+        Ok(Self { target, paused: Some((guest, pause)), quiet: context.quiet, located: None })
     }
 
     /// Gives it the processors that were found in its memory.
@@ -83,6 +84,9 @@ impl Opened {
         }
         if let Some(problem) = &report.problem {
             output::note(&format!("{}: {problem}", self.target.path.display()));
+        }
+        if let Some(remark) = unheard(&self.target.path, &report).filter(|_| !self.quiet) {
+            output::note(&remark);
         }
         Ok(Some(report))
     }
