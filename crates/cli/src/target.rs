@@ -18,7 +18,8 @@ use clap::{Args, ValueEnum};
 use engine::locate::{Hints, LocateError, locate};
 use ir::Program;
 use machine::target::{Board, Format, Placement, RamRange, Unpacking};
-use machine::{Target, TargetOptions};
+use machine::paging::PagingMode;
+use machine::{Cpu, Reg, Target, TargetOptions};
 use signal_hook::consts::SIGBUS;
 use signal_hook::low_level::pipe;
 
@@ -134,7 +135,8 @@ impl TargetArgs {
         context: Context,
     ) -> Result<(), Missing> {
         let hints = self.hints();
-        if hints.is_none() && !opened.cpus.is_empty() && opened.located().is_none() {
+        let named = !opened.cpus.is_empty() && !self.lacks_gs(&opened.cpus);
+        if hints.is_none() && named && opened.located().is_none() {
             return Ok(());
         }
         let hints = hints.unwrap_or_default();
@@ -167,6 +169,17 @@ impl TargetArgs {
         }
         opened.found(found);
         Ok(())
+    }
+
+    /// Whether nothing that is known of the processor whose view is taken says where the kernel's
+    /// per-CPU memory is: it executes a process, or is about to enter the kernel, and what SWAPGS
+    /// would swap in is not among its registers.
+    pub fn lacks_gs(&self, cpus: &[Cpu]) -> bool {
+        let Some(regs) = cpus.get(self.cpu).map(|cpu| &cpu.regs) else { return false };
+        let long = matches!(PagingMode::from_regs(regs), Ok(PagingMode::Level4 | PagingMode::Level5));
+        let of_process = |base: u64| base >> 63 == 0;
+        long && regs.get(Reg::KernelGsBase).is_none()
+            && (regs.get(Reg::Cpl) == Some(3) || regs.get(Reg::GsBase).is_some_and(of_process))
     }
 
     /// How long a live guest may be paused (`--max-pause`).

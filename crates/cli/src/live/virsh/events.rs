@@ -250,7 +250,7 @@ impl EventsArgs {
             return Ok(());
         }
         let mut command = virsh();
-        command.args(["qemu-monitor-event", "--loop", "--regex", "--event", "^(STOP|RESUME|RESET)$"]);
+        command.args(["qemu-monitor-event", "--loop", "--regex", "--event", "^(STOP|RESUME|RESET|DUMP_COMPLETED)$"]);
         Err(Failure::input(format!("virsh: {}", command.arg("--domain").arg(&self.domain).exec())))
     }
 }

@@ -132,7 +132,7 @@ impl MonitorError {
             Self::Busy => "close the other client, or give QEMU a second monitor with another -qmp",
             Self::NotQmp(_) => "give the socket of -qmp, not that of -monitor or of a console",
             Self::Unreachable { hint, .. } => hint,
-            Self::Refused { .. } => "see what QEMU says; a newer QEMU may be needed",
+            Self::Refused { .. } => "see what it says; QEMU may have ended, or be too old",
             Self::Lost { .. } => "check whether QEMU still runs",
         }
     }
