@@ -174,10 +174,12 @@ fn daemon(out: &[u8]) -> Option<[u32; 3]> {
 
 /// The number of the domain with this name, number or UUID, which it has as long as its QEMU lives.
 pub fn number(domain: &str) -> Result<String, MonitorError> {
-    let said = asked(&["domid", "--domain", domain])?;
-    let text = String::from_utf8_lossy(&said.out).trim().to_owned();
-    if !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit()) {
-        return Ok(text);
+    // Not `domid`, which knows no numbers.
+    let said = asked(&["dominfo", "--domain", domain])?;
+    let text = String::from_utf8_lossy(&said.out);
+    let number = text.lines().find_map(|line| line.strip_prefix("Id:")).map_or("", str::trim);
+    if !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Ok(number.to_owned());
     }
     Err(MonitorError::Unreachable {
         what: "libvirt has this domain, and it does not run".to_owned(),
@@ -187,7 +189,7 @@ pub fn number(domain: &str) -> Result<String, MonitorError> {
 
 /// Whether virsh is there and knows the domain.
 pub fn knows(domain: &str) -> bool {
-    call(&["domid", "--domain", domain], None).is_ok_and(|said| said.done)
+    call(&["dominfo", "--domain", domain], None).is_ok_and(|said| said.done)
 }
 
 #[cfg(test)]
