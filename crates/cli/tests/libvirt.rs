@@ -259,7 +259,7 @@ fn killed(bench: &mut Bench) -> Result<(), Failure> {
     // The daemon ends and comes back: nothing is answered, and the guest does not stand still.
     let child = bench.paused(&[])?;
     bench.libvirt.start_again("raw")?;
-    finish(child)?.assert(40, "qemu-monitor-event");
+    finish(child)?.assert(40, "virsh");
     bench.wait_for("running")?;
     bench.settled()
 }
