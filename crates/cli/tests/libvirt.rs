@@ -12,6 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -191,11 +192,16 @@ fn asked(bench: &mut Bench) -> Result<(), Failure> {
     let ended = bench.ask(&["target", "info", NAME])?;
     ended.assert(0, "");
     assert!(ended.out.contains("live, RAM read from QEMU's process"), "{}", ended.out);
-    let watch = ["watch", "pslist.prog", "gettime.prog", NAME, "--count", "5", "--interval", "50ms", "--json"];
+    let watch =
+        ["watch", "pslist.prog", "gettime.prog", NAME, "--count", "5", "--interval", "50ms", "--json"];
     let ended = bench.ask(&watch)?;
     ended.assert(0, "");
     let last: Value = serde_json::from_str(ended.out.lines().last().unwrap_or_default())?;
-    assert_eq!((&last["summary"]["rounds"], &last["summary"]["unanswered"]), (&5.into(), &0.into()), "{last}");
+    assert_eq!(
+        (&last["summary"]["rounds"], &last["summary"]["unanswered"]),
+        (&5.into(), &0.into()),
+        "{last}"
+    );
     assert_eq!(last["summary"]["pauses_torn"], 0, "{}", ended.messages);
     assert!(!ended.messages.contains("would not be known"), "{}", ended.messages);
     assert_eq!(bench.state()?, "running");
@@ -204,7 +210,9 @@ fn asked(bench: &mut Bench) -> Result<(), Failure> {
 
 /// Another client ends our pause, and may begin one of its own.
 fn torn(bench: &mut Bench) -> Result<(), Failure> {
-    for (orders, left) in [(vec!["resume"], "running"), (vec!["resume", "suspend"], "paused"), (vec!["reset"], "running")] {
+    for (orders, left) in
+        [(vec!["resume"], "running"), (vec!["resume", "suspend"], "paused"), (vec!["reset"], "running")]
+    {
         let child = bench.paused(&[])?;
         for order in &orders {
             bench.tell(order)?;
@@ -231,11 +239,15 @@ fn standing(bench: &mut Bench) -> Result<(), Failure> {
     ended.answer()?;
     ended.assert(0, "was paused already and stays paused");
     assert_eq!(bench.state()?, "paused");
-    let child = bench.paused(&["--max-pause", "60000"])?;
+    let mut child = bench.paused(&[])?;
+    let begin = Instant::now();
     // It stood still before, so nothing says when the run begins.
-    std::thread::sleep(Duration::from_secs(2));
-    bench.tell("resume")?;
-    bench.tell("suspend")?;
+    while child.try_wait()?.is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "it is not noticed");
+        bench.tell("resume")?;
+        bench.tell("suspend")?;
+        std::thread::sleep(Duration::from_millis(200));
+    }
     finish(child)?.assert(29, "another client resumed");
     assert_eq!(bench.state()?, "paused");
     bench.tell("resume")?;
@@ -253,6 +265,19 @@ fn killed(bench: &mut Bench) -> Result<(), Failure> {
         eprintln!("{signal}: runs again after {} ms", after.as_millis());
         bench.settled()?;
     }
+    // Ctrl-C reaches all of a group: `watch` ends after its round, whatever virsh it waits for.
+    let name = Bench::name();
+    let words = ["watch", "gettime.prog", &name, "--interval", "1ms", "--json"];
+    let child = bench.command(&words).process_group(0).spawn()?;
+    for state in ["paused", "running", "paused"] {
+        bench.wait_for(state)?;
+    }
+    Command::new("kill").args(["-INT", "--", &format!("-{}", child.id())]).status()?;
+    let ended = finish(child)?;
+    ended.assert(0, "");
+    assert!(ended.out.lines().last().is_some_and(|line| line.contains("summary")), "{}", ended.out);
+    bench.wait_for("running")?;
+    bench.settled()?;
     let child = bench.paused(&["--max-pause", "500"])?;
     finish(child)?.assert(19, "--max-pause");
     bench.wait_for("running")?;
@@ -291,7 +316,8 @@ fn saved(bench: &mut Bench) -> Result<(), Failure> {
 /// The memory of one QEMU and the processors of another are no guest.
 fn started_anew(bench: &mut Bench) -> Result<(), Failure> {
     let name = Bench::name();
-    let words: Vec<OsString> = ["watch", "gettime.prog", &name, "--interval", "300ms", "--json"].map(OsString::from).to_vec();
+    let words: Vec<OsString> =
+        ["watch", "gettime.prog", &name, "--interval", "300ms", "--json"].map(OsString::from).to_vec();
     let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
     let child = bench.command(&words).spawn()?;
     std::thread::sleep(Duration::from_secs(2));

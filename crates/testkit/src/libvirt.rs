@@ -56,7 +56,8 @@ impl Libvirt {
         }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // Short, as Unix sockets want it, and where nobody can go.
-        let directory = std::env::temp_dir().join(format!("virtuoso-libvirt-{}-{number}", std::process::id()));
+        let directory =
+            std::env::temp_dir().join(format!("virtuoso-libvirt-{}-{number}", std::process::id()));
         for folder in ["run", "config/libvirt", "cache", "data", "home"] {
             std::fs::create_dir_all(directory.join(folder)).map_err(Error::io(&directory))?;
         }
@@ -103,7 +104,8 @@ impl Libvirt {
         command.env("LC_ALL", "C").arg("--connect").arg(self.uri()).args(words).stdin(Stdio::null());
         match command.output() {
             Ok(output) => {
-                let text = [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).trim().to_owned());
+                let text =
+                    [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).trim().to_owned());
                 Said { done: output.status.success(), text: text.concat() }
             }
             Err(error) => Said { done: false, text: error.to_string() },
@@ -119,7 +121,11 @@ impl Libvirt {
         if said.done {
             return Ok(said.text);
         }
-        Err(Error::Command { program: format!("virsh {words:?}"), status: "failed".to_owned(), output: said.text })
+        Err(Error::Command {
+            program: format!("virsh {words:?}"),
+            status: "failed".to_owned(),
+            output: said.text,
+        })
     }
 
     /// Makes a domain known that runs a target guest; where it prints its console. The guest's
@@ -217,7 +223,11 @@ fn spawn(program: &Path, directory: &Path, save_format: &str) -> io::Result<Chil
         true => {
             give(directory)?;
             let mut command = Command::new("setpriv");
-            command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()]);
+            command.args([
+                format!("--reuid={NOBODY}"),
+                format!("--regid={NOBODY}"),
+                "--clear-groups".to_owned(),
+            ]);
             command.arg(program);
             command
         }

@@ -14,7 +14,7 @@ pub mod watchdog;
 
 use std::ops::Deref;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::locate::Located;
 use machine::target::live::{Pause, PauseReport};
@@ -30,6 +30,7 @@ pub use name::Name;
 pub struct Opened {
     target: Target,
     paused: Option<(Guest, Pause)>,
+    since: Option<Instant>,
     quiet: bool,
     located: Option<Located>,
 }
@@ -45,17 +46,24 @@ impl Deref for Opened {
 impl Opened {
     /// A target that was read from a dump and needs no pause.
     pub const fn dump(target: Target) -> Self {
-        Self { target, paused: None, quiet: false, located: None }
+        Self { target, paused: None, since: None, quiet: false, located: None }
     }
 
     /// A live guest, which is paused from now on.
     pub fn live(name: &Name, path: &Path, limit: Duration, context: Context) -> Result<Self, Failure> {
         let mut guest = Guest::connect(name, path, context)?;
+        // Not before: to connect may take longer than a pause may.
+        let since = Some(Instant::now());
         let (target, pause) = guest.pause(limit)?;
         if !context.quiet && !pause.is_ours() {
             output::note(&format!("{}: the guest was paused already and stays paused", path.display()));
         }
-        Ok(Self { target, paused: Some((guest, pause)), quiet: context.quiet, located: None })
+        Ok(Self { target, paused: Some((guest, pause)), since, quiet: context.quiet, located: None })
+    }
+
+    /// Since when a live guest stands still, or is about to; none for a dump.
+    pub const fn paused_since(&self) -> Option<Instant> {
+        self.since
     }
 
     /// Gives it the processors that were found in its memory.

@@ -2,7 +2,7 @@
 """Stands in for virsh in tests: passes QMP commands, and the files that go with them, to a real QEMU's monitor, and tells
 of the events of another one.
 
-Understands `dominfo --domain NAME`, `version --daemon`, `qemu-monitor-event ... --domain NAME` and `qemu-monitor-command
+Understands `--version`, `version --daemon`, `dominfo --domain NAME`, `qemu-monitor-event ... --domain NAME` and `qemu-monitor-command
 [--pass-fds N] --domain NAME --cmd JSON`, for the one domain "target" with the number 1, whose monitors' sockets are in
 VIRSH_TEST_SOCKET and, for events, VIRSH_TEST_EVENTS.
 """
@@ -14,8 +14,8 @@ import sys
 
 words = sys.argv[1:]
 options = {words[at]: words[at + 1] for at in range(len(words) - 1) if words[at].startswith("--")}
-if words[0] == "version":
-    print("Running against daemon: 11.3.0")
+if words[0] in ("--version", "version"):
+    print("11.3.0" if words[0] == "--version" else "Running against daemon: 11.3.0")
     sys.exit()
 if options.get("--domain") not in ("target", "1"):
     sys.exit("error: failed to get domain")

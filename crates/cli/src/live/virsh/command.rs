@@ -124,10 +124,14 @@ mod tests {
 
     #[test]
     fn both_outputs_are_read_whatever_their_order() {
-        let script = "head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero; echo; echo 'error: no' >&2; exit 3";
+        let script =
+            "head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero; echo; echo 'error: no' >&2; exit 3";
         let said = shell(script, LIMIT).expect("it ends");
         assert!(!said.done && said.out.len() == 300_001);
-        assert_eq!(plain("error: failed to get domain\nerror: Domain not found\n"), "failed to get domain; Domain not found");
+        assert_eq!(
+            plain("error: failed to get domain\nerror: Domain not found\n"),
+            "failed to get domain; Domain not found"
+        );
     }
 
     #[test]

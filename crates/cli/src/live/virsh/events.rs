@@ -194,7 +194,9 @@ impl Listener {
         if !ordered {
             self.ear.wait(OTHERS, torn);
         } else if !self.ear.wait(OWN, |heard| heard.runs || torn(heard)) {
-            return Err(self.ended().unwrap_or_else(|| "it does not tell that the guest runs again".to_owned()));
+            return Err(self
+                .ended()
+                .unwrap_or_else(|| "it does not tell that the guest runs again".to_owned()));
         }
         Ok(self.take())
     }
@@ -244,13 +246,20 @@ pub struct EventsArgs {
 impl EventsArgs {
     /// Becomes virsh, which the kernel ends with the thread that started it.
     pub fn run(&self) -> Result<(), Failure> {
-        set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| Failure::input(error.to_string()))?;
+        set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|error| Failure::input(error.to_string()))?;
         // It may have died before.
         if Pid::as_raw(getppid()) != self.parent {
             return Ok(());
         }
         let mut command = virsh();
-        command.args(["qemu-monitor-event", "--loop", "--regex", "--event", "^(STOP|RESUME|RESET|DUMP_COMPLETED)$"]);
+        command.args([
+            "qemu-monitor-event",
+            "--loop",
+            "--regex",
+            "--event",
+            "^(STOP|RESUME|RESET|DUMP_COMPLETED)$",
+        ]);
         Err(Failure::input(format!("virsh: {}", command.arg("--domain").arg(&self.domain).exec())))
     }
 }
@@ -271,10 +280,16 @@ mod tests {
 
     #[test]
     fn lines_are_read_up_to_the_name() {
-        let line = b"event RESUME at 1796021146.520574 for domain '\xff: event STOP at 1.0 for domain ': <null>\n";
+        let line =
+            b"event RESUME at 1796021146.520574 for domain '\xff: event STOP at 1.0 for domain ': <null>\n";
         assert_eq!(event(line), Some(("RESUME", Duration::new(1_796_021_146, 520_574_000))));
-        for other in ["", "event", "event STOP for domain 'x'", "event STOP at 1.9999999 for domain 'x'", "events received: 2"]
-        {
+        for other in [
+            "",
+            "event",
+            "event STOP for domain 'x'",
+            "event STOP at 1.9999999 for domain 'x'",
+            "events received: 2",
+        ] {
             assert_eq!(event(other.as_bytes()), None, "{other}");
         }
     }
@@ -290,7 +305,8 @@ mod tests {
         tell(&mut heard, "STOP", 10);
         assert_eq!(heard.events, Events::default());
         let ours = Heard { let_run: Some(at(20)), ..Heard::default() };
-        for (events, torn) in [("RESUME 20", false), ("RESUME 12, STOP 13, RESUME 20", true), ("RESUME 21, RESET 22", false)]
+        for (events, torn) in
+            [("RESUME 20", false), ("RESUME 12, STOP 13, RESUME 20", true), ("RESUME 21, RESET 22", false)]
         {
             let mut heard = Heard { let_run: ours.let_run, ..Heard::default() };
             for (name, second) in events.split(", ").filter_map(|event| event.split_once(' ')) {

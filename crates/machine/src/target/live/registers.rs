@@ -108,14 +108,16 @@ pub(super) fn page_command(address: u64) -> String {
 
 /// The bytes that it prints: `0000000000100000: 0x0000000000000000 0x0000000000000000`.
 pub(super) fn page(text: &str) -> Option<Vec<u8>> {
-    let words = text.lines().filter_map(|line| line.split_once(": ")).flat_map(|(_, words)| words.split_whitespace());
+    let words =
+        text.lines().filter_map(|line| line.split_once(": ")).flat_map(|(_, words)| words.split_whitespace());
     let words: Option<Vec<u64>> = words.map(|word| hex(word.strip_prefix("0x")?)).collect();
     let words = words.filter(|words| words.len() as u64 == PAGE_SIZE / 8)?;
     Some(words.into_iter().flat_map(u64::to_le_bytes).collect())
 }
 
 fn hex(digits: &str) -> Option<u64> {
-    let all = !digits.is_empty() && digits.len() <= WHOLE && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let all =
+        !digits.is_empty() && digits.len() <= WHOLE && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     all.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
 }
 
@@ -184,14 +186,20 @@ mod tests {
             .replace("RIP=ffffffff81a592eb RFL", "EIP=081a592e EFL");
         let regs = &processors(&text).expect("a processor")[0].regs;
         assert_eq!([Reg::GsBase, Reg::TrBase].map(|reg| regs.get(reg)), [None; 2]);
-        assert_eq!([Reg::GdtrBase, Reg::Cpl].map(|reg| regs.get(reg)), [Some(0xffff_fe00_0000_1000), Some(3)]);
+        assert_eq!(
+            [Reg::GdtrBase, Reg::Cpl].map(|reg| regs.get(reg)),
+            [Some(0xffff_fe00_0000_1000), Some(3)]
+        );
     }
 
     #[test]
     fn what_is_not_all_there_is_not_understood() {
         for line in KERNEL.split("\r\n").filter(|line| !line.is_empty()) {
             let needed = ["CPU#", "RSI", "RIP", "CR0", "EFER"].iter().any(|name| line.starts_with(name))
-                || line.get(3..4) == Some("=") && !line.starts_with('R') && !line.starts_with("DR") && !line.starts_with("FCW");
+                || line.get(3..4) == Some("=")
+                    && !line.starts_with('R')
+                    && !line.starts_with("DR")
+                    && !line.starts_with("FCW");
             let without = KERNEL.replace(line, "");
             assert_eq!(processors(&without).is_none(), needed, "{line}");
         }
@@ -205,7 +213,8 @@ mod tests {
         use std::fmt::Write;
         let mut text = String::new();
         for row in 0..256_u64 {
-            write!(text, "{:016x}: {:#018x} {:#018x}\r\n", 0x1000 + row * 16, row, row << 56).expect("it fits");
+            write!(text, "{:016x}: {:#018x} {:#018x}\r\n", 0x1000 + row * 16, row, row << 56)
+                .expect("it fits");
         }
         let bytes = page(&text).expect("a page");
         assert_eq!((bytes.len(), bytes[16], bytes[31], bytes[4095]), (4096, 1, 1, 255));
