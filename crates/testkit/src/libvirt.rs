@@ -148,12 +148,17 @@ impl Libvirt {
         let (kernel, initrd) = (copy("kernel", after("-kernel"))?, copy("initrd", after("-initrd"))?);
         let console = self.data().join("console");
         let (name, append) = (escaped(name), escaped(&after("-append").to_string_lossy()));
-        let text = format!(
-            "<domain type='qemu'><name>{name}</name><memory unit='MiB'>192</memory><vcpu>1</vcpu><os><type \
-             arch='x86_64'>hvm</type><kernel>{kernel}</kernel><initrd>{initrd}</initrd><cmdline>{append}</cmdline></os>\
-             <features><acpi/></features><devices><serial type='file'><source path='{}'/></serial><memballoon \
-             model='none'/></devices></domain>\n",
+        let os = format!(
+            "<os><type arch='x86_64'>hvm</type><kernel>{kernel}</kernel><initrd>{initrd}</initrd>\
+             <cmdline>{append}</cmdline></os>"
+        );
+        let devices = format!(
+            "<devices><serial type='file'><source path='{}'/></serial><memballoon model='none'/></devices>",
             console.display()
+        );
+        let text = format!(
+            "<domain type='qemu'><name>{name}</name><memory unit='MiB'>192</memory><vcpu>1</vcpu>{os}\
+             <features><acpi/></features>{devices}</domain>\n"
         );
         let file = self.data().join("domain.xml");
         std::fs::write(&file, text).map_err(Error::io(&file))?;

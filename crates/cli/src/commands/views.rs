@@ -37,7 +37,7 @@ struct Common {
 impl Common {
     fn table(&self, table: &Table, with_files: bool, context: Context) -> Result<(), Failure> {
         let listing = self.ask(table.list.0, context, |member, run, since, remarks| {
-            // A live guest's pause ends with nothing if it lasts too long: half of it is for the list.
+            // A live guest's pause ends with nothing if it lasts too long: half is for the list.
             let until = since.map(|since| since + self.how.max_pause() / 2);
             let mut listing = Listing::ask(member, run, table, remarks)?;
             if with_files {

@@ -1,13 +1,15 @@
-//! What libvirt tells of a guest while it is ours: `virsh qemu-monitor-event`, kept open as a child.
+//! What libvirt tells of a guest while it is ours: `virsh qemu-monitor-event`, kept as a child.
 //!
 //! Events come another way than answers do, and somewhat later, so that an answer says nothing
 //! about events of before. But of one guest they come in order. Our own `stop` has an event, which
 //! shows that virsh listens, and since when; so has our own `cont`: once it has come, so have all
 //! of before. Which RESUME is ours QEMU's time in the line tells, which is this system's.
 //!
-//! virsh is ended when it is needed no more, and the kernel ends it when this process dies, whatever
-//! of: [`EventsArgs`] is what asks for that and then becomes virsh. The kernel means the thread that
-//! started it, which is therefore the one that reads, as long as there is something to read.
+//! virsh is ended when it is needed no more, and the kernel ends it when this process dies,
+//! whatever of: [`EventsArgs`] is what asks for that and then becomes virsh. The kernel means the
+//! thread that started it, which is therefore the one that reads, as long as there is something to
+//! read.
+//!
 //! A line's form is `event RESUME at 1796021146.520574 for domain 'web': ...`. What comes from the
 //! guest or from who named it stands at its end and is not read.
 

@@ -36,9 +36,9 @@ pub trait Monitor: Send {
         Ok(None)
     }
 
-    /// The events of before the last answer that had not come yet when it came, waited for where the
-    /// monitor sends events another way than answers. To be asked for when the guest was let run
-    /// again, of which these say nothing, or is left standing still.
+    /// The events of before the last answer that had not come yet when it came, waited for where
+    /// the monitor sends events another way than answers. To be asked for when the guest was let
+    /// run again, of which these say nothing, or is left standing still.
     ///
     /// # Errors
     /// [`MonitorError::Lost`]: they do not come.

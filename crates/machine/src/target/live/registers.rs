@@ -1,5 +1,5 @@
-//! Processors and memory as QEMU's human monitor prints them, for monitors through which no dump may
-//! be asked for ([`Monitor::may_dump`](super::Monitor::may_dump)).
+//! Processors and memory as QEMU's human monitor prints them, for monitors through which no dump
+//! may be asked for ([`Monitor::may_dump`](super::Monitor::may_dump)).
 //!
 //! `info registers -a` has all that the notes of a dump have but one register, the base that SWAPGS
 //! would swap in: unknown here. The text is no form for programs, so it is read strictly: a
