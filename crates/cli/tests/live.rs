@@ -276,12 +276,13 @@ fn kills(load: &mut Load, program: &Path) -> Result<(), Failure> {
             load.qmp.wait_for_event("STOP")?;
             std::thread::sleep(Duration::from_micros(700 * turn as u64));
         }
+        // Before the kill: after it the guest may run again before a busy machine lets us look.
+        in_pause += usize::from(!load.qmp.is_running()?);
         let signal = ["-KILL", "-INT", "-TERM"][turn % 3];
         let killed = Command::new("kill").arg(signal).arg(child.id().to_string()).status()?;
         assert!(killed.success());
         let status = child.wait()?;
         assert!(!status.success(), "it had answered before it was killed");
-        in_pause += usize::from(!load.qmp.is_running()?);
         worst = worst.max(load.qmp.wait_until_running()?);
         // The monitor is free for the next.
         let mut words = vec!["target".into(), "info".into(), load.name()];
