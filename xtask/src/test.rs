@@ -30,6 +30,7 @@ pub fn run() -> Outcome {
         ("cli", "limits"),
         ("cli", "live"),
         ("cli", "live_pauses"),
+        ("cli", "libvirt"),
         ("cli", "formats"),
         ("cli", "kernels"),
         ("cli", "files"),

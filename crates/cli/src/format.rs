@@ -30,16 +30,18 @@ pub fn value(value: &Value, indent: usize) -> String {
     }
 }
 
-/// How a target's processors were found, and how sure that is.
+/// How a target's processors were found, and how sure that is. `named`: the target has
+/// processors, and of the one that is asked too little is known.
 #[must_use]
-pub fn located(found: &Located) -> String {
+pub fn located(found: &Located, named: bool) -> String {
     let (count, (gates, all_gates), (roots, all_roots)) = (found.cpus.len(), found.gates, found.roots);
     let base = match found.signature {
         Some((least, all)) => format!("per-CPU memory by at least {least} of {all} places"),
         None => "per-CPU memory as given".to_string(),
     };
+    let lack = if named { "its processor state has no kernel GS base" } else { "no processor state in it" };
     format!(
-        "no processor state in it; found in memory: {} (interrupt table by {gates} of {all_gates} gates, \
+        "{lack}; found in memory: {} (interrupt table by {gates} of {all_gates} gates, \
          page tables by {roots} of {all_roots} that agree, {base})",
         counted(count, "processor")
     )

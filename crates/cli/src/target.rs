@@ -17,8 +17,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use engine::locate::{Hints, LocateError, locate};
 use ir::Program;
+use machine::paging::PagingMode;
 use machine::target::{Board, Format, Placement, RamRange, Unpacking};
-use machine::{Target, TargetOptions};
+use machine::{Cpu, Reg, Target, TargetOptions};
 use signal_hook::consts::SIGBUS;
 use signal_hook::low_level::pipe;
 
@@ -134,7 +135,9 @@ impl TargetArgs {
         context: Context,
     ) -> Result<(), Missing> {
         let hints = self.hints();
-        if hints.is_none() && !opened.cpus.is_empty() && opened.located().is_none() {
+        let lacks = self.lacks_gs(&opened.cpus) && hints.is_none();
+        let named = !opened.cpus.is_empty() && !lacks;
+        if hints.is_none() && named && opened.located().is_none() {
             return Ok(());
         }
         let hints = hints.unwrap_or_default();
@@ -163,10 +166,21 @@ impl TargetArgs {
             }
         })?;
         if !context.quiet {
-            output::note(&format!("{}: {}", path.display(), format::located(&found)));
+            output::note(&format!("{}: {}", path.display(), format::located(&found, lacks)));
         }
         opened.found(found);
         Ok(())
+    }
+
+    /// Whether nothing that is known of the processor whose view is taken says where the kernel's
+    /// per-CPU memory is: it executes a process, or is about to enter the kernel, and what SWAPGS
+    /// would swap in is not among its registers.
+    pub fn lacks_gs(&self, cpus: &[Cpu]) -> bool {
+        let Some(regs) = cpus.get(self.cpu).map(|cpu| &cpu.regs) else { return false };
+        let long = matches!(PagingMode::from_regs(regs), Ok(PagingMode::Level4 | PagingMode::Level5));
+        let of_process = |base: u64| base >> 63 == 0;
+        long && regs.get(Reg::KernelGsBase).is_none()
+            && (regs.get(Reg::Cpl) == Some(3) || regs.get(Reg::GsBase).is_some_and(of_process))
     }
 
     /// How long a live guest may be paused (`--max-pause`).
@@ -325,6 +339,25 @@ mod tests {
     use machine::PhysAddr;
 
     use super::*;
+
+    #[test]
+    fn what_swapgs_would_swap_in_is_missed_where_it_is_the_kernels() {
+        let how = Line::parse_from(["test"]).how;
+        let lacks = |known: &[(Reg, u64)]| {
+            let mut cpu = Cpu::default();
+            let long = [(Reg::Cr0, 0x8005_0033), (Reg::Cr4, 0x6f0), (Reg::Efer, 0xd01)];
+            long.iter().chain(known).for_each(|&(reg, value)| cpu.regs.set(reg, value));
+            how.lacks_gs(&[cpu])
+        };
+        let kernels = 0xffff_8880_0b20_0000;
+        assert!(lacks(&[(Reg::Cpl, 3), (Reg::GsBase, 0)]), "a process runs");
+        assert!(lacks(&[(Reg::Cpl, 3), (Reg::GsBase, kernels)]), "and may set its own as it likes");
+        assert!(lacks(&[(Reg::Cpl, 0), (Reg::GsBase, 0x1000)]), "before SWAPGS");
+        assert!(!lacks(&[(Reg::Cpl, 0), (Reg::GsBase, kernels)]));
+        assert!(!lacks(&[(Reg::Cpl, 3), (Reg::GsBase, 0), (Reg::KernelGsBase, kernels)]));
+        assert!(!lacks(&[(Reg::Cpl, 3), (Reg::GsBase, 0), (Reg::Cr0, 0x33), (Reg::Efer, 0)]), "32 bits");
+        assert!(!how.lacks_gs(&[]));
+    }
 
     #[derive(Parser)]
     struct Line {

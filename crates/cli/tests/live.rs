@@ -45,6 +45,8 @@ struct Load {
     guest: Guest,
     qmp: Qmp,
     socket: PathBuf,
+    /// Another one, for what listens to events in virsh's place.
+    events: PathBuf,
     ram: File,
     page: u64,
 }
@@ -61,17 +63,18 @@ struct View {
 
 impl Load {
     fn boot(directory: &Path) -> Result<Self, Failure> {
-        let socket = directory.join("guest.qmp");
+        let [socket, events] = ["guest.qmp", "events.qmp"].map(|name| directory.join(name));
         let words = format!(
             "-object memory-backend-memfd,id=ram,size=192M,share=on -machine memory-backend=ram -qmp \
-             unix:{},server=on,wait=off",
-            socket.display()
+             unix:{},server=on,wait=off -qmp unix:{},server=on,wait=off",
+            socket.display(),
+            events.display()
         );
         let qemu = words.split(' ').map(OsString::from).collect();
         let target = Target { append: "state=fork".to_owned(), qemu, ..Target::default() };
         let guest = boot_target(&target, Duration::from_secs(300))?;
         let (qmp, ram) = (guest.qmp()?, ram(&guest)?);
-        let mut load = Self { guest, qmp, socket, ram, page: 0 };
+        let mut load = Self { guest, qmp, socket, events, ram, page: 0 };
         load.page = load.find_page()?;
         Ok(load)
     }
@@ -273,12 +276,13 @@ fn kills(load: &mut Load, program: &Path) -> Result<(), Failure> {
             load.qmp.wait_for_event("STOP")?;
             std::thread::sleep(Duration::from_micros(700 * turn as u64));
         }
+        // Before the kill: after it the guest may run again before a busy machine lets us look.
+        in_pause += usize::from(!load.qmp.is_running()?);
         let signal = ["-KILL", "-INT", "-TERM"][turn % 3];
         let killed = Command::new("kill").arg(signal).arg(child.id().to_string()).status()?;
         assert!(killed.success());
         let status = child.wait()?;
         assert!(!status.success(), "it had answered before it was killed");
-        in_pause += usize::from(!load.qmp.is_running()?);
         worst = worst.max(load.qmp.wait_until_running()?);
         // The monitor is free for the next.
         let mut words = vec!["target".into(), "info".into(), load.name()];
@@ -421,17 +425,33 @@ fn through_virsh(load: &mut Load, directory: &Path) -> Result<(), Failure> {
     std::fs::copy(source, &script)?;
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
     let path = format!("{}:{}", folder.display(), std::env::var("PATH")?);
-    let socket = load.socket.clone();
-    let ask = |target: &str| {
-        let words: Vec<OsString> =
+    let (socket, events) = (load.socket.clone(), load.events.clone());
+    let ask_with = |target: &str, more: &[&str]| {
+        let mut words: Vec<OsString> =
             vec!["run".into(), directory.join("pslist.prog").into(), target.into(), "--json".into()];
+        words.extend(more.iter().map(OsString::from));
         let mut command = command(&words);
-        command.env("PATH", &path).env("VIRSH_TEST_SOCKET", &socket).current_dir(directory);
-        command.spawn()
+        command.env("PATH", &path).env("VIRSH_TEST_SOCKET", &socket).env("VIRSH_TEST_EVENTS", &events);
+        command.current_dir(directory).spawn()
     };
+    let ask = |target: &str| ask_with(target, &[]);
     for target in ["libvirt:target", "target"] {
-        compared(load, &|| ask(target))?;
+        let output = compared(load, &|| ask(target))?;
+        let messages = String::from_utf8_lossy(&output.stderr);
+        assert!(!messages.contains("would not be known"), "{messages}");
     }
+    // Another client resumes the guest and pauses it again.
+    load.qmp.take_events();
+    let child = ask_with("target", &["--repeat", "200000"])?;
+    load.qmp.wait_for_event("STOP")?;
+    load.qmp.cont()?;
+    load.qmp.stop()?;
+    let output = child.wait_with_output()?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(29), "{messages}");
+    assert!(output.stdout.is_empty() && messages.contains("another client resumed"), "{messages}");
+    assert!(!load.qmp.is_running()?, "the other client's pause was ended");
+    load.qmp.cont()?;
     // Killed while the guest stands still.
     load.qmp.take_events();
     let mut child = ask("target")?;
@@ -451,6 +471,14 @@ fn through_virsh(load: &mut Load, directory: &Path) -> Result<(), Failure> {
     assert_eq!(output.status.code(), Some(40), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stdout.is_empty(), "no answer");
     load.qmp.wait_until_running()?;
+    // A virsh that cannot listen: an answer, and what would not be known.
+    let text = "#!/bin/sh\n[ $1 = qemu-monitor-event ] && { echo 'error: not supported' >&2; exit 1; }\nexec \
+                \"$0.py\" \"$@\"\n";
+    std::fs::write(&script, text)?;
+    let output = ask("target")?.wait_with_output()?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{messages}");
+    assert!(messages.contains("would not be known") && messages.contains("not supported"), "{messages}");
     // No such domain: a file's name as before.
     let output = ask("nobody")?.wait_with_output()?;
     assert!(String::from_utf8_lossy(&output.stderr).contains("check the path"));

@@ -17,6 +17,7 @@ pub mod guest;
 pub mod initramfs;
 pub mod kernel;
 pub mod layout;
+pub mod libvirt;
 pub mod mach;
 pub mod pipeline;
 pub mod qmp;

@@ -28,6 +28,7 @@ use clap::{Parser, Subcommand};
 use crate::context::Context;
 use crate::exit;
 use crate::failure::Failure;
+use crate::live::virsh::events::EventsArgs;
 use crate::live::watchdog::ResumeArgs;
 use crate::mount::UnmountArgs;
 use crate::output::Progress;
@@ -76,6 +77,8 @@ enum Verb {
     #[command(hide = true)]
     ResumeWhenClosed(ResumeArgs),
     #[command(hide = true)]
+    TellEvents(EventsArgs),
+    #[command(hide = true)]
     UnmountWhenClosed(UnmountArgs),
 }
 
@@ -110,6 +113,7 @@ impl Cli {
             Verb::Mount(args) => args.run(context),
             Verb::Exec(args) => args.run(context),
             Verb::ResumeWhenClosed(args) => args.run(),
+            Verb::TellEvents(args) => args.run(),
             Verb::UnmountWhenClosed(args) => args.run(),
         }
     }

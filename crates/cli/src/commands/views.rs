@@ -14,7 +14,6 @@ use crate::commands::listing::Listing;
 use crate::commands::rows::{Always, Table, answer, no_output, number};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::live::Name;
 use crate::output;
 use crate::packs::{Member, choose, default_directory};
 use crate::target::TargetArgs;
@@ -37,10 +36,9 @@ struct Common {
 
 impl Common {
     fn table(&self, table: &Table, with_files: bool, context: Context) -> Result<(), Failure> {
-        // A live guest's pause ends with nothing if it lasts too long: half of it is for the list.
-        let is_live = Name::parse(&self.target).is_some();
-        let until = is_live.then(|| Instant::now() + self.how.max_pause() / 2);
-        let listing = self.ask(table.list.0, context, |member, run, remarks| {
+        let listing = self.ask(table.list.0, context, |member, run, since, remarks| {
+            // A live guest's pause ends with nothing if it lasts too long: half is for the list.
+            let until = since.map(|since| since + self.how.max_pause() / 2);
             let mut listing = Listing::ask(member, run, table, remarks)?;
             if with_files {
                 // What there is without them is printed.
@@ -57,18 +55,20 @@ impl Common {
     }
 
     /// Asks with the pack that fits; a live guest runs again before anything is printed. Remarks
-    /// are printed whether or not there is an answer.
+    /// are printed whether or not there is an answer. What asks is told since when a live guest
+    /// stands still.
     fn ask<T>(
         &self,
         name: &str,
         context: Context,
-        ask: impl FnOnce(&Member, &Run<'_>, &mut Vec<String>) -> Result<T, Failure>,
+        ask: impl FnOnce(&Member, &Run<'_>, Option<Instant>, &mut Vec<String>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let packs = self.packs.clone().map_or_else(default_directory, Ok)?;
         let (member, mut opened) = choose(&packs, name, &self.target, &self.how, context)?;
         let mut remarks = Vec::new();
         // Not with `?`: a pause that was over too early is the cause of whatever went wrong.
-        let answer = member.run(&opened).and_then(|run| ask(&member, &run, &mut remarks));
+        let since = opened.paused_since();
+        let answer = member.run(&opened).and_then(|run| ask(&member, &run, since, &mut remarks));
         opened.resume()?;
         if !context.quiet {
             if answer.is_ok() {
@@ -173,7 +173,7 @@ impl TimeArgs {
     /// Runs the verb.
     pub fn run(&self, context: Context) -> Result<(), Failure> {
         let (seconds, nanoseconds, verified) =
-            self.common.ask("gettime", context, |member, run, remarks| {
+            self.common.ask("gettime", context, |member, run, _, remarks| {
                 let Answered { values, unverified, .. } = answer(member, run, &[], remarks)?;
                 let number =
                     |name: &str| values.get(name).and_then(number).ok_or_else(|| no_output(member, name));

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use engine::locate::{Hints, locate};
 use engine::{Outcome, Run, SliceProgram, Stopped, Values, WholeProgram};
 use ir::{Program, System};
-use machine::Target;
+use machine::{Cpu, Target};
 use serde_json::{Value as Json, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -24,7 +25,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::inputs::parse_input;
-use crate::live::{Guest, Name, not_whole};
+use crate::live::{Guest, Name, not_whole, unheard};
 use crate::target::TargetArgs;
 use crate::ways::{Verdict, Way, Ways};
 use crate::{format, output, report};
@@ -137,6 +138,8 @@ struct Tally {
     torn: u64,
     /// Whether the guest stood still in the last round before it was paused.
     standing: bool,
+    /// What was said last of what the monitor does not tell.
+    unheard: Option<String>,
     /// The length of each pause in microseconds, in the order of the rounds.
     pauses: Vec<u32>,
 }
@@ -245,7 +248,7 @@ impl WatchArgs {
         watched: &mut [Watched<'_>],
         tally: &mut Tally,
     ) -> Result<Round, Failure> {
-        let (target, pause) = match guest.pause(self.how.max_pause()) {
+        let (mut target, pause) = match guest.pause(self.how.max_pause()) {
             Ok(paused) => paused,
             Err(failure) if matches!(failure.exit, Exit::Torn | Exit::PauseOver) => {
                 let given = self.nothing(&failure, watched, tally);
@@ -254,6 +257,13 @@ impl WatchArgs {
             Err(failure) => return Err(failure),
         };
         let standing = !pause.is_ours();
+        // A program that finds none says so when it is asked.
+        if self.how.lacks_gs(&target.cpus)
+            && let Some(Ok(found)) =
+                watched.first().map(|it| locate(it.program, &*target.mem, Hints::default()))
+        {
+            target.cpus = found.cpus.into_iter().map(|regs| Cpu { regs }).collect();
+        }
         let given = ask_all(watched, &target, tally.rounds.is_multiple_of(VERIFY_EVERY));
         let report = guest.resume(pause)?;
         // A pause that was not ours to its end is the cause of whatever went wrong in its round.
@@ -264,6 +274,13 @@ impl WatchArgs {
         if let Some(problem) = report.problem.as_ref().filter(|_| report.is_whole()) {
             output::note(problem);
         }
+        let remark = unheard(&self.target, &report);
+        if tally.unheard != remark
+            && let Some(remark) = &remark
+        {
+            output::note(remark);
+        }
+        tally.unheard = remark;
         Ok(Round { given, length: report.length, standing })
     }
 

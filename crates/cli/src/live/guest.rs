@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use machine::Target;
-use machine::target::live::{GuestLock, Live, LiveError, Pause, PauseReport};
+use machine::target::live::{GuestLock, Live, LiveError, MonitorError, Pause, PauseReport};
 use sha2::{Digest, Sha256};
 
 use super::keeper::Rescue;
@@ -32,7 +32,9 @@ pub struct Guest {
 impl Guest {
     /// Connects to the guest's monitor and starts the watchdog; the guest runs on.
     pub fn connect(name: &Name, path: &Path, context: Context) -> Result<Self, Failure> {
-        let monitor = name.monitor().map_err(|error| failure(path, &error.into()))?;
+        let failed = |error: MonitorError| failure(path, &error.into());
+        let name = name.clone().of_this_run().map_err(failed)?;
+        let monitor = name.reader().map_err(failed)?;
         let live = Live::open(monitor, path).map_err(|error| failure(path, &error))?;
         if let Some(why) = live.slow().filter(|_| !context.quiet) {
             output::note(&format!(
@@ -45,7 +47,7 @@ impl Guest {
         }
         let lock = lock_file(live.identity())?;
         let connection = live.connection().map_err(|error| failure(path, &error))?;
-        let watchdog = Watchdog::start(name, &lock, connection)?;
+        let watchdog = Watchdog::start(&name, &lock, connection)?;
         Ok(Self { path: path.to_owned(), live, watchdog, quiet: context.quiet })
     }
 
@@ -136,6 +138,16 @@ pub fn not_whole(path: &Path, report: &PauseReport) -> Option<Failure> {
          QEMU's monitors, and ask again"
     );
     Some(Failure::new(Exit::Torn, text))
+}
+
+/// What the monitor does not tell, so that it would not be known; one sentence, if there is one.
+pub fn unheard(path: &Path, report: &PauseReport) -> Option<String> {
+    let why = report.unheard.as_ref().filter(|_| report.is_whole())?;
+    Some(format!(
+        "{}: it would not be known if another client had resumed the guest during the pause and paused it \
+         again: {why}",
+        path.display()
+    ))
 }
 
 /// The file of a guest's lock, which is there from now on.

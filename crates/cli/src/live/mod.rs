@@ -9,12 +9,12 @@
 mod guest;
 mod keeper;
 mod name;
-mod virsh;
+pub mod virsh;
 pub mod watchdog;
 
 use std::ops::Deref;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::locate::Located;
 use machine::target::live::{Pause, PauseReport};
@@ -23,13 +23,15 @@ use machine::{Cpu, Target};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
-pub use guest::{Guest, not_whole};
+pub use guest::{Guest, not_whole, unheard};
 pub use name::Name;
 
 /// A target, paused if it is a live guest. Dropping it lets the guest run.
 pub struct Opened {
     target: Target,
     paused: Option<(Guest, Pause)>,
+    since: Option<Instant>,
+    quiet: bool,
     located: Option<Located>,
 }
 
@@ -44,17 +46,24 @@ impl Deref for Opened {
 impl Opened {
     /// A target that was read from a dump and needs no pause.
     pub const fn dump(target: Target) -> Self {
-        Self { target, paused: None, located: None }
+        Self { target, paused: None, since: None, quiet: false, located: None }
     }
 
     /// A live guest, which is paused from now on.
     pub fn live(name: &Name, path: &Path, limit: Duration, context: Context) -> Result<Self, Failure> {
         let mut guest = Guest::connect(name, path, context)?;
+        // Not before: to connect may take longer than a pause may.
+        let since = Some(Instant::now());
         let (target, pause) = guest.pause(limit)?;
         if !context.quiet && !pause.is_ours() {
             output::note(&format!("{}: the guest was paused already and stays paused", path.display()));
         }
-        Ok(Self { target, paused: Some((guest, pause)), located: None })
+        Ok(Self { target, paused: Some((guest, pause)), since, quiet: context.quiet, located: None })
+    }
+
+    /// Since when a live guest stands still, or is about to; none for a dump.
+    pub const fn paused_since(&self) -> Option<Instant> {
+        self.since
     }
 
     /// Gives it the processors that were found in its memory.
@@ -83,6 +92,9 @@ impl Opened {
         }
         if let Some(problem) = &report.problem {
             output::note(&format!("{}: {problem}", self.target.path.display()));
+        }
+        if let Some(remark) = unheard(&self.target.path, &report).filter(|_| !self.quiet) {
+            output::note(&remark);
         }
         Ok(Some(report))
     }

@@ -41,7 +41,24 @@ impl Name {
         }
     }
 
-    /// Connects to the monitor of the guest that has this name.
+    /// The name of this very run of the guest, which the next one does not have.
+    pub fn of_this_run(self) -> Result<Self, MonitorError> {
+        Ok(match self {
+            // The connection to it ends with QEMU.
+            Self::Qmp(socket) => Self::Qmp(socket),
+            Self::Libvirt(domain) => Self::Libvirt(virsh::number(&domain)?),
+        })
+    }
+
+    /// Connects to the monitor of the guest that has this name, to read the guest.
+    pub fn reader(&self) -> Result<Box<dyn Monitor>, MonitorError> {
+        match self {
+            Self::Qmp(_) => self.monitor(),
+            Self::Libvirt(domain) => Ok(Box::new(Virsh::listening(domain)?)),
+        }
+    }
+
+    /// Connects to the monitor of the guest that has this name, to give it orders.
     pub fn monitor(&self) -> Result<Box<dyn Monitor>, MonitorError> {
         Ok(match self {
             Self::Qmp(socket) => Box::new(QmpSocket::connect(socket)?),

@@ -64,6 +64,8 @@ pub(super) struct Outbox {
     pub(super) file: File,
     /// The name QEMU knows it by.
     pub(super) name: String,
+    /// The number by which QEMU forgets it.
+    pub(super) set: u64,
 }
 
 type Chunk = OnceLock<Option<Box<[Page]>>>;
@@ -196,7 +198,7 @@ mod tests {
         let block = "ram".to_owned();
         let range = layout::Range { start: 0x10_0000, size, block: block.clone(), offset: 0x1000 };
         let ram = Ram { ranges: vec![range], backings: vec![(block, backing)] };
-        let outbox = Outbox { file: memory_file(), name: String::new() };
+        let outbox = Outbox { file: memory_file(), name: String::new(), set: 0 };
         let monitor: Box<dyn Monitor> = Box::new(Addresses(outbox.file.try_clone().expect("a handle")));
         let gate = Arc::new(Gate::open());
         let monitor = Arc::new(Mutex::new(monitor));

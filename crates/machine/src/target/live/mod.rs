@@ -3,7 +3,8 @@
 //! All goes through QEMU's monitor and works alike for TCG and KVM. The processors come from
 //! `dump-guest-memory` of a single page, whose notes are those of any dump: unlike `info registers`
 //! they hold the kernel GS base, and unlike the gdb stub they hold the descriptor tables; it takes
-//! a millisecond. RAM is read where QEMU has it (see `memory`). The guest is never written, and no
+//! a millisecond. Where no dump may be asked for, `info registers` has to do (see `registers`).
+//! RAM is read where QEMU has it (see `memory`). The guest is never written, and no
 //! process is started here: what resumes a guest whose reader dies is the command's affair.
 
 mod layout;
@@ -12,6 +13,7 @@ mod memory;
 mod monitor;
 mod pause;
 mod qmp;
+mod registers;
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -95,6 +97,8 @@ pub struct Live {
     /// Where QEMU writes dumps of a page.
     dump: File,
     outbox: Option<Arc<Outbox>>,
+    /// Whether QEMU may be told to dump.
+    dumps: bool,
     /// QEMU's process where its memory or files are read and that this is the guest's RAM is not
     /// yet seen.
     unproved: Option<u64>,
@@ -107,6 +111,7 @@ impl Live {
     /// # Errors
     /// [`LiveError`].
     pub fn open(mut monitor: Box<dyn Monitor>, path: &Path) -> Result<Self, LiveError> {
+        let dumps = monitor.may_dump();
         let ask = &mut *monitor;
         let blocks = memory_blocks(&ask.execute("query-memdev", json!({}), None)?)?;
         let ranges = layout::ranges(&human(ask, "info mtree -f")?, &blocks);
@@ -148,6 +153,7 @@ impl Live {
             monitor: Arc::new(Mutex::new(monitor)),
             dump: memory_file()?,
             outbox: outbox.map(Arc::new),
+            dumps,
             unproved,
             slow,
         })
@@ -190,7 +196,9 @@ impl Live {
     /// # Errors
     /// [`LiveError`]; the guest then runs if it ran before.
     pub fn pause(&mut self, limit: Duration) -> Result<(Target, Pause), LiveError> {
-        self.offer_dump()?;
+        if self.dumps {
+            self.offer_dump()?;
+        }
         let gate = Arc::new(pause::Gate::open());
         let pause = Pause::begin(Arc::clone(&gate), Arc::clone(&self.monitor), limit)?;
         match self.read(gate) {
@@ -205,7 +213,7 @@ impl Live {
 
     /// The guest's processors, and its memory as long as the gate is open.
     fn read(&mut self, gate: Arc<pause::Gate>) -> Result<Target, LiveError> {
-        let (cpus, _) = self.dump_page(0)?;
+        let cpus = if self.dumps { self.dump_page(0)?.0 } else { self.registers()? };
         let (ram, monitor, outbox) = (Arc::clone(&self.ram), Arc::clone(&self.monitor), self.outbox.clone());
         let memory = LiveMemory::new(ram, gate, monitor, outbox);
         if let Some(process) = self.unproved
@@ -227,13 +235,22 @@ impl Live {
         let root = root_page(cpus.first().and_then(|cpu| cpu.regs.get(Reg::Cr3)).unwrap_or(0));
         // Where the pause is over already, nothing can be read, and nothing is answered.
         let Ok(found) = memory.page(root) else { return Ok(false) };
-        self.offer_dump()?;
-        let (_, said) = self.dump_page(root.0)?;
-        if said.page(root).is_ok_and(|said| said == found) {
-            Ok(true)
+        let same = if self.dumps {
+            self.offer_dump()?;
+            let (_, said) = self.dump_page(root.0)?;
+            said.page(root).is_ok_and(|said| said == found)
         } else {
-            Err(LiveError::OtherMemory(process))
-        }
+            let text = human(&mut **self.lock(), &registers::page_command(root.0))?;
+            registers::page(&text).ok_or(LiveError::Answer("xp"))? == found
+        };
+        if same { Ok(true) } else { Err(LiveError::OtherMemory(process)) }
+    }
+
+    /// The processors, without a dump.
+    fn registers(&mut self) -> Result<Vec<Cpu>, LiveError> {
+        let command = "info registers -a";
+        let text = human(&mut **self.lock(), command)?;
+        registers::processors(&text).ok_or(LiveError::Answer(command))
     }
 
     /// Hands QEMU the file for the next dump: not while the guest waits, where that can be helped.
@@ -294,9 +311,9 @@ fn memory_blocks(answer: &Value) -> Result<Vec<String>, LiveError> {
     Ok(list.iter().filter_map(|device| device.get("id")?.as_str().map(str::to_owned)).collect())
 }
 
-fn human(monitor: &mut dyn Monitor, command: &'static str) -> Result<String, LiveError> {
+fn human(monitor: &mut dyn Monitor, command: &str) -> Result<String, LiveError> {
     let answer = monitor.execute("human-monitor-command", json!({ "command-line": command }), None)?;
-    answer.as_str().map(str::to_owned).ok_or(LiveError::Answer(command))
+    answer.as_str().map(str::to_owned).ok_or(LiveError::Answer("human-monitor-command"))
 }
 
 /// The fastest way to `size` bytes at an address of QEMU's process, or why there is none.
@@ -326,12 +343,21 @@ fn shared_file(folder: &Path, mapping: &layout::Mapping) -> Option<File> {
     File::open(link).ok()
 }
 
-/// Gives QEMU a file to write memory to. It goes away with the connection.
+impl Drop for Live {
+    fn drop(&mut self) {
+        // It would go with the connection, but libvirt's to QEMU outlives this process.
+        if let Some(outbox) = &self.outbox {
+            let _ = self.lock().execute("remove-fd", json!({ "fdset-id": outbox.set }), None);
+        }
+    }
+}
+
+/// Gives QEMU a file to write memory to.
 fn outbox(monitor: &mut dyn Monitor) -> Result<Outbox, LiveError> {
     let file = memory_file()?;
     let answer = monitor.execute("add-fd", json!({ "opaque": "virtuoso" }), Some(&file))?;
-    let number = answer.get("fd").and_then(Value::as_u64).ok_or(LiveError::Answer("add-fd"))?;
-    Ok(Outbox { file, name: format!("/proc/self/fd/{number}") })
+    let number = |name| answer.get(name).and_then(Value::as_u64).ok_or(LiveError::Answer("add-fd"));
+    Ok(Outbox { file, name: format!("/proc/self/fd/{}", number("fd")?), set: number("fdset-id")? })
 }
 
 /// A file that exists in memory only.

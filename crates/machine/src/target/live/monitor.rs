@@ -36,6 +36,27 @@ pub trait Monitor: Send {
         Ok(None)
     }
 
+    /// The events of before the last answer that had not come yet when it came, waited for where
+    /// the monitor sends events another way than answers. To be asked for when the guest was let
+    /// run again, of which these say nothing, or is left standing still.
+    ///
+    /// # Errors
+    /// [`MonitorError::Lost`]: they do not come.
+    fn late_events(&mut self) -> Result<Events, MonitorError> {
+        Ok(Events::default())
+    }
+
+    /// Why this monitor tells of no events, if it does not: a guest that was resumed and paused
+    /// again is not known then.
+    fn unheard(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether `dump-guest-memory` may be asked for: there is a libvirt that dies of it.
+    fn may_dump(&self) -> bool {
+        true
+    }
+
     /// The connection, for another process to hold on to; `None` where each command has its own.
     ///
     /// # Errors
@@ -111,7 +132,7 @@ impl MonitorError {
             Self::Busy => "close the other client, or give QEMU a second monitor with another -qmp",
             Self::NotQmp(_) => "give the socket of -qmp, not that of -monitor or of a console",
             Self::Unreachable { hint, .. } => hint,
-            Self::Refused { .. } => "see what QEMU says; a newer QEMU may be needed",
+            Self::Refused { .. } => "see what it says; QEMU may have ended, or be too old",
             Self::Lost { .. } => "check whether QEMU still runs",
         }
     }

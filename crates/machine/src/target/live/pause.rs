@@ -84,6 +84,8 @@ pub struct PauseReport {
     pub torn: Option<Torn>,
     /// Why memory could not be read, if so.
     pub problem: Option<String>,
+    /// Why it would not be known that the guest was resumed and paused again, if so.
+    pub unheard: Option<String>,
 }
 
 impl PauseReport {
@@ -123,11 +125,14 @@ impl Phase {
         let status = status(monitor)?;
         self.note(monitor.take_events()?.unwrap_or_default());
         match status.as_str() {
-            // No event tells of it where commands go through libvirt.
+            // It may be that no event tells of it.
             "running" => self.torn = Some(Torn::Resumed),
             // Who resumed it has paused it again, for purposes of its own.
             "paused" | "prelaunch" if self.torn == Some(Torn::Resumed) => {}
-            "paused" if self.began.is_some() => resume(monitor)?,
+            "paused" if self.began.is_some() => {
+                resume(monitor)?;
+                self.note(monitor.late_events()?);
+            }
             // A paused guest that is reset.
             "prelaunch" if self.began.is_some() => {
                 self.torn = Some(Torn::Reset);
@@ -136,7 +141,7 @@ impl Phase {
             // Who has brought it there may need it there: a guest that has been migrated runs
             // elsewhere.
             _ if self.began.is_some() => self.torn = Some(Torn::Taken),
-            _ => {}
+            _ => self.note(monitor.late_events()?),
         }
         Ok(())
     }
@@ -179,6 +184,7 @@ impl State {
         let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
         let late = phase.began.is_some_and(|began| began.elapsed() >= self.limit);
         let resumed = phase.lost.take().map_or_else(|| phase.let_run(&mut **monitor), Err);
+        let unheard = monitor.unheard();
         drop(monitor);
         let report = PauseReport {
             length: phase.began.map_or(Duration::ZERO, |began| began.elapsed()),
@@ -186,6 +192,7 @@ impl State {
             expired: expired || (late && phase.torn == Some(Torn::Resumed)),
             torn: phase.torn,
             problem: None,
+            unheard,
         };
         phase.end = Some(End { report, resumed });
         self.ended.notify_all();
