@@ -138,12 +138,7 @@ impl Ways {
         if self.restored.is_empty() || !stopped || self.whole_answer().is_none() {
             return Ok(self);
         }
-        let (outcome, _) = program.ask_slice_restored(inputs, limits)?;
-        Ok(match outcome {
-            Outcome::Answer(_) => Self { slice: Some(outcome), ..self },
-            // Why it stopped without them says more.
-            Outcome::Stopped(_) => self,
-        })
+        Ok(Self { slice: Some(program.ask_slice_restored(inputs, limits)?.0), ..self })
     }
 
     /// How a whole run ended.
