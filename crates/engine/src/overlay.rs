@@ -269,6 +269,7 @@ impl<'t> Overlay<'t> {
     /// Drops all remembered translations.
     fn forget(&mut self) {
         self.translated.clear();
+        self.undefined.forget();
         self.pages.unmap();
     }
 
@@ -326,10 +327,11 @@ impl<'t> Overlay<'t> {
         while at < top {
             let here = (PAGE_SIZE - at.offset()).min(top.0 - at.0);
             match self.writable(at) {
-                Ok(_) => {
+                Ok(copy) => {
                     let place = self.physical(at)?;
                     if place.0 < PROCESS_FRAMES {
-                        self.undefined.add(place, here);
+                        self.undefined.add(place, here, copy);
+                        self.pages.unmap_copy(copy);
                     }
                 }
                 Err(Fault::Full) => return Err(Fault::Full),
@@ -339,14 +341,18 @@ impl<'t> Overlay<'t> {
             let Some(next) = at.0.checked_add(here) else { break };
             at = VirtAddr(next);
         }
-        self.forget();
         Ok(())
     }
 
-    /// Whether any of these bytes, which lie in one page, may not be read.
-    fn is_undefined(&mut self, address: VirtAddr, size: u64) -> bool {
-        !self.undefined.is_empty()
-            && self.physical(address).is_ok_and(|place| self.undefined.any(place, size))
+    /// The number of the frame that an address leads to, if bytes of it are, or were, undefined.
+    fn undefined_frame(&mut self, address: VirtAddr) -> Option<usize> {
+        if self.undefined.is_empty() {
+            return None;
+        }
+        self.undefined.near(address.page()).or_else(|| {
+            let place = self.physical(address).ok()?;
+            self.undefined.number(place.page())
+        })
     }
 
     /// What is at a page, which goes into the TLB unless it may not be read; for a store the copy of its frame.
@@ -371,7 +377,7 @@ impl<'t> Overlay<'t> {
             }
             let frame = translation.paddr.page();
             table = self.tables.contains(&frame);
-            undefined = self.undefined.has(frame);
+            undefined = self.undefined.number(frame).is_some();
             writable = translation.writable && alias.is_none();
             if write && !writable {
                 return Err(Fault::ReadOnly);
@@ -428,8 +434,13 @@ impl<'t> Overlay<'t> {
         if offset + size as usize > PAGE_SIZE as usize {
             return self.load_bytes(address, size);
         }
-        if self.is_undefined(address, size) {
-            return Err(Fault::Undefined);
+        if let Some(number) = self.undefined_frame(address) {
+            if self.undefined.any(number, address.offset(), size) {
+                return Err(Fault::Undefined);
+            }
+            if self.undefined.near(address.page()).is_some() {
+                return Ok(read(self.pages.page(self.undefined.copy(number)), offset, size));
+            }
         }
         let held = match self.fill(address.page(), false) {
             Ok(held) => held,
@@ -439,8 +450,7 @@ impl<'t> Overlay<'t> {
             Held::Target(page) => page,
             Held::Copy(copy) => self.pages.page(copy),
         };
-        let bytes = page[offset..offset + size as usize].iter().rev();
-        Ok(bytes.fold(0, |value, &byte| value << 8 | u64::from(byte)))
+        Ok(read(page, offset, size))
     }
 
     /// Answers for the one device whose state a run knows, the local APIC: all that may be read is
@@ -500,14 +510,20 @@ impl<'t> Overlay<'t> {
         if offset + size as usize > PAGE_SIZE as usize {
             return self.store_bytes(address, size, value);
         }
-        let copy = match self.writable(address) {
-            Ok(copy) => copy,
-            Err(fault) => return self.sends_nothing(address, fault),
+        let near = self.undefined.near(address.page());
+        let copy = match near {
+            Some(number) => self.undefined.copy(number),
+            None => match self.writable(address) {
+                Ok(copy) => copy,
+                Err(fault) => return self.sends_nothing(address, fault),
+            },
         };
         self.pages.store_to(copy, offset, size as usize, value);
-        if !self.undefined.is_empty() {
-            let place = self.physical(address)?;
-            self.undefined.define(place, size);
+        if let Some(number) = self.undefined_frame(address) {
+            self.undefined.define(number, address.offset(), size);
+            if near.is_none() {
+                self.undefined.remember(address.page(), number);
+            }
         }
         Ok(())
     }
@@ -561,6 +577,12 @@ impl<'t> Overlay<'t> {
         }
         Ok(())
     }
+}
+
+/// The `size` bytes of a page from an offset on, little endian.
+fn read(page: &Page, offset: usize, size: u64) -> u64 {
+    let bytes = page[offset..offset + size as usize].iter().rev();
+    bytes.fold(0, |value, &byte| value << 8 | u64::from(byte))
 }
 
 #[cfg(test)]

@@ -215,6 +215,15 @@ impl<'t> Memory<'t> {
         }
     }
 
+    /// Takes out of the TLB what leads to a page of the run's own.
+    pub fn unmap_copy(&mut self, copy: u32) {
+        for entry in &mut self.hot_mut().tlb {
+            if entry.place == place(copy) {
+                (entry.read, entry.write) = (NEVER, NEVER);
+            }
+        }
+    }
+
     /// Reads 1, 2, 4 or 8 bytes, little endian; `None` if the TLB does not have them all.
     #[inline]
     #[must_use]
@@ -325,6 +334,11 @@ mod tests {
         assert_eq!((memory.state(), memory.page(copy)), (before, &content), "all is undone");
         memory.map(AT, Held::Copy(copy), false);
         assert!(!memory.store(AT, 1, 7) && memory.load(AT, 1) == Some(0));
+        memory.unmap_copy(copy + 1);
+        assert!(memory.load(AT, 1).is_some());
+        memory.unmap_copy(copy);
+        assert_eq!(memory.load(AT, 1), None);
+        memory.map(AT, Held::Copy(copy), true);
         memory.unmap();
         assert_eq!(memory.load(AT, 1), None);
     }
