@@ -12,7 +12,7 @@ use ir::{Kind, Program};
 use jit::{Exit, Progress, Spare};
 use machine::{Reg, hash};
 
-use crate::code::{AtHand, Block, Code, Lifting, Translation, restore};
+use crate::code::{AtHand, Block, Code, Given, Lifting, Translation, restore};
 use crate::counter::{Counter, briefly, settled};
 use crate::exec::execute;
 use crate::limits::Budget;
@@ -20,7 +20,7 @@ use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
 use crate::predecode::{Slots, clear, fill, slots};
 use crate::relocate::Relocation;
-use crate::run::{Given, Run, RunError};
+use crate::run::{Run, RunError};
 use crate::show::{Show, show_summary};
 use crate::spin::Spin;
 use crate::start::{NoAnswer, outcome};

@@ -317,8 +317,8 @@ impl<'t> Overlay<'t> {
         Ok(())
     }
 
-    /// The `size` bytes below `top` may not be read any more before they are written, as far as they
-    /// are the system's and can be written.
+    /// The `size` bytes below `top` may not be read any more before they are written, as far as
+    /// they are the system's and can be written.
     ///
     /// # Errors
     /// [`Fault::Full`].
@@ -355,7 +355,8 @@ impl<'t> Overlay<'t> {
         })
     }
 
-    /// What is at a page, which goes into the TLB unless it may not be read; for a store the copy of its frame.
+    /// What is at a page, which goes into the TLB unless bytes of it may not be read; for a store
+    /// the copy of its frame.
     #[cold]
     fn fill(&mut self, page: VirtAddr, write: bool) -> Result<Held<'t>, Fault> {
         let (mut table, mut writable, mut undefined) = (false, true, false);

@@ -5,10 +5,9 @@ use lift::Mode;
 use machine::paging::PagingMode;
 use machine::{EFER_LMA, GuestMemory, Reg, RegFile};
 
-use crate::code::Redirected;
 use crate::limits::Limits;
 use crate::predecode::TooLarge;
-use crate::variables::{InputError, Inputs};
+use crate::variables::InputError;
 
 /// What neither the target's memory nor its registers tell.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,14 +27,6 @@ pub struct Run<'t> {
     pub env: Environment,
     /// The most that the run may use.
     pub limits: Limits,
-}
-
-/// What a run is given beside the target.
-#[derive(Clone, Copy)]
-pub(crate) struct Given<'i> {
-    pub inputs: &'i Inputs,
-    /// Pointers of the target that it has as training knows them.
-    pub restored: &'i [Redirected],
 }
 
 /// Why a run could not begin. What happens after it began is an outcome.

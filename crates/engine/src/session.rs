@@ -13,13 +13,13 @@ use ir::{Program, System};
 use lift::Mode;
 use machine::paging::PagingMode;
 
-use crate::code::{Cache, Code, Kernel, Own};
+use crate::code::{Cache, Code, Given, Kernel, Own};
 use crate::emulate::{Ask, WholeReport, Workspace};
 use crate::limits::{Budget, Limits};
 use crate::outcome::{Outcome, Stopped};
 use crate::predecode::TooLarge;
 use crate::relocate::Relocation;
-use crate::run::{Given, Run, RunError};
+use crate::run::{Run, RunError};
 use crate::slice::SliceProgram;
 use crate::variables::Inputs;
 use crate::watch::Unwatched;

@@ -7,7 +7,7 @@ use ir::Program;
 use ir::program::{Callee, Target, Terminator};
 use machine::Reg;
 
-use crate::code::restore;
+use crate::code::{Given, restore};
 use crate::counter::{Counter, briefly, settled};
 use crate::exec::execute;
 use crate::limits::Budget;
@@ -16,7 +16,7 @@ use crate::overlay::Overlay;
 use crate::predecode::{Pool, Predecoded, Slots, TooLarge, slots};
 use crate::process::ProcessPages;
 use crate::relocate::Relocation;
-use crate::run::{Given, Run, RunError};
+use crate::run::{Run, RunError};
 use crate::spin::{Spin, called};
 use crate::start::{NoAnswer, outcome};
 use crate::variables::{Inputs, collect, prepare};

@@ -1,5 +1,6 @@
-//! Bytes of memory that hold nothing which may be read before it is written ([`ir::Kind::Undefine`]):
-//! one bit for each byte of the frames that have such, as memcheck keeps them.
+//! Bytes of memory that hold nothing which may be read before it is written
+//! ([`ir::Kind::Undefine`]): one bit for each byte of the frames that have such, as memcheck keeps
+//! them.
 
 use machine::{PAGE_SIZE, PhysAddr, VirtAddr};
 

@@ -29,7 +29,7 @@ pub(crate) use cache::{AtHand, Cache};
 pub(crate) use compiled::{Machine, Translation};
 pub(crate) use kernel::Kernel;
 use kernel::{INSN_BYTES, Window};
-pub(crate) use redirected::{Redirected, restore};
+pub(crate) use redirected::{Given, restore};
 use useful::useful;
 
 use crate::limits::Deadline;

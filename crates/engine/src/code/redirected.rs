@@ -21,6 +21,7 @@ use crate::outcome::Stopped;
 use crate::overlay::Overlay;
 use crate::per_cpu::Tables;
 use crate::relocate::Relocation;
+use crate::variables::Inputs;
 
 /// The most that are restored: more is no kernel of training's.
 const MOST: usize = 4096;
@@ -36,6 +37,14 @@ pub(crate) struct Redirected {
     pub trusted: u64,
     /// Its size in bytes.
     pub size: usize,
+}
+
+/// What a run is given beside the target.
+#[derive(Clone, Copy)]
+pub(crate) struct Given<'i> {
+    pub inputs: &'i Inputs,
+    /// Pointers of the target that it has as training knows them.
+    pub restored: &'i [Redirected],
 }
 
 /// Gives a run of a program these pointers as training knows them.

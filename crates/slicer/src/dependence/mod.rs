@@ -5,7 +5,8 @@
 //! ([`shadow_memory`]), those of mappings on the stores into page tables that made them
 //! ([`page_tables`]), what others wrote meanwhile ([`foreign`]), and control flow between sites
 //! ([`flow`], [`flow_recorder`]). Loads may also depend on stores that went to the same object
-//! ([`pointers`], [`objects`]). Where the code gets a new stack is noted ([`stacks`]). What a path that nobody executed would add is for the analyses.
+//! ([`pointers`], [`objects`]). Where the code gets a new stack is noted ([`stacks`]). What a path
+//! that nobody executed would add is for the analyses.
 
 pub mod definer;
 pub mod flow;

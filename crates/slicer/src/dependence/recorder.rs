@@ -165,8 +165,8 @@ impl<'g> DependenceRecorder<'g> {
         }
     }
 
-    /// The walk is over: takes the last writers of the outputs as criteria too, whatever address they
-    /// wrote by, and notes where the recording ends.
+    /// The walk is over: takes the last writers of the outputs as criteria too, whatever address
+    /// they wrote by, and notes where the recording ends.
     ///
     /// # Errors
     /// [`Error::OutputRead`] and [`Error::Foreign`] for outputs that a program cannot give,

@@ -11,8 +11,8 @@
 //! one before, nor lies on it, as the saved one of a caller does. What gave the new stack is the
 //! first operation that such steps lead back to: a load, or the copy of a register.
 //!
-//! Where a branch decides whether the code goes on to another stack, a target may have it stay: then
-//! what recordings saw on the other is below the place where the first was left.
+//! Where a branch decides whether the code goes on to another stack, a target may have it stay:
+//! then what recordings saw on the other is below the place where the first was left.
 //!
 //! A process's own stacks are no such memory. Stacks in a segment whose base is not 0 are left out.
 
