@@ -43,8 +43,8 @@ pub enum Fault {
     Full,
 }
 
-/// The most bytes that [`Overlay::undefine`] works on.
-const MAX_UNDEFINED: u64 = 1 << 20;
+/// The most bytes that [`Overlay::undefine`] works on: no kernel's stack has more.
+const MAX_UNDEFINED: u64 = 1 << 16;
 
 /// Where the synthetic frames of the training process's pages begin: processors have at most 52
 /// bits of physical address.
