@@ -327,16 +327,13 @@ impl<'t> Overlay<'t> {
         while at < top {
             let here = (PAGE_SIZE - at.offset()).min(top.0 - at.0);
             match self.writable(at) {
-                Ok(copy) => {
-                    let place = self.physical(at)?;
-                    if place.0 < PROCESS_FRAMES {
-                        self.undefined.add(place, here, copy);
-                        self.pages.unmap_copy(copy);
-                    }
+                Ok(copy) if !self.is_own(at.page()) => {
+                    self.undefined.add(copy, at.offset(), here);
+                    self.pages.unmap_copy(copy);
                 }
                 Err(Fault::Full) => return Err(Fault::Full),
-                // Nothing is there that a slice could read, or that a store could overwrite.
-                Err(_) => {}
+                // The process's own, or nothing that a store could overwrite.
+                Ok(_) | Err(_) => {}
             }
             let Some(next) = at.0.checked_add(here) else { break };
             at = VirtAddr(next);
@@ -344,22 +341,11 @@ impl<'t> Overlay<'t> {
         Ok(())
     }
 
-    /// The number of the frame that an address leads to, if bytes of it are, or were, undefined.
-    fn undefined_frame(&mut self, address: VirtAddr) -> Option<usize> {
-        if self.undefined.is_empty() {
-            return None;
-        }
-        self.undefined.near(address.page()).or_else(|| {
-            let place = self.physical(address).ok()?;
-            self.undefined.number(place.page())
-        })
-    }
-
     /// What is at a page, which goes into the TLB unless bytes of it may not be read; for a store
     /// the copy of its frame.
     #[cold]
     fn fill(&mut self, page: VirtAddr, write: bool) -> Result<Held<'t>, Fault> {
-        let (mut table, mut writable, mut undefined) = (false, true, false);
+        let (mut table, mut writable) = (false, true);
         let held = if let Some(&copy) = self.user.get(&page) {
             Held::Copy(copy)
         } else if let Some((_, content)) = self.process.and_then(|process| process.get(page)) {
@@ -378,7 +364,6 @@ impl<'t> Overlay<'t> {
             }
             let frame = translation.paddr.page();
             table = self.tables.contains(&frame);
-            undefined = self.undefined.number(frame).is_some();
             writable = translation.writable && alias.is_none();
             if write && !writable {
                 return Err(Fault::ReadOnly);
@@ -394,6 +379,7 @@ impl<'t> Overlay<'t> {
                 }
             }
         };
+        let undefined = matches!(held, Held::Copy(copy) if self.undefined.has(copy));
         // Every store to a page table comes here: translations that went through it may not hold
         // any more.
         if write && table {
@@ -435,20 +421,18 @@ impl<'t> Overlay<'t> {
         if offset + size as usize > PAGE_SIZE as usize {
             return self.load_bytes(address, size);
         }
-        if let Some(number) = self.undefined_frame(address) {
-            if self.undefined.any(number, address.offset(), size) {
-                return Err(Fault::Undefined);
-            }
-            if self.undefined.near(address.page()).is_some() {
-                return Ok(read(self.pages.page(self.undefined.copy(number)), offset, size));
-            }
-        }
-        let held = match self.fill(address.page(), false) {
-            Ok(held) => held,
-            Err(fault) => return self.no_interrupt(address, fault).map(|()| 0),
+        let held = match self.undefined.near(address.page()) {
+            Some(copy) => Held::Copy(copy),
+            None => match self.fill(address.page(), false) {
+                Ok(held) => held,
+                Err(fault) => return self.no_interrupt(address, fault).map(|()| 0),
+            },
         };
         let page = match held {
             Held::Target(page) => page,
+            Held::Copy(copy) if self.undefined.any(copy, address.offset(), size) => {
+                return Err(Fault::Undefined);
+            }
             Held::Copy(copy) => self.pages.page(copy),
         };
         Ok(read(page, offset, size))
@@ -513,18 +497,15 @@ impl<'t> Overlay<'t> {
         }
         let near = self.undefined.near(address.page());
         let copy = match near {
-            Some(number) => self.undefined.copy(number),
+            Some(copy) => copy,
             None => match self.writable(address) {
                 Ok(copy) => copy,
                 Err(fault) => return self.sends_nothing(address, fault),
             },
         };
         self.pages.store_to(copy, offset, size as usize, value);
-        if let Some(number) = self.undefined_frame(address) {
-            self.undefined.define(number, address.offset(), size);
-            if near.is_none() {
-                self.undefined.remember(address.page(), number);
-            }
+        if self.undefined.define(copy, address.offset(), size) && near.is_none() {
+            self.undefined.remember(address.page(), copy);
         }
         Ok(())
     }

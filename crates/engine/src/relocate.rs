@@ -222,6 +222,11 @@ impl<'p> Relocation<'p> {
         self.deadline.is_over()
     }
 
+    /// How many bytes an address of the target has.
+    pub(crate) fn word_bytes(&self) -> usize {
+        if self.mode().linear_bits() > 32 { 8 } else { 4 }
+    }
+
     /// The slide of an image, by its number; `None` if it is not in the target.
     pub(crate) fn slide_of(&self, image: usize) -> Option<u64> {
         self.slides.get(image).copied().flatten()

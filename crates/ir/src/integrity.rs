@@ -67,6 +67,14 @@ impl Integrity {
         self.variants[first..].iter().take_while(move |it| it.addr < end)
     }
 
+    /// Whether the training boots show that a word of data is a number, though it could be an
+    /// address of something that moved.
+    #[must_use]
+    pub fn is_number(&self, address: u64, word: &[u8]) -> bool {
+        let mut variants = self.variants_in(address, address.saturating_add(1));
+        variants.any(|it| it.addr == address && it.bytes == word)
+    }
+
     /// The image that an address lies in or beside.
     #[must_use]
     pub fn image(&self, address: u64) -> Option<usize> {

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::container::Piece;
 use crate::file::{self, FileError};
-use crate::index::Index;
+use crate::index::{Index, PAGE};
 use crate::integrity::Integrity;
 pub use crate::packed::VERSION;
 use crate::packed::{self, Packed, Source, damaged};
@@ -115,6 +115,12 @@ impl System {
     pub fn pages_in(&self, range: Range<u64>) -> impl Iterator<Item = (u64, &[u8])> + '_ {
         let all = if range.is_empty() { 0..0 } else { range };
         self.pages.range(all).filter_map(|(&addr, place)| Some((addr, self.content(place)?)))
+    }
+
+    /// Whether an address lies in a page of code.
+    #[must_use]
+    pub fn has_code(&self, address: u64) -> bool {
+        self.page(address & !(PAGE as u64 - 1)).is_some()
     }
 
     /// How many pages there are.

@@ -14,7 +14,7 @@ use clap::Args;
 use engine::locate::{Hints, locate};
 use engine::{Outcome, Run, SliceProgram, Stopped, Values, WholeProgram};
 use ir::{Program, System};
-use machine::{Cpu, Target};
+use machine::Target;
 use serde_json::{Value as Json, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -25,7 +25,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::inputs::parse_input;
-use crate::live::{Guest, Name, not_whole, unheard};
+use crate::live::{Guest, Name, not_whole, processors, unheard};
 use crate::target::TargetArgs;
 use crate::ways::{Verdict, Way, Ways};
 use crate::{format, output, report};
@@ -262,7 +262,7 @@ impl WatchArgs {
             && let Some(Ok(found)) =
                 watched.first().map(|it| locate(it.program, &*target.mem, Hints::default()))
         {
-            target.cpus = found.cpus.into_iter().map(|regs| Cpu { regs }).collect();
+            target.cpus = processors(&found);
         }
         let given = ask_all(watched, &target, tally.rounds.is_multiple_of(VERIFY_EVERY));
         let report = guest.resume(pause)?;

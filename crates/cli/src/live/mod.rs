@@ -43,6 +43,11 @@ impl Deref for Opened {
     }
 }
 
+/// The processors that were found in a target's memory, as a target has its own.
+pub fn processors(located: &Located) -> Vec<Cpu> {
+    located.cpus.iter().map(|regs| Cpu { regs: regs.clone() }).collect()
+}
+
 impl Opened {
     /// A target that was read from a dump and needs no pause.
     pub const fn dump(target: Target) -> Self {
@@ -68,7 +73,7 @@ impl Opened {
 
     /// Gives it the processors that were found in its memory.
     pub fn found(&mut self, located: Located) {
-        self.target.cpus = located.cpus.iter().map(|regs| Cpu { regs: regs.clone() }).collect();
+        self.target.cpus = processors(&located);
         self.located = Some(located);
     }
 

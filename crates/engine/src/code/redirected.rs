@@ -13,7 +13,7 @@
 use ir::integrity::{DataPage, number};
 use ir::{Program, System};
 use machine::paging;
-use machine::{GuestMemory, PAGE_SIZE, VirtAddr};
+use machine::{GuestMemory, VirtAddr};
 
 use crate::limits::Deadline;
 use crate::loaded::{Fetched, Loaded};
@@ -75,7 +75,7 @@ impl Search<'_, '_> {
     /// All of them, ascending by training's address.
     pub fn all(&self) -> Vec<Redirected> {
         let tables = self.relocation.tables(self.memory);
-        let size = if self.relocation.mode().linear_bits() > 32 { 8 } else { 4 };
+        let size = self.relocation.word_bytes();
         let mut found = Vec::new();
         for (&addr, page) in &self.system.integrity().data {
             if found.len() < MOST && !self.deadline.is_over() {
@@ -100,11 +100,11 @@ impl Search<'_, '_> {
         };
         let words = page.bytes.chunks_exact(size).zip(theirs.chunks_exact(size)).enumerate();
         for (at, (mine, theirs)) in words.filter(|(_, (mine, theirs))| mine != theirs) {
-            let (at, mine, theirs) = ((at * size) as u64, number(mine), number(theirs));
-            let trusted = self.relocation.to_target(mine);
+            let (at, trained, theirs) = ((at * size) as u64, number(mine), number(theirs));
+            let trusted = self.relocation.to_target(trained);
             if theirs != trusted
-                && self.is_code(mine)
-                && !self.is_number(addr + at, mine)
+                && self.system.has_code(trained)
+                && !self.system.integrity().is_number(addr + at, mine)
                 && self.is_foreign(theirs, tables)
             {
                 found.push(Redirected { address: to + at, trained: addr + at, trusted, size });
@@ -112,22 +112,11 @@ impl Search<'_, '_> {
         }
     }
 
-    /// Whether trusted code is at an address of the training system.
-    fn is_code(&self, address: u64) -> bool {
-        self.system.page(address & !(PAGE_SIZE - 1)).is_some()
-    }
-
-    /// Whether training shows that a word is no address, whatever it looks like.
-    fn is_number(&self, address: u64, value: u64) -> bool {
-        let mut variants = self.system.integrity().variants_in(address, address + 1);
-        variants.any(|it| it.addr == address && number(&it.bytes) == value)
-    }
-
     /// Whether the target's kernel may execute what is at an address, and that is not trusted.
     fn is_foreign(&self, address: u64, tables: Tables<'_>) -> bool {
         let mapped = paging::translate(self.memory, tables.mode, tables.root, VirtAddr(address));
         let trusted = || {
-            let held = self.relocation.to_training(address).is_some_and(|it| self.is_code(it));
+            let held = self.relocation.to_training(address).is_some_and(|it| self.system.has_code(it));
             let loaded = |it: &Loaded<'_>| matches!(it.fetch(address, 1, self.deadline), Fetched::Code(_));
             held || self.loaded.is_some_and(loaded)
         };

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use ir::System;
-use machine::{GuestMemory, PAGE_SIZE};
+use machine::GuestMemory;
 
 use super::target::TargetCode;
 use crate::loaded::{Fetched, Loaded};
@@ -65,7 +65,7 @@ impl Comparison<'_> {
     /// The training system's address of trusted code that the target has at an address; of a module
     /// that training had not loaded, the target's.
     pub fn trusted(&self, address: u64) -> Option<u64> {
-        let held = |address: u64| self.system.page(address & !(PAGE_SIZE - 1)).is_some();
+        let held = |address: u64| self.system.has_code(address);
         let table = self.relocation.table();
         let from_image = |image: usize| {
             let here = address.wrapping_sub(self.relocation.slide_of(image)?);

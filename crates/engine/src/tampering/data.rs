@@ -9,7 +9,7 @@ use ir::integrity::{DataPage, differing_words, number};
 use machine::paging;
 use machine::{PAGE_SIZE, VirtAddr};
 
-use super::comparison::{Comparison, wide};
+use super::comparison::Comparison;
 use super::report::{Change, Difference, Place, Tampering};
 use super::sorted::Data;
 
@@ -58,9 +58,10 @@ impl Comparison<'_> {
         report.uncompared.absent += absent;
         // What is not there was counted.
         let found: Vec<u8> = found.iter().zip(&mine).map(|(found, mine)| found.unwrap_or(*mine)).collect();
-        let size = if wide(&self.relocation) { 8 } else { 4 };
+        let size = self.relocation.word_bytes();
+        let integrity = self.system.integrity();
         let is_number =
-            |at: usize| self.is_number(run.start + at as u64, &mine[at..(at + size).min(mine.len())]);
+            |at: usize| integrity.is_number(run.start + at as u64, &mine[at..(at + size).min(mine.len())]);
         let mut words =
             differing_words((run.start, &mine), (to, &found), size, &|at| self.moved(at), &is_number);
         if run.image != 0 && !words.is_empty() {
@@ -111,7 +112,7 @@ impl Comparison<'_> {
         let mut words_by = machine::hash::Map::<u64, usize>::default();
         named.iter().flatten().for_each(|distance| *words_by.entry(*distance).or_default() += 1);
         let alike = |distance: &u64| words_by.get(distance).is_some_and(|words| *words > 1);
-        let size = if wide(&self.relocation) { 8 } else { 4 };
+        let size = self.relocation.word_bytes();
         let judged = |(&at, distances): (&usize, &Vec<u64>)| {
             // What was not moved is as good as where it was.
             let still = mine[at..at + size] == found[at..at + size];
@@ -123,7 +124,7 @@ impl Comparison<'_> {
     /// By how many bytes an address that a word holds, or part of one, may have moved, if it names
     /// memory that is neither the module's nor the kernel's: whole pages.
     fn distances(&self, run: &Run<'_>, mine: &[u8], found: &[u8], at: usize) -> Vec<u64> {
-        let size = if wide(&self.relocation) { 8 } else { 4 };
+        let size = self.relocation.word_bytes();
         let slide = self.relocation.slide_of(run.image).unwrap_or(0);
         let outside = |address: u64| self.may_be_freed(run, address);
         let differs = |start: usize, size: usize| {
@@ -163,13 +164,6 @@ impl Comparison<'_> {
         distances.sort_unstable();
         distances.dedup();
         distances
-    }
-
-    /// Whether training shows a word of data to be a number, though it could be an address of
-    /// something that moved.
-    fn is_number(&self, address: u64, mine: &[u8]) -> bool {
-        let mut variants = self.system.integrity().variants_in(address, address + 1);
-        variants.any(|it| it.addr == address && it.bytes == mine)
     }
 
     /// Whether the system writes a page of its data before it makes it read-only.
@@ -215,8 +209,8 @@ impl Comparison<'_> {
                 || bytes != mine
                     && self.moved(number(bytes)).is_some_and(|it| found == &it.to_le_bytes()[..bytes.len()])
         };
-        let is_number = self.is_number(address, mine);
-        let to_code = |value: u64| !is_number && self.system.page(value & !(PAGE_SIZE - 1)).is_some();
+        let is_number = integrity.is_number(address, mine);
+        let to_code = |value: u64| !is_number && self.system.has_code(value);
         let leads = self.code.holds(value);
         let steady = page.steady && !self.is_written(address);
         // What is the address of a page in every boot is one here, whatever lies there.
