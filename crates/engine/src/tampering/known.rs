@@ -71,11 +71,14 @@ impl Comparison<'_> {
         }
     }
 
-    /// Whether a place that training boots show to vary holds four bytes that moved by its image's
-    /// slide: code of another mode has addresses of its own.
+    /// Whether bytes that differ belong to a word of four bytes that training boots show to vary and
+    /// that moved by its image's slide: code of another mode has addresses of its own. The slide says
+    /// which bytes of the word differ, so those that training shows may be others of it.
     pub(super) fn slid(&self, stretch: &Stretch, first: usize, last: usize) -> bool {
-        let (from, to) = (stretch.start + first as u64, stretch.start + last as u64 + 1);
-        let shown = self.system.integrity().variants_in(from, to).next().is_some();
+        let shown = |at: usize| {
+            let word = stretch.start + at as u64;
+            self.system.integrity().variants_in(word, word + 4).next().is_some()
+        };
         let four = |bytes: &[u8], at: usize| {
             bytes.get(at..at + 4).and_then(|it| it.first_chunk().copied()).map(u32::from_le_bytes)
         };
@@ -83,7 +86,7 @@ impl Comparison<'_> {
             four(&stretch.mine, at).map(|it| it.wrapping_add(stretch.slide as u32))
                 == four(&stretch.found, at)
         };
-        shown && (last.saturating_sub(3)..=first).any(moved)
+        (last.saturating_sub(3)..=first).any(|at| moved(at) && shown(at))
     }
 
     /// A constant that training boots show to vary, with another value: only its bytes differ.

@@ -143,6 +143,8 @@ struct Case {
     own: Own,
     /// Code of the kernel's first page in training, if it is other code than usual.
     trained: Option<[u8; 4096]>,
+    /// A form that training shows besides the usual ones, behind those of the first page.
+    variant: Option<Variant>,
 }
 
 impl Case {
@@ -170,6 +172,7 @@ impl Case {
             modules: false,
             own: Own::default(),
             trained: None,
+            variant: None,
         };
         let address = (0xc020_1000u32).wrapping_add(module as u32);
         it.module_code[19..23].copy_from_slice(&address.to_le_bytes());
@@ -194,7 +197,9 @@ impl Case {
         if let Some(code) = &self.trained {
             system.insert(KERNEL, code);
         }
-        let integrity = Integrity { writable: self.writable.clone(), ..system.integrity().clone() };
+        let mut integrity = Integrity { writable: self.writable.clone(), ..system.integrity().clone() };
+        integrity.variants.extend(self.variant.clone());
+        integrity.variants.sort_by_key(|it| it.addr);
         system.set_integrity(integrity);
         if self.modules || self.own != Own::default() {
             let objects = if self.modules { &modules::objects()[..] } else { &[] };
@@ -269,6 +274,32 @@ fn only_the_very_form_that_training_shows_of_a_place_is_known() {
     assert_eq!(changed(|page| page[610..613].copy_from_slice(&[0x0f, 0x01, 0xcb])), [(610, Change::Foreign)]);
     // Another form at a place that is known to vary.
     assert_eq!(changed(|page| page[600..603].copy_from_slice(&[0x31, 0xc0, 0xc3])), [(600, Change::Foreign)]);
+}
+
+#[test]
+fn an_address_in_code_of_another_mode_moves_whichever_of_its_bytes_training_showed() {
+    // A far jump of 32 bits, as kernels have before they enter 64-bit mode. The boots of training lay
+    // 0x1e00_0000 apart, so only the highest byte of its address differs between them.
+    const JUMP: usize = 1800;
+    let changes = |slide: u32, at: usize| {
+        let mut case = Case::new(2, slide.into(), 0);
+        let word = 0x0100_08a7u32;
+        let put = |code: &mut [u8; 4096], at: usize, word: u32| {
+            code[at] = 0xea;
+            code[at + 1..at + 5].copy_from_slice(&word.to_le_bytes());
+        };
+        let mut trained = code();
+        put(&mut trained, at, word);
+        case.trained = Some(trained);
+        put(&mut case.code, at, word + slide);
+        case.variant = Some(Variant { addr: KERNEL + JUMP as u64 + 4, bytes: vec![0x1f] });
+        case.changes().into_iter().map(|it| it.1).collect::<Vec<_>>()
+    };
+    for slide in [0x60_0000, 0x0d00_0000, 0x0d60_0000] {
+        assert_eq!(changes(slide, JUMP), [Change::Variant], "{slide:#x}");
+        // The same at a place that training does not show to vary.
+        assert!(changes(slide, JUMP + 100).iter().all(|it| it.class() == Class::Foreign), "{slide:#x}");
+    }
 }
 
 #[test]
