@@ -6,7 +6,7 @@
 //! difference; an answer that is wrong fails the task, after all have been asked. The Debian ones
 //! need mmdebstrap, which set-up does not install.
 
-mod ready;
+pub mod ready;
 mod report;
 mod speed;
 mod targets;

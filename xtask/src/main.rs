@@ -17,6 +17,8 @@ mod foreign_packages;
 mod kernels;
 mod matrix;
 mod outcome;
+mod peers;
+mod processor;
 mod search;
 mod setup;
 mod shell;
@@ -47,6 +49,8 @@ enum Verb {
     Matrix(matrix::Arguments),
     /// Compare what guests say of all their files with what file programs say of their dumps
     Files(files::Arguments),
+    /// Ask Volatility 3 and drgn the same about the same dump, compare answers and times
+    Peers(peers::Arguments),
     /// Change the targets that the demonstration left, and look for changes about which slice and
     /// whole run of its six programs give different answers; two hours by default
     Search(search::Arguments),
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
         Verb::Bench => bench::run(),
         Verb::Matrix(arguments) => matrix::run(&arguments),
         Verb::Files(arguments) => files::run(&arguments),
+        Verb::Peers(arguments) => peers::run(&arguments),
         Verb::Search(arguments) => search::run(&arguments),
         Verb::Foreign(arguments) => foreign::run(&arguments),
         Verb::Bless => bless::run(),

@@ -186,6 +186,14 @@ fn worked(walk: &Walk, process: &[u8]) -> bool {
     no_program && said(b"/stat").is_some_and(|said| said.content.is_none())
 }
 
+/// Whether a process that has a program ran between the guest's two walks, by its counters: it may
+/// have had other files open in between than at both walks.
+fn ran(walk: &Walk, process: &[u8]) -> bool {
+    let said = |name: &[u8]| walk.files.get(&[b"/proc/", process, name].concat());
+    let program = said(b"/exe").is_some_and(|said| said.content.as_deref() != Some("E2"));
+    program && said(b"/stat").is_some_and(|said| said.content.is_none())
+}
+
 /// Why an answer about a path may be another than the guest's, where it may: the guest said twice
 /// the same, and was another in between, or reading it changes it.
 fn explained(path: &[u8], walk: &Walk) -> Option<&'static str> {
@@ -195,6 +203,11 @@ fn explained(path: &[u8], walk: &Walk) -> Option<&'static str> {
     match names.as_slice() {
         [b"proc", process, .., name] if MEMORY.contains(name) && memory_changed(walk, process) => {
             Some("the process's memory changed while the guest walked")
+        }
+        [b"proc", process, b"fd" | b"fdinfo", ..] | [b"proc", process, b"task", _, b"fd" | b"fdinfo", ..]
+            if ran(walk, process) =>
+        {
+            Some("the process ran while the guest walked, and what it had open changed")
         }
         [b"proc", process, .., b"comm" | b"stat" | b"status"] if worked(walk, process) => {
             Some("a kernel worker's name, which says what it worked on last")
