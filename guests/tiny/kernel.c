@@ -176,7 +176,7 @@ void system_call(struct frame *frame)
         yield();
         break;
     case CALL_GETPID:
-        result = (int32_t)current->pid;
+        result = (int32_t)whoami()->pid;
         break;
     case CALL_PROCESSES:
         result = list_processes(a, b);
@@ -260,6 +260,8 @@ void kernel_main(uint32_t description)
     start_console();
     command_line = copy_text(physical(boot->command_line));
     set_tables(has_word(command_line, "local"));
+    if (has_word(command_line, "apic"))
+        use_apic();
     for (; module_count < boot->module_count && module_count < 64; module++, module_count++) {
         modules[module_count] =
             (struct module){module_name(physical(module->text)), physical(module->start), module->end - module->start};

@@ -73,6 +73,8 @@ void *memset(void *to, int byte, size_t size);
 
 /* process.c */
 void set_tables(int local);
+void use_apic(void);
+struct process *whoami(void);
 int32_t spawn(const char *module, char *name, char *path, uint32_t argument);
 void yield(void);
 void leave_process(void) __attribute__((noreturn));

@@ -6,6 +6,10 @@
 #define HIGH 0xc0000000
 #define DIRECT_PAGES 16
 
+/* The local APIC's registers, which the kernel sees where they are, and of them its number: in words of 32 bits. */
+#define APIC 0xfee00000
+#define APIC_ID 8
+
 /* Selectors. User segments begin where the running process's memory does; they lie in the global table, or in a local
  * one for each process. */
 #define KERNEL_CODE 0x08

@@ -26,6 +26,9 @@ struct __attribute__((packed)) pointer {
 
 struct process idle = {.name = "idle", .directory = (uint32_t)kernel_directory - HIGH};
 struct process *processes, *current = &idle;
+/* What runs on each processor, by the number of its local APIC, whose registers lie there if the kernel is to use it. */
+static struct process *running[256] = {&idle};
+static const volatile uint32_t *apic;
 
 static struct process *slots[SLOTS], *dead;
 static uint32_t last_pid;
@@ -172,12 +175,30 @@ int32_t spawn(const char *program, char *name, char *path, uint32_t argument)
     return (int32_t)process->pid;
 }
 
+/* A page of 4 MiB that is not cached. */
+void use_apic(void)
+{
+    kernel_directory[APIC >> 22] = (APIC & 0xffc00000) | 0x9b;
+    apic = (const volatile uint32_t *)APIC;
+}
+
+static uint32_t processor(void)
+{
+    return apic ? apic[APIC_ID] >> 24 : 0;
+}
+
+struct process *whoami(void)
+{
+    return running[processor()];
+}
+
 static void switch_to(struct process *next)
 {
     struct process *last = current;
     if (next == last)
         return;
     current = next;
+    running[processor()] = next;
     use_segments(next);
     if (next != &idle)
         task.esp0 = (uint32_t)(next->stack_area + 1024);

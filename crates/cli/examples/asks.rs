@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use engine::{Environment, Limits, Outcome, Run, Session, parse_inputs};
+use engine::{ApicId, Environment, Limits, Outcome, Run, Session, parse_inputs};
 use machine::{Target, TargetOptions};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,7 +26,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let target = Target::open(Path::new(target), &TargetOptions::default())?;
     let regs = &target.cpus.first().ok_or("no processor")?.regs;
     let limits = Limits::default();
-    let session = Session::new(Run { memory: &*target.mem, regs, env: Environment { tsc }, limits }, &system);
+    let env = Environment { tsc, apic: ApicId::Listed(0) };
+    let session = Session::new(Run { memory: &*target.mem, regs, env, limits }, &system);
     let asked = session.program(&program)?;
     let opened = begin.elapsed();
     let inputs = parse_inputs(&program, &given)?;

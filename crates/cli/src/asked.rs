@@ -7,7 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::{Environment, Inputs, Limits, Run, RunError, Session, SliceProgram, Values, parse_inputs};
+use engine::{
+    ApicId, Environment, Inputs, Limits, Run, RunError, Session, SliceProgram, Values, parse_inputs,
+};
 use ir::Program;
 use machine::Target;
 
@@ -137,7 +139,8 @@ impl Asked {
                 format!("it has no processor {}; give --cpu 0 to {last}", self.how.cpu),
             )
         })?;
-        let (env, limits) = (Environment { tsc: self.how.tsc }, self.limits());
+        let (env, limits) =
+            (Environment { tsc: self.how.tsc, apic: ApicId::Listed(self.how.cpu) }, self.limits());
         Ok(Run { memory: &*target.mem, regs: &cpu.regs, env, limits })
     }
 

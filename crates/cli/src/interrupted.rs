@@ -5,12 +5,14 @@
 //! holds what its answer was made of, so it can neither teach nor judge an answer. When interrupts
 //! come is luck: another recording of the same trainer will do.
 
-use engine::{Environment, Limits, Run, Seen, Watch, WholeProgram};
+use engine::{Limits, Seen, Watch, WholeProgram};
 use ir::{Program, System};
 use lift::Mode;
 use machine::{PhysAddr, Reg, VirtAddr};
 use rustc_hash::FxHashSet;
 use slicer::Start;
+
+use crate::recorded;
 
 /// The first instruction of a whole run over the recording's own memory that reads a byte which an
 /// interruption or another task changed there between the marks.
@@ -26,8 +28,7 @@ pub fn by_luck(
     if changed.is_empty() {
         return Ok(None);
     }
-    let env = Environment { tsc: start.time_stamp() };
-    let run = Run { memory: start.memory(), regs: start.registers(), env, limits: Limits::default() };
+    let run = recorded::run(start, Limits::default());
     let mut reads = Reads { changed, pc: VirtAddr(0), found: None };
     WholeProgram::new(program, system).watched(&run, &start.inputs(), &mut reads)?;
     Ok(reads.found)

@@ -32,6 +32,7 @@ mod pack_info;
 mod packs;
 mod processes;
 mod record;
+mod recorded;
 mod report;
 mod search;
 mod statistics;

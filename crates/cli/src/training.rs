@@ -8,8 +8,7 @@
 //! training system alone: an untrusted target adds paths, never code.
 
 use engine::{
-    Environment, Limits, Outcome, Run, Seen, SliceProgram, Values, Watch, WholeProgram, outputs_of,
-    parse_inputs,
+    Limits, Outcome, Run, Seen, SliceProgram, Values, Watch, WholeProgram, outputs_of, parse_inputs,
 };
 use ir::program::{PerCpuOverride, Variable};
 use ir::{Program, System};
@@ -21,7 +20,7 @@ use slicer::{BuildOptions, ContextCells, Recording, Start, outputs_of_run};
 use trace::{Access, Header, InsnId, Recorded, Trace, TraceError, TraceWriter};
 
 use crate::format::digits;
-use crate::{evidence, interrupted};
+use crate::{evidence, interrupted, recorded};
 
 /// Values for inputs: name and text.
 pub type InputTexts = Vec<(String, String)>;
@@ -275,8 +274,7 @@ fn start(recording: &Recording) -> Result<Start<'_>, Error> {
 /// Asks slice and whole run about the memory that a recording began in: where one answers, it must
 /// be what the recorded trainer itself left in its outputs.
 fn faithful(program: &Program, start: &Start<'_>) -> Result<(), Error> {
-    let env = Environment { tsc: start.time_stamp() };
-    let run = Run { memory: start.memory(), regs: start.registers(), env, limits: Limits::default() };
+    let run = recorded::run(start, Limits::default());
     let inputs = start.inputs();
     let truth = outputs_of(program, &inputs, &start.written_outputs());
     let (slice, _) = SliceProgram::new(program).map_err(engine::RunError::from)?.run(&run, &inputs)?;
@@ -385,12 +383,7 @@ fn rehearse(
     texts: &[(String, String)],
 ) -> Result<Result<Rehearsal, String>, Error> {
     let mut program = start.program(options);
-    let run = Run {
-        memory: start.memory(),
-        regs: start.registers(),
-        env: Environment { tsc: start.time_stamp() },
-        limits: Limits::default(),
-    };
+    let run = recorded::run(start, Limits::default());
     let inputs = if texts.is_empty() {
         Vec::new()
     } else {

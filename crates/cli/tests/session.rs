@@ -33,7 +33,7 @@ fn asks_in_any_order_and_in_parallel_are_fresh_runs() -> Result<(), Failure> {
     assert!(answered > 0 && answered < asks.len(), "{answered} of {}", asks.len());
     assert!(listed(&ended[0].as_ref().map_err(Clone::clone)?.0).len() > 50);
     // Over another guest, of which only the frames are there that slices read.
-    let known = Run { env: Environment { tsc: Some(1 << 40) }, ..other.run() };
+    let known = Run { env: Environment { tsc: Some(1 << 40), ..Environment::default() }, ..other.run() };
     for run in [other.run(), known] {
         let ended = compare(start.system(), run, &[&program, &other.built.program], &asks);
         assert!(ended.iter().any(|it| it.as_ref().is_ok_and(|it| it.1.instructions > 100)), "{ended:?}");

@@ -78,17 +78,15 @@ fn environment(
             0xc000_0100 => Ok(slots[Reg::FsBase.index()]),
             0xc000_0101 => Ok(slots[Reg::GsBase.index()]),
             0xc000_0102 => Ok(slots[Reg::KernelGsBase.index()]),
-            // The local APIC's in-service registers in x2APIC mode (SDM vol. 3 table 11-6): a run
-            // begins in a process, so no interrupt is in service.
-            0x810..=0x817 => Ok(0),
-            _ => device(format!("reads the model-specific register {a:#x}")),
+            _ => match overlay.load_msr(a) {
+                Some(value) => Ok(value),
+                None => device(format!("reads the model-specific register {a:#x}")),
+            },
         },
         // The bases of segments, which a system sets when it switches tasks. There is nothing left
         // to do: the lifter's operations for this instruction set the registers.
         Kind::Wrmsr if matches!(a, 0xc000_0100..=0xc000_0102) => Ok(0),
-        // The interrupt command register in x2APIC mode: the other processors stand still, and the
-        // run's own takes no interrupts.
-        Kind::Wrmsr if a == 0x830 => Ok(0),
+        Kind::Wrmsr if overlay.store_msr(a, b) => Ok(0),
         Kind::Wrmsr => device(format!("writes the model-specific register {a:#x}")),
         Kind::In => {
             let what = format!("reads the I/O port {a:#x}");

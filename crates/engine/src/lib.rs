@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod apic;
 mod code;
 mod counter;
 mod emulate;
@@ -45,6 +46,7 @@ mod variables;
 mod watch;
 mod whole;
 
+pub use apic::ApicId;
 pub use emulate::WholeReport;
 pub use limits::Limits;
 pub use outcome::{Outcome, Stopped};

@@ -13,6 +13,7 @@ use machine::memory::ZERO_PAGE;
 use machine::paging::{self, PagingMode};
 use machine::{GuestMemory, MemoryError, PAGE_SIZE, Page, PhysAddr, VirtAddr, hash};
 
+use crate::apic::{ApicId, LocalApic, Register};
 use crate::process::ProcessPages;
 use crate::undefined::Undefined;
 
@@ -49,13 +50,6 @@ const MAX_UNDEFINED: u64 = 1 << 16;
 /// Where the synthetic frames of the training process's pages begin: processors have at most 52
 /// bits of physical address.
 pub(crate) const PROCESS_FRAMES: u64 = 1 << 52;
-
-/// The local APIC's in-service registers, where it lies unless a system moves it (SDM vol. 3
-/// sections 11.4.1 and 11.8.4).
-const IN_SERVICE: Range<u64> = 0xfee0_0100..0xfee0_0180;
-/// Its interrupt command register, two words of 32 bits that each have 16 bytes to themselves (SDM
-/// vol. 3 section 11.6.1): stores to it send interrupts between processors.
-const INTERRUPT_COMMAND: Range<u64> = 0xfee0_0300..0xfee0_0320;
 
 /// The target's frames with the run's copies in place of those it wrote: page tables are read
 /// through this, for a system may map memory while it answers.
@@ -102,6 +96,8 @@ pub struct Overlay<'t> {
     tables: hash::Set<PhysAddr>,
     /// What may not be read before it is written; the TLB never has such frames.
     undefined: Undefined,
+    /// The local APIC of the run's processor.
+    apic: LocalApic,
     /// The next allocation's address.
     heap: VirtAddr,
     /// Bytes of each allocation, by address; also of those that were freed.
@@ -134,6 +130,7 @@ impl<'t> Overlay<'t> {
             translated: hash::Map::default(),
             tables: hash::Set::default(),
             undefined: Undefined::default(),
+            apic: LocalApic::default(),
             heap,
             heap_sizes: hash::Map::default(),
             limit,
@@ -146,6 +143,23 @@ impl<'t> Overlay<'t> {
         self.process = Some(process);
         self.counted += process.len();
         self
+    }
+
+    /// Says whose local APIC the run's processor has.
+    pub(crate) const fn with_apic(mut self, id: ApicId) -> Self {
+        self.apic = LocalApic::new(id);
+        self
+    }
+
+    /// What a model-specific register of the local APIC holds, if that is known.
+    pub(crate) fn load_msr(&self, msr: u64) -> Option<u64> {
+        self.apic.load(Register::of_msr(msr)?, self.memory)
+    }
+
+    /// Takes what is written to a model-specific register of the local APIC; `false` if that would
+    /// have an effect, or it is none.
+    pub(crate) fn store_msr(&mut self, msr: u64, value: u64) -> bool {
+        Register::of_msr(msr).is_some_and(|register| self.apic.store(register, value))
     }
 
     /// Gives the overlay pages to use, whatever they hold.
@@ -180,7 +194,7 @@ impl<'t> Overlay<'t> {
     #[must_use]
     #[inline]
     pub fn state(&self) -> u64 {
-        self.pages.state()
+        self.pages.state() ^ self.apic.state()
     }
 
     /// Allocates `size` bytes of zeroed memory in the training process's address space. The result
@@ -425,7 +439,7 @@ impl<'t> Overlay<'t> {
             Some(copy) => Held::Copy(copy),
             None => match self.fill(address.page(), false) {
                 Ok(held) => held,
-                Err(fault) => return self.no_interrupt(address, fault).map(|()| 0),
+                Err(fault) => return self.load_apic(address, fault),
             },
         };
         let page = match held {
@@ -438,33 +452,26 @@ impl<'t> Overlay<'t> {
         Ok(read(page, offset, size))
     }
 
-    /// Answers for the one device whose state a run knows, the local APIC: all that may be read is
-    /// 0. No interrupt is in service, for the run begins in a process; and none is still to be
-    /// sent, for [`Overlay::sends_nothing`].
+    /// Reads what may be a register of the local APIC.
     #[cold]
-    fn no_interrupt(&mut self, address: VirtAddr, fault: Fault) -> Result<(), Fault> {
-        match self.local_apic(address, &fault) {
-            Some(at) if IN_SERVICE.contains(&at) || INTERRUPT_COMMAND.contains(&at) => Ok(()),
+    fn load_apic(&mut self, address: VirtAddr, fault: Fault) -> Result<u64, Fault> {
+        let register = self.apic_register(address, &fault);
+        register.and_then(|register| self.apic.load(register, self.memory)).ok_or(fault)
+    }
+
+    /// Writes what may be a register of the local APIC.
+    #[cold]
+    fn store_apic(&mut self, address: VirtAddr, value: u64, fault: Fault) -> Result<(), Fault> {
+        match self.apic_register(address, &fault) {
+            Some(register) if self.apic.store(register, value) => Ok(()),
             _ => Err(fault),
         }
     }
 
-    /// Takes what is stored to the interrupt command register, which has no effect: the other
-    /// processors stand still as long as the run lasts, and the run's own takes no interrupts. Code
-    /// that waits for what another one should do is found waiting.
-    #[cold]
-    fn sends_nothing(&mut self, address: VirtAddr, fault: Fault) -> Result<(), Fault> {
-        match self.local_apic(address, &fault) {
-            Some(at) if INTERRUPT_COMMAND.contains(&at) => Ok(()),
-            _ => Err(fault),
-        }
-    }
-
-    /// The physical address of what may be a register of the local APIC: an access to it met
-    /// `fault`.
-    fn local_apic(&mut self, address: VirtAddr, fault: &Fault) -> Option<u64> {
+    /// The register of the local APIC at an address, an access to which met `fault`.
+    fn apic_register(&mut self, address: VirtAddr, fault: &Fault) -> Option<Register> {
         let absent = matches!(fault, Fault::NoFrame(_) | Fault::Device(_));
-        absent.then(|| self.physical(address).ok()).flatten().map(|at| at.0)
+        absent.then(|| self.physical(address).ok()).flatten().and_then(Register::at)
     }
 
     /// Reads across a page boundary.
@@ -500,7 +507,7 @@ impl<'t> Overlay<'t> {
             Some(copy) => copy,
             None => match self.writable(address) {
                 Ok(copy) => copy,
-                Err(fault) => return self.sends_nothing(address, fault),
+                Err(fault) => return self.store_apic(address, value, fault),
             },
         };
         self.pages.store_to(copy, offset, size as usize, value);

@@ -5,6 +5,7 @@ use lift::Mode;
 use machine::paging::PagingMode;
 use machine::{EFER_LMA, GuestMemory, Reg, RegFile};
 
+use crate::apic::ApicId;
 use crate::limits::Limits;
 use crate::predecode::TooLarge;
 use crate::variables::InputError;
@@ -14,6 +15,8 @@ use crate::variables::InputError;
 pub struct Environment {
     /// The target's time stamp counter at the pause, in ticks, if it is known.
     pub tsc: Option<u64>,
+    /// Whose local APIC the run's processor has.
+    pub apic: ApicId,
 }
 
 /// A target as a run sees it.

@@ -84,7 +84,7 @@ impl<'t> Run<'t> {
         }
         let (mode, root) = (relocation.mode(), relocation.root());
         let overlay = Overlay::new(self.memory, mode, root, VirtAddr(program.heap), self.limits.pages);
-        let mut overlay = overlay.with_process(process);
+        let mut overlay = overlay.with_process(process).with_apic(self.env.apic);
         for &(page, kernel) in &process.aliases {
             overlay.add_alias(page, VirtAddr(relocation.to_target(kernel)));
         }

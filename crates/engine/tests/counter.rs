@@ -48,7 +48,12 @@ fn program(header: &str, ops: &str, code: &str) -> Program {
 /// What both ways say.
 fn both(program: &Program, tsc: Option<u64>) -> [Outcome; 2] {
     let (memory, regs) = guest();
-    let run = Run { memory: &memory, regs: &regs, env: Environment { tsc }, limits: Limits::default() };
+    let run = Run {
+        memory: &memory,
+        regs: &regs,
+        env: Environment { tsc, ..Environment::default() },
+        limits: Limits::default(),
+    };
     let system = System::default();
     let slice = SliceProgram::new(program).unwrap().run(&run, &Vec::new()).unwrap().0;
     [slice, WholeProgram::new(program, &system).run(&run, &Vec::new()).unwrap().0]

@@ -75,7 +75,8 @@ fn run_in(text: &str, inputs: &[(&str, &str)], limits: Limits, tsc: Option<u64>)
         inputs.iter().map(|&(name, text)| (name.into(), text.into())).collect();
     let inputs = parse_inputs(&program, &given).unwrap();
     let before: Vec<Vec<u8>> = contents(&memory);
-    let run = Run { memory: &memory, regs: &regs, env: Environment { tsc }, limits };
+    let run =
+        Run { memory: &memory, regs: &regs, env: Environment { tsc, ..Environment::default() }, limits };
     let slice = SliceProgram::new(&program).unwrap();
     let result = slice.run(&run, &inputs).unwrap();
     assert_eq!(contents(&memory), before, "the target is never written");

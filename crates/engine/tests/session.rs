@@ -35,7 +35,12 @@ type Ended = Result<(Outcome, WholeReport), RunError>;
 
 impl Machine {
     fn run(&self, limits: Limits) -> Run<'_> {
-        Run { memory: &self.memory, regs: &self.regs, env: Environment { tsc: Some(9) }, limits }
+        Run {
+            memory: &self.memory,
+            regs: &self.regs,
+            env: Environment { tsc: Some(9), ..Environment::default() },
+            limits,
+        }
     }
 
     fn inputs(&self, n: u64) -> Inputs {

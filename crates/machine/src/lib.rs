@@ -7,6 +7,7 @@
 
 pub mod addr;
 pub mod descriptor;
+pub mod firmware;
 mod gates;
 pub mod hash;
 mod map;

@@ -41,7 +41,8 @@ pub struct Tiny {
     pub processes: u32,
     /// How many drivers are loaded, beside those that come and go.
     pub drivers: u32,
-    /// Whether segments lie in a local descriptor table for each process, not in the global one.
+    /// Whether segments lie in a local descriptor table for each process, not in the global one, and
+    /// the kernel knows by its local APIC on which processor it is.
     pub local: bool,
     /// More words for `init`.
     pub words: String,
@@ -101,7 +102,7 @@ impl Tiny {
             self.seed, self.processes, self.drivers, self.words
         );
         if self.local {
-            line += " local";
+            line += " local apic";
         }
         argv.extend(["-kernel".into(), kernel.into(), "-initrd".into(), modules]);
         argv.extend(["-append".into(), line.into()]);

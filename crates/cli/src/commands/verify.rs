@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use engine::{Environment, Outcome, Run, SliceProgram, Stopped};
+use engine::{Outcome, SliceProgram, Stopped};
 use ir::Program;
 use serde_json::Value as Json;
 use signal_hook::consts::SIGINT;
@@ -21,7 +21,7 @@ use crate::live::Name;
 use crate::search::report::{self, print_differing};
 use crate::search::{Counts, Found, Question, Unchanged};
 use crate::ways::{Verdict, Ways};
-use crate::{files, format, output};
+use crate::{files, format, output, recorded};
 
 /// Search for a change of a target that makes slice and whole run give different answers
 ///
@@ -72,9 +72,7 @@ impl VerifyArgs {
             let path = self.asked.target_path();
             let recording = context.progress.during("reading the recording", || files::recording(path))?;
             let start = Start::new(&recording).map_err(|error| Failure::file(path, error))?;
-            let env = Environment { tsc: start.time_stamp() };
-            let run =
-                Run { memory: start.memory(), regs: start.registers(), env, limits: self.asked.limits() };
+            let run = recorded::run(&start, self.asked.limits());
             let inputs = self.asked.inputs_or(&program, || start.inputs())?;
             let question =
                 Question { program: &program, system: &system, slice: &slice, run, inputs: &inputs };

@@ -8,11 +8,12 @@
 
 use std::time::{Duration, Instant};
 
-use engine::{Environment, Limits, Outcome, Run, SliceProgram};
+use engine::{Limits, Outcome, Run, SliceProgram};
 use serde_json::{Value as Json, json};
 use slicer::{Recording, Start};
 use trace::Trace;
 
+use crate::recorded;
 use crate::search::report::finding_json;
 use crate::search::{Counts, Finding, Found, Question, Unchanged};
 use crate::training::{Error, Trained, Wishes, learned_name, record_whole, train};
@@ -36,8 +37,7 @@ pub fn with_question<T>(
     then: impl FnOnce(&Question<'_>, Unchanged) -> T,
 ) -> Result<T, Error> {
     let Trained { program, system, .. } = trained;
-    let env = Environment { tsc: start.time_stamp() };
-    let run = Run { memory: start.memory(), regs: start.registers(), env, limits: Limits::default() };
+    let run = recorded::run(start, Limits::default());
     let slice = SliceProgram::new(program).map_err(engine::RunError::from)?;
     let inputs = start.inputs();
     let question = Question { program, system, slice: &slice, run, inputs: &inputs };

@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use engine::{Environment, Limits, Outcome, Run, Seen, SliceProgram, Watch, WholeProgram};
+use engine::{Limits, Outcome, Seen, SliceProgram, Watch, WholeProgram};
 use lift::Mode;
 use machine::{Reg, VirtAddr};
 use slicer::{Recording, Start};
 
 use crate::interrupted;
+use crate::recorded;
 use crate::training::{Error, Trained};
 
 /// How a program did on one recording.
@@ -53,12 +54,7 @@ impl fmt::Display for Verdict {
 /// The recording has no usable start, or the program cannot run over it at all.
 pub fn ask(trained: &Trained, recording: &Recording) -> Result<Verdict, Error> {
     let start = Start::new(recording)?;
-    let run = Run {
-        memory: start.memory(),
-        regs: start.registers(),
-        env: Environment { tsc: start.time_stamp() },
-        limits: Limits::default(),
-    };
+    let run = recorded::run(&start, Limits::default());
     let inputs = start.inputs();
     let program = &trained.program;
     let mut whole = WholeProgram::new(program, &trained.system);

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::thread;
 
 use engine::{
-    Inputs, Limits, Outcome, Run, RunError, Session, SliceProgram, WholeProgram, WholeReport, parse_inputs,
+    ApicId, Environment, Inputs, Limits, Outcome, Run, RunError, Session, SliceProgram, WholeProgram,
+    WholeReport, parse_inputs,
 };
 use ir::{Program, System};
 use machine::{Target, TargetOptions};
@@ -78,7 +79,7 @@ pub fn ask_all(directory: &Path, target: &Path) -> Result<usize, Failure> {
     let run = Run {
         memory: &*target.mem,
         regs: &target.cpus.first().ok_or("no processor")?.regs,
-        env: engine::Environment::default(),
+        env: Environment { apic: ApicId::Listed(0), ..Environment::default() },
         limits: Limits::default(),
     };
     for entry in std::fs::read_dir(directory)? {
