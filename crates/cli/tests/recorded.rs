@@ -136,12 +136,41 @@ fn garbage_in_the_target_ends_in_an_answer_or_an_outcome() -> Result<(), Failure
             memory.write_u64(PhysAddr(frame + (random() & 0xff8)), word);
         }
         let run = Run { memory: &memory, regs: &case.regs, env: Environment::default(), limits };
-        match slice.run(&run, &Vec::new()) {
+        let interpreted = Run { limits: Limits { machine_code: false, ..limits }, ..run };
+        let ended = slice.run(&run, &Vec::new());
+        assert_eq!(ended, slice.run(&interpreted, &Vec::new()), "machine code does the same");
+        match ended {
             Ok((Outcome::Answer(_), used)) => assert!(used <= limits.fuel),
             Ok((Outcome::Stopped(_), _)) | Err(_) => stopped += 1,
         }
     }
     assert!(stopped > 0, "so much garbage is met somewhere");
+    Ok(())
+}
+
+#[test]
+fn a_slice_does_the_same_by_machine_code() -> Result<(), Failure> {
+    for (policy, complete) in [(Policy::Assume, true), (Policy::Guard, false)] {
+        let case = case(policy, complete)?;
+        let (interpreted, compiled) =
+            (SliceProgram::new(&case.built.program)?, SliceProgram::new(&case.built.program)?);
+        let ask = |slice: &SliceProgram<'_>, fuel, machine_code| {
+            let limits = Limits { fuel, machine_code, ..Limits::default() };
+            slice.run(&Run { limits, ..case.run() }, &Vec::new())
+        };
+        let all = Limits::default().fuel;
+        let whole = ask(&interpreted, all, false)?;
+        assert!(matches!(whole.0, Outcome::Answer(_)), "{:?}", whole.0);
+        for _ in 0..40 {
+            assert_eq!(ask(&compiled, all, true)?, whole);
+        }
+        assert_eq!(interpreted.machine_code(), 0);
+        assert!(compiled.machine_code() > 1000 || !cfg!(target_arch = "x86_64"));
+        // Stopped anywhere.
+        for fuel in (0..whole.1).step_by((whole.1 / 97) as usize) {
+            assert_eq!(ask(&compiled, fuel, true)?, ask(&interpreted, fuel, false)?, "{fuel}");
+        }
+    }
     Ok(())
 }
 

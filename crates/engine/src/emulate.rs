@@ -9,16 +9,16 @@
 use std::sync::Arc;
 
 use ir::{Kind, Program};
-use jit::{Exit, Progress, Spare};
+use jit::{Exit, Progress, Slots, Spare};
 use machine::{Reg, hash};
 
-use crate::code::{AtHand, Block, Code, Given, Lifting, Translation, restore};
+use crate::code::{AtHand, Batch, Block, Code, Given, Lifting, Machine, Translation, restore};
 use crate::counter::{Counter, briefly, settled};
 use crate::exec::execute;
 use crate::limits::Budget;
 use crate::outcome::{Outcome, Stopped};
 use crate::overlay::Overlay;
-use crate::predecode::{Slots, clear, fill, slots};
+use crate::predecode::{clear, fill, slots};
 use crate::relocate::Relocation;
 use crate::run::{Run, RunError};
 use crate::show::{Show, show_summary};
@@ -245,16 +245,11 @@ impl Ask<'_, '_, '_> {
                 let progress = &mut way.progress;
                 progress.due = budget.due();
                 spin.tell(progress);
-                let native = &machine.batch.native;
-                let (exit, own_return) =
-                    native.run(machine.number, slots, progress, overlay.pages(), calls.open());
-                if own_return {
-                    calls.was_own();
-                }
+                let exit = compiled(machine, slots, progress, (&mut calls, &mut *overlay), way.counter);
                 spin.passed(progress.seen);
                 way.modules |= progress.marked != 0;
                 let blocks = &machine.batch.blocks;
-                match exit {
+                match exit? {
                     Exit::Next { block, to } => {
                         (from, pc) = (blocks[block as usize].start, to);
                         continue;
@@ -263,7 +258,7 @@ impl Ask<'_, '_, '_> {
                         (pc, look) = (blocks[block as usize].start, true);
                         continue;
                     }
-                    Exit::Operation { block: number, at } => {
+                    Exit::Operation { block: number, at, .. } => {
                         (block, first) = (&blocks[number as usize], at as usize);
                         from = block.start;
                     }
@@ -371,5 +366,35 @@ impl Ask<'_, '_, '_> {
             }
         }
         Ok(block.next)
+    }
+}
+
+/// Executes a compiled block and what follows it there, with the interpreter's help where memory is
+/// not at hand.
+#[inline(always)]
+fn compiled(
+    machine: &Machine,
+    slots: &mut Slots,
+    progress: &mut Progress,
+    (calls, overlay): (&mut SystemCalls, &mut Overlay<'_>),
+    counter: &mut Counter,
+) -> Result<Exit, Stopped> {
+    let Batch { native, blocks } = &*machine.batch;
+    let (mut exit, mut own_return) =
+        native.run(machine.number, slots, progress, overlay.pages(), calls.open());
+    loop {
+        if own_return {
+            calls.was_own();
+        }
+        let Exit::Operation { block, at, resume: Some(resume) } = exit else { return Ok(exit) };
+        let block = &blocks[block as usize];
+        let op = &block.ops[at as usize];
+        if !matches!(op.kind, Kind::Load | Kind::Store) {
+            return Ok(exit);
+        }
+        fill(slots, &block.constants);
+        let at = block.start.wrapping_add(block.offsets[at as usize].into());
+        execute(op, slots, overlay, counter, at)?;
+        (exit, own_return) = native.resume(resume, slots, progress, overlay.pages(), calls.open());
     }
 }

@@ -159,7 +159,14 @@ impl<'t> Overlay<'t> {
     /// Takes what is written to a model-specific register of the local APIC; `false` if that would
     /// have an effect, or it is none.
     pub(crate) fn store_msr(&mut self, msr: u64, value: u64) -> bool {
-        Register::of_msr(msr).is_some_and(|register| self.apic.store(register, value))
+        Register::of_msr(msr).is_some_and(|register| self.store_register(register, value))
+    }
+
+    fn store_register(&mut self, register: Register, value: u64) -> bool {
+        let change = self.apic.store(register, value);
+        // A loop that changes it does not wait.
+        self.pages.add_to_state(change.unwrap_or(0));
+        change.is_some()
     }
 
     /// Gives the overlay pages to use, whatever they hold.
@@ -194,7 +201,7 @@ impl<'t> Overlay<'t> {
     #[must_use]
     #[inline]
     pub fn state(&self) -> u64 {
-        self.pages.state() ^ self.apic.state()
+        self.pages.state()
     }
 
     /// Allocates `size` bytes of zeroed memory in the training process's address space. The result
@@ -463,7 +470,7 @@ impl<'t> Overlay<'t> {
     #[cold]
     fn store_apic(&mut self, address: VirtAddr, value: u64, fault: Fault) -> Result<(), Fault> {
         match self.apic_register(address, &fault) {
-            Some(register) if self.apic.store(register, value) => Ok(()),
+            Some(register) if self.store_register(register, value) => Ok(()),
             _ => Err(fault),
         }
     }

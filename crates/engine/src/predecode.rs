@@ -5,7 +5,7 @@
 //! constant depends on the target: it gets a slot, which the run fills.
 //!
 //! A slice has one pool of constants ([`Pool`]), which are in their slots from its beginning to its
-//! end. Lifted blocks of code each have their own ([`Constants`]), which are put into the slots
+//! end, relocated ones in the last slots. Lifted blocks of code each have their own ([`Constants`]), which are put into the slots
 //! when the block is entered: so there may be any number of blocks, and who lifted them does not
 //! matter.
 
@@ -26,7 +26,7 @@ pub(crate) struct Pool {
     index: hash::Map<u64, u16>,
     /// Slots of relocated constants, by their number in the program.
     relocated: hash::Map<u32, u16>,
-    /// The constants in the order of their slots; 0 for relocated ones.
+    /// The others in the order of their slots.
     values: Vec<u64>,
 }
 
@@ -57,7 +57,9 @@ impl Pool {
                 if let Some(&slot) = self.index.get(&value) {
                     return Ok(slot);
                 }
-                let slot = self.add(value)?;
+                self.room()?;
+                let slot = FIRST_CONST + self.values.len() as u16;
+                self.values.push(value);
                 self.index.insert(value, slot);
                 Ok(slot)
             }
@@ -65,18 +67,23 @@ impl Pool {
                 if let Some(&slot) = self.relocated.get(&number) {
                     return Ok(slot);
                 }
-                let slot = self.add(0)?;
+                self.room()?;
+                let slot = (SLOTS - 1 - self.relocated.len()) as u16;
                 self.relocated.insert(number, slot);
                 Ok(slot)
             }
         }
     }
 
-    /// Takes the next slot.
-    fn add(&mut self, value: u64) -> Result<u16, TooLarge> {
-        let slot = u16::try_from(FIRST_CONST as usize + self.values.len()).map_err(|_| TooLarge)?;
-        self.values.push(value);
-        Ok(slot)
+    /// Whether there is a slot for one more.
+    fn room(&self) -> Result<(), TooLarge> {
+        let all = SLOTS - FIRST_CONST as usize;
+        if self.values.len() + self.relocated.len() < all { Ok(()) } else { Err(TooLarge) }
+    }
+
+    /// The constants that are the same over every target, in the order of their slots.
+    pub fn values(&self) -> &[u64] {
+        &self.values
     }
 
     /// The relocated constants that operands name: number in the program, and slot; by slot.

@@ -29,4 +29,4 @@ pub use calls::Calls;
 pub use memory::{Held, Memory, Spare};
 pub use native::Native;
 pub use operation::{Predecoded, Slots};
-pub use progress::{Exit, Progress, Source};
+pub use progress::{Exit, Progress, Resume, Source};

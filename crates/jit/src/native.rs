@@ -10,7 +10,7 @@
 use crate::calls::{Calls, MOST_OPEN};
 use crate::memory::Memory;
 use crate::operation::Slots;
-use crate::progress::{DYNAMIC, Exit, Inner, Progress, Source};
+use crate::progress::{DYNAMIC, Exit, Inner, Progress, Resume, Source};
 use crate::ways::Ways;
 
 /// Blocks that were compiled together.
@@ -21,6 +21,8 @@ pub struct Native {
     entries: Vec<usize>,
     /// What the numbers mean with which code is left.
     exits: Vec<Exit>,
+    /// Where code goes on behind operations.
+    resumes: Vec<usize>,
     /// Code has the address of their places.
     _ways: Vec<Ways>,
 }
@@ -34,8 +36,9 @@ impl Native {
     #[must_use]
     #[cfg(target_arch = "x86_64")]
     pub fn compile(blocks: &[Source<'_>]) -> Option<Self> {
-        let (code, entries, exits, _ways) = crate::template::compile(blocks)?;
-        Some(Self { code, entries, exits, _ways })
+        let compiled = crate::template::compile(blocks)?;
+        let crate::template::Compiled { code, entries, exits, resumes, ways: _ways } = compiled;
+        Some(Self { code, entries, exits, resumes, _ways })
     }
 
     /// Compiles blocks; `None` if this host has no compiler or gives no memory for code.
@@ -66,9 +69,37 @@ impl Native {
         slots: &mut Slots,
         progress: &mut Progress,
         memory: &mut Memory<'_>,
+        calls: Option<&mut Calls>,
+    ) -> (Exit, bool) {
+        self.enter(self.entries[block as usize], slots, progress, memory, calls)
+    }
+
+    /// Goes on behind an operation that has been executed otherwise, with the same slots and memory.
+    ///
+    /// # Panics
+    /// If there is no such place.
+    #[inline]
+    pub fn resume(
+        &self,
+        resume: Resume,
+        slots: &mut Slots,
+        progress: &mut Progress,
+        memory: &mut Memory<'_>,
+        calls: Option<&mut Calls>,
+    ) -> (Exit, bool) {
+        self.enter(self.resumes[resume.0 as usize], slots, progress, memory, calls)
+    }
+
+    /// Enters code at `entry`, which is the offset of a block or of what goes on in one.
+    #[inline]
+    fn enter(
+        &self,
+        entry: usize,
+        slots: &mut Slots,
+        progress: &mut Progress,
+        memory: &mut Memory<'_>,
         mut calls: Option<&mut Calls>,
     ) -> (Exit, bool) {
-        let entry = self.entries[block as usize];
         // A way whose end is known to be this very address is told apart by nothing being written.
         progress.inner = Inner { to: DYNAMIC, ..Inner::default() };
         if let Some(calls) = &mut calls {
@@ -82,7 +113,7 @@ impl Native {
             // SAFETY: the buffer begins with a function of this type (`template::compile`), which
             // preserves what the calling convention says. It accesses `slots`, whose length covers
             // every slot's number, `progress` and `memory`, all borrowed mutably until it returns;
-            // for pages see `memory`. `entry` is the offset of a block in the same buffer.
+            // for pages see `memory`. `entry` is the offset of code in the same buffer that relies on nothing else.
             let exit = unsafe {
                 let enter: Enter = std::mem::transmute(base);
                 enter(slots, progress, memory.hot_pointer().as_ptr(), base.add(entry))
@@ -101,7 +132,7 @@ impl Native {
         #[cfg(not(target_arch = "x86_64"))]
         {
             let _ = (slots, progress, memory, calls, entry);
-            (Exit::Begin { block }, false)
+            (Exit::Begin { block: 0 }, false)
         }
     }
 }

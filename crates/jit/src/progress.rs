@@ -11,7 +11,10 @@ pub struct Source<'b> {
     pub next: u64,
     /// Its operations.
     pub ops: &'b [Predecoded],
-    /// The constants that they name, in the order of their slots.
+    /// Where control goes instead if the value of a slot is not 0 behind the last operation.
+    pub branch: Option<(u16, u64)>,
+    /// The constants that they name, in the order of their slots. What further slots hold is not
+    /// known here.
     pub constants: &'b [u64],
     /// How many instructions it has.
     pub instructions: u32,
@@ -66,6 +69,10 @@ pub struct Inner {
 /// Slots that [`Progress::registers`] has.
 pub const COMPARED: usize = 16;
 
+/// A place behind an operation, at which compiled code can be entered again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resume(pub(crate) u32);
+
 /// How compiled code was left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
@@ -81,6 +88,8 @@ pub enum Exit {
         block: u32,
         /// The operation.
         at: u32,
+        /// Where compiled code goes on behind it, if it can.
+        resume: Option<Resume>,
     },
     /// The block is done.
     Next {

@@ -86,6 +86,7 @@ impl Translation {
         Source {
             start: *start,
             next: *next,
+            branch: None,
             ops,
             constants,
             instructions: *insns,

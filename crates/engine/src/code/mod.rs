@@ -26,7 +26,7 @@ use machine::{Reg, VirtAddr, hash};
 pub(crate) use block::Block;
 use block::Owner;
 pub(crate) use cache::{AtHand, Cache};
-pub(crate) use compiled::{Machine, Translation};
+pub(crate) use compiled::{Batch, Machine, Translation};
 pub(crate) use kernel::Kernel;
 use kernel::{INSN_BYTES, Window};
 pub(crate) use redirected::{Given, restore};

@@ -33,7 +33,7 @@ impl Template<'_> {
     }
 
     pub(super) fn load_memory(&mut self, op: &Predecoded, at: usize) {
-        let exit = self.exit_at(at);
+        let (exit, resume) = self.exit_to_resume(at);
         self.load(RAX, op.a);
         self.find(READ, op.width.bytes() as i32 - 1, exit);
         dynasm!(self.assembler ; .arch x64 ; add rax, [r13 + rcx + ADDEND]);
@@ -44,11 +44,12 @@ impl Template<'_> {
             _ => dynasm!(self.assembler ; .arch x64 ; movzx eax, BYTE [rax]),
         }
         self.finish(op, false);
+        self.go_on(resume);
     }
 
     /// As `Memory::store`.
     pub(super) fn store_memory(&mut self, op: &Predecoded, at: usize) {
-        let exit = self.exit_at(at);
+        let (exit, resume) = self.exit_to_resume(at);
         let size = op.width.bytes() as i32;
         self.load(R8, op.b);
         self.load(RAX, op.a);
@@ -100,5 +101,6 @@ impl Template<'_> {
             ; imul rdi, r8
             ; add [r13 + STATE], rdi
         );
+        self.go_on(resume);
     }
 }

@@ -1,6 +1,6 @@
 //! Where control goes: branches, jumps, calls and returns.
 
-use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use machine::Reg;
 
 use super::{CALLS, OPEN, Operand, RAX, RETURNED, ROOM, Template};
@@ -17,7 +17,12 @@ impl Template<'_> {
             Operand::Value(to) => self.way_to(to),
             Operand::Slot(_) => self.exit_at(at),
         };
-        match (self.operand(op.a), self.rax == Some(op.a)) {
+        self.branch_to(op.a, label);
+    }
+
+    /// Goes on at a label if the value of a slot is not 0.
+    pub(super) fn branch_to(&mut self, condition: u16, label: DynamicLabel) {
+        match (self.operand(condition), self.rax == Some(condition)) {
             (_, true) => dynasm!(self.assembler ; .arch x64 ; test rax, rax ; jnz =>label),
             (Operand::Slot(slot), false) => {
                 dynasm!(self.assembler ; .arch x64 ; cmp QWORD [rbx + slot], 0 ; jne =>label);

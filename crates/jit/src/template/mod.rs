@@ -20,7 +20,7 @@ use ir::{Class, Kind, Width};
 
 use crate::memory::Hot;
 use crate::operation::{FIRST_CONST, Predecoded};
-use crate::progress::{COMPARED, Exit, Inner, Progress, Source};
+use crate::progress::{COMPARED, Exit, Inner, Progress, Resume, Source};
 use crate::ways::{FACTOR, Ways};
 
 const RAX: u8 = 0;
@@ -53,9 +53,19 @@ enum Operand {
     Value(u64),
 }
 
-/// The buffer, which begins with the function that enters blocks, where each block is in it, the
-/// exits by number, and what the code looks up.
-type Compiled = (ExecutableBuffer, Vec<usize>, Vec<Exit>, Vec<Ways>);
+/// Compiled blocks.
+pub struct Compiled {
+    /// The buffer, which begins with the function that enters it.
+    pub code: ExecutableBuffer,
+    /// Where each block is in it.
+    pub entries: Vec<usize>,
+    /// The exits by number.
+    pub exits: Vec<Exit>,
+    /// Where code goes on behind operations.
+    pub resumes: Vec<usize>,
+    /// What the code looks up.
+    pub ways: Vec<Ways>,
+}
 
 /// Compiles blocks; `None` if there is no memory.
 pub fn compile(blocks: &[Source<'_>]) -> Option<Compiled> {
@@ -102,8 +112,20 @@ pub fn compile(blocks: &[Source<'_>]) -> Option<Compiled> {
     for (ways, label) in groups.values() {
         find_way(&mut assembler, ways, *label, leave);
     }
-    let (rax, exits, stubs) = (None, Vec::new(), Vec::new());
-    let mut template = Template { assembler, blocks, labels, same, places, groups, at: 0, rax, exits, stubs };
+    let mut template = Template {
+        assembler,
+        blocks,
+        labels,
+        same,
+        places,
+        groups,
+        at: 0,
+        rax: None,
+        exits: Vec::new(),
+        stubs: Vec::new(),
+        resumes: Vec::new(),
+        behind: Vec::new(),
+    };
     let mut entries = Vec::new();
     for at in 0..blocks.len() {
         entries.push(template.assembler.offset().0);
@@ -111,14 +133,14 @@ pub fn compile(blocks: &[Source<'_>]) -> Option<Compiled> {
         template.block();
         template.leave_by(leave);
     }
-    let Template { assembler, exits, mut groups, .. } = template;
+    let Template { assembler, exits, resumes, mut groups, .. } = template;
     let code = assembler.finalize().ok()?;
     for (block, &entry) in blocks.iter().zip(&entries) {
         if let Some((ways, _)) = groups.get_mut(&block.group) {
             ways.add(block.start, code.as_ptr().addr() as u64 + entry as u64);
         }
     }
-    Some((code, entries, exits, groups.into_values().map(|it| it.0).collect()))
+    Some(Compiled { code, entries, exits, resumes, ways: groups.into_values().map(|it| it.0).collect() })
 }
 
 /// Where a block of a group is whose address is in `rax`: goes there. If it is not known, the run
@@ -164,16 +186,18 @@ struct Template<'b> {
     exits: Vec<Exit>,
     /// Exits of this block that are still to be emitted.
     stubs: Vec<(DynamicLabel, Exit)>,
+    /// Where code goes on behind operations, by number; 0 until it is emitted.
+    resumes: Vec<usize>,
+    /// What is still to be emitted of them for this block: the number, what goes on, and the slot
+    /// whose value `rax` has there.
+    behind: Vec<(Resume, DynamicLabel, Option<u16>)>,
 }
 
 impl Template<'_> {
     fn operand(&self, slot: u16) -> Operand {
-        match slot.checked_sub(FIRST_CONST) {
-            None => Operand::Slot(i32::from(slot) * 8),
-            Some(at) => {
-                Operand::Value(self.blocks[self.at].constants.get(usize::from(at)).copied().unwrap_or(0))
-            }
-        }
+        let constants = self.blocks[self.at].constants;
+        let constant = slot.checked_sub(FIRST_CONST).and_then(|at| constants.get(usize::from(at)));
+        constant.map_or(Operand::Slot(i32::from(slot) * 8), |value| Operand::Value(*value))
     }
 
     /// Loads an operand into a register; flags stay.
@@ -243,9 +267,24 @@ impl Template<'_> {
         label
     }
 
-    /// A label to leave by at an operation.
+    /// A label to leave by at an operation behind which nothing goes on here.
     fn exit_at(&mut self, at: usize) -> DynamicLabel {
-        self.exit(Exit::Operation { block: self.at as u32, at: at as u32 })
+        self.exit(Exit::Operation { block: self.at as u32, at: at as u32, resume: None })
+    }
+
+    /// A label to leave by at an operation, and what [`Template::go_on`] is told behind it.
+    fn exit_to_resume(&mut self, at: usize) -> (DynamicLabel, Resume) {
+        let resume = Resume(self.resumes.len() as u32);
+        self.resumes.push(0);
+        let exit = Exit::Operation { block: self.at as u32, at: at as u32, resume: Some(resume) };
+        (self.exit(exit), resume)
+    }
+
+    /// Here the code goes on behind an operation that was executed otherwise.
+    fn go_on(&mut self, resume: Resume) {
+        let label = self.assembler.new_dynamic_label();
+        dynasm!(self.assembler ; .arch x64 ; =>label);
+        self.behind.push((resume, label, self.rax));
     }
 
     /// A label at which the run goes on at an address.
@@ -256,8 +295,15 @@ impl Template<'_> {
         }
     }
 
-    /// Emits the exits of the block.
+    /// Emits the exits of the block, and the ways back into it.
     fn leave_by(&mut self, leave: DynamicLabel) {
+        for (resume, label, rax) in std::mem::take(&mut self.behind) {
+            self.resumes[resume.0 as usize] = self.assembler.offset().0;
+            if let Some(slot) = rax {
+                dynasm!(self.assembler ; .arch x64 ; mov rax, [rbx + i32::from(slot) * 8]);
+            }
+            dynasm!(self.assembler ; .arch x64 ; jmp =>label);
+        }
         for (label, exit) in std::mem::take(&mut self.stubs) {
             let number = self.exits.len() as i32;
             self.exits.push(exit);
@@ -314,11 +360,16 @@ impl Template<'_> {
                 Kind::Store => self.store_memory(op, at),
                 kind if kind.class() == Class::Pure => self.pure(op, at),
                 _ => {
-                    let label = self.exit_at(at);
+                    let (label, resume) = self.exit_to_resume(at);
                     dynasm!(self.assembler ; .arch x64 ; jmp =>label);
-                    return;
+                    self.rax = None;
+                    self.go_on(resume);
                 }
             }
+        }
+        if let Some((condition, to)) = source.branch {
+            let label = self.way_to(to);
+            self.branch_to(condition, label);
         }
         let label = self.way_to(source.next);
         dynasm!(self.assembler ; .arch x64 ; jmp =>label);
