@@ -183,7 +183,9 @@ fn memory_changed(walk: &Walk, process: &[u8]) -> bool {
 fn worked(walk: &Walk, process: &[u8]) -> bool {
     let said = |name: &[u8]| walk.files.get(&[b"/proc/", process, name].concat());
     let no_program = said(b"/exe").is_some_and(|said| said.content.as_deref() == Some("E2"));
-    no_program && said(b"/stat").is_some_and(|said| said.content.is_none())
+    // `stat` counts in ticks, `schedstat` in nanoseconds; not all kernels have that.
+    let differs = |name: &[u8]| said(name).is_some_and(|said| said.content.is_none());
+    no_program && (differs(b"/stat") || differs(b"/schedstat"))
 }
 
 /// Whether a process that has a program ran between the guest's two walks, by its counters: it may

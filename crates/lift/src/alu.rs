@@ -1,7 +1,9 @@
 //! Moves and the two-operand arithmetic of the general registers.
 //!
 //! `xor r,r`, `sub r,r`, `cmp r,r` and `sbb r,r` do not read the register: its value does not
-//! matter, and a dependence analysis must not think it does.
+//! matter, and a dependence analysis must not think it does. Neither must it think that memory is
+//! written where it stays as it is: `lock orl $0,(%rsp)` and its like order memory accesses, touch
+//! a page, or compare.
 
 use iced_x86::Mnemonic;
 use ir::{Arg, Kind, Width};
@@ -106,7 +108,9 @@ fn add(b: &mut Builder, carry: Arg) -> Lifted {
     if carry != Arg::Const(0) {
         sum = b.add(width, sum, carry);
     }
-    b.write(0, width, sum)?;
+    if carry != Arg::Const(0) || !stays(b, y, 0) {
+        b.write(0, width, sum)?;
+    }
     b.flags_of_add(width, x, y, carry, sum);
     Some(())
 }
@@ -122,11 +126,16 @@ fn sub(b: &mut Builder, borrow: Arg, keep: bool) -> Lifted {
     if borrow != Arg::Const(0) {
         difference = b.sub(width, difference, borrow);
     }
-    if keep {
+    if keep && (borrow != Arg::Const(0) || !stays(b, y, 0)) {
         b.write(0, width, difference)?;
     }
     b.flags_of_sub(width, x, y, borrow, difference);
     Some(())
+}
+
+/// Whether the first operand is memory that stays as it is, the second being this constant.
+fn stays(b: &Builder, y: Arg, neutral: u64) -> bool {
+    b.is_memory(0) && y == Arg::Const(neutral)
 }
 
 fn add_one_flag(b: &mut Builder, flag: Reg) -> Lifted {
@@ -142,13 +151,13 @@ fn add_one_flag(b: &mut Builder, flag: Reg) -> Lifted {
 
 fn logic(b: &mut Builder, kind: Kind, keep: bool) -> Lifted {
     let width = b.width(0)?;
-    let result = if kind == Kind::Xor && b.same_register(0, 1) {
-        Arg::Const(0)
-    } else {
+    let (mut result, mut keep) = (Arg::Const(0), keep);
+    if kind != Kind::Xor || !b.same_register(0, 1) {
         let x = b.read(0, width)?;
         let y = b.read(1, width)?;
-        b.op(kind, width, &[x, y])
-    };
+        keep &= !stays(b, y, if kind == Kind::And { width.mask() } else { 0 });
+        result = b.op(kind, width, &[x, y]);
+    }
     if keep {
         b.write(0, width, result)?;
     }

@@ -264,12 +264,14 @@ impl<'r> Replay<'r> {
         }
     }
 
+    /// Reports stores that no operation does, but for two kinds that processors make by the way.
     fn report_extra_stores(&mut self, code: &Code, accesses: &[Access]) {
         let selector =
             |op: &Op| op.def().is_some_and(|var| SELECTORS.iter().any(|reg| reg.index() == var.0 as usize));
         for access in self.matcher.left(accesses).filter(|access| access.store) {
             let marks = code.insn.ops.iter().any(selector) && self.marks_descriptor(access, accesses);
-            if !marks {
+            let stores = code.insn.ops.iter().any(|op| op.kind == Kind::Store);
+            if !marks && (stores || !puts_back(access, accesses)) {
                 self.mismatches.push(Mismatch::ExtraStore { vaddr: access.vaddr });
             }
         }
@@ -421,6 +423,14 @@ impl<'r> Replay<'r> {
 fn may_change_stack(ops: &[Op]) -> bool {
     let far = |op: &Op| op.def().is_some_and(|var| var.0 == Reg::Cpl as u16);
     ops.last().is_some_and(|last| last.kind == Kind::SysExit || last.kind == Kind::Ret && ops.iter().any(far))
+}
+
+/// Whether a store writes what the instruction has read there: arithmetic that leaves memory as it
+/// is lifts to no store.
+fn puts_back(store: &Access, accesses: &[Access]) -> bool {
+    accesses.iter().any(|load| {
+        !load.store && (load.vaddr, load.size, load.value) == (store.vaddr, store.size, store.value)
+    })
 }
 
 #[cfg(test)]

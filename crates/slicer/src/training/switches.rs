@@ -57,11 +57,14 @@ fn switches(mode: Mode, start: u64, mine: &[u8], theirs: &[u8], found: &mut Vec<
     }
 }
 
-/// Whether these bytes are a jump, filled up, or do nothing.
+/// Whether these bytes are a jump, filled up, or do nothing. What fills up is never reached, and may
+/// be breakpoints.
 fn decides(mode: Mode, bytes: &[u8]) -> bool {
     match bytes {
         [0xe9, _, _, _, _] => true,
-        [0xeb, _, rest @ ..] => rest.is_empty() || lift::does_nothing(mode, rest),
+        [0xeb, _, rest @ ..] => {
+            rest.iter().all(|byte| lift::is_padding(*byte)) || lift::does_nothing(mode, rest)
+        }
         _ => lift::does_nothing(mode, bytes),
     }
 }
@@ -88,6 +91,10 @@ mod tests {
         assert_eq!(found(&short, &nop), [(0, 0x44_1f0f)]);
         assert_eq!(found(&jump, &short), [(0, 0x1f0f_07eb)]);
         assert_eq!(found(&[0x66, 0x90], &[0xeb, 0x10]), [(0, 0x10eb)]);
+        // Linux 6.12 fills up with breakpoints.
+        assert_eq!(found(&[0xeb, 0x37, 0xcc, 0xcc, 0xcc], &nop), [(0, 0x44_1f0f)]);
+        assert_eq!(found(&nop, &[0xeb, 0x37, 0xcc, 0xcc, 0xcc]), [(0, 0xcccc_cc37_eb)]);
+        assert_eq!(found(&nop, &[0xeb, 0x37, 0x31, 0xc0, 0xcc]), [], "that may be jumped to");
         // A call, and one that sets flags.
         assert_eq!(found(&nop, &[0xe8, 1, 2, 3, 4]), []);
         assert_eq!(found(&nop, &[0x0f, 0x01, 0xcb, 0x90, 0x90]), []);
