@@ -60,8 +60,8 @@ pub fn restored(addresses: &[u64]) -> Option<String> {
     };
     Some(format!(
         "{count}{pointers} in the kernel's read-only data (at {first:#x}) {lead} to code that is not the \
-         kernel's; the answer is what the kernel's own functions give, for the run had {them} as in \
-         training. Somebody changed what the target's own tools see: see `virtuoso tampering`"
+         kernel's; what is answered is what the kernel's own functions give, for the run had {them} as \
+         in training. Somebody changed what the target's own tools see: see `virtuoso tampering`"
     ))
 }
 

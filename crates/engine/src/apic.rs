@@ -104,8 +104,8 @@ impl LocalApic {
         }
     }
 
-    /// Takes what is stored to a register; `None` if that would have an effect. The result is by how
-    /// much the sum of what its registers hold has grown, modulo 2^64.
+    /// Takes what is stored to a register; `None` if that would have an effect. The result is by
+    /// how much the sum of what its registers hold has grown, modulo 2^64.
     pub fn store(&mut self, register: Register, value: u64) -> Option<u64> {
         match register.number {
             TASK_PRIORITY => {

@@ -5,9 +5,9 @@
 //! constant depends on the target: it gets a slot, which the run fills.
 //!
 //! A slice has one pool of constants ([`Pool`]), which are in their slots from its beginning to its
-//! end, relocated ones in the last slots. Lifted blocks of code each have their own ([`Constants`]), which are put into the slots
-//! when the block is entered: so there may be any number of blocks, and who lifted them does not
-//! matter.
+//! end, relocated ones in the last slots. Lifted blocks of code each have their own
+//! ([`Constants`]), which are put into the slots when the block is entered: so there may be any
+//! number of blocks, and who lifted them does not matter.
 
 use ir::{Arg, Op, Var};
 use jit::operation::{FIRST_CONST, FIRST_TEMP, NOWHERE, SLOTS, TEMPS};

@@ -74,7 +74,8 @@ impl Native {
         self.enter(self.entries[block as usize], slots, progress, memory, calls)
     }
 
-    /// Goes on behind an operation that has been executed otherwise, with the same slots and memory.
+    /// Goes on behind an operation that has been executed otherwise, with the same slots and
+    /// memory.
     ///
     /// # Panics
     /// If there is no such place.
@@ -113,7 +114,8 @@ impl Native {
             // SAFETY: the buffer begins with a function of this type (`template::compile`), which
             // preserves what the calling convention says. It accesses `slots`, whose length covers
             // every slot's number, `progress` and `memory`, all borrowed mutably until it returns;
-            // for pages see `memory`. `entry` is the offset of code in the same buffer that relies on nothing else.
+            // for pages see `memory`. `entry` is the offset of code in the same buffer that relies
+            // on nothing else.
             let exit = unsafe {
                 let enter: Enter = std::mem::transmute(base);
                 enter(slots, progress, memory.hot_pointer().as_ptr(), base.add(entry))

@@ -41,8 +41,8 @@ pub struct Tiny {
     pub processes: u32,
     /// How many drivers are loaded, beside those that come and go.
     pub drivers: u32,
-    /// Whether segments lie in a local descriptor table for each process, not in the global one, and
-    /// the kernel knows by its local APIC on which processor it is.
+    /// Whether segments lie in a local descriptor table for each process, not in the global one,
+    /// and the kernel knows by its local APIC on which processor it is.
     pub local: bool,
     /// More words for `init`.
     pub words: String,

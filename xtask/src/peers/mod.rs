@@ -37,7 +37,8 @@ pub struct Arguments {
     /// The test kernel with its debug information, from the package linux-image-RELEASE-dbg
     #[arg(long, value_name = "FILE")]
     vmlinux: PathBuf,
-    /// A directory with Volatility's symbol table of that kernel, as dwarf2json makes it, in `linux`
+    /// A directory with Volatility's symbol table of that kernel, as dwarf2json makes it, in
+    /// `linux`
     #[arg(long, value_name = "DIR")]
     symbols: PathBuf,
     /// How often each way is started, after one start that is not counted

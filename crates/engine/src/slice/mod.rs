@@ -183,6 +183,7 @@ impl<'p> SliceProgram<'p> {
         let mut look = None;
         let mut at = self.functions[self.program.entry.0 as usize].entry;
         loop {
+            // The operation of the block that is the interpreter's first.
             let mut first = 0;
             let compiled = machine.as_ref().filter(|_| look != Some(at));
             if let Some((machine, number)) = compiled.and_then(|it| Some((it, it.number(at)?))) {
@@ -218,9 +219,8 @@ impl<'p> SliceProgram<'p> {
                 }
             }
             let block = &self.blocks[at as usize];
-            for op in
-                &self.ops[block.first.saturating_add(first).min(block.last) as usize..block.last as usize]
-            {
+            let begin = block.first.saturating_add(first).min(block.last);
+            for op in &self.ops[begin as usize..block.last as usize] {
                 execute(op, &mut slots, overlay, counter, block.pc)?;
             }
             match self.next(at, &mut slots, &mut frames, relocation, run.limits.depth)? {

@@ -71,9 +71,9 @@ impl Comparison<'_> {
         }
     }
 
-    /// Whether bytes that differ belong to a word of four bytes that training boots show to vary and
-    /// that moved by its image's slide: code of another mode has addresses of its own. The slide says
-    /// which bytes of the word differ, so those that training shows may be others of it.
+    /// Whether bytes that differ belong to a word of four bytes that training boots show to vary
+    /// and that moved by its image's slide: code of another mode has addresses of its own. The
+    /// slide says which bytes of the word differ, so those that training shows may be others of it.
     pub(super) fn slid(&self, stretch: &Stretch, first: usize, last: usize) -> bool {
         let shown = |at: usize| {
             let word = stretch.start + at as u64;

@@ -278,8 +278,8 @@ fn only_the_very_form_that_training_shows_of_a_place_is_known() {
 
 #[test]
 fn an_address_in_code_of_another_mode_moves_whichever_of_its_bytes_training_showed() {
-    // A far jump of 32 bits, as kernels have before they enter 64-bit mode. The boots of training lay
-    // 0x1e00_0000 apart, so only the highest byte of its address differs between them.
+    // A far jump of 32 bits, as kernels have before they enter 64-bit mode. The boots of training
+    // lay 0x1e00_0000 apart, so only the highest byte of its address differs between them.
     const JUMP: usize = 1800;
     let changes = |slide: u32, at: usize| {
         let mut case = Case::new(2, slide.into(), 0);

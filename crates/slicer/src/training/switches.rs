@@ -57,8 +57,8 @@ fn switches(mode: Mode, start: u64, mine: &[u8], theirs: &[u8], found: &mut Vec<
     }
 }
 
-/// Whether these bytes are a jump, filled up, or do nothing. What fills up is never reached, and may
-/// be breakpoints.
+/// Whether these bytes are a jump, filled up, or do nothing. What fills up is never reached, and
+/// may be breakpoints.
 fn decides(mode: Mode, bytes: &[u8]) -> bool {
     match bytes {
         [0xe9, _, _, _, _] => true,
