@@ -192,8 +192,9 @@ fn worked(walk: &Walk, process: &[u8]) -> bool {
 /// have had other files open in between than at both walks.
 fn ran(walk: &Walk, process: &[u8]) -> bool {
     let said = |name: &[u8]| walk.files.get(&[b"/proc/", process, name].concat());
+    let differs = |name: &[u8]| said(name).is_some_and(|said| said.content.is_none());
     let program = said(b"/exe").is_some_and(|said| said.content.as_deref() != Some("E2"));
-    program && said(b"/stat").is_some_and(|said| said.content.is_none())
+    program && (differs(b"/stat") || differs(b"/schedstat"))
 }
 
 /// Why an answer about a path may be another than the guest's, where it may: the guest said twice
@@ -205,6 +206,10 @@ fn explained(path: &[u8], walk: &Walk) -> Option<&'static str> {
     match names.as_slice() {
         [b"proc", process, .., name] if MEMORY.contains(name) && memory_changed(walk, process) => {
             Some("the process's memory changed while the guest walked")
+        }
+        // Pages that it wrote to are dirty until the system has written them out.
+        [b"proc", process, .., name] if MEMORY.contains(name) && ran(walk, process) => {
+            Some("the process ran while the guest walked, and may have used its memory")
         }
         [b"proc", process, b"fd" | b"fdinfo", ..] | [b"proc", process, b"task", _, b"fd" | b"fdinfo", ..]
             if ran(walk, process) =>
@@ -229,7 +234,7 @@ fn explained(path: &[u8], walk: &Walk) -> Option<&'static str> {
             Some("whether a device was in use at the moment of the pause")
         }
         // Room that btrfs keeps for what a transaction may still write.
-        [b"sys", b"fs", b"btrfs", .., b"bytes_may_use"]
+        [b"sys", b"fs", b"btrfs", .., b"bytes_may_use" | b"bytes_reserved" | b"bytes_pinned"]
         | [b"sys", .., b"memory.current" | b"inflight"]
         | [b"sys", b"kernel", b"debug", b"block", ..] => {
             Some("what was in use or under way at the moment of the pause")

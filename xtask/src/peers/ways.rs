@@ -34,6 +34,8 @@ pub struct Places<'p> {
 pub struct Way {
     /// Its name in tables.
     pub name: String,
+    /// Whether it is this project's.
+    pub ours: bool,
     /// What it answers.
     pub question: Question,
     /// What its output looks like.
@@ -56,7 +58,14 @@ impl Way {
     #[cfg(test)]
     pub fn example() -> Self {
         let (program, arguments) = (OsString::new(), Vec::new());
-        Self { name: "a".to_owned(), question: Question::Pids, form: Form::Lines, program, arguments }
+        Self {
+            name: "a".to_owned(),
+            ours: false,
+            question: Question::Pids,
+            form: Form::Lines,
+            program,
+            arguments,
+        }
     }
 }
 
@@ -96,7 +105,7 @@ pub fn all(places: &Places<'_>) -> Vec<Way> {
 }
 
 fn ours(places: &Places<'_>, name: &str, question: Question, form: Form, arguments: Vec<OsString>) -> Way {
-    Way { name: format!("`{name}`"), question, form, program: places.virtuoso.into(), arguments }
+    Way { name: format!("`{name}`"), ours: true, question, form, program: places.virtuoso.into(), arguments }
 }
 
 /// A verb of ours that finds the pack by itself.
@@ -121,7 +130,7 @@ fn drgn(places: &Places<'_>, question: Question, name: &str) -> Way {
     let mut arguments = vec!["-c".into(), DRGN.into(), name.into()];
     arguments.extend([places.target, places.vmlinux, places.note].map(OsString::from));
     let name = "drgn".to_owned();
-    Way { name, question, form: Form::Drgn, program: places.python.into(), arguments }
+    Way { name, ours: false, question, form: Form::Drgn, program: places.python.into(), arguments }
 }
 
 fn volatility(places: &Places<'_>, question: Question, plugin: &[&str]) -> Way {
@@ -130,7 +139,7 @@ fn volatility(places: &Places<'_>, question: Question, plugin: &[&str]) -> Way {
     arguments.extend([places.target.into(), "-s".into(), places.symbols.into()]);
     arguments.extend(plugin.iter().map(OsString::from));
     let name = format!("Volatility 3, `{}`", plugin[0]);
-    Way { name, question, form: Form::Volatility, program: places.python.into(), arguments }
+    Way { name, ours: false, question, form: Form::Volatility, program: places.python.into(), arguments }
 }
 
 /// What the command `vol` does.
