@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(found(&[0x66, 0x90], &[0xeb, 0x10]), [(0, 0x10eb)]);
         // Linux 6.12 fills up with breakpoints.
         assert_eq!(found(&[0xeb, 0x37, 0xcc, 0xcc, 0xcc], &nop), [(0, 0x44_1f0f)]);
-        assert_eq!(found(&nop, &[0xeb, 0x37, 0xcc, 0xcc, 0xcc]), [(0, 0xcccc_cc37_eb)]);
+        assert_eq!(found(&nop, &[0xeb, 0x37, 0xcc, 0xcc, 0xcc]), [(0, 0xcc_cccc_37eb)]);
         assert_eq!(found(&nop, &[0xeb, 0x37, 0x31, 0xc0, 0xcc]), [], "that may be jumped to");
         // A call, and one that sets flags.
         assert_eq!(found(&nop, &[0xe8, 1, 2, 3, 4]), []);
