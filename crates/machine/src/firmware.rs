@@ -123,6 +123,26 @@ mod tests {
     }
 
     #[test]
+    fn any_bytes_are_a_list_or_none() {
+        let entries = [0, 8, 0, 0, 1, 0, 0, 0, 9, 16, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0];
+        for byte in [0, 1, 0x7f, 0xff] {
+            for at in 0..entries.len() {
+                let mut changed = entries;
+                changed[at] = byte;
+                let found = local_apics(&machine(&changed)).unwrap_or_default();
+                assert!(found.len() <= entries.len() / 2, "{at}: {found:x?}");
+            }
+            // Without a sum that fits: addresses and lengths of tables.
+            for at in (0xf_5910..0xf_5924).chain(0xff_0000..0xff_0030).chain(0xff_3ff0..0xff_4010) {
+                let mut memory = machine(&entries);
+                memory.write(PhysAddr(at), &[byte]);
+                let found = local_apics(&memory);
+                assert!(found.is_none() || found == Some(vec![0, 0x100]), "{at:#x}: {found:x?}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_table_says_nothing() {
         assert_eq!(local_apics(&Mock::new()), None);
         // Entries that are cut off, and one without a length.
