@@ -178,23 +178,15 @@ fn memory_changed(walk: &Walk, process: &[u8]) -> bool {
     of(b"") || of(&[b"/task/", process].concat())
 }
 
-/// Whether a process is a thread of the kernel's, without a program, that worked between the
-/// guest's two walks: a worker's name says what it worked on last.
-fn worked(walk: &Walk, process: &[u8]) -> bool {
-    let said = |name: &[u8]| walk.files.get(&[b"/proc/", process, name].concat());
-    let no_program = said(b"/exe").is_some_and(|said| said.content.as_deref() == Some("E2"));
-    // `stat` counts in ticks, `schedstat` in nanoseconds; not all kernels have that.
-    let differs = |name: &[u8]| said(name).is_some_and(|said| said.content.is_none());
-    no_program && (differs(b"/stat") || differs(b"/schedstat"))
-}
-
-/// Whether a process that has a program ran between the guest's two walks, by its counters: it may
-/// have had other files open in between than at both walks.
-fn ran(walk: &Walk, process: &[u8]) -> bool {
+/// Whether a process ran between the guest's two walks, by its counters: `stat` counts in ticks,
+/// `schedstat` in nanoseconds, which not all kernels have. `program`: it is one that has a program,
+/// and may have had other files open in between, or used its memory; else a thread of the kernel's
+/// own, and a worker's name says what it worked on last.
+fn ran(walk: &Walk, process: &[u8], program: bool) -> bool {
     let said = |name: &[u8]| walk.files.get(&[b"/proc/", process, name].concat());
     let differs = |name: &[u8]| said(name).is_some_and(|said| said.content.is_none());
-    let program = said(b"/exe").is_some_and(|said| said.content.as_deref() != Some("E2"));
-    program && (differs(b"/stat") || differs(b"/schedstat"))
+    let has_one = said(b"/exe").map(|said| said.content.as_deref() != Some("E2"));
+    has_one == Some(program) && (differs(b"/stat") || differs(b"/schedstat"))
 }
 
 /// Why an answer about a path may be another than the guest's, where it may: the guest said twice
@@ -208,15 +200,15 @@ fn explained(path: &[u8], walk: &Walk) -> Option<&'static str> {
             Some("the process's memory changed while the guest walked")
         }
         // Pages that it wrote to are dirty until the system has written them out.
-        [b"proc", process, .., name] if MEMORY.contains(name) && ran(walk, process) => {
+        [b"proc", process, .., name] if MEMORY.contains(name) && ran(walk, process, true) => {
             Some("the process ran while the guest walked, and may have used its memory")
         }
         [b"proc", process, b"fd" | b"fdinfo", ..] | [b"proc", process, b"task", _, b"fd" | b"fdinfo", ..]
-            if ran(walk, process) =>
+            if ran(walk, process, true) =>
         {
             Some("the process ran while the guest walked, and what it had open changed")
         }
-        [b"proc", process, .., b"comm" | b"stat" | b"status"] if worked(walk, process) => {
+        [b"proc", process, .., b"comm" | b"stat" | b"status"] if ran(walk, process, false) => {
             Some("a kernel worker's name, which says what it worked on last")
         }
         [b"proc", name, ..] if matches!(*name, b"self" | b"thread-self") || *name == reader.as_bytes() => {

@@ -90,10 +90,13 @@ impl LocalApic {
     }
 
     /// What a register holds; `None` if that is not known.
-    pub fn load(&self, register: Register, memory: &dyn GuestMemory) -> Option<u64> {
+    pub fn load(&mut self, register: Register, memory: &dyn GuestMemory) -> Option<u64> {
         match register.number {
             ID => {
-                let id = self.id.find(memory)?;
+                let id = self.id.find(memory);
+                // Systems ask again and again: firmware's list is looked for once.
+                self.id = id.map_or(ApicId::Unknown, ApicId::Is);
+                let id = id?;
                 // Outside x2APIC mode it is the highest byte (SDM vol. 3 figure 11-6).
                 Some(if register.x2apic { id.into() } else { u64::from(id << 24) })
             }
@@ -129,20 +132,20 @@ mod tests {
         let memory = Mock::new();
         let mut apic = LocalApic::new(ApicId::Is(3));
         let at = |offset| Register::at(PhysAddr(BASE + offset));
-        let both = |apic: &LocalApic, offset, msr| {
-            let load = |register: Option<Register>| register.and_then(|it| apic.load(it, &memory));
+        let both = |apic: &mut LocalApic, offset, msr| {
+            let mut load = |register: Option<Register>| register.and_then(|it| apic.load(it, &memory));
             (load(at(offset)), load(Register::of_msr(msr)))
         };
-        assert_eq!(both(&apic, 0x20, 0x802), (Some(3 << 24), Some(3)));
-        assert_eq!(both(&apic, 0x100, 0x810), (Some(0), Some(0)));
+        assert_eq!(both(&mut apic, 0x20, 0x802), (Some(3 << 24), Some(3)));
+        assert_eq!(both(&mut apic, 0x100, 0x810), (Some(0), Some(0)));
         let change = |apic: &mut LocalApic, value| at(0x80).and_then(|register| apic.store(register, value));
         assert_eq!(change(&mut apic, 0x51), Some(0x51));
         assert_eq!(change(&mut apic, 0x41), Some(0x10u64.wrapping_neg()));
-        assert_eq!(both(&apic, 0x80, 0x808), (Some(0x41), Some(0x41)));
-        assert_eq!(both(&apic, 0xa0, 0x80a), (Some(0x41), Some(0x41)));
+        assert_eq!(both(&mut apic, 0x80, 0x808), (Some(0x41), Some(0x41)));
+        assert_eq!(both(&mut apic, 0xa0, 0x80a), (Some(0x41), Some(0x41)));
         // The version, what is pending, errors, the timer.
         for register in [3, 0x20, 0x28, 0x32, 0x38, 0x39] {
-            assert_eq!(both(&apic, register << 4, X2APIC + register), (None, None), "{register:#x}");
+            assert_eq!(both(&mut apic, register << 4, X2APIC + register), (None, None), "{register:#x}");
             assert!(at(register << 4).is_some_and(|it| apic.store(it, 1).is_none()));
         }
         assert_eq!(at(0x404), None);

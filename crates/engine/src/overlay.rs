@@ -152,7 +152,7 @@ impl<'t> Overlay<'t> {
     }
 
     /// What a model-specific register of the local APIC holds, if that is known.
-    pub(crate) fn load_msr(&self, msr: u64) -> Option<u64> {
+    pub(crate) fn load_msr(&mut self, msr: u64) -> Option<u64> {
         self.apic.load(Register::of_msr(msr)?, self.memory)
     }
 

@@ -4,7 +4,7 @@
 //! changed them: they are read within bounds, checksums included, and say nothing but what they
 //! are asked here.
 
-use crate::addr::PhysAddr;
+use crate::addr::{PAGE_SIZE, PhysAddr};
 use crate::memory::GuestMemory;
 
 /// Where the root pointer lies: on a boundary of 16 bytes in the BIOS's area (ACPI 6.5 section
@@ -25,12 +25,15 @@ const MOST: usize = 1 << 18;
 /// has no such table.
 #[must_use]
 pub fn local_apics(memory: &dyn GuestMemory) -> Option<Vec<u32>> {
-    let root = (BIOS.start..BIOS.end).step_by(STEP).find_map(|at| {
-        let page = memory.page(PhysAddr(at)).ok()?;
-        let offset = PhysAddr(at).offset() as usize;
-        let bytes = page.get(offset..offset + 8)?;
-        (bytes == b"RSD PTR ").then(|| read(memory, at, POINTER)).flatten().filter(|it| sum(it) == 0)
-    })?;
+    let pages = (BIOS.start..BIOS.end).step_by(PAGE_SIZE as usize);
+    let root =
+        pages.filter_map(|at| Some((at, memory.page(PhysAddr(at)).ok()?))).find_map(|(at, page)| {
+            let mut places = page.chunks_exact(STEP).zip((at..).step_by(STEP));
+            places.find_map(|(bytes, at)| {
+                let root = bytes.starts_with(b"RSD PTR ").then(|| read(memory, at, POINTER)).flatten();
+                root.filter(|it| sum(it) == 0)
+            })
+        })?;
     // Firmware of 64 bits has a second list with wider addresses, and this one too.
     let list = table(memory, word(&root, 16)?.into(), b"RSDT")?;
     let addresses = list[HEAD..].chunks_exact(4).filter_map(|it| word(it, 0));

@@ -71,41 +71,36 @@ impl Way {
 
 /// All ways, those of one question together.
 pub fn all(places: &Places<'_>) -> Vec<Way> {
-    let mut ways = Vec::new();
-    for (name, option) in [("slice", "--slice"), ("whole run", "--whole")] {
-        // Asked a hundred times more in the same process: the median is told.
-        let options = ["run", "--quiet", "--json", "--repeat", "100", option].map(OsString::from);
-        let files = [places.pack.join("pslist.prog").into(), places.target.into()];
-        let words = options.into_iter().chain(files).collect();
-        ways.push(ours(
-            places,
-            &format!("virtuoso run pslist, {name}, 101 times"),
-            Question::Pids,
-            Form::Object,
-            words,
-        ));
-    }
-    let plain = ["run", "--quiet", "--json"].map(OsString::from);
-    let files = [places.pack.join("pslist.prog").into(), places.target.into()];
-    let words = plain.into_iter().chain(files).collect();
-    ways.push(ours(places, "virtuoso run pslist, both ways compared", Question::Pids, Form::Object, words));
-    ways.push(drgn(places, Question::Pids, "pids"));
-    ways.push(verb(places, "ps", Question::Processes, Form::Object, &["--json"], &[]));
     let tool = ["--", "ps", "-e", "-o", "pid=,comm="];
-    ways.push(verb(places, "exec", Question::Processes, Form::Lines, &[], &tool));
-    ways.push(drgn(places, Question::Processes, "processes"));
-    ways.push(volatility(places, Question::Processes, &["linux.pslist.PsList"]));
-    ways.push(verb(places, "lsmod", Question::Modules, Form::Object, &["--json"], &[]));
-    ways.push(drgn(places, Question::Modules, "modules"));
-    ways.push(volatility(places, Question::Modules, &["linux.lsmod.Lsmod"]));
-    ways.push(verb(places, "cat", Question::Mappings, Form::Lines, &[], &["/proc/1/maps"]));
-    ways.push(drgn(places, Question::Mappings, "mappings"));
-    ways.push(volatility(places, Question::Mappings, &["linux.proc.Maps", "--pid", "1"]));
-    ways
+    vec![
+        // Asked a hundred times more in the same process: the median is told.
+        pslist(places, "slice, 101 times", &["--slice", "--repeat", "100"]),
+        pslist(places, "whole run, 101 times", &["--whole", "--repeat", "100"]),
+        pslist(places, "both ways compared", &[]),
+        drgn(places, Question::Pids, "pids"),
+        verb(places, "ps", Question::Processes, Form::Object, &["--json"], &[]),
+        verb(places, "exec", Question::Processes, Form::Lines, &[], &tool),
+        drgn(places, Question::Processes, "processes"),
+        volatility(places, Question::Processes, &["linux.pslist.PsList"]),
+        verb(places, "lsmod", Question::Modules, Form::Object, &["--json"], &[]),
+        drgn(places, Question::Modules, "modules"),
+        volatility(places, Question::Modules, &["linux.lsmod.Lsmod"]),
+        verb(places, "cat", Question::Mappings, Form::Lines, &[], &["/proc/1/maps"]),
+        drgn(places, Question::Mappings, "mappings"),
+        volatility(places, Question::Mappings, &["linux.proc.Maps", "--pid", "1"]),
+    ]
 }
 
 fn ours(places: &Places<'_>, name: &str, question: Question, form: Form, arguments: Vec<OsString>) -> Way {
     Way { name: format!("`{name}`"), ours: true, question, form, program: places.virtuoso.into(), arguments }
+}
+
+/// The program for the list of PIDs; `about` says in which way it is asked.
+fn pslist(places: &Places<'_>, about: &str, options: &[&str]) -> Way {
+    let mut words: Vec<OsString> = ["run", "--quiet", "--json"].map(OsString::from).into();
+    words.extend(options.iter().map(OsString::from));
+    words.extend([places.pack.join("pslist.prog").into(), places.target.into()]);
+    ours(places, &format!("virtuoso run pslist, {about}"), Question::Pids, Form::Object, words)
 }
 
 /// A verb of ours that finds the pack by itself.
