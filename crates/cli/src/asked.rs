@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use engine::{
-    ApicId, Environment, Inputs, Limits, Run, RunError, Session, SliceProgram, Values, parse_inputs,
+    ApicId, Departures, Environment, Inputs, Limits, Run, RunError, Session, SliceProgram, Values,
+    parse_inputs,
 };
 use ir::Program;
 use machine::Target;
@@ -21,7 +22,7 @@ use crate::inputs::parse_input;
 use crate::live::{Name, Opened};
 use crate::statistics::{companion_name, modules_name};
 use crate::target::{Engine, TargetArgs};
-use crate::ways::{Verdict, Ways, restored};
+use crate::ways::{Verdict, Ways};
 
 /// What a trainer's return code `rc` is where its /proc is something else than the system's own,
 /// procfs, whose magic number this is: outside the ranges of errno and of Windows' errors.
@@ -51,8 +52,8 @@ pub struct Answered {
     pub full: Vec<String>,
     /// Why the other way does not verify it, where it does not.
     pub unverified: Option<String>,
-    /// What there is to say about pointers that the runs had as training knows them.
-    pub restored: Option<String>,
+    /// Where the runs did not follow the target.
+    pub departures: Departures,
 }
 
 /// A program, a target and how to look at it: what every run needs.
@@ -224,7 +225,7 @@ impl Asked {
                 values: values.clone(),
                 full: values.full(program),
                 unverified: ways.unverified().or_else(|| no_whole.map(Failure::to_string)),
-                restored: restored(&ways.restored),
+                departures: ways.departures.clone(),
             }),
             Some(Verdict::Differ { .. }) => {
                 let outputs = ways.differing().join(", ");

@@ -12,12 +12,11 @@ use machine::Target;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::format;
 use crate::output::note;
 use crate::packs::{Member, choose, default_directory};
 use crate::report::next_step;
 use crate::target::TargetArgs;
-use crate::ways::restored;
+use crate::{departures, format};
 
 /// The options that all verbs about files share.
 #[derive(Args, Clone, Debug)]
@@ -100,8 +99,8 @@ pub fn with_tree<T>(
     });
     let tree = Tree::new(late.map(|program| -> Box<dyn Answer> { Box::new(program) }), Some(own));
     let answer = ask(&tree, [&paths[0], &paths[1], &paths[2], &paths[3]].map(PathBuf::as_path));
-    if let Some(remark) = restored(&session.restored()).filter(|_| !context.quiet) {
-        note(&remark);
+    if !context.quiet {
+        departures::remarks(&session.departures()).iter().for_each(|it| note(it));
     }
     answer
 }

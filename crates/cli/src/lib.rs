@@ -14,6 +14,7 @@ mod changes;
 mod columns;
 mod commands;
 mod context;
+mod departures;
 mod evidence;
 mod exit;
 mod failure;

@@ -11,8 +11,8 @@ use serde_json::{Value as Json, json};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::ways::{Verdict, Way, Ways, restored, stop};
-use crate::{evidence, format, output};
+use crate::ways::{Verdict, Way, Ways, stop};
+use crate::{departures, evidence, format, output};
 
 /// What one way of running cost.
 pub struct Cost {
@@ -110,7 +110,7 @@ impl<'r> Report<'r> {
         remarks.extend(self.ways.full(self.program).iter().map(|name| full(self.program, name)));
         let answered = !matches!(self.ways.verdict(), Some(Verdict::Stopped { .. }) | None);
         remarks.extend(answered.then(|| evidence::remark(self.program)).flatten());
-        remarks.extend(restored(&self.ways.restored));
+        remarks.extend(departures::remarks(&self.ways.departures));
         let mut places = self.assertions.clone();
         places.sort_unstable();
         for same in places.chunk_by(|a, b| a == b) {
@@ -200,7 +200,8 @@ impl<'r> Report<'r> {
                 "anchors": found.signature,
             })),
             "assertions": self.assertions,
-            "restored": self.ways.restored,
+            "restored": self.ways.departures.restored,
+            "overruled": self.ways.departures.overruled,
             "slice_outcome": outcome(self.ways.slice.as_ref()),
             "slice_stop": stop(self.ways.slice.as_ref()),
             "whole_outcome": outcome(self.ways.whole.as_ref()),

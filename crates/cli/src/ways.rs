@@ -5,8 +5,8 @@
 //! they differ there is none. Where only one ends, its answer counts and is said to be unverified.
 
 use engine::{
-    Inputs, Limits, Outcome, Run, RunError, SessionProgram, SliceProgram, Stopped, Values, WholeProgram,
-    WholeReport,
+    Departures, Inputs, Limits, Outcome, Run, RunError, SessionProgram, SliceProgram, Stopped, Values,
+    WholeProgram, WholeReport,
 };
 use ir::Program;
 
@@ -46,23 +46,8 @@ pub struct Ways {
     pub slice: Option<Outcome>,
     /// How the whole run ended.
     pub whole: Option<Outcome>,
-    /// Pointers of the target that the whole run had as training knows them, by address.
-    pub restored: Vec<u64>,
-}
-
-/// What there is to say about pointers that whole runs had as training knows them.
-#[must_use]
-pub fn restored(addresses: &[u64]) -> Option<String> {
-    let first = addresses.first()?;
-    let (count, pointers, them, lead) = match addresses.len() {
-        1 => (String::new(), "a pointer", "it", "leads"),
-        count => (format!("{count} "), "pointers", "them", "lead"),
-    };
-    Some(format!(
-        "{count}{pointers} in the kernel's read-only data (at {first:#x}) {lead} to code that is not the \
-         kernel's; what is answered is what the kernel's own functions give, for the run had {them} as \
-         in training. Somebody changed what the target's own tools see: see `virtuoso tampering`"
-    ))
+    /// Where the whole run did not follow the target.
+    pub departures: Departures,
 }
 
 /// What both say together.
@@ -135,7 +120,7 @@ impl Ways {
         limits: &Limits,
     ) -> Result<Self, RunError> {
         let stopped = matches!(self.slice, Some(Outcome::Stopped(_)));
-        if self.restored.is_empty() || !stopped || self.whole_answer().is_none() {
+        if self.departures.restored.is_empty() || !stopped || self.whole_answer().is_none() {
             return Ok(self);
         }
         Ok(Self { slice: Some(program.ask_slice_restored(inputs, limits)?.0), ..self })
@@ -144,7 +129,7 @@ impl Ways {
     /// How a whole run ended.
     #[must_use]
     pub fn of_whole((outcome, report): (Outcome, WholeReport)) -> Self {
-        Self { slice: None, whole: Some(outcome), restored: report.restored }
+        Self { slice: None, whole: Some(outcome), departures: report.departures }
     }
 
     /// The slice's answer.
@@ -240,7 +225,7 @@ mod tests {
 
     #[test]
     fn only_equal_answers_are_verified() {
-        let both = |slice, whole| Ways { slice, whole, restored: Vec::new() };
+        let both = |slice, whole| Ways { slice, whole, departures: Departures::default() };
         let verified = |ways: &Ways| match ways.verdict() {
             Some(Verdict::Answer { by, verified, .. }) => Some((by, verified)),
             _ => None,
@@ -259,8 +244,5 @@ mod tests {
         let said = |ways: Ways| ways.unverified().is_some_and(|why| why.contains("the slice stopped"));
         assert!(said(both(stops(), answers(1))) && !said(both(answers(1), stops())));
         assert!(both(answers(1), stops()).unverified().is_some());
-        let said = restored(&[0x10, 0x20]).unwrap_or_default();
-        assert!(said.starts_with("2 pointers in the kernel's read-only data (at 0x10) lead to"), "{said}");
-        assert_eq!(restored(&[]), None);
     }
 }

@@ -12,7 +12,7 @@ use ir::{Kind, Program};
 use jit::{Exit, Progress, Slots, Spare};
 use machine::{Reg, hash};
 
-use crate::code::{AtHand, Batch, Block, Code, Given, Lifting, Machine, Translation, restore};
+use crate::code::{AtHand, Batch, Block, Code, Departures, Given, Lifting, Machine, Translation, restore};
 use crate::counter::{Counter, briefly, settled};
 use crate::exec::execute;
 use crate::limits::Budget;
@@ -47,9 +47,8 @@ pub struct WholeReport {
     /// The addresses, the training system's where it has that code, at which the kernel's own
     /// assertions fired and were stepped over: the first 64.
     pub assertions: Vec<u64>,
-    /// Where the target's read-only data has pointers to code that is not trusted, and training's
-    /// to trusted code, which the run had instead: addresses of the training system, ascending.
-    pub restored: Vec<u64>,
+    /// Where the run did not follow the target, or one over the same target before it.
+    pub departures: Departures,
 }
 
 /// What a run works with, for the next one to use again. Nothing of a run is left in it but code
@@ -158,8 +157,8 @@ impl Ask<'_, '_, '_> {
         watch: &mut W,
     ) -> Result<(Outcome, WholeReport), RunError> {
         let Self { program, relocation, run, code, .. } = self;
-        let restored_at = restored.iter().map(|it| it.trained).collect();
-        let mut report = WholeReport { restored: restored_at, ..WholeReport::default() };
+        let mut report = WholeReport::default();
+        report.departures.restored = restored.iter().map(|it| it.trained).collect();
         let overlay = match run.overlay(program, relocation, &code.own.process) {
             Ok(overlay) => overlay,
             Err(stopped) => return Ok((Outcome::Stopped(stopped), report)),
@@ -181,6 +180,7 @@ impl Ask<'_, '_, '_> {
             (report.used, report.instructions) = (progress.used, progress.instructions);
             report.assertions.iter_mut().for_each(|at| *at = code.kernel.reported(*at, modules));
             counter.report_at(|at| code.kernel.reported(at, modules));
+            report.departures.overruled = code.kernel.departures().overruled;
             ended.map_err(|ended| ended.map_addresses(|at| code.kernel.reported(at, modules)))
         });
         let answer = ended.and_then(|end| match &program.provenance.unrepeated {

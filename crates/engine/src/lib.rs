@@ -47,6 +47,7 @@ mod watch;
 mod whole;
 
 pub use apic::ApicId;
+pub use code::Departures;
 pub use emulate::WholeReport;
 pub use limits::Limits;
 pub use outcome::{Outcome, Stopped};

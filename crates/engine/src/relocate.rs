@@ -380,7 +380,7 @@ impl<'p> Relocation<'p> {
     }
 
     /// The target's bytes at addresses of the training system, which lie in one image or in none.
-    fn bytes(&self, memory: &dyn GuestMemory, start: u64, count: usize) -> Vec<Option<u8>> {
+    pub fn bytes(&self, memory: &dyn GuestMemory, start: u64, count: usize) -> Vec<Option<u8>> {
         paging::read_mapped(memory, self.mode, self.root, VirtAddr(self.to_target(start)), count)
     }
 

@@ -13,7 +13,7 @@ use ir::{Program, System};
 use lift::Mode;
 use machine::paging::PagingMode;
 
-use crate::code::{Cache, Code, Given, Kernel, Own};
+use crate::code::{Cache, Code, Departures, Given, Kernel, Own};
 use crate::emulate::{Ask, WholeReport, Workspace};
 use crate::limits::{Budget, Limits};
 use crate::outcome::{Outcome, Stopped};
@@ -97,15 +97,11 @@ impl<'s> Session<'s> {
         self.cache.machine_code()
     }
 
-    /// Where runs had pointers of read-only data as training knows them, since the target's lead to
-    /// code that is not trusted ([`WholeReport::restored`]): addresses of the training system.
+    /// Where runs did not follow the target.
     #[must_use]
-    pub fn restored(&self) -> Vec<u64> {
+    pub fn departures(&self) -> Departures {
         let kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut restored: Vec<u64> = kernels.iter().flat_map(|it| it.2.restored()).collect();
-        restored.sort_unstable();
-        restored.dedup();
-        restored
+        kernels.iter().fold(Departures::default(), |all, it| all.and(it.2.departures()))
     }
 
     fn owner(&self) -> u32 {
@@ -189,7 +185,7 @@ impl<'p> SessionProgram<'p, '_> {
         self.ask_slice_given(Given { inputs, restored: &[] }, limits)
     }
 
-    /// The same with what a whole run had restored ([`WholeReport::restored`]), for an answer of
+    /// The same with what a whole run had restored ([`Departures::restored`]), for an answer of
     /// which to be verified.
     ///
     /// # Errors

@@ -213,10 +213,10 @@ fn a_redirected_pointer_is_as_in_training_for_a_run_that_comes_to_it() {
         let session = Session::new(machine.run(Limits::default()), &machine.system);
         let program = session.program(&machine.program).unwrap();
         let asked = program.ask(&machine.inputs(0), &Limits::default());
-        let restored = asked.as_ref().unwrap().1.restored.clone();
-        assert_eq!(session.restored(), restored);
+        let departures = asked.as_ref().unwrap().1.departures.clone();
+        assert_eq!(session.departures(), departures);
         assert_eq!(machine.fresh(0, Limits::default()), asked);
-        (asked, restored)
+        (asked, departures.restored)
     };
     let (asked, restored) = ask(ANSWERS);
     assert_eq!((x(&asked), restored), (7, vec![]));

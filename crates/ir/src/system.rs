@@ -19,7 +19,7 @@ use crate::index::{Index, PAGE};
 use crate::integrity::Integrity;
 pub use crate::packed::VERSION;
 use crate::packed::{self, Packed, Source, damaged};
-use crate::relocatable::Objects;
+use crate::relocatable::{Objects, OwnSite};
 use crate::relocation::RelocationTable;
 use crate::{fixups, verify};
 
@@ -231,6 +231,12 @@ impl System {
     #[must_use]
     pub fn modules(&self) -> Option<&Objects> {
         self.modules.as_deref()
+    }
+
+    /// The places that overlap a range of addresses of the system's own code and that it writes, as
+    /// far as its tables are known.
+    pub fn own_sites(&self, start: u64, end: u64) -> impl Iterator<Item = &OwnSite> {
+        self.modules().into_iter().flat_map(move |modules| modules.own().sites_in(start, end))
     }
 
     /// The system may load nothing any more: its whole runs end at code that training had not.

@@ -35,7 +35,7 @@ pub const fn is_padding(byte: u8) -> bool {
 /// `nop`, or a `mov` or `lea` of a register to itself, which serve as longer ones (SDM vol. 2,
 /// NOP). In 64-bit code such a `mov` of 32 bits does something.
 #[must_use]
-pub fn does_nothing(mode: Mode, bytes: &[u8]) -> bool {
+pub fn is_nop(mode: Mode, bytes: &[u8]) -> bool {
     let insn = Decoder::with_ip(mode.bits(), bytes, 0, DecoderOptions::NONE).decode();
     if insn.len() != bytes.len() || insn.is_invalid() {
         return false;
@@ -71,14 +71,14 @@ mod tests {
     #[test]
     fn an_instruction_of_no_effect_is_one() {
         let long: [&[u8]; 4] = [&[0x90], &[0x66, 0x90], &[0x0f, 0x1f, 0x44, 0, 0], &[0x48, 0x89, 0xf6]];
-        assert!(long.iter().all(|bytes| does_nothing(Mode::Bits64, bytes)));
+        assert!(long.iter().all(|bytes| is_nop(Mode::Bits64, bytes)));
         // mov %esi,%esi; lea 0(%esi,%eiz,1),%esi
         let short: [&[u8]; 2] = [&[0x89, 0xf6], &[0x3e, 0x8d, 0x74, 0x26, 0]];
-        assert!(short.iter().all(|bytes| does_nothing(Mode::Bits32, bytes)));
+        assert!(short.iter().all(|bytes| is_nop(Mode::Bits32, bytes)));
         // The first clears half of %rsi; lea 1(%esi),%esi; mov %ecx,%esi; two of them; jmp.
         let others: [&[u8]; 5] =
             [&[0x89, 0xf6], &[0x48, 0x8d, 0x76, 1], &[0x48, 0x89, 0xce], &[0x90, 0x90], &[0xeb, 0]];
-        assert!(!others.iter().any(|bytes| does_nothing(Mode::Bits64, bytes)));
+        assert!(!others.iter().any(|bytes| is_nop(Mode::Bits64, bytes)));
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod builder;
 mod compare;
 mod control;
 mod decode;
+mod filling;
 mod flags;
 mod flow;
 mod fpu;
@@ -49,8 +50,9 @@ mod string;
 mod system;
 mod xmm;
 
-pub use compare::{does_nothing, is_padding, same_form};
+pub use compare::{is_nop, is_padding, same_form};
 pub use decode::{Insn, LiftError, disassemble, lift, lift_process, mnemonic_name};
+pub use filling::{decision, does_nothing, is_filling, is_form};
 pub use flow::{Control, End, Flow, control, flow};
 pub use gate::is_call_gate;
 pub use mode::Mode;

@@ -16,7 +16,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::inputs::parse_input;
 use crate::target::TargetArgs;
-use crate::{files, format, output, report};
+use crate::{departures, files, format, output, report};
 
 /// Run programs that compute the same thing by different public interfaces and report what one sees
 /// and another does not
@@ -183,7 +183,8 @@ impl CrossviewArgs {
         let full = answered.full.contains(&view.output);
         let mut remarks: Vec<String> =
             answered.unverified.iter().map(|why| format!("{file}: not verified: {why}")).collect();
-        remarks.extend(answered.restored.map(|text| format!("{file}: {text}")));
+        remarks
+            .extend(departures::remarks(&answered.departures).iter().map(|text| format!("{file}: {text}")));
         remarks.extend(full.then(|| format!("{file}: {}", report::full(program, &view.output))));
         Ok(Seen { words, full, remarks })
     }

@@ -1,13 +1,13 @@
 //! The rows of a table: a list of numbers by one program, and a text for each by another of the
 //! same pack.
 
-use engine::{Run, Text, Value};
+use engine::{Departures, Run, Text, Value};
 
 use crate::asked::{Answered, guest_error};
 use crate::failure::Failure;
 use crate::packs::Member;
 use crate::processes::Process;
-use crate::{format, report};
+use crate::{departures, format, report};
 
 /// A list of numbers by one program, and a text for each by another of the same pack.
 pub struct Table {
@@ -77,7 +77,7 @@ pub fn texts(
     };
     let session = other.session(run).ok();
     let query = other.query(run, session.as_ref())?;
-    let (mut rows, mut unverified) = (Vec::new(), Vec::new());
+    let (mut rows, mut unverified, mut departures) = (Vec::new(), Vec::new(), Departures::default());
     for number in numbers {
         let mut row = Row::new(number);
         match query.ask(&[(input.to_string(), number.to_string())]) {
@@ -85,8 +85,7 @@ pub fn texts(
                 row.text = text(&other, &answered, table);
                 row.full = row.text.is_ok() && answered.full.iter().any(|name| name == output);
                 unverified.extend(answered.unverified.map(|why| (number, why)));
-                let said = |text: &String| remarks.contains(text);
-                remarks.extend(answered.restored.filter(|text| !said(text)));
+                departures = departures.and(answered.departures);
             }
             Err(failure) => row.text = Err(failure),
         }
@@ -106,6 +105,12 @@ pub fn texts(
     let full: Vec<String> = rows.iter().filter(|row| row.full).map(|row| (table.show)(row.number)).collect();
     if !full.is_empty() {
         remarks.push(format!("{file}: of {}: {}", full.join(" "), report::full(&other.program, output)));
+    }
+    for remark in departures::remarks(&departures) {
+        // The list's own may be the same.
+        if !remarks.contains(&remark) {
+            remarks.push(remark);
+        }
     }
     let verified = unverified.is_empty() && rows.iter().all(|row| row.text.is_ok());
     Ok((rows, verified))
@@ -193,7 +198,7 @@ pub fn answer(
     }
     let file = member.path().display();
     remarks.extend(answered.unverified.iter().map(|why| format!("{file}: not verified: {why}")));
-    remarks.extend(answered.restored.clone());
+    remarks.extend(departures::remarks(&answered.departures));
     remarks
         .extend(answered.full.iter().map(|name| format!("{file}: {}", report::full(&member.program, name))));
     Ok(answered)

@@ -4,12 +4,14 @@
 //! target's own kernel wrote into its code before the pause: all of it is the same for every run
 //! over that target, in any order.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ir::System;
 use ir::relocation::FixupKind;
 use machine::GuestMemory;
 
+use super::departures::Departures;
 use super::redirected::{Redirected, Search};
 use crate::limits::Deadline;
 use crate::loaded::{Fetched, Loaded, Space};
@@ -19,11 +21,15 @@ use crate::relocate::Relocation;
 pub(super) const INSN_BYTES: usize = 15;
 /// How many bytes are read at once: more than most blocks have.
 const WINDOW: usize = 256;
+/// How long decisions are that nobody lists: a jump far away, and one nearby.
+const DECISIONS: [usize; 2] = [5, 2];
 
 /// The trusted kernel code as it is in one target.
 pub(crate) struct Kernel<'s> {
     system: &'s System,
     memory: &'s dyn GuestMemory,
+    /// The mode of its code.
+    mode: lift::Mode,
     /// Where the companion file's first image is.
     first: Relocation<'s>,
     /// Where all of them are, once a run reached one.
@@ -32,6 +38,8 @@ pub(crate) struct Kernel<'s> {
     loaded: Option<Loaded<'s>>,
     /// The pointers that lead elsewhere than to its code, once a run came to where one leads.
     redirected: OnceLock<Vec<Redirected>>,
+    /// Decisions, by the training system's address, that the target has otherwise ([`Kernel::note`]).
+    overruled: Mutex<BTreeSet<u64>>,
 }
 
 /// Bytes of code, and what was looked at to tell them.
@@ -50,14 +58,17 @@ impl<'s> Kernel<'s> {
     /// system.
     pub fn new(system: &'s System, memory: &'s dyn GuestMemory, program: &Relocation<'_>) -> Self {
         let space = Space { tables: program.tables(memory), slide: program.slide() };
+        let mode = space.code();
         let loaded = system.modules().map(|modules| Loaded::new(modules, space));
         Self {
             system,
             memory,
+            mode,
             first: program.system(system),
             all: Mutex::default(),
             loaded,
             redirected: OnceLock::new(),
+            overruled: Mutex::default(),
         }
     }
 
@@ -97,11 +108,6 @@ impl<'s> Kernel<'s> {
         let search = Search { system: self.system, memory: self.memory, relocation: &all, loaded, deadline };
         let found = search.all();
         if deadline.is_over() { &[] } else { self.redirected.get_or_init(|| found) }
-    }
-
-    /// The training system's addresses of what [`Kernel::redirected`] found, if it was asked.
-    pub fn restored(&self) -> impl Iterator<Item = u64> + '_ {
-        self.redirected.get().into_iter().flatten().map(|it| it.trained)
     }
 
     /// Of what object the code at an address is that the target has otherwise than trusted, in
@@ -179,7 +185,59 @@ impl<'s> Kernel<'s> {
         let relocation = relocation.as_deref().unwrap_or(&self.first);
         // An instruction that begins in the window lies where its beginning does.
         let count = relocation.steady(pc, from).min(WINDOW as u64) as usize + INSN_BYTES - 1;
-        window.bytes = relocation.trusted(self.system, from, count, self.memory);
+        // A place that the system writes may reach beyond the window.
+        let longer = count + usize::from(u8::MAX);
+        window.bytes = relocation.trusted(self.system, from, longer, self.memory);
+        window.patched |= self.decide(from, &mut window.bytes, relocation);
+        window.bytes.truncate(count);
         Some(())
+    }
+
+    /// Gives `bytes`, the code at an address of the training system, the target's decisions: where
+    /// the system's tables list a place, and both the code there and the target's form of it are a
+    /// jump or nothing, the target's, if it is one that they list. Whether there are such places.
+    fn decide(&self, from: u64, bytes: &mut [u8], relocation: &Relocation<'_>) -> bool {
+        let (mode, mut any) = (self.mode, false);
+        for site in self.system.own_sites(from, from.saturating_add(bytes.len() as u64)) {
+            // What begins before is not executed from its beginning.
+            let Some(at) = site.address.checked_sub(from).map(|at| at as usize) else { continue };
+            let Some(mine) = bytes.get_mut(at..at + usize::from(site.len)) else { continue };
+            let Some(decided) = lift::decision(mode, mine) else { continue };
+            any = true;
+            let theirs = relocation.bytes(self.memory, site.address, mine.len());
+            let Some(theirs) = theirs.into_iter().collect::<Option<Vec<u8>>>() else { continue };
+            let listed = || site.forms.iter().any(|form| lift::is_form(mode, form, &theirs));
+            if lift::decision(mode, &theirs).is_some_and(|it| it != decided) && listed() {
+                mine.copy_from_slice(&theirs);
+            }
+        }
+        any
+    }
+
+    /// Notes whether an instruction, the code at an address of the target, is a decision that the
+    /// target's kernel made otherwise, and nothing says that it may: a run follows training's.
+    /// `bytes` may go on behind it.
+    pub fn note(&self, pc: u64, bytes: &[u8]) {
+        let in_kernel =
+            |address: &u64| self.first.table().images.first().is_some_and(|it| it.holds(*address));
+        let trained = || self.first.to_training(pc).filter(in_kernel);
+        let overrules = |length: usize| {
+            let decided = lift::decision(self.mode, bytes.get(..length)?)?;
+            let theirs = self.first.bytes(self.memory, trained()?, length);
+            let theirs: Vec<u8> = theirs.into_iter().collect::<Option<_>>()?;
+            lift::decision(self.mode, &theirs).filter(|it| *it != decided)
+        };
+        if DECISIONS.into_iter().any(|length| overrules(length).is_some())
+            && let Some(trained) = trained()
+        {
+            self.overruled.lock().unwrap_or_else(PoisonError::into_inner).insert(trained);
+        }
+    }
+
+    /// What of the target runs over it do not follow.
+    pub fn departures(&self) -> Departures {
+        let overruled = self.overruled.lock().unwrap_or_else(PoisonError::into_inner);
+        let restored = self.redirected.get().into_iter().flatten().map(|it| it.trained);
+        Departures { restored: restored.collect(), overruled: overruled.iter().copied().collect() }
     }
 }

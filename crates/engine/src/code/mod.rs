@@ -11,6 +11,7 @@
 mod block;
 mod cache;
 mod compiled;
+mod departures;
 mod kernel;
 mod redirected;
 mod useful;
@@ -27,6 +28,7 @@ pub(crate) use block::Block;
 use block::Owner;
 pub(crate) use cache::{AtHand, Cache};
 pub(crate) use compiled::{Batch, Machine, Translation};
+pub use departures::Departures;
 pub(crate) use kernel::Kernel;
 use kernel::{INSN_BYTES, Window};
 pub(crate) use redirected::{Given, restore};
@@ -191,6 +193,9 @@ impl Code<'_, '_> {
                 false => lift::lift(self.own.system_mode, pc, bytes),
             };
             let Ok(insn) = lifted else { break };
+            if !own {
+                self.kernel.note(pc, bytes);
+            }
             if W::ON {
                 let offset = pc.wrapping_sub(start) as u16;
                 block.bytes.push((offset, bytes[..usize::from(insn.len)].into()));

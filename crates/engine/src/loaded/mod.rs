@@ -402,7 +402,7 @@ impl<'s> Loaded<'s> {
     fn jump(&self, placement: &Placement, site: &LoadSite, start: u32, bytes: &mut [u8]) -> Option<()> {
         let own = placement.bases[usize::from(site.section)]?.wrapping_add(site.offset.into());
         let there = self.space.read(own, site.len.into())?;
-        if !(lift::does_nothing(self.space.code(), &there) || there == self.jump_bytes(placement, site)?) {
+        if !(lift::is_nop(self.space.code(), &there) || there == self.jump_bytes(placement, site)?) {
             return None;
         }
         for (at, byte) in (site.offset..).zip(there) {

@@ -106,7 +106,7 @@ pub fn skipped(mode: lift::Mode, bytes: &[u8]) -> usize {
         let length = match rest {
             [0x0f, 0xae, 0xe8, ..] => 3,
             [0xf3, 0x0f, 0x1e, 0xfa | 0xfb, ..] => 4,
-            _ => lift::length(mode, rest).filter(|it| lift::does_nothing(mode, &rest[..*it])).unwrap_or(0),
+            _ => lift::length(mode, rest).filter(|it| lift::is_nop(mode, &rest[..*it])).unwrap_or(0),
         };
         if length == 0 {
             break;

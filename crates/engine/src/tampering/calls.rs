@@ -13,7 +13,7 @@ use machine::paging;
 
 use super::acts::{Act, Trusted, act, skipped, target};
 use super::comparison::Comparison;
-use super::form::{Codes, does_nothing};
+use super::form::Codes;
 use crate::limits::Deadline;
 use crate::loaded::Loaded;
 
@@ -63,7 +63,7 @@ impl StaticCalls {
         // A trampoline of no function returns, and its calls do nothing.
         if act(codes.mode, &there, trampoline, &code) == Some(Act::Return) {
             return match trusted[0] {
-                0xe8 => does_nothing(codes.mode, found),
+                0xe8 => lift::does_nothing(codes.mode, found),
                 _ => act(codes.mode, found, address, &code) == Some(Act::Return),
             };
         }

@@ -3,6 +3,8 @@
 //!
 //! That a change has such a form does not say who made it.
 
+use lift::{does_nothing, is_filling};
+
 use super::acts::{Trusted, act, target};
 use super::report::Change;
 
@@ -178,7 +180,7 @@ enum Form {
 /// other instruction.
 fn form(mode: lift::Mode, bytes: &[u8], address: u64) -> Option<Form> {
     match bytes {
-        _ if matches!(bytes.len(), 2 | 5) && lift::does_nothing(mode, bytes) => Some(Form::Nothing),
+        _ if matches!(bytes.len(), 2 | 5) && lift::is_nop(mode, bytes) => Some(Form::Nothing),
         [0x2e, 0x2e, 0x2e, 0x31, 0xc0] => Some(Form::Zero),
         // With a prefix that does nothing, for the length of what it becomes.
         [0x2e, rest @ ..] if rest.len() == 5 => form(mode, rest, address.wrapping_add(1)),
@@ -208,32 +210,6 @@ fn form(mode: lift::Mode, bytes: &[u8], address: u64) -> Option<Form> {
 fn form_at(bytes: &[u8], address: u64) -> Option<Form> {
     let to = target(bytes, address)?;
     Some(if bytes[0] == 0xe8 { Form::Call(to) } else { Form::Jump(to) })
-}
-
-/// Whether these bytes are never reached or do nothing: `int3`, or what [`does_nothing`].
-pub fn is_filling(mode: lift::Mode, bytes: &[u8]) -> bool {
-    let traps = bytes.iter().take_while(|it| **it == 0xcc).count();
-    does_nothing(mode, &bytes[traps..])
-}
-
-/// Whether these bytes do nothing: no-operations of the mode (SDM vol. 2: NOP; in 32-bit code a
-/// register that is moved to itself is one too), marks of where a branch may lead (ENDBR), and
-/// whatever a jump leads over, but not beyond.
-pub fn does_nothing(mode: lift::Mode, mut bytes: &[u8]) -> bool {
-    while !bytes.is_empty() {
-        let length = match bytes {
-            [0xeb, distance, ..] => 2 + usize::from(*distance),
-            [0xe9, a, b, c, d, ..] => u32::from_le_bytes([*a, *b, *c, *d]) as usize + 5,
-            [0xf3, 0x0f, 0x1e, 0xfa | 0xfb, ..] => 4,
-            _ => match lift::length(mode, bytes) {
-                Some(length) if lift::does_nothing(mode, &bytes[..length]) => length,
-                _ => return false,
-            },
-        };
-        let Some(rest) = bytes.get(length..) else { return false };
-        bytes = rest;
-    }
-    true
 }
 
 /// Whether these are whole instructions after each of which the next is executed.

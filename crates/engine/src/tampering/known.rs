@@ -7,7 +7,6 @@ use ir::relocation::FixupKind;
 use super::code::Stretch;
 use super::comparison::Comparison;
 use super::form::Patch;
-use super::listed::is_form;
 use super::report::{Change, Tampering};
 
 impl Comparison<'_> {
@@ -50,7 +49,7 @@ impl Comparison<'_> {
         report: &mut Tampering,
     ) {
         let address = |at: usize| stretch.start + at as u64;
-        for site in self.own_sites(address(from), address(to)) {
+        for site in self.system.own_sites(address(from), address(to)) {
             let Some((range, found)) = stretch.place(site.address, site.len.into()) else { continue };
             if expected[range.clone()] == *found {
                 continue;
@@ -62,7 +61,7 @@ impl Comparison<'_> {
                     form[offset..offset + code.len()].copy_from_slice(&code);
                     offset += code.len();
                 }
-                is_form(mode, &form, found)
+                lift::is_form(mode, &form, found)
             };
             if site.forms.iter().any(here) {
                 self.add(stretch, &expected[range.clone()], range.start, Change::Listed, report);

@@ -16,7 +16,6 @@ use super::acts::target;
 use super::calls::StaticCalls;
 use super::comparison::Comparison;
 use super::form::{Codes, Patch};
-use super::listed::is_form;
 use super::report::{Change, Class, Difference, Place, Tampering};
 use super::target::Frames;
 use crate::loaded::{Loaded, Space, Survey};
@@ -86,7 +85,7 @@ impl Comparison<'_> {
             else {
                 continue;
             };
-            if old != found && is_form(mode, form, found) {
+            if old != found && lift::is_form(mode, form, found) {
                 let codes = Codes {
                     mode,
                     start: survey.address,

@@ -28,7 +28,6 @@ mod data;
 mod form;
 mod gates;
 mod known;
-mod listed;
 mod loaded;
 mod modules;
 mod report;

@@ -2,7 +2,7 @@
 //!
 //! A system has code that it exchanges when it starts or while it runs: for another processor, for
 //! a switch that was turned. Its image has tables of these places, and of what may stand there.
-//! Runs use none of that; it tells the system's own changes from others'.
+//! That tells the system's own changes from others', and a run what a target's system has decided.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,12 @@ pub struct Own {
 }
 
 impl Own {
+    /// The places that overlap a range of the system's addresses.
+    pub fn sites_in(&self, start: u64, end: u64) -> impl Iterator<Item = &OwnSite> {
+        let first = self.sites.partition_point(|it| it.address.saturating_add(u8::MAX.into()) < start);
+        self.sites[first..].iter().take_while(move |it| it.address < end).filter(move |it| start < it.end())
+    }
+
     /// Whether nothing of the image lies in a range.
     #[must_use]
     pub fn is_unused(&self, start: u64, end: u64) -> bool {

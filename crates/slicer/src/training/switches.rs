@@ -42,7 +42,8 @@ fn switches(mode: Mode, start: u64, mine: &[u8], theirs: &[u8], found: &mut Vec<
             let (Some(mine), Some(theirs)) = (mine.get(range.clone()), theirs.get(range)) else {
                 return false;
             };
-            mine != theirs && decides(mode, mine) && decides(mode, theirs)
+            let decides = |bytes: &[u8]| lift::decision(mode, bytes).is_some();
+            mine != theirs && decides(mine) && decides(theirs)
         };
         match LENGTHS.into_iter().find(is_switch) {
             Some(length) => {
@@ -54,18 +55,6 @@ fn switches(mode: Mode, start: u64, mine: &[u8], theirs: &[u8], found: &mut Vec<
             }
             None => at += lift::length(mode, &mine[at..]).unwrap_or(1),
         }
-    }
-}
-
-/// Whether these bytes are a jump, filled up, or do nothing. What fills up is never reached, and
-/// may be breakpoints.
-fn decides(mode: Mode, bytes: &[u8]) -> bool {
-    match bytes {
-        [0xe9, _, _, _, _] => true,
-        [0xeb, _, rest @ ..] => {
-            rest.iter().all(|byte| lift::is_padding(*byte)) || lift::does_nothing(mode, rest)
-        }
-        _ => lift::does_nothing(mode, bytes),
     }
 }
 
