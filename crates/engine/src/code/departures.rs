@@ -1,7 +1,7 @@
 //! Where runs do not follow the target.
 //!
-//! The code that runs is trusted, and so is what leads to it. Where the target has something else, a
-//! run goes its own way, and an answer has to say so.
+//! The code that runs is trusted, and so is what leads to it. Where the target has something else,
+//! a run goes its own way, and an answer has to say so.
 
 /// Where runs did not follow the target: addresses of the training system, ascending.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -38,7 +38,8 @@ pub(crate) struct Kernel<'s> {
     loaded: Option<Loaded<'s>>,
     /// The pointers that lead elsewhere than to its code, once a run came to where one leads.
     redirected: OnceLock<Vec<Redirected>>,
-    /// Decisions, by the training system's address, that the target has otherwise ([`Kernel::note`]).
+    /// Decisions, by the training system's address, that the target has otherwise
+    /// ([`Kernel::note`]).
     overruled: Mutex<BTreeSet<u64>>,
 }
 
