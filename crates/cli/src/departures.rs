@@ -21,7 +21,14 @@ pub fn remarks(departures: &Departures) -> Vec<String> {
              (`virtuoso modules`) follows its switches, and `virtuoso tampering` shows the places"
         )
     });
-    restored.into_iter().chain(overruled).collect()
+    let clocks = departures.clocks.first().map(|at| {
+        format!(
+            "the answer depends on a clock that a dump does not hold (read at {at:#x}): it is as of the \
+             kernel's last reading of it, some time before the pause; if it is the time stamp counter, \
+             --tsc gives its value"
+        )
+    });
+    restored.into_iter().chain(overruled).chain(clocks).collect()
 }
 
 /// How many there are, in words, the first, and whether it is the only one.
@@ -38,13 +45,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_kinds_are_said() {
+    fn each_kind_is_said() {
         assert_eq!(remarks(&Departures::default()), [""; 0]);
-        let said = remarks(&Departures { restored: vec![0x10, 0x20], overruled: vec![0x30] });
+        let said =
+            remarks(&Departures { restored: vec![0x10, 0x20], overruled: vec![0x30], clocks: vec![0x40] });
         assert!(
             said[0].starts_with("2 pointers in the kernel's read-only data (at 0x10) lead to"),
             "{said:?}"
         );
         assert!(said[1].starts_with("the run came to a place (at 0x30) where"), "{said:?}");
+        assert!(said[2].contains("as of the kernel's last reading"), "{said:?}");
     }
 }

@@ -202,6 +202,7 @@ impl<'r> Report<'r> {
             "assertions": self.assertions,
             "restored": self.ways.departures.restored,
             "overruled": self.ways.departures.overruled,
+            "clocks": self.ways.departures.clocks,
             "slice_outcome": outcome(self.ways.slice.as_ref()),
             "slice_stop": stop(self.ways.slice.as_ref()),
             "whole_outcome": outcome(self.ways.whole.as_ref()),

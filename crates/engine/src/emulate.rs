@@ -134,8 +134,10 @@ impl Ask<'_, '_, '_> {
         workspace: &mut Workspace,
         watch: &mut W,
     ) -> Result<(Outcome, WholeReport), RunError> {
-        let mut counter = Counter::new(self.tsc);
-        let (outcome, report) = self.once((given, budget), &mut counter, workspace, watch)?;
+        let [tsc, hpet] = self.code.kernel.last_readings();
+        let known = [self.tsc.or(tsc), hpet];
+        let mut counter = Counter::new(known);
+        let (outcome, mut report) = self.once((given, budget), &mut counter, workspace, watch)?;
         let brief = Ask { run: briefly(&self.run, report.used), ..*self };
         if W::ON {
             // What is watched is the first run.
@@ -145,7 +147,13 @@ impl Ask<'_, '_, '_> {
             let budget = Budget::new(&brief.run.limits);
             Ok(brief.once((given, budget), counter, workspace, &mut Unwatched)?.0)
         };
-        Ok((settled(outcome, &counter, again)?, report))
+        // What was watched is what is sliced.
+        let (outcome, clock) = settled(outcome, (&counter, known), !W::ON, again)?;
+        if let Some((at, last)) = clock {
+            self.code.kernel.note_clock(at, last);
+            report.departures.clocks.push(at);
+        }
+        Ok((outcome, report))
     }
 
     /// One run with this counter.
@@ -218,7 +226,7 @@ impl Ask<'_, '_, '_> {
         let (mut pc, mut from) = (self.program.begin_pc, self.program.begin_pc);
         // Whether the next block is the interpreter's, for there is something to ask before it.
         let mut look = false;
-        let by_machine = self.run.limits.machine_code && !W::ON;
+        let by_machine = self.run.limits.machine_code && !W::ON && !way.counter.is_seeking();
         // Whether there may be more to compile: a run may take long.
         let mut due = false;
         loop {

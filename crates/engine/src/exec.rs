@@ -3,7 +3,8 @@
 use ir::{EvalError, Kind};
 use machine::{Reg, VirtAddr};
 
-use crate::counter::Counter;
+use crate::counter::{Clock, Counter};
+use crate::hpet;
 use crate::outcome::{Stopped, is_clock};
 use crate::overlay::Overlay;
 use crate::predecode::{Predecoded, Slots};
@@ -25,10 +26,16 @@ pub(crate) fn execute(
         // these to it.
         Kind::Mov => a & mask,
         Kind::Add => a.wrapping_add(b) & mask,
-        Kind::Sub => a.wrapping_sub(b) & mask,
+        Kind::Sub => {
+            if counter.is_seeking() {
+                counter.subtracted(a & mask, b & mask, op.width.bytes());
+            }
+            a.wrapping_sub(b) & mask
+        }
         Kind::And => a & b & mask,
         Kind::Load => match overlay.load(VirtAddr(a), op.width.bytes()) {
             Ok(value) => value,
+            Err(fault) if hpet::is_main_counter(VirtAddr(a), &fault) => counter.read(Clock::Hpet, at) & mask,
             Err(fault) => return Err(Stopped::access(at, a, &fault)),
         },
         Kind::Store => match overlay.store(VirtAddr(a), op.width.bytes(), b) {
@@ -59,7 +66,7 @@ fn environment(
 ) -> Result<u64, Stopped> {
     let device = |what: String| Err(Stopped::NeedsDevice { at, what, clock: false });
     match op.kind {
-        Kind::Tsc => Ok(counter.read(at)),
+        Kind::Tsc => Ok(counter.read(Clock::TimeStamp, at)),
         Kind::Alloc => Ok(overlay.allocate(a).0),
         Kind::Realloc => match overlay.reallocate(VirtAddr(a), b) {
             Ok(new) => Ok(new.0),
@@ -128,7 +135,7 @@ mod tests {
                     let op = Op::new(kind, width, Var(0), &[a.into(), b.into()][..kind.arity()]);
                     let op = pool.op(&op).unwrap();
                     pool.fill(&mut slots);
-                    execute(&op, &mut slots, &mut overlay, &mut Counter::new(None), 0).unwrap();
+                    execute(&op, &mut slots, &mut overlay, &mut Counter::new([None; 2]), 0).unwrap();
                     let expected = ir::eval(kind, width, a, b, 0).unwrap();
                     assert_eq!(slots[0], expected, "{}.{} {a:#x}, {b:#x}", kind.name(), width as u8);
                 }

@@ -17,6 +17,7 @@ mod code;
 mod counter;
 mod emulate;
 mod exec;
+mod hpet;
 mod limits;
 mod loaded;
 pub mod locate;

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::hpet;
 use crate::overlay::Fault;
 use crate::value::Values;
 
@@ -148,10 +149,6 @@ pub enum Stopped {
     },
 }
 
-/// Where PCs have their high precision event timer (IA-PC HPET Specification 1.0a, section 3.2.4
-/// leaves the place to the chipset; Intel's and QEMU's have it here).
-const HPET: u64 = 0xfed0_0000;
-
 /// Whether an I/O port is that of a clock: the timers of the first PCs, their real time clock, and
 /// ACPI's power management timer, at 8 in a block of registers that begins at a multiple of 0x100
 /// in QEMU, in PIIX4 and ICH.
@@ -182,14 +179,20 @@ impl Stopped {
         self
     }
 
+    /// The answer depends on the main counter of the HPET, which the code at `at` reads.
+    pub(crate) fn hpet(at: u64) -> Self {
+        let what = "reads the HPET, a clock, on which the answer depends".to_string();
+        Self::NeedsDevice { at, what, clock: true }
+    }
+
     /// The instruction at `at` accessed `address` and met this fault.
     #[cold]
     pub(crate) fn access(at: u64, address: u64, fault: &Fault) -> Self {
         match fault {
             Fault::Undefined => Self::Overwritten { at, address },
             Fault::Full => Self::Limit { at, what: fault.to_string() },
-            Fault::Device(page) => {
-                let clock = page.0 == HPET;
+            Fault::Device(_) => {
+                let clock = hpet::is_it(fault);
                 let which = if clock { " (the HPET, a clock)" } else { "" };
                 Self::NeedsDevice { at, what: format!("accesses {address:#x}, where {fault}{which}"), clock }
             }

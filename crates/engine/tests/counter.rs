@@ -7,7 +7,7 @@ use machine::memory::Mock;
 use machine::{PhysAddr, Reg, RegFile};
 use virtuoso_engine as engine;
 
-use engine::{Environment, Limits, Outcome, Run, SliceProgram, Stopped, Value, WholeProgram};
+use engine::{Environment, Limits, Outcome, Run, Session, SliceProgram, Stopped, Value, WholeProgram};
 
 /// The kernel's address of frame 0x10000, and what that frame holds.
 const CELL: u64 = 0xffff_8000_0000_0000;
@@ -21,6 +21,8 @@ fn guest() -> (Mock, RegFile) {
     memory.write_u64(PhysAddr(0x3000), 0x4007);
     memory.write_u64(PhysAddr(0x4000), 0x1_0003);
     memory.write_u64(PhysAddr(0x1_0000), HELD);
+    // The HPET, behind that page, without caching.
+    memory.write_u64(PhysAddr(0x4008), 0xfed0_001b);
     let mut regs = RegFile::new();
     for (reg, value) in [
         (Reg::Cr0, 0x8000_0011),
@@ -114,4 +116,81 @@ fn clock_cells_are_read_before_the_run_writes() {
     let header = format!("clock {CELL:#x}\nview gs_base 0x0 8 0x63");
     let program = program(&header, ITSELF.0, ITSELF.1);
     assert_eq!(both(&program, None).map(|outcome| x(&outcome)), [HELD + 1, HELD + 1]);
+}
+
+/// As a whole run: the outcome, and where it says that it has a clock as of the last reading.
+fn whole(code: &str) -> (Outcome, Vec<u64>) {
+    let ((memory, regs), program) = (guest(), program("", "store.64 0x5000, 0", code));
+    let (env, limits) = (Environment::default(), Limits::default());
+    let run = Run { memory: &memory, regs: &regs, env, limits };
+    let system = System::default();
+    let (outcome, report) = WholeProgram::new(&program, &system).run(&run, &Vec::new()).unwrap();
+    (outcome, report.departures.clocks)
+}
+
+/// `movabs $CELL,%rbx`, and the end of code that stores its answer: `mov %rax,0x5000`.
+const RBX: &str = "48bb000000000080ffff";
+const STORE: &str = "4889042500500000";
+
+#[test]
+fn a_whole_run_has_it_as_of_the_reading_that_is_subtracted_from_it() {
+    // rdtsc; shl $32,%rdx; or %rdx,%rax; sub (%rbx),%rax; add $5000,%rax
+    let read = "0f3148c1e2204809d0";
+    let (since, more) = ("482b03", "480588130000");
+    let (outcome, clocks) = whole(&[RBX, read, since, more, STORE].concat());
+    assert_eq!((x(&outcome), clocks), (5000, vec![0x100a]));
+    let ops = "t0 = tsc.64\nt1 = load.64 0xffff800000000000\nt2 = sub.64 t0, t1\nstore.64 0x5000, t2";
+    let [slice, _] = both(&program("", ops, &[RBX, read, since, STORE].concat()), None);
+    assert_eq!(slice, Outcome::Stopped(Stopped::UnknownCounter { at: 0x1000 }));
+
+    // In two halves: sub (%rbx),%eax; sbb 4(%rbx),%edx; mov %eax,0x5000; mov %edx,0x5004
+    let halves = "0f312b031b53048904250050000089142504500000";
+    let (outcome, clocks) = whole(&[RBX, halves].concat());
+    assert_eq!((x(&outcome), clocks.len()), (0, 1));
+
+    // Nothing is subtracted, or itself: the same reading twice.
+    let (outcome, clocks) = whole(&[RBX, read, more, STORE].concat());
+    assert_eq!(outcome, Outcome::Stopped(Stopped::UnknownCounter { at: 0x100a }));
+    assert!(clocks.is_empty());
+    // mov %rax,%rcx; sub %rcx,%rax; add; and with the reading itself: add %rcx,%rax
+    let (outcome, _) = whole(&[RBX, read, "4889c14829c84801c8", STORE].concat());
+    assert_eq!(outcome, Outcome::Stopped(Stopped::UnknownCounter { at: 0x100a }));
+}
+
+#[test]
+fn all_questions_of_a_session_are_of_one_moment() {
+    let ((memory, regs), system) = (guest(), System::default());
+    let (env, limits) = (Environment::default(), Limits::default());
+    let session = Session::new(Run { memory: &memory, regs: &regs, env, limits }, &system);
+    let ask = |code: &str| {
+        let program = program("", "store.64 0x5000, 0", code);
+        session.program(&program).unwrap().ask(&Vec::new(), &limits).unwrap().0
+    };
+    // The counter itself, before and after a question that tells a reading of it.
+    let itself = [RBX, "0f3148c1e2204809d0", STORE].concat();
+    assert_eq!(ask(&itself), Outcome::Stopped(Stopped::UnknownCounter { at: 0x100a }));
+    assert_eq!(x(&ask(&[RBX, "0f3148c1e2204809d0482b03", STORE].concat())), 0);
+    assert_eq!(x(&ask(&itself)), HELD);
+    assert_eq!(session.departures().clocks, [0x100a]);
+}
+
+#[test]
+fn the_hpet_is_such_a_clock() {
+    // mov 0x10f0(%rbx),%eax
+    let read = "8b83f0100000";
+    let (outcome, clocks) = whole(&[RBX, read, "482b03", "480588130000", STORE].concat());
+    assert_eq!((x(&outcome), clocks), (5000, vec![0x100a]));
+    // Read, and not used: mov $7,%eax. With the other counter, which is not used either.
+    for code in [vec![RBX, read, "b807000000", STORE], vec![RBX, "0f31", read, "b807000000", STORE]] {
+        let (outcome, clocks) = whole(&code.concat());
+        assert_eq!((x(&outcome), clocks), (7, vec![]));
+    }
+    let (outcome, clocks) = whole(&[RBX, "0f31", read, "482b03", STORE].concat());
+    assert_eq!((x(&outcome), clocks.len()), (0, 1), "only on one of both it depends");
+    let device =
+        |outcome: &Outcome| matches!(outcome, Outcome::Stopped(Stopped::NeedsDevice { clock: true, .. }));
+    assert!(device(&whole(&[RBX, read, STORE].concat()).0), "nothing is subtracted");
+    // Its capabilities, and what is written to it.
+    assert!(device(&whole(&[RBX, "8b8300100000", STORE].concat()).0));
+    assert!(device(&whole(&[RBX, "8983f0100000", STORE].concat()).0));
 }

@@ -13,6 +13,7 @@ use machine::GuestMemory;
 
 use super::departures::Departures;
 use super::redirected::{Redirected, Search};
+use crate::counter::Known;
 use crate::limits::Deadline;
 use crate::loaded::{Fetched, Loaded, Space};
 use crate::relocate::Relocation;
@@ -41,6 +42,9 @@ pub(crate) struct Kernel<'s> {
     /// Decisions, by the training system's address, that the target has otherwise
     /// ([`Kernel::note`]).
     overruled: Mutex<BTreeSet<u64>>,
+    /// Code that read clocks which answers have as of the last reading, and those readings. All
+    /// later runs have the first ones: what is answered is as of one moment.
+    clocks: Mutex<(BTreeSet<u64>, Known)>,
 }
 
 /// Bytes of code, and what was looked at to tell them.
@@ -70,6 +74,7 @@ impl<'s> Kernel<'s> {
             loaded,
             redirected: OnceLock::new(),
             overruled: Mutex::default(),
+            clocks: Mutex::default(),
         }
     }
 
@@ -235,10 +240,29 @@ impl<'s> Kernel<'s> {
         }
     }
 
-    /// What of the target runs over it do not follow.
+    /// Notes that an answer has the clock which code at an address reads as of the last reading, and
+    /// what it took for known.
+    pub fn note_clock(&self, at: u64, last: Known) {
+        let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks.0.insert(at);
+        for (mine, last) in clocks.1.iter_mut().zip(last) {
+            *mine = mine.or(last);
+        }
+    }
+
+    /// The last readings of clocks that earlier runs had.
+    pub fn last_readings(&self) -> Known {
+        self.clocks.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    /// Where runs over the target did not follow it.
     pub fn departures(&self) -> Departures {
         let overruled = self.overruled.lock().unwrap_or_else(PoisonError::into_inner);
-        let restored = self.redirected.get().into_iter().flatten().map(|it| it.trained);
-        Departures { restored: restored.collect(), overruled: overruled.iter().copied().collect() }
+        let clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        Departures {
+            restored: self.redirected.get().into_iter().flatten().map(|it| it.trained).collect(),
+            overruled: overruled.iter().copied().collect(),
+            clocks: clocks.0.iter().copied().collect(),
+        }
     }
 }

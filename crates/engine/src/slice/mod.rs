@@ -116,13 +116,14 @@ impl<'p> SliceProgram<'p> {
         tsc: Option<u64>,
         (given, budget): (Given<'_>, Budget),
     ) -> Result<(Outcome, u64), RunError> {
-        let (mut counter, mut used) = (Counter::new(tsc), 0);
+        let (known, mut used) = ([tsc, None], 0);
+        let mut counter = Counter::new(known);
         let outcome = self.once(run, relocation, given, &mut counter, (budget, &mut used))?;
         let brief = briefly(run, used);
         let again = |counter: &mut Counter| {
             self.once(&brief, relocation, given, counter, (Budget::new(&brief.limits), &mut 0))
         };
-        Ok((settled(outcome, &counter, again)?, used))
+        Ok((settled(outcome, (&counter, known), false, again)?.0, used))
     }
 
     /// One run with this counter.
