@@ -4,18 +4,19 @@
 //! Where neither the user nor a clock cell of the target's tells what one of them shows, it is
 //! unknown, and an answer that depends on it would be a number that nobody knows. Much code reads a
 //! clock for something else than the answer (statistics, the scheduler's), so reading it does not
-//! end a run: a run that answers is made again with values that lie far apart, and the answer counts
-//! if no other one comes out and at least one more run comes to the same. A run that stops for one
-//! of the values says nothing: the scheduler may want to run somebody else.
+//! end a run: a run that answers is made again with values that lie far apart, and the answer
+//! counts if no other one comes out and at least one more run comes to the same. A run that stops
+//! for one of the values says nothing: the scheduler may want to run somebody else.
 //!
 //! Why far apart: code compares the counter with a value it read before, and takes neither of two
 //! values that lie on the same side for what it is.
 //!
-//! If the answer does depend on it, a whole run may have it *as of the last reading* that the system
-//! kept: what a system makes of such a counter is how far it has come since, so that it subtracts
-//! from it what it read before. A run that watches subtractions finds these earlier readings, and
-//! since the counter only grows, it shows at least the largest of them. How long before the pause
-//! that was, nothing tells: such an answer says that it is one. Slices do not do that; they stop.
+//! If the answer does depend on it, a whole run may have it *as of the last reading* that the
+//! system kept: what a system makes of such a counter is how far it has come since, so that it
+//! subtracts from it what it read before. A run that watches subtractions finds these earlier
+//! readings, and since the counter only grows, it shows at least the largest of them. How long
+//! before the pause that was, nothing tells: such an answer says that it is one. Slices do not do
+//! that; they stop.
 
 use machine::VirtAddr;
 
@@ -168,8 +169,8 @@ impl Run<'_> {
 pub(crate) type Settled = (Outcome, Option<(u64, Known)>);
 
 /// The outcome of a run that began with counters of which this was known. Where it answered and had
-/// read a guess, it is made `again` with others; and if other answers come out and it `may` have the
-/// clock so, as of the last reading.
+/// read a guess, it is made `again` with others; and if other answers come out and it `may` have
+/// the clock so, as of the last reading.
 pub(crate) fn settled(
     outcome: Outcome,
     (counter, known): (&Counter, Known),

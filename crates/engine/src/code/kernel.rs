@@ -240,8 +240,8 @@ impl<'s> Kernel<'s> {
         }
     }
 
-    /// Notes that an answer has the clock which code at an address reads as of the last reading, and
-    /// what it took for known.
+    /// Notes that an answer has the clock which code at an address reads as of the last reading,
+    /// and what it took for known.
     pub fn note_clock(&self, at: u64, last: Known) {
         let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
         clocks.0.insert(at);
