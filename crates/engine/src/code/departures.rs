@@ -11,8 +11,8 @@ pub struct Departures {
     /// Decisions that its code has otherwise, and neither training's boots nor the system's tables
     /// show so: runs followed training's.
     pub overruled: Vec<u64>,
-    /// Code that reads a clock which the target's memory does not hold: an answer depends on it, and
-    /// is as of the last reading that the system kept, some time before the pause.
+    /// Code that reads a clock which the target's memory does not hold: an answer depends on it,
+    /// and is as of the last reading that the system kept, some time before the pause.
     pub clocks: Vec<u64>,
 }
 
