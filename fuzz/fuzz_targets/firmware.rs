@@ -1,4 +1,5 @@
-//! Firmware's tables in memory that is mostly garbage: a list of local APICs or none, twice the same.
+//! Firmware's tables in memory that is mostly garbage: a list of local APICs or none, twice the
+//! same.
 #![no_main]
 
 use machine::memory::Mock;

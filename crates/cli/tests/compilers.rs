@@ -150,6 +150,30 @@ fn assemblers_give_the_same_bytes() -> Result<(), Failure> {
 }
 
 #[test]
+fn file_programs_of_posix() -> Result<(), Failure> {
+    let folder = folder("posix")?;
+    let include = format!("-I{}", guests().join("include").display());
+    for compiler in ["gcc", "musl-gcc", "clang"] {
+        for name in ["read", "readdir", "readlink", "stat"] {
+            let source = guests().join(format!("trainers/posix/{name}.c")).display().to_string();
+            let out = folder.join(format!("{name}-{compiler}"));
+            let options = ["-O2", "-std=c11", "-pedantic", "-Wall", "-Wextra", "-Werror", "-static"];
+            let files = [include.as_str(), &source, "-o", &out.display().to_string()];
+            if !compile(compiler, &[&options[..], &files[..]].concat())? {
+                break;
+            }
+            // A compiler may have the end twice, on two ways to it.
+            let mut found = marks_of(&out)?;
+            found.dedup();
+            assert_eq!(found, [3, 4, 1, 2], "{name}");
+            // Outside of a recording they do their work, and the marks do nothing.
+            assert!(Command::new(&out).status()?.success(), "{name}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn trainers_for_windows() -> Result<(), Failure> {
     let folder = folder("windows")?;
     let include = format!("-I{}", guests().join("include").display());

@@ -103,12 +103,13 @@ pub fn build(kind: Kind, kernel: &Kernel) -> Result<PathBuf> {
 }
 
 /// The trainers, compiled: `.cache/build/trainers/NAME` for each `guests/trainers/NAME.c`, or the
-/// same below `i386`; and for each `guests/limits/NAME.c`, which are 64-bit code and which guests
-/// run only when asked for them by name.
+/// same below `i386`; and for each `guests/limits/NAME.c` and `guests/trainers/posix/NAME.c`, which
+/// are 64-bit code and which guests run only when asked for them by name.
 pub fn trainers(userland: Userland) -> Result<Vec<PathBuf>> {
     let mut programs = compile_all("trainers", "trainers", userland)?;
     if userland == Userland::Amd64 {
         programs.extend(compile_all("limits", "trainers", userland)?);
+        programs.extend(compile_all("trainers/posix", "trainers", userland)?);
     }
     Ok(programs)
 }

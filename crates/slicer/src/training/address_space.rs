@@ -14,7 +14,7 @@ use crate::dependence::foreign::OwnPages;
 use crate::error::Error;
 use crate::filter::Retained;
 use crate::filter::late_page::LatePage;
-use crate::recording::{Recording, UserMemory};
+use crate::recording::{Recording, UserMemory, parts};
 use crate::vocabulary::CodeSource;
 
 /// The longest instruction in bytes.
@@ -67,7 +67,10 @@ impl<'t> AddressSpace<'t> {
             named: OnceCell::new(),
             unseen: RefCell::default(),
         };
-        for (page, frame) in read_only {
+        // A page that the process writes is its own, however it was mapped before: one of zeros
+        // that it had only read, or one that it shared with a child.
+        let written = written(recording);
+        for (page, frame) in read_only.into_iter().filter(|(page, _)| !written.contains(page)) {
             if let Some(alias) = space.kernel_alias(frame) {
                 space.shared.insert(page, alias);
             }
@@ -162,10 +165,17 @@ impl CodeSource for AddressSpace<'_> {
     }
 }
 
+/// The pages that the recording stores to.
+fn written(recording: &Recording) -> FxHashSet<VirtAddr> {
+    let steps = recording.steps.ids().flat_map(|step| recording.accesses_of(step));
+    let stores = steps.filter(|access| access.store && !access.io);
+    stores.flat_map(|access| parts(access).map(|part| part.vaddr.page())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use machine::Reg;
-    use trace::{Header, RamRange, Trace, TraceWriter};
+    use trace::{Access, Header, RamRange, Trace, TraceWriter};
 
     use super::*;
     use crate::training::process_word::process_word;
@@ -176,8 +186,8 @@ mod tests {
     const NX: u64 = 1 << 63;
 
     /// A process that enters a kernel whose code is `code`, and sees a frame at [`WINDOW`] that the
-    /// kernel has at [`FAR`].
-    fn recording(code: &[u8]) -> Result<Recording, Box<dyn std::error::Error>> {
+    /// kernel has at [`FAR`]; the kernel's step has these accesses.
+    fn recording(code: &[u8], accesses: &[Access]) -> Result<Recording, Box<dyn std::error::Error>> {
         let mut pages: std::collections::BTreeMap<u64, Vec<u8>> = std::collections::BTreeMap::new();
         let mut put = |page: u64, at: usize, bytes: &[u8]| {
             pages.entry(page).or_insert_with(|| vec![0; 4096])[at..at + bytes.len()].copy_from_slice(bytes);
@@ -217,6 +227,9 @@ mod tests {
             let id = writer.insn_id(VirtAddr(pc), 64, bytes)?;
             writer.insn(id)?;
         }
+        for access in accesses {
+            writer.access(access)?;
+        }
         Ok(Recording::load("test", Trace::from_bytes(writer.finish_in_memory(None)?)?)?)
     }
 
@@ -224,11 +237,29 @@ mod tests {
     fn a_page_that_the_kernel_has_far_from_its_code_is_shared_if_it_names_it()
     -> Result<(), Box<dyn std::error::Error>> {
         // mov 0xfffff78000000014,%rax
-        let names = recording(&[0x48, 0xa1, 0x14, 0, 0, 0, 0x80, 0xf7, 0xff, 0xff])?;
+        let code = [0x48, 0xa1, 0x14, 0, 0, 0, 0x80, 0xf7, 0xff, 0xff];
+        let names = recording(&code, &[])?;
         assert_eq!(AddressSpace::new(&names)?.shared.get(&VirtAddr(WINDOW)), Some(&VirtAddr(FAR)));
-        let does_not = recording(&[0x90])?;
+        let does_not = recording(&[0x90], &[])?;
         assert_eq!(AddressSpace::new(&does_not)?.shared.get(&VirtAddr(WINDOW)), None);
         assert_eq!(process_word(&does_not, VirtAddr(0x1000), 2)?, Some(0x050f));
+
+        // One that is read stays so; one that is written, after a fault, is the process's own.
+        let access = |store| Access {
+            store,
+            vaddr: VirtAddr(WINDOW + 0x10),
+            paddr: PhysAddr(if store { 0xb010 } else { 0x9010 }),
+            next_page: None,
+            size: 8,
+            value: 0,
+            io: false,
+        };
+        let shown = |store| -> Result<_, Box<dyn std::error::Error>> {
+            Ok(AddressSpace::new(&recording(&code, &[access(store)])?)?
+                .shared
+                .contains_key(&VirtAddr(WINDOW)))
+        };
+        assert_eq!((shown(false)?, shown(true)?), (true, false));
         Ok(())
     }
 }
