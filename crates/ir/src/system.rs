@@ -19,7 +19,7 @@ use crate::index::{Index, PAGE};
 use crate::integrity::Integrity;
 pub use crate::packed::VERSION;
 use crate::packed::{self, Packed, Source, damaged};
-use crate::relocatable::{Objects, OwnSite};
+use crate::relocatable::{Decision, Objects, OwnSite};
 use crate::relocation::RelocationTable;
 use crate::{fixups, verify};
 
@@ -237,6 +237,13 @@ impl System {
     /// far as its tables are known.
     pub fn own_sites(&self, start: u64, end: u64) -> impl Iterator<Item = &OwnSite> {
         self.modules().into_iter().flat_map(move |modules| modules.own().sites_in(start, end))
+    }
+
+    /// The places that overlap a range of addresses of the system's own code and where it decides,
+    /// as far as its tables are known.
+    pub fn decisions(&self, start: u64, end: u64) -> impl Iterator<Item = Decision<'_>> {
+        let all = self.modules().and_then(Objects::decisions);
+        all.into_iter().flat_map(move |all| all.in_range(start, end))
     }
 
     /// The system may load nothing any more: its whole runs end at code that training had not.

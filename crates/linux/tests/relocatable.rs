@@ -253,7 +253,13 @@ fn sites_are_where_the_module_s_tables_say() {
             from_len: 1,
         };
         assert_eq!(disk.replacements, [replacement(lock + 23, 2), replacement(lock + 24, 1)], "{bits}");
-        let file = ir::Objects::to_bytes([1; 32], &objects, &ir::relocatable::Own::default()).unwrap();
+        let file = ir::Objects::to_bytes(
+            [1; 32],
+            &objects,
+            &ir::relocatable::Own::default(),
+            &ir::relocatable::Decisions::default(),
+        )
+        .unwrap();
         let back = ir::Objects::from_bytes(&file, [1; 32]).unwrap();
         assert_eq!((back.object(0), back.object(1)), (Some(&objects[0]), Some(&objects[1])));
     }

@@ -70,8 +70,12 @@ pub fn write(
     let unknown =
         |object: &&ir::relocatable::Object| object.symbols.contains(&ir::relocatable::Symbol::Unknown);
     let lacking = objects.iter().filter(unknown).map(|object| object.name.clone()).collect();
-    let bytes = ir::Objects::to_bytes(system.hash(), &objects, &linux::own(&kernel, &system))
-        .map_err(crate::built::internal)?;
+    let own = linux::own(&kernel, &system);
+    // Systems of 64 bits lie in the upper half of the address space.
+    let mode = if exports.text.0 > u32::MAX.into() { lift::Mode::Bits64 } else { lift::Mode::Bits32 };
+    let decisions = ir::relocatable::Decisions::of(&own.sites, |form| lift::decision(mode, form));
+    let bytes =
+        ir::Objects::to_bytes(system.hash(), &objects, &own, &decisions).map_err(crate::built::internal)?;
     let path = pack.join(modules_name(&system.hash()));
     files::write(&path, &bytes)?;
     Ok(Written { path, modules: objects.len(), bytes: bytes.len(), lacking, foreign })

@@ -204,7 +204,7 @@ impl<'s> Kernel<'s> {
     /// jump or nothing, the target's, if it is one that they list. Whether there are such places.
     fn decide(&self, from: u64, bytes: &mut [u8], relocation: &Relocation<'_>) -> bool {
         let (mode, mut any) = (self.mode, false);
-        for site in self.system.own_sites(from, from.saturating_add(bytes.len() as u64)) {
+        for site in self.system.decisions(from, from.saturating_add(bytes.len() as u64)) {
             // What begins before is not executed from its beginning.
             let Some(at) = site.address.checked_sub(from).map(|at| at as usize) else { continue };
             let Some(mine) = bytes.get_mut(at..at + usize::from(site.len)) else { continue };
@@ -212,7 +212,7 @@ impl<'s> Kernel<'s> {
             any = true;
             let theirs = relocation.bytes(self.memory, site.address, mine.len());
             let Some(theirs) = theirs.into_iter().collect::<Option<Vec<u8>>>() else { continue };
-            let listed = || site.forms.iter().any(|form| lift::is_form(mode, form, &theirs));
+            let listed = || site.forms().any(|form| lift::is_form(mode, form, &theirs));
             if lift::decision(mode, &theirs).is_some_and(|it| it != decided) && listed() {
                 mine.copy_from_slice(&theirs);
             }

@@ -145,8 +145,13 @@ fn target(text: &[u8], other: Option<&[u8]>) -> Target {
 
 /// What a run is given at an address, and what an address is named then.
 fn fetch(target: &Target, pc: u64, count: usize) -> (Fetched, Option<String>) {
-    let file =
-        Objects::to_bytes([3; 32], &objects(), &ir::relocatable::Own::default()).expect("they are whole");
+    let file = Objects::to_bytes(
+        [3; 32],
+        &objects(),
+        &ir::relocatable::Own::default(),
+        &ir::relocatable::Decisions::default(),
+    )
+    .expect("they are whole");
     let objects = Objects::from_bytes(&file, [3; 32]).expect("they come back");
     let tables = Tables { memory: &target.memory, mode: PagingMode::Level4, root: 0 };
     let space = Space { tables, slide: SLIDE };

@@ -203,7 +203,9 @@ impl Case {
         system.set_integrity(integrity);
         if self.modules || self.own != Own::default() {
             let objects = if self.modules { &modules::objects()[..] } else { &[] };
-            let file = ir::Objects::to_bytes([1; 32], objects, &self.own).expect("they are whole");
+            let file =
+                ir::Objects::to_bytes([1; 32], objects, &self.own, &ir::relocatable::Decisions::default())
+                    .expect("they are whole");
             system.set_modules(ir::Objects::from_bytes(&file, [1; 32]).expect("they come back"));
         }
         let program = ir::text::parse_program("program \"test\"", Reg::NAMES).expect("it parses");

@@ -1,9 +1,10 @@
-//! The file of a system's modules as relocatable objects: an index, of each object a piece with all
-//! but its code, and one with that, and a piece with what the system writes into its own code
-//! (`container.rs`).
+//! The file of a system's modules as relocatable objects (`container.rs`): a piece with what the
+//! system decides in its own code, one with what it writes into that, a list of the objects, and of
+//! each object a piece with all but its code, and one with that.
 //!
 //! It belongs to one companion file, whose addresses its symbols have. A run uses few of thousands
-//! of objects, and mostly none: the file is not read before something is looked for in it.
+//! of objects, and mostly none: the file is not read before something is looked for in it, and the
+//! list not before an object is.
 
 use std::fs::File;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -11,13 +12,14 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::Object;
+use super::decisions::Decisions;
 use super::own::{self, Own};
 use super::print::{self, PRINT, Print};
 use crate::container::{self, Container, Piece, Sort, Source, most};
 use crate::file::{self, FileError};
 
 /// Version of files of modules.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 const SORT: Sort = Sort { magic: b"VIRTMOD\0", version: VERSION, what: "file of modules" };
 
 /// Bits of the filter that tells most windows of memory apart from those of objects: 64 KiB, which
@@ -28,11 +30,19 @@ const FILTER_BITS: u32 = 19;
 struct Index {
     /// What the companion file is named by.
     system: [u8; 32],
+    /// Where the system decides.
+    decisions: Piece,
+    /// What the system writes into its own code.
+    own: Piece,
+    /// The list of objects.
+    list: Piece,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+struct List {
     objects: Vec<Entry>,
     /// What objects are recognised by, ascending by hash.
     prints: Vec<Print>,
-    /// What the system writes into its own code.
-    own: Piece,
 }
 
 /// An object in the file.
@@ -46,10 +56,26 @@ struct Entry {
 }
 
 impl Index {
-    fn pieces(&self) -> impl Iterator<Item = &Piece> {
-        self.objects.iter().flat_map(|entry| [&entry.head, &entry.code]).chain([&self.own])
+    const fn pieces(&self) -> [&Piece; 3] {
+        [&self.decisions, &self.own, &self.list]
     }
 
+    fn broken(&self, start: u64, length: u64) -> Option<&'static str> {
+        let packed: u64 = self.pieces().map(|piece| u64::from(piece.packed)).iter().sum();
+        if start.checked_add(packed).is_none_or(|end| end > length) {
+            return Some("it is cut off");
+        }
+        let unpacked: u64 = self.pieces().map(|piece| u64::from(piece.unpacked)).iter().sum();
+        (unpacked > most(length)).then_some("it claims to be too large")
+    }
+}
+
+impl List {
+    fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.objects.iter().flat_map(|entry| [&entry.head, &entry.code])
+    }
+
+    /// What is wrong with a list of objects whose pieces begin at `start`, if anything is.
     fn broken(&self, start: u64, length: u64) -> Option<&'static str> {
         if !self.prints.is_sorted() || self.prints.iter().any(|it| it.object as usize >= self.objects.len()) {
             return Some("windows of objects do not ascend or are of none");
@@ -78,10 +104,19 @@ pub struct Objects {
 struct Opened {
     index: Index,
     container: Container,
+    /// Where the pieces of the index begin, and where the last ends.
+    offsets: [u64; 4],
+    decisions: OnceLock<Decisions>,
+    own: OnceLock<Own>,
+    listed: OnceLock<Option<Listed>>,
+}
+
+/// The list of objects, as far as they were used.
+struct Listed {
+    list: List,
     offsets: Vec<u64>,
     /// Objects that were used; `None` if they are damaged.
     objects: Vec<OnceLock<Option<Box<Object>>>>,
-    own: OnceLock<Own>,
     filter: Box<[u64]>,
 }
 
@@ -101,24 +136,44 @@ impl Opened {
         if index.system != system {
             return Err(SORT.damaged("it belongs to another training system"));
         }
+        let offsets = container::offsets(container.start, index.pieces().into_iter());
+        let offsets = std::array::from_fn(|at| offsets[at]);
+        let (decisions, own, listed) = Default::default();
+        Ok(Self { index, container, offsets, decisions, own, listed })
+    }
+
+    /// The value in a piece of the index, and what is wrong with it.
+    fn value<T: serde::de::DeserializeOwned>(
+        &self,
+        number: usize,
+        broken: impl Fn(&T) -> Option<&'static str>,
+    ) -> Result<T, FileError> {
+        let bytes = self.container.unpack(self.index.pieces()[number], self.offsets[number])?;
+        let value: T = file::value(SORT.what, &bytes, self.container.length)?;
+        broken(&value).map_or(Ok(value), |why| Err(SORT.damaged(why)))
+    }
+
+    fn list(&self) -> Result<Listed, FileError> {
+        let start = self.offsets[3];
+        let list: List = self.value(2, |list: &List| list.broken(start, self.container.length))?;
         let mut filter = vec![0u64; 1 << (FILTER_BITS - 6)].into_boxed_slice();
-        for print in &index.prints {
+        for print in &list.prints {
             let bit = print.hash >> (32 - FILTER_BITS);
             filter[bit as usize / 64] |= 1 << (bit % 64);
         }
-        let offsets = container::offsets(container.start, index.pieces());
-        let objects = index.objects.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { index, container, offsets, objects, own: OnceLock::new(), filter })
+        let offsets = container::offsets(start, list.pieces());
+        let objects = list.objects.iter().map(|_| OnceLock::new()).collect();
+        Ok(Listed { list, offsets, objects, filter })
     }
 
-    fn unpack(&self, number: usize) -> Result<Box<Object>, FileError> {
-        let entry = &self.index.objects[number];
-        let head = self.container.unpack(&entry.head, self.offsets[2 * number])?;
+    fn unpack(&self, listed: &Listed, number: usize) -> Result<Box<Object>, FileError> {
+        let entry = &listed.list.objects[number];
+        let head = self.container.unpack(&entry.head, listed.offsets[2 * number])?;
         let mut object: Object = file::value(SORT.what, &head, self.container.length)?;
         if let Some(why) = object.broken() {
             return Err(SORT.damaged(why));
         }
-        let code = self.container.unpack(&entry.code, self.offsets[2 * number + 1])?;
+        let code = self.container.unpack(&entry.code, listed.offsets[2 * number + 1])?;
         let mut rest = &code[..];
         for section in object.sections.iter_mut().filter(|section| section.is_code) {
             let (mine, others) = rest
@@ -127,14 +182,6 @@ impl Opened {
             (section.code, rest) = (mine.to_vec(), others);
         }
         if rest.is_empty() { Ok(Box::new(object)) } else { Err(SORT.damaged("an object has too much code")) }
-    }
-}
-
-impl Opened {
-    fn unpack_own(&self) -> Result<Own, FileError> {
-        let bytes = self.container.unpack(&self.index.own, self.offsets[2 * self.index.objects.len()])?;
-        let own: Own = file::value(SORT.what, &bytes, self.container.length)?;
-        own::broken(&own).map_or(Ok(own), |why| Err(SORT.damaged(why)))
     }
 }
 
@@ -150,18 +197,32 @@ pub fn with_object(head: &[u8]) -> Result<Vec<u8>, FileError> {
     if size > 1 << 20 {
         return Err(SORT.damaged("it has too much code"));
     }
-    let (mut index, mut pieces) = (Index::default(), Vec::new());
+    let (mut list, mut pieces) = (List::default(), Vec::new());
     let head = SORT.pack(head, &mut pieces)?;
     let code = SORT.pack(&vec![0; size as usize], &mut pieces)?;
-    index.objects.push(Entry { name: object.name, head, code });
-    index.own = pack_own(&Own::default(), &mut pieces)?;
-    let body = postcard::to_stdvec(&index).map_err(|error| SORT.damaged(error.to_string()))?;
-    SORT.assemble(&body, &pieces)
+    list.objects.push(Entry { name: object.name, head, code });
+    assemble([0; 32], (&Decisions::default(), &Own::default(), &list), &pieces)
 }
 
-fn pack_own(own: &Own, pieces: &mut Vec<u8>) -> Result<Piece, FileError> {
-    let bytes = postcard::to_stdvec(own).map_err(|error| SORT.damaged(error.to_string()))?;
-    SORT.pack(&bytes, pieces)
+/// A file with this content and the pieces of objects.
+fn assemble(
+    system: [u8; 32],
+    (decisions, own, list): (&Decisions, &Own, &List),
+    objects: &[u8],
+) -> Result<Vec<u8>, FileError> {
+    let mut pieces = Vec::new();
+    let index = Index {
+        system,
+        decisions: SORT.pack(&encoded(decisions)?, &mut pieces)?,
+        own: SORT.pack(&encoded(own)?, &mut pieces)?,
+        list: SORT.pack(&encoded(list)?, &mut pieces)?,
+    };
+    pieces.extend_from_slice(objects);
+    SORT.assemble(&encoded(&index)?, &pieces)
+}
+
+fn encoded(value: &impl Serialize) -> Result<Vec<u8>, FileError> {
+    postcard::to_stdvec(value).map_err(|error| SORT.damaged(error.to_string()))
 }
 
 impl Objects {
@@ -199,33 +260,36 @@ impl Objects {
         for number in 0..self.len() as u32 {
             let _ = self.object(number);
         }
-        let _ = self.own();
+        let _ = (self.own(), self.decisions());
         self.damage().map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    /// The file's bytes: the objects of the system whose companion file is named by `system`, and
-    /// what its image says of what it writes.
+    /// The file's bytes: the objects of the system whose companion file is named by `system`, what
+    /// its image says of what it writes, and where it decides by that.
     ///
     /// # Errors
     /// [`FileError`] when they cannot be encoded.
-    pub fn to_bytes(system: [u8; 32], objects: &[Object], own: &Own) -> Result<Vec<u8>, FileError> {
-        if let Some(why) = own::broken(own) {
+    pub fn to_bytes(
+        system: [u8; 32],
+        objects: &[Object],
+        own: &Own,
+        decisions: &Decisions,
+    ) -> Result<Vec<u8>, FileError> {
+        if let Some(why) = own::broken(own).or_else(|| decisions.broken()) {
             return Err(SORT.damaged(why));
         }
-        let (mut index, mut pieces) = (Index { system, ..Index::default() }, Vec::new());
+        let (mut list, mut pieces) = (List::default(), Vec::new());
         for object in objects {
             if let Some(why) = object.broken() {
                 return Err(SORT.damaged(why));
             }
-            let head = postcard::to_stdvec(object).map_err(|error| SORT.damaged(error.to_string()))?;
+            let head = encoded(object)?;
             let code: Vec<u8> = object.sections.iter().flat_map(|section| &section.code).copied().collect();
             let (head, code) = (SORT.pack(&head, &mut pieces)?, SORT.pack(&code, &mut pieces)?);
-            index.objects.push(Entry { name: object.name.clone(), head, code });
+            list.objects.push(Entry { name: object.name.clone(), head, code });
         }
-        index.own = pack_own(own, &mut pieces)?;
-        index.prints = print::prints(objects);
-        let body = postcard::to_stdvec(&index).map_err(|error| SORT.damaged(error.to_string()))?;
-        SORT.assemble(&body, &pieces)
+        list.prints = print::prints(objects);
+        assemble(system, (decisions, own, &list), &pieces)
     }
 
     fn opened(&self) -> Option<&Opened> {
@@ -234,6 +298,12 @@ impl Objects {
             Opened::open(source, self.system).map_err(|error| self.blame(error)).ok()
         });
         opened.as_ref()
+    }
+
+    fn listed(&self) -> Option<(&Opened, &Listed)> {
+        let opened = self.opened()?;
+        let listed = opened.listed.get_or_init(|| opened.list().map_err(|error| self.blame(error)).ok());
+        Some((opened, listed.as_ref()?))
     }
 
     fn blame(&self, error: FileError) {
@@ -250,7 +320,7 @@ impl Objects {
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.opened().map_or(0, |opened| opened.objects.len())
+        self.listed().map_or(0, |(_, listed)| listed.objects.len())
     }
 
     /// Whether there is none.
@@ -262,17 +332,17 @@ impl Objects {
     /// What the system calls the object with this number.
     #[must_use]
     pub fn name(&self, number: u32) -> Option<&str> {
-        Some(&self.opened()?.index.objects.get(number as usize)?.name)
+        Some(&self.listed()?.1.list.objects.get(number as usize)?.name)
     }
 
     /// The object with this number; `None` too if it is damaged.
     #[must_use]
     pub fn object(&self, number: u32) -> Option<&Object> {
-        let opened = self.opened()?;
-        let object = opened
+        let (opened, listed) = self.listed()?;
+        let object = listed
             .objects
             .get(number as usize)?
-            .get_or_init(|| opened.unpack(number as usize).map_err(|error| self.blame(error)).ok());
+            .get_or_init(|| opened.unpack(listed, number as usize).map_err(|error| self.blame(error)).ok());
         object.as_deref()
     }
 
@@ -281,20 +351,33 @@ impl Objects {
     pub fn own(&self) -> &Own {
         static NOTHING: Own = Own { sites: Vec::new(), written: Vec::new(), unused: Vec::new() };
         let Some(opened) = self.opened() else { return &NOTHING };
-        opened.own.get_or_init(|| opened.unpack_own().map_err(|error| self.blame(error)).unwrap_or_default())
+        let own = || opened.value(1, own::broken);
+        opened.own.get_or_init(|| own().map_err(|error| self.blame(error)).unwrap_or_default())
+    }
+
+    /// Where the system decides in its own code; nowhere if that is damaged.
+    #[must_use]
+    pub fn decisions(&self) -> Option<&Decisions> {
+        let opened = self.opened()?;
+        let decisions = || opened.value(0, Decisions::broken);
+        Some(
+            opened
+                .decisions
+                .get_or_init(|| decisions().map_err(|error| self.blame(error)).unwrap_or_default()),
+        )
     }
 
     /// Where windows of objects may be in memory: for each place in `bytes` the objects that have a
     /// window like that.
     pub fn recognise<'o>(&'o self, bytes: &'o [u8]) -> impl Iterator<Item = (usize, Print)> + 'o {
-        let opened = self.opened();
-        let windows = opened.map_or(&[][..], |_| bytes).windows(PRINT).enumerate();
+        let listed = self.listed().map(|it| it.1);
+        let windows = listed.map_or(&[][..], |_| bytes).windows(PRINT).enumerate();
         windows.flat_map(move |(at, window)| {
             let hash = window.try_into().map_or(0, print::hash);
             let bit = hash >> (32 - FILTER_BITS);
-            let prints = opened
+            let prints = listed
                 .filter(|it| it.filter[bit as usize / 64] >> (bit % 64) & 1 != 0)
-                .map_or(&[][..], |it| &it.index.prints);
+                .map_or(&[][..], |it| &it.list.prints);
             let first = prints.partition_point(|print| print.hash < hash);
             prints[first..].iter().take_while(move |print| print.hash == hash).map(move |print| (at, *print))
         })
@@ -312,7 +395,8 @@ mod tests {
         second.symbols.push(Symbol::Other { object: 0, section: 2 });
         let site = OwnSite { address: 0x1000, len: 5, forms: vec![vec![0xe9, 1, 2, 3, 4], vec![0xeb, 3]] };
         let own = Own { sites: vec![site], written: vec![0x2000], unused: vec![(0x2008, 0x3000)] };
-        Objects::to_bytes([9; 32], &[object("a", 7), second], &own).unwrap()
+        let decisions = Decisions::of(&own.sites, |form| Some(form.len() as i64));
+        Objects::to_bytes([9; 32], &[object("a", 7), second], &own, &decisions).unwrap()
     }
 
     #[test]
@@ -323,6 +407,7 @@ mod tests {
         assert_eq!(objects.object(0), Some(&object("a", 7)));
         assert_eq!((objects.name(1), objects.name(2)), (Some("b"), None));
         assert_eq!((objects.own().sites[0].end(), &objects.own().written[..]), (0x1005, &[0x2000][..]));
+        assert_eq!(objects.decisions().unwrap().in_range(0x1004, 0x1005).count(), 1);
         let code = objects.object(1).unwrap().sections[0].code.clone();
         let memory = [&[0x90; 77][..], &code].concat();
         let found: Vec<_> = objects.recognise(&memory).collect();
@@ -342,11 +427,12 @@ mod tests {
             if let Ok(objects) = Objects::from_bytes(&changed, [9; 32]) {
                 let same = |number| objects.object(number) == whole.object(number);
                 assert!(same(0) && same(1) && objects.own() == whole.own(), "{at}");
+                assert_eq!(objects.decisions(), whole.decisions());
                 unnoticed += 1;
             }
         }
         // One for each frame.
-        assert!(unnoticed <= 6, "{unnoticed}");
+        assert!(unnoticed <= 8, "{unnoticed}");
         assert!((0..bytes.len()).step_by(13).all(|end| Objects::from_bytes(&bytes[..end], [9; 32]).is_err()));
         let longer = [&bytes[..], &[0]].concat();
         assert!(Objects::from_bytes(&longer, [9; 32]).is_err());
@@ -356,6 +442,6 @@ mod tests {
     fn an_object_that_leads_nowhere_is_not_written() {
         let mut broken = object("a", 7);
         broken.sites[1].kind = LoadSiteKind::Jump { section: 9, offset: 0 };
-        assert!(Objects::to_bytes([0; 32], &[broken], &Own::default()).is_err());
+        assert!(Objects::to_bytes([0; 32], &[broken], &Own::default(), &Decisions::default()).is_err());
     }
 }

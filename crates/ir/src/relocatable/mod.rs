@@ -9,14 +9,16 @@
 //!
 //! Nothing here knows how a system stores its objects, or where it puts them. The file that holds
 //! all objects of a system is in `file.rs`, how one is recognised in `print.rs`, and what the
-//! system writes into itself in `own.rs`.
+//! system writes into itself in `own.rs`, and where it decides by that in `decisions.rs`.
 
+mod decisions;
 mod file;
 mod own;
 mod print;
 
 use serde::{Deserialize, Serialize};
 
+pub use decisions::{Decision, Decisions};
 pub use file::{Objects, VERSION, with_object};
 pub use own::{Own, OwnSite};
 pub use print::PRINT;
