@@ -60,9 +60,9 @@ exits! {
     /// `trace check` found instructions that the lifter and the recording disagree on.
     Disagree 22 "`trace check`: an instruction does what the lifter does not expect",
     /// `tampering` found code that the kernel did not change itself.
-    Tampered 23 "`tampering`: the target's kernel code has changes that are not the kernel's own",
+    Tampered 23 "`tampering`, `report`: the target's kernel code has changes that are not the kernel's own",
     /// `crossview` or `ps` found what one program sees and another does not.
-    Crossview 24 "`crossview`, `ps`: one program sees what another does not",
+    Crossview 24 "`crossview`, `ps`, `report`: one program sees what another does not",
     /// A run ended as [`Stopped::Unrepeated`].
     Unrepeated 25 "the whole run ended without help that the trainer had in training",
     /// A list or a string of the answer fills its buffer.

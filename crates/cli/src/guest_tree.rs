@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use clap::Args;
-use engine::{Limits, Run, Session, Stopped, Text, Values};
+use engine::{Departures, Limits, Run, Session, Stopped, Text, Values};
 use filetree::{Answer, Error, FileProgram, Given, PROGRAMS, Tree};
 use machine::Target;
 
@@ -47,6 +47,26 @@ impl TreeArgs {
         self.ask_with(context, PROGRAMS[0], |tree, target, _| ask(tree, target))
     }
 
+    /// As [`TreeArgs::ask`], with what tells more of the target than its tree: the program by which
+    /// the pack was chosen, and how it is asked. What the runs did not follow of the target is for
+    /// `ask` to say.
+    ///
+    /// # Errors
+    /// As [`TreeArgs::ask`].
+    pub fn ask_more<T>(
+        &self,
+        context: Context,
+        ask: impl FnOnce(&Tree<'_>, &Target, (&Member, &Run<'_>)) -> Result<T, Failure>,
+    ) -> Result<(T, Departures), Failure> {
+        let packs = self.packs.clone().map_or_else(default_directory, Ok)?;
+        let (first, mut opened) = choose(&packs, PROGRAMS[0], &self.target, &self.how, context)?;
+        let answer = first.run(&opened).and_then(|run| {
+            with_session(&first, &run, self.own, |tree, _| ask(tree, &opened, (&first, &run)))
+        });
+        opened.resume()?;
+        answer
+    }
+
     /// As [`TreeArgs::ask`], with the pack chosen by one of [`PROGRAMS`], the one that is needed
     /// most. Also tells the files of all of them, in their order.
     ///
@@ -79,6 +99,20 @@ pub fn with_tree<T>(
     own: u32,
     ask: impl FnOnce(&Tree<'_>, [&Path; 4]) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    let (answer, departures) = with_session(first, run, own, ask)?;
+    if !context.quiet {
+        departures::remarks(&departures).iter().for_each(|it| note(it));
+    }
+    Ok(answer)
+}
+
+/// The same; where runs did not follow the target is told and not said.
+fn with_session<T>(
+    first: &Member,
+    run: &Run<'_>,
+    own: u32,
+    ask: impl FnOnce(&Tree<'_>, [&Path; 4]) -> Result<T, Failure>,
+) -> Result<(T, Departures), Failure> {
     let paths = PROGRAMS.map(|name| first.path_of(name));
     if let Some((path, name)) = paths.iter().zip(PROGRAMS).find(|(path, _)| !path.is_file()) {
         let text = format!(
@@ -98,11 +132,8 @@ pub fn with_tree<T>(
         fitted: OnceLock::new(),
     });
     let tree = Tree::new(late.map(|program| -> Box<dyn Answer> { Box::new(program) }), Some(own));
-    let answer = ask(&tree, [&paths[0], &paths[1], &paths[2], &paths[3]].map(PathBuf::as_path));
-    if !context.quiet {
-        departures::remarks(&session.departures()).iter().for_each(|it| note(it));
-    }
-    answer
+    let answer = ask(&tree, [&paths[0], &paths[1], &paths[2], &paths[3]].map(PathBuf::as_path))?;
+    Ok((answer, session.departures()))
 }
 
 /// A file program that is read, and found in the target, when it is first asked: most verbs ask one

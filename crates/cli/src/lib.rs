@@ -26,6 +26,7 @@ mod hostile;
 mod imports;
 mod inputs;
 mod interrupted;
+mod inventory;
 mod live;
 mod mount;
 mod output;

@@ -91,6 +91,14 @@ impl Member {
         Ok(Some(Self::new(asked, program)))
     }
 
+    /// The companion file.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn system(&self) -> Result<&System, Failure> {
+        self.system.as_ref().as_ref().map_err(|failure| Failure::new(failure.exit, failure))
+    }
+
     /// Where the pack has the program with this name, if it has it.
     pub fn path_of(&self, name: &str) -> PathBuf {
         self.asked.program_path().with_file_name(format!("{name}.prog"))

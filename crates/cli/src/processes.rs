@@ -21,6 +21,9 @@ use crate::packs::Member;
 /// The most that is read of one file of procfs.
 const MOST_TEXT: usize = 64 << 20;
 
+/// What could not be read, by process; 0 is none.
+pub type Unread = Vec<(u64, Failure)>;
+
 /// All of a file, as far as [`MOST_TEXT`].
 ///
 /// # Errors

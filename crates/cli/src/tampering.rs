@@ -171,7 +171,8 @@ impl Report {
         lines
     }
 
-    fn json(&self) -> Json {
+    /// All of it.
+    pub fn json(&self) -> Json {
         let found = &self.found;
         json!({
             "target": engine::Text::of_path(&self.target),
@@ -230,6 +231,11 @@ impl Place {
             "address": it.address,
             "place": it.place,
             "change": it.change,
+            "class": match it.change.class() {
+                Class::Known => "known",
+                Class::Unknown => "unknown",
+                Class::Foreign => "foreign",
+            },
             "function": self.function,
             "used": self.used,
             "trusted": hex(&it.trusted),

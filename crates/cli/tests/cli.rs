@@ -112,6 +112,38 @@ fn without_virsh_a_domain_is_refused_with_two_ways_on() {
     folder.virtuoso_alone(&["target", "info", "web"]).fails(1, &["web", "check the path"]);
 }
 
+/// Every verb that `--help` has is in scripts and pages, users' verbs before makers'.
+#[test]
+fn completions_and_manual_pages_have_every_verb() {
+    let folder = Folder::new("manual");
+    let help = folder.virtuoso(&["--help"]).out();
+    let verbs: Vec<&str> = help
+        .lines()
+        .skip_while(|line| !line.starts_with("Commands:"))
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|verb| *verb != "help")
+        .collect();
+    let at = |verb| verbs.iter().position(|it| *it == verb).expect("a verb");
+    assert!(verbs.len() > 25 && at("exec") < at("train") && at("report") < at("build"), "{verbs:?}");
+    folder.virtuoso(&["man", "pages"]).code();
+    let pages: Vec<String> = std::fs::read_dir(folder.path("pages"))
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .collect();
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = folder.virtuoso(&["completions", shell]);
+        assert_eq!(ended.code(), 0);
+        assert!(verbs.iter().all(|verb| ended.out().contains(verb)), "{shell}");
+    }
+    assert!(verbs.iter().all(|verb| pages.contains(&format!("virtuoso-{verb}.1"))), "{pages:?}");
+    let page = std::fs::read_to_string(folder.path("pages/virtuoso-report.1")).expect("a page");
+    assert!(page.contains("Examples") && page.contains("no\\-hashes"), "{page}");
+    folder.virtuoso(&["man", "pages/virtuoso.1"]).fails(1, &["pages/virtuoso.1"]);
+    assert_eq!(folder.virtuoso(&["completions", "dos"]).code(), 2);
+}
+
 #[test]
 fn json_has_all_fields() {
     let folder = ready("json", &Slice::Right);

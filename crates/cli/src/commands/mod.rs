@@ -1,6 +1,7 @@
 //! The verbs, one module each.
 
 mod build;
+mod completions;
 mod crossview;
 mod exec;
 mod explain;
@@ -9,12 +10,13 @@ mod learn;
 mod listing;
 mod modules;
 mod mount;
-mod open_files;
+pub mod open_files;
 mod packs;
 pub mod record;
-mod rows;
+mod report;
+pub mod rows;
 pub mod run;
-mod sockets;
+pub mod sockets;
 mod tampering;
 mod target;
 mod trace;
@@ -23,7 +25,7 @@ mod verify;
 mod views;
 mod watch;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::context::Context;
 use crate::exit;
@@ -46,34 +48,39 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    Record(record::RecordVerb),
-    #[command(subcommand)]
-    Trace(trace::Verb),
-    Build(build::BuildArgs),
-    Train(train::TrainArgs),
-    Modules(modules::ModulesArgs),
-    #[command(subcommand)]
-    Packs(packs::Verb),
-    Run(run::RunArgs),
-    Verify(verify::VerifyArgs),
-    Learn(learn::LearnArgs),
-    Explain(explain::ExplainArgs),
-    Tampering(tampering::TamperingArgs),
-    Crossview(crossview::CrossviewArgs),
-    #[command(subcommand)]
-    Target(target::Verb),
-    Watch(watch::WatchArgs),
-    Ps(views::PsArgs),
-    Sockets(sockets::SocketsArgs),
-    OpenFiles(open_files::OpenFilesArgs),
-    Lsmod(views::LsmodArgs),
-    Time(views::TimeArgs),
+    // Who has a dump or a guest looks for these.
     Ls(files::ls::LsArgs),
     Cat(files::cat::CatArgs),
     Stat(files::stat::StatArgs),
     Cp(files::cp::CpArgs),
     Mount(mount::MountArgs),
     Exec(exec::ExecArgs),
+    Ps(views::PsArgs),
+    OpenFiles(open_files::OpenFilesArgs),
+    Sockets(sockets::SocketsArgs),
+    Lsmod(views::LsmodArgs),
+    Time(views::TimeArgs),
+    Report(report::ReportArgs),
+    Watch(watch::WatchArgs),
+    Run(run::RunArgs),
+    Tampering(tampering::TamperingArgs),
+    Crossview(crossview::CrossviewArgs),
+    #[command(subcommand)]
+    Target(target::Verb),
+    // Who makes packs and programs looks for these.
+    #[command(subcommand)]
+    Packs(packs::Verb),
+    Train(train::TrainArgs),
+    Modules(modules::ModulesArgs),
+    Record(record::RecordVerb),
+    Build(build::BuildArgs),
+    Learn(learn::LearnArgs),
+    Verify(verify::VerifyArgs),
+    Explain(explain::ExplainArgs),
+    #[command(subcommand)]
+    Trace(trace::Verb),
+    Completions(completions::CompletionsArgs),
+    Man(completions::ManArgs),
     #[command(hide = true)]
     ResumeWhenClosed(ResumeArgs),
     #[command(hide = true)]
@@ -87,31 +94,34 @@ impl Cli {
     pub fn run(self) -> Result<(), Failure> {
         let context = Context { quiet: self.quiet, progress: Progress::new(self.quiet) };
         match self.verb {
-            Verb::Record(verb) => verb.run(context),
-            Verb::Trace(verb) => verb.run(context),
-            Verb::Build(args) => args.run(context),
-            Verb::Train(args) => args.run(context),
-            Verb::Modules(args) => args.run(context),
-            Verb::Packs(verb) => verb.run(context),
-            Verb::Run(args) => args.run(context),
-            Verb::Verify(args) => args.run(context),
-            Verb::Learn(args) => args.run(context),
-            Verb::Explain(args) => args.run(),
-            Verb::Tampering(args) => args.run(context),
-            Verb::Crossview(args) => args.run(context),
-            Verb::Target(verb) => verb.run(context),
-            Verb::Watch(args) => args.run(context),
-            Verb::Ps(args) => args.run(context),
-            Verb::Sockets(args) => args.run(context),
-            Verb::OpenFiles(args) => args.run(context),
-            Verb::Lsmod(args) => args.run(context),
-            Verb::Time(args) => args.run(context),
             Verb::Ls(args) => args.run(context),
             Verb::Cat(args) => args.run(context),
             Verb::Stat(args) => args.run(context),
             Verb::Cp(args) => args.run(context),
             Verb::Mount(args) => args.run(context),
             Verb::Exec(args) => args.run(context),
+            Verb::Ps(args) => args.run(context),
+            Verb::OpenFiles(args) => args.run(context),
+            Verb::Sockets(args) => args.run(context),
+            Verb::Lsmod(args) => args.run(context),
+            Verb::Time(args) => args.run(context),
+            Verb::Report(args) => args.run(context),
+            Verb::Watch(args) => args.run(context),
+            Verb::Run(args) => args.run(context),
+            Verb::Tampering(args) => args.run(context),
+            Verb::Crossview(args) => args.run(context),
+            Verb::Target(verb) => verb.run(context),
+            Verb::Packs(verb) => verb.run(context),
+            Verb::Train(args) => args.run(context),
+            Verb::Modules(args) => args.run(context),
+            Verb::Record(verb) => verb.run(context),
+            Verb::Build(args) => args.run(context),
+            Verb::Learn(args) => args.run(context),
+            Verb::Verify(args) => args.run(context),
+            Verb::Explain(args) => args.run(),
+            Verb::Trace(verb) => verb.run(context),
+            Verb::Completions(args) => args.run(Self::command()),
+            Verb::Man(args) => args.run(Self::command()),
             Verb::ResumeWhenClosed(args) => args.run(),
             Verb::TellEvents(args) => args.run(),
             Verb::UnmountWhenClosed(args) => args.run(),

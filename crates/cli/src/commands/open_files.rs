@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::format;
 use crate::guest_tree::{TreeArgs, failure};
 use crate::output;
-use crate::processes::{ENOENT, grouped, name, path, pids, text};
+use crate::processes::{ENOENT, Unread, grouped, name, path, pids, text};
 
 /// List the files that processes of the guest have open, use and have mapped
 ///
@@ -84,6 +84,17 @@ impl OpenFilesArgs {
         grouped(all).iter().for_each(|failure| failures.add(failure));
         failures.end()
     }
+}
+
+/// The open files of processes as JSON; what cannot be read is added to `failures`, by process.
+pub fn collect(tree: &Tree<'_>, pids: &[u64], failures: &mut Unread) -> Vec<Value> {
+    let mut all = Vec::new();
+    for &pid in pids {
+        let process = Process::ask(tree, pid);
+        all.push(process.json());
+        failures.extend(process.failures.into_iter().map(|failure| (pid, failure)));
+    }
+    all
 }
 
 impl Process {

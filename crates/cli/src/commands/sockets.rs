@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::format;
 use crate::guest_tree::{TreeArgs, failure};
 use crate::output;
-use crate::processes::{ENOENT, grouped, name, path, pids, text};
+use crate::processes::{ENOENT, Unread, grouped, name, path, pids, text};
 
 /// List the sockets of the guest, with the processes that hold them
 ///
@@ -78,6 +78,16 @@ impl SocketsArgs {
         grouped(all).iter().for_each(|failure| failures.add(failure));
         failures.end()
     }
+}
+
+/// All sockets as JSON; what cannot be read is added to `failures`, by process.
+///
+/// # Errors
+/// The processes cannot be listed.
+pub fn collect(tree: &Tree<'_>, failures: &mut Unread) -> Result<Vec<Value>, Failure> {
+    let found = Found::ask(tree)?;
+    failures.extend(found.failures);
+    Ok(found.rows.iter().map(Row::json).collect())
 }
 
 impl Found {

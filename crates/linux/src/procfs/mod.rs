@@ -4,9 +4,13 @@
 //! and whatever is no such text is `None`: nothing is guessed. Names and paths are any bytes.
 
 mod maps;
+mod modules;
+mod mounts;
 mod net;
 
 pub use maps::{Mapping, maps};
+pub use modules::Module;
+pub use mounts::Mount;
 pub use net::{Address, Protocol, Socket, Sockets};
 
 /// Clock ticks in a second in procfs (`USER_HZ`), on every x86.
