@@ -539,7 +539,7 @@ fn files_of(kernel: &str) -> Result<(), Failure> {
     reported(&asked, &captured, kernel, &held)?;
     Verbs { tool: &tool, pack: &pack, target: &captured.elf }.compare(&tables, &console)?;
     modules(&asked, &stable)?;
-    all_files(&asked, kernel, &stable);
+    all_files(&asked, kernel, &stable, 60);
     let wrong = others(&tool, &pack, &captured);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
@@ -552,7 +552,9 @@ fn files_of(kernel: &str) -> Result<(), Failure> {
         // What two readings of a clock differ by.
         assert!(line.starts_with("clock-delta") || ours.contains(line), "{line:?} is not in {ours}");
     }
-    all_files(&asked, kernel, &stable);
+    // Most of it was asked above, of the same guest.
+    let some = stable.into_iter().step_by(3).collect();
+    all_files(&asked, kernel, &some, 20);
     eprintln!("{kernel}: after {:.0} s", begin.elapsed().as_secs_f64());
     Ok(())
 }
@@ -573,8 +575,9 @@ impl Snapshot {
     }
 }
 
-/// Compares all that a guest says of these files, the same twice, with what the pack does.
-fn all_files(asked: &Asked<'_>, kernel: &str, files: &BTreeMap<String, Told>) {
+/// Compares all that a guest says of these files, the same twice, with what the pack does; so many
+/// have to be there.
+fn all_files(asked: &Asked<'_>, kernel: &str, files: &BTreeMap<String, Told>, least: usize) {
     let mut count = Count::default();
     for (path, told) in files {
         compare(asked, path, told, &mut count);
@@ -589,5 +592,5 @@ fn all_files(asked: &Asked<'_>, kernel: &str, files: &BTreeMap<String, Told>) {
     );
     named.iter().for_each(|line| eprintln!("{}", line.trim_end()));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(files.len() >= 60 && named.len() <= 6, "{} files, {named:#?}", files.len());
+    assert!(files.len() >= least && named.len() <= 6, "{} files, {named:#?}", files.len());
 }
