@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use engine::locate::{Hints, locate};
-use engine::{Outcome, Run, SliceProgram, Stopped, Values, WholeProgram};
+use engine::{Run, SliceProgram, Stopped, Values, WholeProgram};
 use ir::{Program, System};
 use machine::Target;
 use serde_json::{Value as Json, json};
@@ -28,7 +28,7 @@ use crate::inputs::parse_input;
 use crate::live::{Guest, Name, not_whole, processors, unheard};
 use crate::target::TargetArgs;
 use crate::ways::{Verdict, Way, Ways};
-use crate::{format, output, report};
+use crate::{departures, format, output, report};
 
 /// How long Ctrl-C may go unnoticed between two rounds, at most.
 const NAP: Duration = Duration::from_millis(50);
@@ -74,6 +74,8 @@ struct Watched<'p> {
     slice: SliceProgram<'p>,
     whole: Option<WholeProgram<'p>>,
     last: Option<Values>,
+    /// What was said last of where whole runs did not follow the guest.
+    said: Vec<String>,
 }
 
 /// Every so many rounds the whole run verifies a slice that gives what it gave before.
@@ -85,6 +87,8 @@ enum Given {
         values: Values,
         by: Way,
         verified: bool,
+        /// What there is to say about it, and was not said of the one before.
+        remarks: Vec<String>,
     },
     /// Slice and whole run gave different answers, in these outputs.
     Differ(Vec<String>),
@@ -112,14 +116,20 @@ impl Watched<'_> {
     fn ask(&mut self, run: &Run<'_>, verify: bool) -> Result<Given, Failure> {
         let mut ways =
             Ways::ask(&self.slice, None, run, &self.inputs).map_err(|it| self.asked.failure(&it))?;
+        let mut remarks = Vec::new();
         let new = ways.slice_answer().is_none_or(|values| self.last.as_ref() != Some(values));
         if let Some(whole) = self.whole.as_mut().filter(|_| new || verify) {
-            let outcome: Outcome = whole.run(run, &self.inputs).map_err(|it| self.asked.failure(&it))?.0;
+            let (outcome, report) = whole.run(run, &self.inputs).map_err(|it| self.asked.failure(&it))?;
             ways.whole = Some(outcome);
+            let said = departures::remarks(&report.departures);
+            if said != self.said {
+                remarks.clone_from(&said);
+                self.said = said;
+            }
         }
         Ok(match ways.verdict() {
             Some(Verdict::Answer { values, by, verified }) => {
-                Given::Answer { values: values.clone(), by, verified }
+                Given::Answer { values: values.clone(), by, verified, remarks }
             }
             Some(Verdict::Differ { .. }) | None => Given::Differ(ways.differing()),
             Some(Verdict::Stopped { stopped, by }) => Given::Stopped { stopped: stopped.clone(), by },
@@ -177,6 +187,7 @@ impl WatchArgs {
                 slice: SliceProgram::new(program).map_err(failed)?,
                 whole: system.as_ref().map(|system| WholeProgram::new(program, system)),
                 last: None,
+                said: Vec::new(),
             });
         }
         let mut guest = Guest::connect(&name, &self.target, context)?;
@@ -368,7 +379,7 @@ fn told(
 ) -> String {
     let mut text = String::new();
     match given {
-        Given::Answer { values, by, verified } => {
+        Given::Answer { values, by, verified, remarks } => {
             object["outcome"] = "answer".into();
             object["by"] = by.name().into();
             object["verified"] = verified.into();
@@ -390,6 +401,12 @@ fn told(
                     text = changes.text();
                     changes.add_to(object);
                 }
+            }
+            for remark in &remarks {
+                let _ = write!(text, "\n  {remark}");
+            }
+            if !remarks.is_empty() {
+                object["remarks"] = remarks.into();
             }
             let full = values.full(program);
             let before = last.replace(values).map(|before| before.full(program));
@@ -468,7 +485,7 @@ mod tests {
             let list = Value::List(pids.iter().map(|&pid| Value::Unsigned(pid)).collect());
             let values = Values(vec![("pids".into(), list)]);
             let mut object = json!({});
-            let given = Given::Answer { values, by: Way::Slice, verified: true };
+            let given = Given::Answer { values, by: Way::Slice, verified: true, remarks: Vec::new() };
             let text = told(&program, &mut last, given, &mut tally, &mut object);
             (text.contains("is full: there may be more"), object["full"].take())
         };
