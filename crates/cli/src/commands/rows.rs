@@ -146,8 +146,8 @@ pub fn unlisted(
     let always = table.always.as_ref().filter(|always| !numbers.contains(&always.number))?;
     remarks.push(always.absent.to_string());
     let name = always.other.0;
-    let limit = numbers.iter().max().map_or(0, |most| most.saturating_add(1)).clamp(LEAST, MOST);
-    match list_of_another(member, run, always, limit, remarks) {
+    let limit = limit(numbers);
+    match list_of_another(member, run, always.other, limit, remarks) {
         Ok(Some(mut seen)) => {
             seen.retain(|number| !numbers.contains(number));
             let only: Vec<String> = seen.iter().map(|&number| (table.show)(number)).collect();
@@ -166,15 +166,23 @@ pub fn unlisted(
     }
 }
 
-/// The list of the other program, up to `limit`; `None` if the pack has no such program.
-fn list_of_another(
+/// How far another program has to look for what these numbers lack.
+pub fn limit(numbers: &[u64]) -> u64 {
+    numbers.iter().max().map_or(0, |most| most.saturating_add(1)).clamp(LEAST, MOST)
+}
+
+/// The list of another program, up to `limit`, by its name, input and output; `None` if the pack
+/// has no such program.
+///
+/// # Errors
+/// It has no answer, or says that it failed.
+pub fn list_of_another(
     member: &Member,
     run: &Run<'_>,
-    always: &Always,
+    (name, input, output): (&str, &str, &str),
     limit: u64,
     remarks: &mut Vec<String>,
 ) -> Result<Option<Vec<u64>>, Failure> {
-    let (name, input, output) = always.other;
     let Some(other) = member.other(name)? else { return Ok(None) };
     let answered = answer(&other, run, &[(input.to_string(), limit.to_string())], remarks)?;
     numbers(&answered, output).map(Some).ok_or_else(|| no_output(&other, output))

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::failure::Failure;
+use crate::format::digits;
 use crate::guest_tree::failure;
 
 /// The most that is read of one executable.
@@ -69,7 +70,7 @@ fn is_memory_only(file: &Value) -> bool {
 
 /// The SHA-256 of bytes, as hexadecimal digits.
 pub fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    digits(&Sha256::digest(bytes))
 }
 
 /// The same of a file's content.
@@ -80,7 +81,7 @@ fn content(tree: &Tree<'_>, path: &[u8]) -> Result<String, Error> {
         sum.update(&bytes);
         offset += bytes.len() as u64;
         if end {
-            return Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+            return Ok(digits(&sum.finalize()));
         }
         if offset > MOST {
             return Err(Error::Nonsense("it is larger than any executable that is read".to_owned()));

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use engine::Text;
-use filetree::Tree;
+use filetree::{Error, Tree};
 use linux::procfs::{Module, Mount};
 use serde_json::{Value, json};
 
+use crate::format;
 use crate::guest_tree::failure;
 use crate::processes::{Unread, text};
 
@@ -18,6 +19,14 @@ pub fn line(tree: &Tree<'_>, path: &str, failures: &mut Unread) -> Option<Text> 
 
 fn all(tree: &Tree<'_>, path: &str, failures: &mut Unread) -> Option<Vec<u8>> {
     text(tree, path.as_bytes()).map_err(|error| failures.push((0, failure(path.as_bytes(), &error)))).ok()
+}
+
+/// Adds that a file has lines which are not what it has lines of.
+fn note_strange(path: &str, (count, what): (usize, &str), failures: &mut Unread) {
+    if count > 0 {
+        let error = Error::Nonsense(format!("{} of it name {what}", format::counted(count, "line")));
+        failures.push((0, failure(path.as_bytes(), &error)));
+    }
 }
 
 /// The loaded modules, as `/proc/modules` has them.
@@ -33,7 +42,9 @@ pub fn modules(tree: &Tree<'_>, failures: &mut Unread) -> Vec<Value> {
             "address": module.address.map(|it| format!("{it:#x}")),
         })
     };
-    Module::all(&bytes).map(row).collect()
+    let (found, strange) = Module::all(&bytes);
+    note_strange("/proc/modules", (strange, "no module"), failures);
+    found.into_iter().map(row).collect()
 }
 
 /// What process 1 sees mounted.
@@ -48,7 +59,9 @@ pub fn mounts(tree: &Tree<'_>, failures: &mut Unread) -> Vec<Value> {
             "options": Text(mount.options),
         })
     };
-    Mount::all(&bytes).into_iter().map(row).collect()
+    let (found, strange) = Mount::all(&bytes);
+    note_strange("/proc/1/mountinfo", (strange, "no mount"), failures);
+    found.into_iter().map(row).collect()
 }
 
 /// The executable among a process's open files.

@@ -14,10 +14,11 @@ use std::time::Instant;
 
 use engine::tampering::compare;
 use engine::{Relocation, Run, Text};
-use filetree::Tree;
+use filetree::{Time, Tree};
 use machine::{Reg, Target};
 use serde_json::{Map, Value, json};
 
+use crate::commands::rows::{limit, list_of_another};
 use crate::commands::{open_files, sockets};
 use crate::context::Context;
 use crate::departures;
@@ -58,16 +59,18 @@ impl Sources<'_, '_> {
     /// The processes cannot be listed.
     pub fn ask(&self, tree: &Tree<'_>, context: Context) -> Result<Inventory, Failure> {
         let begin = Instant::now();
-        let (mut failures, progress) = (Unread::new(), context.progress);
+        let (mut failures, mut remarks, progress) = (Unread::new(), Vec::new(), context.progress);
         let pids = pids(tree)?;
         let open = progress.during("open files", || open_files::collect(tree, &pids, &mut failures));
-        let processes = progress.during("processes", || self.processes(tree, &pids, &open, &mut failures));
+        let boot = boot(tree, self.member, self.run);
+        let processes =
+            progress.during("processes", || self.processes(tree, (&pids, boot), &open, &mut failures));
         let sockets = progress.during("sockets", || sockets::collect(tree, &mut failures))?;
         let mut report = Map::new();
         report.insert("report".into(), VERSION.into());
         report.insert("virtuoso".into(), env!("CARGO_PKG_VERSION").into());
         report.insert("target".into(), json!(Text::of_path(self.target.0)));
-        report.insert("identity".into(), self.identity(tree, &mut failures));
+        report.insert("identity".into(), self.identity(tree, boot, &mut failures));
         report.insert("processes".into(), processes.into());
         report.insert("sockets".into(), sockets.into());
         report.insert("deleted_files".into(), files::deleted(&open).into());
@@ -86,7 +89,7 @@ impl Sources<'_, '_> {
             .collect();
         alarm = alarm.or_else(|| failures.first().map(|it| it.1.exit));
         report.insert("unread".into(), unread.into());
-        let beside = progress.during("cross view", || self.beside(&pids));
+        let beside = progress.during("cross view", || self.beside(&pids, &mut remarks));
         match &beside {
             // What hides a process weighs more than what may be the kernel's own.
             Ok(hidden) if !hidden.is_empty() && alarm != Some(Exit::Tampered) => {
@@ -97,22 +100,22 @@ impl Sources<'_, '_> {
         }
         let found = findings::all(&report, beside);
         report.insert("findings".into(), found.into());
+        report.insert("remarks".into(), remarks.into());
         report.insert("seconds".into(), begin.elapsed().as_secs_f64().into());
         Ok(Inventory { json: report.into(), alarm })
     }
 
     /// Which machine it is, and when.
-    fn identity(&self, tree: &Tree<'_>, failures: &mut Unread) -> Value {
+    fn identity(&self, tree: &Tree<'_>, boot: Option<Time>, failures: &mut Unread) -> Value {
         let mut line = |file: &str| files::line(tree, file, failures);
         let (kernel, host) = (line("/proc/version"), line("/proc/sys/kernel/hostname"));
         let (command_line, uptime) = (line("/proc/cmdline"), line("/proc/uptime"));
         let up =
             uptime.as_ref().and_then(Text::as_str).and_then(|it| it.split(' ').next()?.parse::<f64>().ok());
-        let boot = boot(tree, self.member, self.run);
         let text = crate::commands::files::times::text;
         let now = boot.zip(up).and_then(|(boot, up)| {
             let seconds = boot.seconds.checked_add(up as i64)?;
-            Some(filetree::Time { seconds, nanoseconds: 0 })
+            Some(Time { seconds, nanoseconds: 0 })
         });
         json!({
             "kernel": kernel,
@@ -126,8 +129,13 @@ impl Sources<'_, '_> {
     }
 
     /// Processes with their executables, parents before children.
-    fn processes(&self, tree: &Tree<'_>, pids: &[u64], open: &[Value], failures: &mut Unread) -> Vec<Value> {
-        let boot = boot(tree, self.member, self.run);
+    fn processes(
+        &self,
+        tree: &Tree<'_>,
+        (pids, boot): (&[u64], Option<Time>),
+        open: &[Value],
+        failures: &mut Unread,
+    ) -> Vec<Value> {
         let mut executables = Executables::default();
         let mut rows = Vec::new();
         for &pid in pids {
@@ -174,14 +182,12 @@ impl Sources<'_, '_> {
     }
 
     /// Processes that another way to look shows and the list lacks; none where the pack has none.
-    fn beside(&self, pids: &[u64]) -> Result<Vec<u64>, Failure> {
-        let Some(other) = self.member.other("pidprobe")? else { return Ok(Vec::new()) };
-        let session = other.session(self.run).ok();
-        let limit = pids.last().map_or(4096, |last| (last + 1).clamp(4096, 65536));
-        let inputs = [("limit".to_owned(), limit.to_string())];
-        let answered = other.query(self.run, session.as_ref())?.ask(&inputs)?;
-        let seen = crate::commands::rows::numbers(&answered, "pids").unwrap_or_default();
-        Ok(seen.into_iter().filter(|pid| pids.binary_search(pid).is_err()).collect())
+    fn beside(&self, pids: &[u64], remarks: &mut Vec<String>) -> Result<Vec<u64>, Failure> {
+        let other = ("pidprobe", "limit", "pids");
+        let mut seen =
+            list_of_another(self.member, self.run, other, limit(pids), remarks)?.unwrap_or_default();
+        seen.retain(|pid| pids.binary_search(pid).is_err());
+        Ok(seen)
     }
 
     /// The programs that answered.
@@ -200,7 +206,11 @@ impl Sources<'_, '_> {
 impl Inventory {
     /// Adds what there is to say of where runs did not follow the target.
     pub fn depart(&mut self, from: &engine::Departures) {
-        let remarks: Vec<Value> = departures::remarks(from).into_iter().map(Value::from).collect();
-        self.json["remarks"] = remarks.into();
+        if let Some(remarks) = self.json["remarks"].as_array_mut() {
+            // The second list's own may be the same.
+            let more = departures::remarks(from).into_iter().map(Value::from);
+            let more: Vec<Value> = more.filter(|remark| !remarks.contains(remark)).collect();
+            remarks.extend(more);
+        }
     }
 }

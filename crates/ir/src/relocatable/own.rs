@@ -2,7 +2,7 @@
 //!
 //! A system has code that it exchanges when it starts or while it runs: for another processor, for
 //! a switch that was turned. Its image has tables of these places, and of what may stand there.
-//! That tells the system's own changes from others', and a run what a target's system has decided.
+//! That tells the system's own changes from others'; what runs need of it is in `decisions.rs`.
 
 use serde::{Deserialize, Serialize};
 

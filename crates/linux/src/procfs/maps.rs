@@ -1,5 +1,7 @@
 //! `/proc/PID/maps`: what a process has mapped.
 
+use super::lines::lines;
+
 /// A piece of a process's memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mapping {
@@ -21,15 +23,7 @@ pub struct Mapping {
 /// Reads the file's text: its lines, and how many of them are no mapping.
 #[must_use]
 pub fn maps(bytes: &[u8]) -> (Vec<Mapping>, usize) {
-    let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-    let (mut found, mut strange) = (Vec::new(), 0);
-    for line in lines {
-        match mapping(line) {
-            Some(it) => found.push(it),
-            None => strange += 1,
-        }
-    }
-    (found, strange)
+    lines(bytes, mapping)
 }
 
 fn mapping(line: &[u8]) -> Option<Mapping> {

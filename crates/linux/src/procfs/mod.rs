@@ -3,6 +3,7 @@
 //! Pure functions over bytes. What they are given comes from a guest, so every number is checked
 //! and whatever is no such text is `None`: nothing is guessed. Names and paths are any bytes.
 
+mod lines;
 mod maps;
 mod modules;
 mod mounts;

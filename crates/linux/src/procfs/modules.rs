@@ -1,5 +1,7 @@
 //! `/proc/modules`: what the kernel has loaded.
 
+use super::lines::lines;
+
 /// A loaded module.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Module<'t> {
@@ -18,9 +20,10 @@ pub struct Module<'t> {
 }
 
 impl<'t> Module<'t> {
-    /// Those of the file's text; lines that are none are left out.
-    pub fn all(text: &'t [u8]) -> impl Iterator<Item = Self> {
-        text.split(|byte| *byte == b'\n').filter_map(Self::parse)
+    /// Those of the file's text, and how many of its lines are none.
+    #[must_use]
+    pub fn all(text: &'t [u8]) -> (Vec<Self>, usize) {
+        lines(text, Self::parse)
     }
 
     fn parse(line: &'t [u8]) -> Option<Self> {
@@ -49,8 +52,8 @@ mod tests {
     fn a_line_is_a_module() {
         let text = b"ext4 983040 1 - Live 0xffffffffc0383000\njbd2 167936 1 ext4, Live 0x0\n\
                      odd\xff name 4096 - - Live 0xffffffffc0000000 (OE)\nno module\n 1 2 3 Live 0x1\n";
-        let found: Vec<_> = Module::all(text).collect();
-        assert_eq!(found.len(), 3);
+        let (found, strange) = Module::all(text);
+        assert_eq!((found.len(), strange), (3, 2));
         assert_eq!((found[0].name, found[0].size, found[0].uses), (&b"ext4"[..], 983_040, Some(1)));
         assert_eq!((found[0].address, found[1].address), (Some(0xffff_ffff_c038_3000), None));
         assert_eq!((found[1].users, found[1].state), (&b"ext4,"[..], &b"Live"[..]));

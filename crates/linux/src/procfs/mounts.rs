@@ -1,5 +1,7 @@
 //! `/proc/PID/mountinfo`: what a process sees mounted.
 
+use super::lines::lines;
+
 /// A mounted file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mount {
@@ -16,10 +18,10 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Those of the file's text; lines that are none are left out.
+    /// Those of the file's text, and how many of its lines are none.
     #[must_use]
-    pub fn all(text: &[u8]) -> Vec<Self> {
-        text.split(|byte| *byte == b'\n').filter_map(Self::parse).collect()
+    pub fn all(text: &[u8]) -> (Vec<Self>, usize) {
+        lines(text, Self::parse)
     }
 
     fn parse(line: &[u8]) -> Option<Self> {
@@ -62,8 +64,8 @@ mod tests {
         let text = b"22 1 0:21 / / rw - rootfs none rw\n\
                      36 35 98:0 /a\\040b /mnt\\134\\777 rw,noatime shared:1 master:2 - ext3 /dev/sda1 rw\n\
                      no mount\n1 2 3 4 5 6 7\n";
-        let found = Mount::all(text);
-        assert_eq!(found.len(), 2);
+        let (found, strange) = Mount::all(text);
+        assert_eq!((found.len(), strange), (2, 2));
         assert_eq!((&found[0].on[..], &found[0].kind[..]), (&b"/"[..], &b"rootfs"[..]));
         assert_eq!((&found[1].root[..], &found[1].on[..]), (&b"/a b"[..], &b"/mnt\\\\777"[..]));
         assert_eq!((&found[1].source[..], &found[1].options[..]), (&b"/dev/sda1"[..], &b"rw,noatime"[..]));
