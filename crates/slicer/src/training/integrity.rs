@@ -3,22 +3,21 @@
 //!
 //! Read-only is what no mapping lets the kernel write: not the one at the image's address, and no
 //! other of the same frame; with two boots, in neither of them. Where all memory is mapped beside
-//! the kernel's image, one boot has memory there that is read-only for another reason. Data that
-//! differs in another boot by more than addresses that moved is data that each boot writes; with
-//! one boot nothing is known of that.
+//! the kernel's image, one boot has memory there that is read-only for another reason: what is a
+//! module's by another address of the same frame is never the kernel's. Data that differs in
+//! another boot by more than addresses that moved is data that each boot writes; with one boot
+//! nothing is known of that.
 
 use ir::integrity::{DataPage, Extent, Integrity, Variant, differing_words, number};
-use ir::relocation::{Image, RelocationTable};
+use ir::relocation::RelocationTable;
 use machine::paging::Mapping;
 use machine::{GuestMemory, PAGE_SIZE, Reg, VirtAddr};
 
+use super::extents::{Frames, extents};
 use super::images::{Stretch, stretches};
 use super::mappings::{MAX_CODE_MAPPING, Mappings};
 use super::tables::Tables;
 
-/// The most bytes that are mapped around an image and belong to it; more is a mapping of memory in
-/// which the image lies.
-const REACH: u64 = 16 << 20;
 /// The most bytes of an interrupt descriptor table: 256 gates.
 const TABLE: u64 = 4096;
 
@@ -45,7 +44,7 @@ pub fn learn(
         let there = slide.zip(theirs.as_ref());
         there.is_some_and(|(slide, theirs)| theirs.is_writable(address.wrapping_add(slide)) == Some(true))
     };
-    let extents = extents(&table.images, &mine.all, &|address| written(0, address));
+    let extents = extents(&table.images, &mine.all, &|it| written(0, it));
     let mut found = Integrity { boots: 1, extents, gates: gates(mappings), ..Integrity::default() };
     found.writable = writable_code(&mine.all);
     read_only(mappings, &mine, &written, &mut found);
@@ -65,39 +64,6 @@ pub fn learn(
         found.variants = variants;
     }
     found
-}
-
-/// How far each image reaches: the kernel's own, beside what its code names, over what nobody may
-/// write, neither here nor in the other boot (`written`); a module over all that is mapped around
-/// it.
-fn extents(images: &[Image], all: &[Mapping], written: &dyn Fn(u64) -> bool) -> Vec<Extent> {
-    let runs = |keep: &dyn Fn(&Mapping) -> bool| {
-        let mut runs: Vec<Extent> = Vec::new();
-        for it in all.iter().filter(|it| keep(it)) {
-            let (start, end) = (it.vaddr.0, it.vaddr.0.saturating_add(it.size));
-            match runs.last_mut() {
-                Some(last) if last.end == start => last.end = end,
-                _ => runs.push(Extent { start, end }),
-            }
-        }
-        runs
-    };
-    let (anything, read_only) = (runs(&|_| true), runs(&|it| !it.writable && !written(it.vaddr.0)));
-    let home = images.first().map_or(0, |image| image.end);
-    let extent = |(number, image): (usize, &Image)| {
-        let own = Extent { start: image.start, end: image.end };
-        // What was freed between the kernel's code and its data leaves a gap.
-        let beside = |it: &Extent| number == 0 && home <= it.start && it.start - home <= REACH;
-        let touches = |it: &&Extent| it.start < own.end && own.start < it.end || beside(it);
-        let runs = if number == 0 { &read_only } else { &anything };
-        let small = |it: &&Extent| number == 0 || it.end - it.start <= REACH;
-        let near = |it: Extent| it.start >= own.start.saturating_sub(REACH) && it.end <= own.end + REACH;
-        runs.iter().filter(touches).filter(small).fold(own, |own, it| {
-            let wider = Extent { start: own.start.min(it.start), end: own.end.max(it.end) };
-            if near(wider) { wider } else { own }
-        })
-    };
-    images.iter().enumerate().map(extent).collect()
 }
 
 /// Pages that the kernel may execute and write.
@@ -123,9 +89,11 @@ fn read_only(
     written: &dyn Fn(usize, u64) -> bool,
     found: &mut Integrity,
 ) {
+    let theirs = Frames::of(&tables.all, found.extents.get(1..).unwrap_or_default());
     for (page, frame) in tables.all.iter().filter(|it| !it.writable && !it.executable).flat_map(pages) {
         let Some(image) = found.image(page) else { continue };
-        if tables.is_frame_writable(frame) || written(image, page) {
+        let is_theirs = image == 0 && theirs.overlap(frame, PAGE_SIZE);
+        if is_theirs || tables.is_frame_writable(frame) || written(image, page) {
             continue;
         }
         if let Ok(bytes) = mappings.memory.page(machine::PhysAddr(frame)) {
@@ -254,7 +222,6 @@ fn other_form(mine: &[u8], theirs: &[u8], back: &dyn Fn(u64) -> Option<u64>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::tables::tests::mapping;
 
     #[test]
     fn a_word_that_stays_is_a_number_and_keeps_its_form() {
@@ -264,20 +231,5 @@ mod tests {
         assert_eq!(form(0xd0a0_6d9f, 0xd0a0_6d9f), 0xd0a0_6d9fu32.to_le_bytes());
         assert_eq!(form(0xd0a0_0010, 0xd0b0_0020), 0xd0a0_0020u32.to_le_bytes());
         assert_eq!(form(7, 8), 8u32.to_le_bytes());
-    }
-
-    /// Where all memory is mapped behind the kernel, a page of something else is read-only there.
-    #[test]
-    fn the_kernel_reaches_over_what_neither_boot_writes() {
-        const KERNEL: u64 = 0xc100_0000;
-        let image = Image { start: KERNEL, end: KERNEL + 0x2000, movable: true };
-        let all = [
-            mapping(KERNEL, 0x100_0000, 0x4000, false),
-            mapping(KERNEL + 0x4000, 0x100_4000, 0x1000, true),
-            mapping(KERNEL + 0x5000, 0x100_5000, 0x1000, false),
-        ];
-        let end = |written: &dyn Fn(u64) -> bool| extents(&[image], &all, written)[0].end - KERNEL;
-        assert_eq!(end(&|_| false), 0x6000);
-        assert_eq!(end(&|address| address == KERNEL + 0x5000), 0x4000);
     }
 }

@@ -14,6 +14,7 @@ pub mod address_space;
 pub mod clock;
 pub mod context_cells;
 pub mod execution_context;
+mod extents;
 pub mod fixups;
 pub mod images;
 pub mod integrity;
