@@ -35,15 +35,12 @@ pub(crate) enum Clock {
     Hpet,
 }
 
-/// Values for unknown counters: before all that a kernel may have read, minutes, weeks and years of
-/// ticks, the last one negative where a kernel takes it for signed. Of the timer most code reads 32
-/// bits.
-const GUESSES: [[u64; 4]; 2] = [
-    [0, 0x0123_4567_89ab, 0x0012_3456_789a_bcde, 0x89ab_cdef_0123_4567],
-    [0, 0x0012_3456, 0x4567_89ab, 0x89ab_cdef],
-];
-/// Which of them no code has by itself.
-const STRIKING: usize = 2;
+/// Values for unknown counters: before all that a kernel may have read, minutes of ticks, and years
+/// of them, with all bits of the first changed. Of the timer most code reads 32 bits, and the
+/// distance between two values is what counts of them.
+const GUESSES: [[u64; 3]; 2] = [[0, 0x0123_4567_89ab, 0x001f_ffff_ffff_ffff], [0, 0x9234_5678, 0x7fff_ffff]];
+/// Values that no code has by itself.
+const STRIKING: [u64; 2] = [0x0012_3456_789a_bcde, 0x4567_89ab];
 
 /// The counters of one run.
 pub(crate) struct Counter {
@@ -87,6 +84,14 @@ impl Counter {
         };
         let guesses = GUESSES.map(|guesses| guesses[number]);
         Self { clocks: [reading(tsc, guesses[0]), reading(hpet, guesses[1])], seeking: false }
+    }
+
+    /// Guesses that are recognised where something is subtracted from them, but for what is known.
+    fn seeking(known: Known) -> Self {
+        let mut counter = Self::guess(known, 0);
+        let unknown = counter.clocks.iter_mut().zip(STRIKING).filter(|(it, _)| it.guessed);
+        unknown.for_each(|(it, value)| it.value = value);
+        Self { seeking: true, ..counter }
     }
 
     /// What is known of the clocks, and where it is not, the last readings that were found.
@@ -190,7 +195,7 @@ pub(crate) fn settled(
     if !may {
         return Ok((unknown, None));
     }
-    let mut counter = Counter { seeking: true, ..Counter::guess(known, STRIKING) };
+    let mut counter = Counter::seeking(known);
     again(&mut counter)?;
     let last = counter.last_readings();
     if last == known {

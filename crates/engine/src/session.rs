@@ -147,7 +147,7 @@ impl<'p> SessionProgram<'p, '_> {
     }
 
     /// The target's time stamp counter, if it is known: as the session's environment says, or by
-    /// the program's clock cells. Where it is not, a run that reads it is made four times: who
+    /// the program's clock cells. Where it is not, a run that reads it is made three times: who
     /// knows it by one program may give it to a session for all.
     #[must_use]
     pub const fn time_stamp(&self) -> Option<u64> {

@@ -114,6 +114,15 @@ impl<'a> Tree<'a> {
         self.through_own(path, |path| self.attributes_at(path, follow))
     }
 
+    /// What a file is, of which it is known that no directory in its path is a link: where the
+    /// guest finds nothing, there is nothing.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn attributes_without_links(&self, path: &[u8]) -> Result<Attributes, Error> {
+        self.attributes_at(path, false)
+    }
+
     fn attributes_at(&self, path: &[u8], follow: bool) -> Result<Attributes, Error> {
         let given = [("path", Given::Text(checked(path)?)), ("follow", Given::Number(follow.into()))];
         Attributes::of(&self.ask(STAT, &given)?)

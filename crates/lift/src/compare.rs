@@ -61,6 +61,26 @@ pub fn is_nop(mode: Mode, bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who looks for what does nothing looks at no others.
+    #[test]
+    fn a_nop_is_at_most_one_operation() {
+        let nops: [(Mode, &[u8]); 7] = [
+            (Mode::Bits64, &[0x90]),
+            (Mode::Bits64, &[0x66, 0x90]),
+            (Mode::Bits64, &[0x0f, 0x1f, 0x44, 0x00, 0x00]),
+            (Mode::Bits64, &[0x48, 0x89, 0xf6]),
+            (Mode::Bits32, &[0x89, 0xf6]),
+            (Mode::Bits32, &[0x3e, 0x8d, 0x74, 0x26, 0x00]),
+            (Mode::Bits32, &[0x8d, 0x76, 0x00]),
+        ];
+        for (mode, bytes) in nops {
+            assert!(is_nop(mode, bytes), "{bytes:02x?}");
+            let ops = lift(mode, 0, bytes).unwrap().ops;
+            assert!(ops.len() <= 1, "{bytes:02x?}: {ops:?}");
+        }
+    }
+
     use crate::lift;
 
     fn same(a: &[u8], b: &[u8]) -> bool {

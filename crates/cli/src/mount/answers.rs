@@ -52,9 +52,13 @@ impl Answers {
             Some(name) => (join(directory, name), true),
             None => (join(directory, name), false),
         };
-        let about = self.ask(&path, "lookup", tree.attributes(&path, follow))?;
         // Where a link leads is another place, and nobody walks there who does not want to.
         let above = (!follow).then(|| inside.place());
+        let about = match &above {
+            Some(above) if above.walked => tree.attributes_without_links(&path),
+            _ => tree.attributes(&path, follow),
+        };
+        let about = self.ask(&path, "lookup", about)?;
         if about.kind == Kind::Directory && above.as_ref().is_some_and(|above| above.is_around(&about)) {
             let error = Error::Nonsense("it is a directory that it lies in, or lies too deep".to_owned());
             self.log.add(&path, "lookup", &error);

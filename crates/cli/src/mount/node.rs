@@ -38,6 +38,9 @@ pub struct Node {
 pub struct Above {
     about: Option<Attributes>,
     depth: usize,
+    /// Whether the host came to it from the root by names alone, so that no part of its path is a
+    /// link.
+    pub walked: bool,
     above: Option<Arc<Above>>,
 }
 
@@ -49,7 +52,8 @@ impl Node {
     /// The directory, for what is looked up in it.
     pub fn place(&self) -> Arc<Above> {
         let depth = self.above.as_ref().map_or(0, |above| above.depth + 1);
-        Arc::new(Above { about: self.about, depth, above: self.above.clone() })
+        let walked = self.path == b"/" || self.above.as_ref().is_some_and(|above| above.walked);
+        Arc::new(Above { about: self.about, depth, walked, above: self.above.clone() })
     }
 }
 

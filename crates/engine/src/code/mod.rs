@@ -193,7 +193,8 @@ impl Code<'_, '_> {
                 false => lift::lift(self.own.system_mode, pc, bytes),
             };
             let Ok(insn) = lifted else { break };
-            if !own {
+            // A decision is a jump or does nothing: one operation at most.
+            if !own && insn.ops.len() <= 1 {
                 self.kernel.note(pc, bytes);
             }
             if W::ON {
