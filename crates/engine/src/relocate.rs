@@ -465,15 +465,18 @@ impl<'p> Relocation<'p> {
             let mut expected = range.bytes.clone();
             self.code(range.addr, &mut expected, memory);
             let found = self.bytes(memory, range.addr, expected.len());
+            let same = |at: usize, end: usize| {
+                expected[at..end].iter().zip(&found[at..end]).all(|(mine, theirs)| Some(*mine) == *theirs)
+            };
+            let last = (0..expected.len()).rfind(|at| !same(*at, at + 1));
             let mut at = 0;
-            while let Some(rest) = expected.get(at..).filter(|rest| !rest.is_empty()) {
-                let pc = range.addr.wrapping_add(at as u64);
-                let Ok(trusted) = lift::lift(mode, pc, rest) else { break };
-                let len = usize::from(trusted.len).max(1);
-                let theirs: Option<Vec<u8>> =
-                    found.get(at..at + len).and_then(|bytes| bytes.iter().copied().collect());
+            while last.is_some_and(|last| at <= last) {
+                let (pc, rest) = (range.addr.wrapping_add(at as u64), &expected[at..]);
+                let Some(len) = lift::length(mode, rest).filter(|len| *len <= rest.len()) else { break };
+                let theirs: Option<Vec<u8>> = found[at..at + len].iter().copied().collect();
                 if let Some(theirs) = theirs
-                    && theirs != rest[..len]
+                    && !same(at, at + len)
+                    && let Ok(trusted) = lift::lift(mode, pc, rest)
                     && let Ok(other) = lift::lift(mode, pc, &theirs)
                     && differ_in_a_constant(&trusted, &other)
                 {
