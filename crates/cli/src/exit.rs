@@ -18,6 +18,12 @@ macro_rules! exits {
                 match self { $(Exit::$name => $code,)* }
             }
 
+            /// The exit with this code.
+            #[must_use]
+            pub fn of_code(code: u8) -> Option<Self> {
+                Self::ALL.iter().copied().find(|exit| exit.code() == code)
+            }
+
             /// What the exit code means, in one line.
             const fn meaning(self) -> &'static str {
                 match self { $(Exit::$name => $text,)* }

@@ -66,9 +66,16 @@ impl serde_json::ser::Formatter for Escaping {
 /// Prints one JSON object as a line.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     let mut out = stdout();
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Escaping))?;
-    writeln!(out)?;
+    out.write_all(&line(value)?)?;
     Ok(out.flush()?)
+}
+
+/// A value as a line of JSON.
+pub fn line(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, Escaping))?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 /// A line on standard error; a closed standard error is no reason to fail.

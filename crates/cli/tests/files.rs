@@ -17,13 +17,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use testkit::capture::{Capture, Moment, capture, tell};
+use testkit::capture::{Capture, Moment, ask, capture, tell};
 use testkit::guest::{Guest, Target, boot_target, run_file};
 use testkit::kernel::{DEFAULT, Kernel, OTHERS};
-use testkit::layout;
 use testkit::pipeline::{Tool, Way};
+use testkit::{layout, rootkit};
 
 use tables::{Tables, Verbs};
 
@@ -397,6 +397,44 @@ fn reported(asked: &Asked<'_>, captured: &Capture, kernel: &str, held: &str) -> 
     Ok(())
 }
 
+/// The report over a guest in which a process is out of the list that `/proc` shows, and then one
+/// in which functions of the kernel lead elsewhere, too.
+fn hidden_is_reported(tool: &Tool, pack: &Path, kernel: &str) -> Result<(), Failure> {
+    if rootkit::build(&Kernel::find(kernel)?)?.is_empty() {
+        return Ok(());
+    }
+    let options = Target { kernel: kernel.to_owned(), kaslr: true, ..Target::default() };
+    let mut guest = boot_target(&options, Duration::from_secs(300))?;
+    let process = ask(&mut guest)?.processes.into_iter().find(|it| it.task_name() == "redis-server");
+    let pid = process.ok_or("no process to hide")?.pid;
+    let report = |guest: &mut Guest, kit: &str| -> Result<(i32, Value), Failure> {
+        let from = tell(guest, &format!("load {kit} pid={pid} hide=dummy"))?;
+        assert!(!guest.console()[from..].contains("could not load"), "{}", &guest.console()[from..]);
+        let captured = capture(guest, &run_file("files-hidden")?, Moment::Idle)?;
+        let mut words: Vec<OsString> =
+            ["report", "--json", "--quiet", "--no-hashes", "--packs"].map(OsString::from).to_vec();
+        words.extend([pack.into(), captured.elf.into()]);
+        let done = tool.run(&words)?;
+        Ok((done.code, serde_json::from_str(&done.output)?))
+    };
+    let alarms = |report: &Value| -> Vec<Value> {
+        let findings = report["findings"].as_array().into_iter().flatten();
+        findings.filter(|it| it["weight"] == "alarm").cloned().collect()
+    };
+    let hidden = json!([{ "pid": pid }]);
+    let modules = json!([{ "name": "dummy" }]);
+    let (code, told) = report(&mut guest, "unlink")?;
+    let found = alarms(&told);
+    assert!(code == 24 && found.len() == 2, "{code}: {found:#?}");
+    assert!(found[0]["evidence"] == hidden && found[1]["evidence"] == modules, "{found:#?}");
+    let (code, told) = report(&mut guest, "hide_inline")?;
+    let found = alarms(&told);
+    assert!(code == 23 && found.len() == 3, "{code}: {found:#?}");
+    assert!(found[1]["evidence"] == hidden && found[2]["evidence"] == modules, "{found:#?}");
+    assert!(found[0]["evidence"].as_array().is_some_and(|it| it.len() >= 2), "{found:#?}");
+    Ok(())
+}
+
 /// File systems that are modules: the target has loaded one elsewhere than training, and one that
 /// training had not loaded at all. Their code comes from the kernel's package.
 fn modules(asked: &Asked<'_>, stable: &BTreeMap<String, Told>) -> Result<(), Failure> {
@@ -542,6 +580,8 @@ fn files_of(kernel: &str) -> Result<(), Failure> {
     all_files(&asked, kernel, &stable, 60);
     let wrong = others(&tool, &pack, &captured);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+
+    hidden_is_reported(&tool, &pack, kernel)?;
 
     let Snapshot { captured, files: stable } = patched;
     let asked = Asked { target: &captured.elf, ..asked };

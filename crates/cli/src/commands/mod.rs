@@ -3,6 +3,7 @@
 mod build;
 mod completions;
 mod crossview;
+mod each;
 mod exec;
 mod explain;
 pub mod files;
@@ -62,6 +63,7 @@ enum Verb {
     Time(views::TimeArgs),
     Report(report::ReportArgs),
     Watch(watch::WatchArgs),
+    Each(each::EachArgs),
     Run(run::RunArgs),
     Tampering(tampering::TamperingArgs),
     Crossview(crossview::CrossviewArgs),
@@ -107,6 +109,7 @@ impl Cli {
             Verb::Time(args) => args.run(context),
             Verb::Report(args) => args.run(context),
             Verb::Watch(args) => args.run(context),
+            Verb::Each(args) => args.run(context, &Self::command()),
             Verb::Run(args) => args.run(context),
             Verb::Tampering(args) => args.run(context),
             Verb::Crossview(args) => args.run(context),

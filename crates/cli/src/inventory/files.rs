@@ -1,6 +1,6 @@
 //! Parts of an inventory that are files of the guest, or chosen of what others told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use engine::Text;
 use filetree::{Error, Tree};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::format;
 use crate::guest_tree::failure;
-use crate::processes::{Unread, text};
+use crate::processes::{ENOENT, Unread, text};
 
 /// The first line of a file.
 pub fn line(tree: &Tree<'_>, path: &str, failures: &mut Unread) -> Option<Text> {
@@ -45,6 +45,35 @@ pub fn modules(tree: &Tree<'_>, failures: &mut Unread) -> Vec<Value> {
     let (found, strange) = Module::all(&bytes);
     note_strange("/proc/modules", (strange, "no module"), failures);
     found.into_iter().map(row).collect()
+}
+
+/// Modules of `/sys/module` that are not among these: `/proc/modules` goes through another list of
+/// the kernel's. Those that are built in lie there, too, but no state of loading does.
+pub fn unlisted(tree: &Tree<'_>, modules: &[Value], failures: &mut Unread) -> Vec<Value> {
+    const DIRECTORY: &[u8] = b"/sys/module";
+    let mut note = |path: &[u8], error: &Error| failures.push((0, failure(path, error)));
+    let entries = match tree.entries(DIRECTORY) {
+        Ok(entries) => entries,
+        Err(error) => {
+            note(DIRECTORY, &error);
+            return Vec::new();
+        }
+    };
+    let listed: HashSet<&Value> = modules.iter().map(|row| &row["name"]).collect();
+    let names = entries.into_iter().map(|entry| (json!(Text(entry.name.clone())), entry.name));
+    let is_loaded = |name: &[u8]| {
+        let path = [DIRECTORY, b"/", name, b"/initstate"].concat();
+        match tree.attributes_without_links(&path) {
+            Ok(_) => true,
+            Err(Error::Guest(ENOENT)) => false,
+            Err(error) => {
+                note(&path, &error);
+                false
+            }
+        }
+    };
+    let (others, mut is_loaded) = (names.filter(|(name, _)| !listed.contains(name)), is_loaded);
+    others.filter(|(_, bytes)| is_loaded(bytes)).map(|(name, _)| json!({ "name": name })).collect()
 }
 
 /// What process 1 sees mounted.

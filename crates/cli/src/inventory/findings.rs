@@ -8,8 +8,16 @@ use crate::failure::Failure;
 const ALARM: &str = "alarm";
 const LOOK: &str = "look";
 
-/// All findings, the heaviest first. `beside`: processes that the list lacks.
-pub fn all(report: &Map<String, Value>, beside: Result<Vec<u64>, Failure>) -> Vec<Value> {
+/// What the guest's own lists lack and another way to look shows.
+pub struct Beside {
+    /// Processes, by number.
+    pub processes: Result<Vec<u64>, Failure>,
+    /// Modules.
+    pub modules: Vec<Value>,
+}
+
+/// All findings, the heaviest first.
+pub fn all(report: &Map<String, Value>, beside: Beside) -> Vec<Value> {
     let mut found = Vec::new();
     let mut add = |weight: &str, what: String, evidence: Vec<Value>| {
         found.push(json!({ "weight": weight, "what": what, "evidence": evidence }));
@@ -32,7 +40,7 @@ pub fn all(report: &Map<String, Value>, beside: Result<Vec<u64>, Failure>) -> Ve
             add(weight, format!("{count} {text}"), differences(class));
         }
     }
-    match beside {
+    match beside.processes {
         Ok(hidden) if !hidden.is_empty() => {
             let pids = hidden.iter().map(|pid| json!({ "pid": pid })).collect();
             add(
@@ -48,6 +56,11 @@ pub fn all(report: &Map<String, Value>, beside: Result<Vec<u64>, Failure>) -> Ve
         Err(failure) => {
             add(LOOK, format!("the second list of processes has no answer: {failure}"), Vec::new())
         }
+    }
+    if !beside.modules.is_empty() {
+        let many = count(&beside.modules, "module", "modules");
+        let are = if beside.modules.len() == 1 { "is" } else { "are" };
+        add(ALARM, format!("{many} that /proc/modules does not list {are} in /sys/module"), beside.modules);
     }
     let processes = report["processes"].as_array().map_or(&[][..], Vec::as_slice);
     let executed = |key: &str| -> Vec<Value> {
@@ -80,6 +93,7 @@ pub fn all(report: &Map<String, Value>, beside: Result<Vec<u64>, Failure>) -> Ve
     if let Some(error) = tampering["error"].as_str() {
         add(LOOK, format!("the kernel could not be compared: {error}"), Vec::new());
     }
+    found.sort_by_key(|it| it["weight"] != ALARM);
     found
 }
 
@@ -95,7 +109,9 @@ mod tests {
     use super::*;
     use crate::exit::Exit;
 
-    fn weights(report: Value, beside: Result<Vec<u64>, Failure>) -> Vec<String> {
+    fn weights(report: Value, processes: Result<Vec<u64>, Failure>) -> Vec<String> {
+        let modules = processes.iter().flatten().map(|pid| json!({ "name": format!("m{pid}") })).collect();
+        let beside = Beside { processes, modules };
         let report = report.as_object().cloned().unwrap_or_default();
         let told =
             |it: &Value| format!("{}: {}", it["weight"].as_str().unwrap(), it["what"].as_str().unwrap());
@@ -119,11 +135,12 @@ mod tests {
             "unread": [{ "what": "/x: no" }],
         });
         let said = weights(report.clone(), Ok(vec![99]));
-        assert_eq!(said.len(), 7, "{said:?}");
-        assert!(
-            said[0].starts_with("alarm: 1 places") && said[2].starts_with("alarm: 1 process"),
-            "{said:?}"
-        );
+        assert_eq!(said.len(), 8, "{said:?}");
+        for (told, begin) in
+            said.iter().zip(["alarm: 1 places", "alarm: 1 process", "alarm: 1 module", "look"])
+        {
+            assert!(told.starts_with(begin), "{said:?}");
+        }
         let failed = weights(report, Err(Failure::new(Exit::NoCode, "no code")));
         assert!(failed[2].contains("no code"), "{failed:?}");
     }

@@ -28,6 +28,7 @@ use crate::packs::Member;
 use crate::processes::{Process, Unread, boot, grouped, path, pids};
 use crate::tampering::Report;
 use executables::Executables;
+use findings::Beside;
 
 /// The version of the report's form.
 pub const VERSION: u32 = 1;
@@ -74,7 +75,9 @@ impl Sources<'_, '_> {
         report.insert("processes".into(), processes.into());
         report.insert("sockets".into(), sockets.into());
         report.insert("deleted_files".into(), files::deleted(&open).into());
-        report.insert("modules".into(), files::modules(tree, &mut failures).into());
+        let modules = files::modules(tree, &mut failures);
+        let unlisted = files::unlisted(tree, &modules, &mut failures);
+        report.insert("modules".into(), modules.into());
         report.insert("mounts".into(), files::mounts(tree, &mut failures).into());
         let tampering = progress.during("comparing code", || self.tampering());
         let (tampering, mut alarm) = match tampering {
@@ -89,16 +92,15 @@ impl Sources<'_, '_> {
             .collect();
         alarm = alarm.or_else(|| failures.first().map(|it| it.1.exit));
         report.insert("unread".into(), unread.into());
-        let beside = progress.during("cross view", || self.beside(&pids, &mut remarks));
-        match &beside {
-            // What hides a process weighs more than what may be the kernel's own.
-            Ok(hidden) if !hidden.is_empty() && alarm != Some(Exit::Tampered) => {
-                alarm = Some(Exit::Crossview)
-            }
-            Ok(_) => {}
-            Err(failure) => alarm = alarm.or(Some(failure.exit)),
+        let processes = progress.during("cross view", || self.beside(&pids, &mut remarks));
+        let hidden = processes.iter().flatten().count() + unlisted.len();
+        // What is hidden weighs more than what may be the kernel's own.
+        if hidden > 0 && alarm != Some(Exit::Tampered) {
+            alarm = Some(Exit::Crossview);
+        } else if let Err(failure) = &processes {
+            alarm = alarm.or(Some(failure.exit));
         }
-        let found = findings::all(&report, beside);
+        let found = findings::all(&report, Beside { processes, modules: unlisted });
         report.insert("findings".into(), found.into());
         report.insert("remarks".into(), remarks.into());
         report.insert("seconds".into(), begin.elapsed().as_secs_f64().into());
