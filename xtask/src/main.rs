@@ -12,6 +12,7 @@ mod check;
 mod demo;
 mod demo_files;
 mod files;
+mod fleet;
 mod foreign;
 mod foreign_packages;
 mod kernels;
@@ -51,6 +52,8 @@ enum Verb {
     Files(files::Arguments),
     /// Ask Volatility 3 and drgn the same about the same dump, compare answers and times
     Peers(peers::Arguments),
+    /// Ask two hundred dumps on a Dask cluster of which a worker is killed, and check all answers
+    Fleet(fleet::Arguments),
     /// Change the targets that the demonstration left, and look for changes about which slice and
     /// whole run of its six programs give different answers; two hours by default
     Search(search::Arguments),
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Verb::Matrix(arguments) => matrix::run(&arguments),
         Verb::Files(arguments) => files::run(&arguments),
         Verb::Peers(arguments) => peers::run(&arguments),
+        Verb::Fleet(arguments) => fleet::run(&arguments),
         Verb::Search(arguments) => search::run(&arguments),
         Verb::Foreign(arguments) => foreign::run(&arguments),
         Verb::Bless => bless::run(),

@@ -33,7 +33,7 @@ impl Answer {
         let begin = Instant::now();
         let failed = |error| Failure::input(format!("cannot start virtuoso once more: {error}"));
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-        command.arg("--quiet").args(question.about(target));
+        command.args(question.about(target));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         let (printed, messages) = std::thread::scope(|scope| {
