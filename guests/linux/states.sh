@@ -138,6 +138,8 @@ disk_and_overlay() {
     mount -t overlay -o lowerdir=/tmp/disk,upperdir=/dev/shm/upper,workdir=/dev/shm/work overlay /tmp/over
     echo 'above the disk' >/tmp/over/above
     echo 'changed above the disk' >>/tmp/over/directory/file
+    # How many blocks a file has is decided when they are written, which may be between two looks at it.
+    sync
 }
 
 # Files of all kinds: a long directory, a long path, a long file with a hole in it, links, names that are no text, and a file that is held
