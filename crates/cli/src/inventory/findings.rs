@@ -90,6 +90,12 @@ pub fn all(report: &Map<String, Value>, beside: Beside) -> Vec<Value> {
     if let Some(unread) = report["unread"].as_array().filter(|it| !it.is_empty()) {
         add(LOOK, "not everything could be read".to_owned(), unread.clone());
     }
+    let lacks = |it: &Value| it == true || it.as_u64().is_some_and(|count| count > 0);
+    if let Some(lacking) = tampering["not_compared"].as_object().filter(|it| it.values().any(lacks)) {
+        let mut evidence = vec![json!(lacking)];
+        evidence.extend(tampering["unknown_code"].as_array().into_iter().flatten().take(MOST).cloned());
+        add(LOOK, "not all of the kernel was compared".to_owned(), evidence);
+    }
     if let Some(error) = tampering["error"].as_str() {
         add(LOOK, format!("the kernel could not be compared: {error}"), Vec::new());
     }
@@ -120,7 +126,9 @@ mod tests {
 
     #[test]
     fn nothing_to_see_is_nothing() {
-        let clean = json!({ "tampering": { "foreign": 0 }, "processes": [], "sockets": [], "unread": [] });
+        let compared = json!({ "unknown": 0, "no_data": false });
+        let tampering = json!({ "foreign": 0, "not_compared": compared });
+        let clean = json!({ "tampering": tampering, "processes": [], "sockets": [], "unread": [] });
         assert_eq!(weights(clean, Ok(vec![])), [""; 0]);
     }
 
@@ -129,13 +137,17 @@ mod tests {
         let differences = json!([{ "class": "foreign", "address": 1 }]);
         let executable = json!({ "deleted": true, "memory_only": true, "path": "/memfd:x" });
         let report = json!({
-            "tampering": { "foreign": 1, "unknown": 2, "differences": differences },
+            "tampering": {
+                "foreign": 1, "unknown": 2, "differences": differences,
+                "not_compared": { "unknown": 3, "no_data": false }, "unknown_code": [{ "pages": 3 }],
+            },
             "processes": [{ "pid": 7, "name": "x", "executable": executable }],
             "sockets": [{ "protocol": "other" }, { "protocol": "tcp" }],
             "unread": [{ "what": "/x: no" }],
         });
         let said = weights(report.clone(), Ok(vec![99]));
-        assert_eq!(said.len(), 8, "{said:?}");
+        assert_eq!(said.len(), 9, "{said:?}");
+        assert!(said.iter().any(|it| it == "look: not all of the kernel was compared"), "{said:?}");
         for (told, begin) in
             said.iter().zip(["alarm: 1 places", "alarm: 1 process", "alarm: 1 module", "look"])
         {
