@@ -35,9 +35,8 @@ pub fn run() -> Outcome {
     guest_tests(&ALONE)?;
     std::thread::scope(|scope| {
         let started: Vec<_> = TOGETHER.iter().map(|list| scope.spawn(|| guest_tests(list))).collect();
-        let ended = started.into_iter().map(|it| it.join().map_err(|_| "a thread of the tests ended")?);
-        // All come to their end before the first failure is told.
-        ended.collect::<Vec<Result<(), String>>>().into_iter().collect::<Result<(), String>>()
+        // The scope ends with all of them, whichever fails first.
+        started.into_iter().try_for_each(|it| it.join().map_err(|_| "a thread of the tests ended")?)
     })?;
     Ok(())
 }

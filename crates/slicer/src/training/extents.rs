@@ -8,6 +8,8 @@ use ir::integrity::Extent;
 use ir::relocation::Image;
 use machine::paging::Mapping;
 
+use super::tables::Frames;
+
 /// The most bytes that are mapped around an image and belong to it; more is a mapping of memory in
 /// which the image lies.
 const REACH: u64 = 16 << 20;
@@ -32,7 +34,7 @@ pub fn extents(images: &[Image], all: &[Mapping], written: &dyn Fn(u64) -> bool)
         grown(own, &mut anything.iter().filter(|it| touches(own, it) && it.end - it.start <= REACH))
     };
     let modules: Vec<Extent> = modules.iter().map(of_module).collect();
-    let theirs = Frames::of(all, &modules);
+    let theirs = frames_in(all, &modules);
     let read_only = runs(all.iter().filter(|it| {
         let is_theirs = !within(it, &modules) && theirs.overlap(it.paddr.0, it.size);
         !it.writable && !written(it.vaddr.0) && !is_theirs
@@ -56,35 +58,14 @@ fn runs<'m>(mappings: impl Iterator<Item = &'m Mapping>) -> Vec<Extent> {
     runs
 }
 
+/// The frames that are mapped in extents.
+pub fn frames_in(all: &[Mapping], extents: &[Extent]) -> Frames {
+    Frames::of(all.iter().filter(|it| within(it, extents)))
+}
+
 /// Whether a mapping begins in one of the extents.
 fn within(mapping: &Mapping, extents: &[Extent]) -> bool {
     extents.iter().any(|it| it.start <= mapping.vaddr.0 && mapping.vaddr.0 < it.end)
-}
-
-/// Physical memory: ranges, ascending, none of which overlaps another.
-pub struct Frames(Vec<(u64, u64)>);
-
-impl Frames {
-    /// What is mapped in extents.
-    pub fn of(all: &[Mapping], extents: &[Extent]) -> Self {
-        let mapped = all.iter().filter(|it| within(it, extents));
-        let mut frames: Vec<(u64, u64)> = mapped.map(|it| (it.paddr.0, it.paddr.0 + it.size)).collect();
-        frames.sort_unstable();
-        frames.dedup_by(|next, last| {
-            let joined = next.0 <= last.1;
-            if joined {
-                last.1 = last.1.max(next.1);
-            }
-            joined
-        });
-        Self(frames)
-    }
-
-    /// Whether any of it lies in a range.
-    pub fn overlap(&self, start: u64, size: u64) -> bool {
-        let before = self.0.partition_point(|range| range.0 < start.saturating_add(size));
-        before.checked_sub(1).is_some_and(|at| start < self.0[at].1)
-    }
 }
 
 #[cfg(test)]

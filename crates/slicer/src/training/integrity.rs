@@ -13,7 +13,7 @@ use ir::relocation::RelocationTable;
 use machine::paging::Mapping;
 use machine::{GuestMemory, PAGE_SIZE, Reg, VirtAddr};
 
-use super::extents::{Frames, extents};
+use super::extents::{extents, frames_in};
 use super::images::{Stretch, stretches};
 use super::mappings::{MAX_CODE_MAPPING, Mappings};
 use super::tables::Tables;
@@ -89,7 +89,7 @@ fn read_only(
     written: &dyn Fn(usize, u64) -> bool,
     found: &mut Integrity,
 ) {
-    let theirs = Frames::of(&tables.all, found.extents.get(1..).unwrap_or_default());
+    let theirs = frames_in(&tables.all, found.extents.get(1..).unwrap_or_default());
     for (page, frame) in tables.all.iter().filter(|it| !it.writable && !it.executable).flat_map(pages) {
         let Some(image) = found.image(page) else { continue };
         let is_theirs = image == 0 && theirs.overlap(frame, PAGE_SIZE);

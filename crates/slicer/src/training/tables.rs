@@ -11,8 +11,8 @@ use super::mappings::Mappings;
 pub struct Tables {
     /// The mappings, ascending by address.
     pub all: Vec<Mapping>,
-    /// Frames that some mapping lets it write: where they begin, and the farthest end so far.
-    writable: Vec<(u64, u64)>,
+    /// Frames that some mapping lets it write.
+    writable: Frames,
 }
 
 impl Tables {
@@ -36,22 +36,13 @@ impl Tables {
     }
 
     fn new(all: Vec<Mapping>) -> Self {
-        let frames = |it: &Mapping| (it.paddr.0, it.paddr.0 + it.size);
-        let mut writable: Vec<(u64, u64)> = all.iter().filter(|it| it.writable).map(frames).collect();
-        writable.sort_unstable();
-        // A large mapping may hold later ones: the farthest end so far decides.
-        let mut farthest = 0;
-        for it in &mut writable {
-            farthest = it.1.max(farthest);
-            it.1 = farthest;
-        }
+        let writable = Frames::of(all.iter().filter(|it| it.writable));
         Self { all, writable }
     }
 
     /// Whether a frame may be written by any of its addresses.
     pub fn is_frame_writable(&self, frame: u64) -> bool {
-        let after = self.writable.partition_point(|it| it.0 <= frame);
-        after > 0 && self.writable[after - 1].1 > frame
+        self.writable.overlap(frame, 1)
     }
 
     /// Whether what is at an address may be written, by this or any other; `None` where nothing is.
@@ -60,6 +51,32 @@ impl Tables {
         let mapping = self.all.get(after.checked_sub(1)?)?;
         let at = address - mapping.vaddr.0;
         (at < mapping.size).then(|| self.is_frame_writable(mapping.paddr.0 + at))
+    }
+}
+
+/// Physical memory: ranges, ascending, none of which overlaps another.
+pub struct Frames(Vec<(u64, u64)>);
+
+impl Frames {
+    /// What these map.
+    pub fn of<'m>(mappings: impl Iterator<Item = &'m Mapping>) -> Self {
+        let mut frames: Vec<(u64, u64)> =
+            mappings.map(|it| (it.paddr.0, it.paddr.0.saturating_add(it.size))).collect();
+        frames.sort_unstable();
+        frames.dedup_by(|next, last| {
+            let joined = next.0 <= last.1;
+            if joined {
+                last.1 = last.1.max(next.1);
+            }
+            joined
+        });
+        Self(frames)
+    }
+
+    /// Whether any of it lies in a range.
+    pub fn overlap(&self, start: u64, size: u64) -> bool {
+        let before = self.0.partition_point(|range| range.0 < start.saturating_add(size));
+        before.checked_sub(1).is_some_and(|at| start < self.0[at].1)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use engine::Text;
 use serde_json::{Value, json};
 
-use super::question::Question;
+use super::question::{Question, named};
 use crate::failure::Failure;
 
 /// The most that a target may print, in bytes: a target is hostile.
@@ -38,25 +38,22 @@ impl Answer {
         let mut child = command.spawn().map_err(failed)?;
         let (printed, messages) = std::thread::scope(|scope| {
             let errors = child.stderr.take();
-            let messages = scope.spawn(|| read(errors, MOST_MESSAGES, true));
+            let messages = scope.spawn(|| messages(errors));
             (printed(&mut child), messages.join().unwrap_or_default())
         });
         let status = child.wait().map_err(failed)?;
-        let name = json!(Text::of_path(std::path::Path::new(target)));
-        let rows = match &printed {
-            Some(bytes) => rows(bytes),
-            None => Vec::new(),
+        let name = named(target);
+        let rows = printed.as_ref().map_or(Vec::new(), |bytes| rows(bytes, question.is_json));
+        let messages = match &printed {
+            Some(_) => messages,
+            None => format!("it printed more than {MOST} bytes and was stopped; ask for less at once"),
         };
-        let mut said = String::from_utf8_lossy(&messages).trim().to_owned();
-        if printed.is_none() {
-            said = format!("it printed more than {MOST} bytes and was stopped; ask for less at once");
-        }
         let end = json!({
             "target": name,
             "code": status.code().filter(|_| printed.is_some()),
             "rows": rows.len(),
             "seconds": begin.elapsed().as_secs_f64(),
-            "messages": said,
+            "messages": messages,
         });
         let of_target = |mut row: Value| {
             row["target"] = name.clone();
@@ -73,7 +70,9 @@ impl Answer {
 
 /// All that it prints; none if that is too much, and then it is stopped.
 fn printed(child: &mut Child) -> Option<Vec<u8>> {
-    let bytes = read(child.stdout.take(), MOST + 1, false);
+    let mut bytes = Vec::new();
+    // What came before an error counts.
+    let _ = child.stdout.take()?.take(MOST + 1).read_to_end(&mut bytes);
     if bytes.len() as u64 <= MOST {
         return Some(bytes);
     }
@@ -82,29 +81,27 @@ fn printed(child: &mut Child) -> Option<Vec<u8>> {
     None
 }
 
-/// Reads at most so many bytes; `on`: and to the end, so that who writes is not stopped.
-fn read(from: Option<impl Read>, most: u64, on: bool) -> Vec<u8> {
-    let (mut bytes, Some(mut from)) = (Vec::new(), from) else { return Vec::new() };
-    // What came before an error counts.
-    let _ = from.by_ref().take(most).read_to_end(&mut bytes);
-    if on {
-        let _ = std::io::copy(&mut from, &mut std::io::sink());
-    }
-    bytes
+/// What it says on standard error, which is read to its end, so that who writes is not stopped.
+fn messages(from: Option<impl Read>) -> String {
+    let (mut bytes, Some(mut from)) = (Vec::new(), from) else { return String::new() };
+    let _ = from.by_ref().take(MOST_MESSAGES).read_to_end(&mut bytes);
+    let more = std::io::copy(&mut from, &mut std::io::sink()).unwrap_or(0);
+    let said = String::from_utf8_lossy(&bytes).trim().to_owned();
+    if more == 0 { said } else { format!("{said}\n... and {more} bytes more") }
 }
 
 /// The facts of an output, each with `row`: the elements of lists, objects, or if it is no JSON,
-/// the text. The lists of objects that an object has are its tables: their elements are rows of
-/// their own, with the list's name as `table`, before what else the object says.
-fn rows(bytes: &[u8]) -> Vec<Value> {
+/// the text. The verb decides that, and not what a guest's file looks like. The lists of objects
+/// that an object has are its tables: their elements are rows of their own, with the list's name as
+/// `table`, before what else the object says.
+fn rows(bytes: &[u8], is_json: bool) -> Vec<Value> {
     if bytes.is_empty() {
         return Vec::new();
     }
-    let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_slice(bytes).into_iter().collect();
-    match values {
-        Ok(values) if values.iter().all(|value| value.is_array() || value.is_object()) => {
-            values.into_iter().flat_map(of_value).collect()
-        }
+    let values =
+        || -> Result<Vec<Value>, _> { serde_json::Deserializer::from_slice(bytes).into_iter().collect() };
+    match is_json.then(values) {
+        Some(Ok(values)) => values.into_iter().flat_map(of_value).collect(),
         _ => vec![json!({ "row": Text(bytes.to_vec()) })],
     }
 }
@@ -136,16 +133,19 @@ mod tests {
 
     #[test]
     fn lists_are_rows_and_what_is_no_json_is_text() {
-        let plain = |bytes: &[u8]| -> Vec<Value> {
+        let of = |bytes: &[u8], is_json| -> Vec<Value> {
             let row = |mut row: Value| row["row"].take();
-            rows(bytes).into_iter().map(row).collect()
+            rows(bytes, is_json).into_iter().map(row).collect()
         };
+        let plain = |bytes: &[u8]| of(bytes, true);
         assert_eq!(plain(b"[1, {\"a\": 2}]"), [json!(1), json!({ "a": 2 })]);
         assert_eq!(plain(b"{\"a\": 1}\n{\"a\": [2]}\n"), [json!({ "a": 1 }), json!({ "a": [2] })]);
-        assert_eq!(plain(b"12345\n"), [json!("12345\n")], "a file that holds a number");
+        assert_eq!(of(b"12345\n", false), [json!("12345\n")], "a file that holds a number");
+        let file = "[{\"pid\": 1}]\n";
+        assert_eq!(of(file.as_bytes(), false), [json!(file)], "a file that looks like an answer");
         assert_eq!(plain(b"Linux {\n"), [json!("Linux {\n")]);
-        assert!(rows(b"[]").is_empty());
-        let tables = rows(b"{\"a\": [{\"b\": 1}, {\"b\": 2}], \"c\": [], \"d\": [1]}");
+        assert!(rows(b"[]", true).is_empty());
+        let tables = rows(b"{\"a\": [{\"b\": 1}, {\"b\": 2}], \"c\": [], \"d\": [1]}", true);
         let row = |number: u64| json!({ "table": "a", "row": { "b": number } });
         assert_eq!(tables, [row(1), row(2), json!({ "row": { "c": [], "d": [1] } })]);
     }

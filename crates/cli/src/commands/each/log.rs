@@ -1,19 +1,19 @@
 //! The file that answers go to, and what an earlier command left in it.
 
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use engine::Text;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
-use super::question::Question;
+use super::question::{Question, named};
 use crate::failure::Failure;
 use crate::output;
 
@@ -46,13 +46,15 @@ impl Log {
         let mut options = File::options();
         let mut file =
             options.read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Failure::file(
-                path,
-                "another command writes to it; wait for it, or give another file",
-            ));
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let text = "another command writes to it; wait for it, or give another file";
+                return Err(Failure::file(path, text));
+            }
+            Err(error) => return Err(failed(error.into())),
         }
-        let first = json!({ "question": words(question.words()) });
+        let first = json!({ "question": question.words() });
         let mut known = HashSet::new();
         let (mut at, mut end) = (0u64, 0u64);
         let mut reader = BufReader::new(&file);
@@ -94,7 +96,7 @@ impl Log {
 
     /// Whether a target need not be asked.
     pub fn has(&self, target: &OsStr) -> bool {
-        self.known.contains(&json!(Text::of_path(Path::new(target))).to_string())
+        self.known.contains(&named(target).to_string())
     }
 
     /// Adds a target's lines, all at once.
@@ -119,8 +121,4 @@ impl Log {
             }
         }
     }
-}
-
-fn words(words: &[OsString]) -> Vec<Value> {
-    words.iter().map(|word| json!(Text::of_path(Path::new(word)))).collect()
 }

@@ -1,8 +1,11 @@
 //! What is asked: the words of a verb, and where among them the target goes.
 
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use clap::Command;
+use engine::Text;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 
@@ -13,6 +16,13 @@ const PLACE: &str = "{}";
 #[derive(Debug)]
 pub struct Question {
     words: Vec<OsString>,
+    /// Whether the verb prints JSON: what it prints of a guest's file may only look like it.
+    pub is_json: bool,
+}
+
+/// A word of the command line as JSON: text, or bytes if it is none.
+pub fn named(word: &OsStr) -> Value {
+    json!(Text::of_path(Path::new(word)))
 }
 
 impl Question {
@@ -30,7 +40,8 @@ impl Question {
             return Err(Failure::input(format!("{verb} asks no target, so it cannot ask each")));
         };
         let mut words = words.to_vec();
-        if known.get_arguments().any(|it| it.get_id() == "json") && !words.iter().any(|it| it == "--json") {
+        let is_json = known.get_arguments().any(|it| it.get_id() == "json");
+        if is_json && !words.iter().any(|it| it == "--json") {
             words.insert(1, "--json".into());
         }
         if !words.iter().any(|it| it == PLACE) {
@@ -40,7 +51,7 @@ impl Question {
                 _ => words.push(PLACE.into()),
             }
         }
-        Ok(Self { words })
+        Ok(Self { words, is_json })
     }
 
     /// The words for a target.
@@ -49,8 +60,8 @@ impl Question {
     }
 
     /// The words, by which a question is known.
-    pub fn words(&self) -> &[OsString] {
-        &self.words
+    pub fn words(&self) -> Vec<Value> {
+        self.words.iter().map(|word| named(word)).collect()
     }
 }
 
