@@ -47,6 +47,8 @@ pub(crate) struct Counter {
     clocks: [Reading; 2],
     /// Whether subtractions are watched.
     seeking: bool,
+    /// Whether a run wants to know before it reads a guess.
+    announced: bool,
 }
 
 /// What is known of each clock.
@@ -73,6 +75,12 @@ impl Counter {
         Self::guess(known, 0)
     }
 
+    /// The same for a run that is told before it reads a guess for the first time: it is refused
+    /// once.
+    pub(crate) fn announced(known: Known) -> Self {
+        Self { announced: true, ..Self::new(known) }
+    }
+
     /// Guesses with this number, but for what is known.
     fn guess([tsc, hpet]: Known, number: usize) -> Self {
         let reading = |value: Option<u64>, guess: u64| Reading {
@@ -83,7 +91,7 @@ impl Counter {
             low: None,
         };
         let guesses = GUESSES.map(|guesses| guesses[number]);
-        Self { clocks: [reading(tsc, guesses[0]), reading(hpet, guesses[1])], seeking: false }
+        Self { clocks: [reading(tsc, guesses[0]), reading(hpet, guesses[1])], seeking: false, announced: false }
     }
 
     /// Guesses that are recognised where something is subtracted from them, but for what is known.
@@ -113,12 +121,18 @@ impl Counter {
     }
 
     /// What a clock shows, for code at `at`.
-    pub(crate) fn read(&mut self, clock: Clock, at: u64) -> u64 {
+    ///
+    /// # Errors
+    /// [`Stopped::UnknownCounter`], once, if that is a guess and it is announced.
+    pub(crate) fn read(&mut self, clock: Clock, at: u64) -> Result<u64, Stopped> {
         let reading = &mut self.clocks[clock as usize];
         if reading.guessed {
+            if std::mem::take(&mut self.announced) {
+                return Err(Stopped::UnknownCounter { at });
+            }
             reading.read_at.get_or_insert(at);
         }
-        reading.value
+        Ok(reading.value)
     }
 
     /// Whether subtractions are watched.

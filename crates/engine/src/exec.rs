@@ -35,7 +35,7 @@ pub(crate) fn execute(
         Kind::And => a & b & mask,
         Kind::Load => match overlay.load(VirtAddr(a), op.width.bytes()) {
             Ok(value) => value,
-            Err(fault) if hpet::is_main_counter(VirtAddr(a), &fault) => counter.read(Clock::Hpet, at) & mask,
+            Err(fault) if hpet::is_main_counter(VirtAddr(a), &fault) => counter.read(Clock::Hpet, at)? & mask,
             Err(fault) => return Err(Stopped::access(at, a, &fault)),
         },
         Kind::Store => match overlay.store(VirtAddr(a), op.width.bytes(), b) {
@@ -66,7 +66,7 @@ fn environment(
 ) -> Result<u64, Stopped> {
     let device = |what: String| Err(Stopped::NeedsDevice { at, what, clock: false });
     match op.kind {
-        Kind::Tsc => Ok(counter.read(Clock::TimeStamp, at)),
+        Kind::Tsc => counter.read(Clock::TimeStamp, at),
         Kind::Alloc => Ok(overlay.allocate(a).0),
         Kind::Realloc => match overlay.reallocate(VirtAddr(a), b) {
             Ok(new) => Ok(new.0),

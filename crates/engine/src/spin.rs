@@ -13,6 +13,7 @@ use crate::overlay::Overlay;
 use crate::predecode::{REGISTERS, Slots};
 
 /// A state that the run was in. Temporaries are no part of it: they live inside one instruction.
+#[derive(Clone)]
 pub(crate) struct Spin {
     /// Where it was.
     place: u64,

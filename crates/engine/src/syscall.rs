@@ -12,6 +12,7 @@ use machine::{PROCESS_REGS, Reg};
 use crate::predecode::Slots;
 
 /// Where a run is: in the trainer's code, or in a system call of it.
+#[derive(Clone)]
 pub(crate) struct SystemCalls {
     /// [`PROCESS_REGS`] when the last system call began.
     process: [u64; PROCESS_REGS.len()],
@@ -19,6 +20,7 @@ pub(crate) struct SystemCalls {
 }
 
 /// The system call that a run is in.
+#[derive(Clone)]
 struct Inside {
     /// Where it returns to; `None` after `sysenter`, which does not say.
     back: Option<u64>,

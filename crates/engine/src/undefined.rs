@@ -9,7 +9,7 @@ type Bits = [u64; PAGE_SIZE as usize / 64];
 
 /// Which bytes are undefined. The frames are named by the run's copies of them, which those that
 /// have such bytes all are.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Undefined {
     /// One or two stacks have a few frames: a search is faster than a map.
     frames: Vec<(u32, Box<Bits>)>,

@@ -194,3 +194,28 @@ fn the_hpet_is_such_a_clock() {
     assert!(device(&whole(&[RBX, "8b8300100000", STORE].concat()).0));
     assert!(device(&whole(&[RBX, "8983f0100000", STORE].concat()).0));
 }
+
+/// A run is made again from its first reading on, over the memory that it had there.
+#[test]
+fn no_run_sees_what_another_one_stored_behind_the_first_reading() {
+    let ((memory, regs), system) = (guest(), System::default());
+    let (env, limits) = (Environment::default(), Limits::default());
+    let session = Session::new(Run { memory: &memory, regs: &regs, env, limits }, &system);
+    // mov $100,%ecx; again: incl 0x5000; incl (%rbx); read; incl 0x5000; incl (%rbx); dec %ecx;
+    // jnz again; mov (%rbx),%eax; mov %eax,0x5004
+    let begin = "b964000000";
+    let increments = "ff042500500000ff03";
+    for (read, back) in [("0f31", "e8"), ("8b83f0100000", "e4")] {
+        let code = [RBX, begin, increments, read, increments, "ffc975", back, "8b03"];
+        let code = [&code.concat(), "89042504500000"].concat();
+        let program = program("", "store.64 0x5000, 0", &code);
+        let asked = session.program(&program).unwrap();
+        // Interpreted at first, then compiled.
+        for _ in 0..100 {
+            let (outcome, report) = asked.ask(&Vec::new(), &limits).unwrap();
+            assert_eq!(x(&outcome), (HELD + 200) << 32 | 200);
+            assert_eq!(report.instructions, 2 + 100 * 7 + 2);
+        }
+        assert!(!cfg!(target_arch = "x86_64") || session.machine_code() > 0);
+    }
+}

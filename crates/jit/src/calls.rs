@@ -22,6 +22,15 @@ impl Default for Calls {
     }
 }
 
+impl Clone for Calls {
+    /// The same calls, with room for more.
+    fn clone(&self) -> Self {
+        let mut open = Vec::with_capacity(self.open.len() + USUAL_OPEN);
+        open.extend_from_slice(&self.open);
+        Self { open }
+    }
+}
+
 impl Calls {
     /// A call was made, which left the stack pointer at `stack`.
     #[inline]

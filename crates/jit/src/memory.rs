@@ -7,12 +7,15 @@
 //! Invariant, on which every `unsafe` block here rests: an entry's `addend` plus any address in the
 //! entry's page lies in a page of 4096 bytes that stays where it is until the memory is dropped or
 //! gives up its pages: one that was borrowed for `'t`, or one of `pages`. Entries with a `write`
-//! tag are of `pages`. Pages are allocated with an alignment of at least 8 bytes, and are only
-//! reached through the pointer that their allocation returned, by one borrow of the memory at a
-//! time.
+//! tag are of `pages` that no other memory has ([`Memory::fork`]); any number may read a page that
+//! they share, and who writes it takes a copy before. Pages have an alignment of at least 8 bytes,
+//! and are only reached by one borrow of the memory at a time.
 
+use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use machine::{PAGE_SIZE, Page, VirtAddr};
 
@@ -44,14 +47,34 @@ pub(crate) struct Hot {
     pub tlb: [Entry; ENTRIES],
 }
 
+/// A page that compiled code may write while it is borrowed by nobody.
 #[repr(C, align(64))]
-struct Aligned(Page);
+struct Aligned(UnsafeCell<Page>);
+
+// SAFETY: who shares one only reads it, and a memory that is its only owner is no borrow of
+// another thread's.
+unsafe impl Sync for Aligned {}
+
+/// Whether no other memory has a page. There are no weak references.
+#[inline]
+fn is_unshared(page: &Arc<Aligned>) -> bool {
+    let unshared = Arc::strong_count(page) == 1;
+    // What others did with it before they let it go has happened.
+    fence(Ordering::Acquire);
+    unshared
+}
 
 /// Pages of a run that is over, for the next one to use; what they hold says nothing.
+/// Nobody else has them.
 #[derive(Default)]
-pub struct Spare(Vec<Box<Aligned>>);
+pub struct Spare(Vec<Arc<Aligned>>);
 
 impl Spare {
+    /// Adds others.
+    pub fn add(&mut self, mut others: Self) {
+        self.0.append(&mut others.0);
+    }
+
     /// Keeps at most so many.
     pub fn truncate(&mut self, most: usize) {
         self.0.truncate(most);
@@ -70,13 +93,13 @@ pub enum Held<'t> {
 /// The pages of a run, and where they are.
 pub struct Memory<'t> {
     hot: NonNull<Hot>,
-    /// The run's own pages, by number. From `Box::into_raw`.
-    pages: Vec<NonNull<Aligned>>,
+    /// The run's own pages, by number.
+    pages: Vec<Arc<Aligned>>,
     spare: Spare,
     target: PhantomData<&'t Page>,
 }
 
-// SAFETY: the pointers are those of boxes that only this memory has; shared borrows only read.
+// SAFETY: `hot` is that of a box that only this memory has; shared borrows only read.
 unsafe impl Sync for Memory<'_> {}
 
 /// Two factors of the words' keys, odd.
@@ -109,8 +132,20 @@ impl<'t> Memory<'t> {
     }
 
     /// Pages to use for the next copies, before any new one.
-    pub fn add_spare(&mut self, mut spare: Spare) {
-        self.spare.0.append(&mut spare.0);
+    pub fn add_spare(&mut self, spare: Spare) {
+        self.spare.add(spare);
+    }
+
+    /// Another memory with the same content, of which neither sees what is stored in the other from
+    /// now on: both copy what they write. `spare` are pages to use for that.
+    #[must_use]
+    pub fn fork(&mut self, spare: Spare) -> Self {
+        let hot = self.hot_mut();
+        // Who wants to write has to take a copy first.
+        hot.tlb.iter_mut().for_each(|entry| entry.write = NEVER);
+        let hot = Box::new(Hot { state: hot.state, tlb: hot.tlb });
+        let pages = self.pages.clone();
+        Self { hot: NonNull::from(Box::leak(hot)), pages, spare, target: PhantomData }
     }
 
     /// The pages, which are not needed any more.
@@ -118,35 +153,51 @@ impl<'t> Memory<'t> {
     pub fn into_spare(mut self) -> Spare {
         self.unmap();
         let mut spare = std::mem::take(&mut self.spare);
-        // SAFETY: they come from `Box::into_raw`, and are forgotten here.
-        spare.0.extend(self.pages.drain(..).map(|page| unsafe { Box::from_raw(page.as_ptr()) }));
+        spare.0.extend(self.pages.drain(..).filter(is_unshared));
         spare
     }
 
     /// Makes a page of the run's own with this content; its number is the result.
     pub fn copy(&mut self, content: &Page) -> u32 {
-        let page = match self.spare.0.pop() {
-            Some(mut page) => {
-                page.0.copy_from_slice(content);
-                page
-            }
-            None => Box::new(Aligned(*content)),
-        };
-        self.pages.push(NonNull::from(Box::leak(page)));
+        let page = self.new_page(content);
+        self.pages.push(page);
         (self.pages.len() - 1) as u32
+    }
+
+    /// A page with this content that nobody else has.
+    fn new_page(&mut self, content: &Page) -> Arc<Aligned> {
+        let mut spare = self.spare.0.pop();
+        match spare.as_mut().and_then(Arc::get_mut) {
+            Some(page) => page.0.get_mut().copy_from_slice(content),
+            None => spare = None,
+        }
+        spare.unwrap_or_else(|| Arc::new(Aligned(UnsafeCell::new(*content))))
     }
 
     /// A page of the run's own.
     #[must_use]
     pub fn page(&self, copy: u32) -> &Page {
-        // SAFETY: it is alive, and only written through a mutable borrow of the memory.
-        unsafe { &self.pages[copy as usize].as_ref().0 }
+        // SAFETY: it is alive, and only written through a mutable borrow of the only memory that
+        // has it.
+        unsafe { &*self.pages[copy as usize].0.get() }
     }
 
     /// A page of the run's own. [`Memory::state`] does not see what is changed this way.
     pub fn page_mut(&mut self, copy: u32) -> &mut Page {
-        // SAFETY: as above, and `self` is borrowed mutably.
-        unsafe { &mut self.pages[copy as usize].as_mut().0 }
+        self.own(copy);
+        // SAFETY: as above; no other memory has it, and `self` is borrowed mutably.
+        unsafe { &mut *self.pages[copy as usize].0.get() }
+    }
+
+    /// Makes a page of the run's own one that no other memory has.
+    pub fn own(&mut self, copy: u32) {
+        let shared = &self.pages[copy as usize];
+        if !is_unshared(shared) {
+            let shared = Arc::clone(shared);
+            // SAFETY: whoever shares it only reads it.
+            self.pages[copy as usize] = self.new_page(unsafe { &*shared.0.get() });
+            self.unmap_copy(copy);
+        }
     }
 
     fn hot(&self) -> &Hot {
@@ -183,13 +234,14 @@ impl<'t> Memory<'t> {
         (address.0 / PAGE_SIZE) as usize % ENTRIES
     }
 
-    /// Puts a page into the TLB. `writable`: stores need not ask; the target's pages never are.
+    /// Puts a page into the TLB. `writable`: stores need not ask; the target's pages never are, nor
+    /// are those that another memory has too.
     pub fn map(&mut self, page: VirtAddr, held: Held<'t>, writable: bool) {
         let (host, place, writable) = match held {
             Held::Target(content) => (content.as_ptr().expose_provenance(), 0, false),
             Held::Copy(copy) => {
-                let host = self.pages[copy as usize].as_ptr().expose_provenance();
-                (host, place(copy), writable)
+                let page = &self.pages[copy as usize];
+                (page.0.get().expose_provenance(), place(copy), writable && is_unshared(page))
             }
         };
         let page = page.page().0;
@@ -297,11 +349,7 @@ impl<'t> Memory<'t> {
 
 impl Drop for Memory<'_> {
     fn drop(&mut self) {
-        for page in self.pages.drain(..) {
-            // SAFETY: they come from `Box::into_raw`.
-            drop(unsafe { Box::from_raw(page.as_ptr()) });
-        }
-        // SAFETY: likewise.
+        // SAFETY: it comes from a box, and nobody else has it.
         drop(unsafe { Box::from_raw(self.hot.as_ptr()) });
     }
 }
@@ -354,6 +402,33 @@ mod tests {
         let mut spare = second.into_spare();
         spare.truncate(1);
         assert_eq!(spare.0.len(), 1);
+    }
+
+    #[test]
+    fn who_writes_a_page_that_two_memories_have_takes_a_copy() {
+        let mut first = Memory::new(Spare::default());
+        let copy = first.copy(&[1; 4096]);
+        first.map(AT, Held::Copy(copy), true);
+        assert!(first.store(AT, 1, 2));
+        let mut second = first.fork(Spare::default());
+        let state = first.state();
+        assert_eq!([first.load(AT, 2), second.load(AT, 2)], [Some(0x102); 2]);
+        assert!(!first.store(AT, 1, 7) && !second.store(AT, 1, 7), "both have to ask");
+        second.map(AT, Held::Copy(copy), true);
+        assert!(!second.store(AT, 1, 7), "it is the first one's too");
+        second.store_to(copy, 0, 1, 7);
+        assert_eq!((second.load(AT, 2), second.page(copy)[..2].to_vec()), (None, vec![7, 1]));
+        assert_eq!((first.load(AT, 2), first.state()), (Some(0x102), state));
+        assert_ne!(second.state(), state);
+        // Now nobody else has either.
+        for memory in [&mut first, &mut second] {
+            memory.map(AT, Held::Copy(copy), true);
+            assert!(memory.store(AT, 1, 9));
+        }
+        assert_eq!((first.state(), first.page(copy)), (second.state(), second.page(copy)));
+        let third = second.fork(Spare::default());
+        assert_eq!(second.into_spare().0.len(), 0, "the other still has its page");
+        assert_eq!(third.into_spare().0.len(), 1);
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //!
 //! Which blocks are compiled, and when, is this file's; how, the crate `jit`'s. Runs note blocks
 //! that were interpreted often. When a run is over, or looks at the clock, those are compiled
-//! together, so that they lead to each other without coming back; and when they have become half as
-//! many again as what was compiled together before, all are, once more: in the end nearly all of
-//! what runs execute is in one piece, and no block was compiled more than a few times. What a run
-//! does and counts is the same with machine code and without.
+//! together, so that they lead to each other without coming back; and when they have become as many
+//! as what was compiled together before, all are, once more: in the end most of what runs execute
+//! is in one piece, and no block was compiled more than a few times. What a run does and counts is
+//! the same with machine code and without.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -137,7 +137,7 @@ impl Compiler {
         let Waiting { new, since, together, occasions } = &mut *waiting;
         new.extend(often.drain(..).filter(|it| it.is_plain()));
         *occasions += 1;
-        if new.len() + since.len() >= FEW.max(together.len() / 2) {
+        if new.len() + since.len() >= FEW.max(together.len()) {
             together.append(since);
             together.append(new);
             self.size.store(compile(together), Ordering::Relaxed);

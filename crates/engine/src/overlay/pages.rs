@@ -124,6 +124,22 @@ impl<'t> Overlay<'t> {
         self
     }
 
+    /// Another one with the same memory: what is stored in one is not in the other. `spare` are
+    /// pages to use.
+    pub(crate) fn fork(&mut self, spare: Spare) -> Self {
+        Self {
+            pages: self.pages.fork(spare),
+            user: self.user.clone(),
+            aliases: self.aliases.clone(),
+            frames: self.frames.clone(),
+            translated: self.translated.clone(),
+            tables: self.tables.clone(),
+            undefined: self.undefined.clone(),
+            heap_sizes: self.heap_sizes.clone(),
+            ..*self
+        }
+    }
+
     /// The pages that it used, which it does not need any more.
     pub(crate) fn into_spare(self) -> Spare {
         self.pages.into_spare()
@@ -293,6 +309,9 @@ impl<'t> Overlay<'t> {
                 }
             }
         };
+        if let (Held::Copy(copy), true) = (held, write) {
+            self.pages.own(copy);
+        }
         let undefined = matches!(held, Held::Copy(copy) if self.undefined.has(copy));
         // Every store to a page table comes here: translations that went through it may not hold
         // any more.
