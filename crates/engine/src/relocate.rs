@@ -73,7 +73,9 @@ impl<'p> Relocation<'p> {
                     found.slides.push(Some(slide));
                 }
                 let code = |range: &&CodeRange| table.image(range.addr).is_none_or(|image| image == 0);
-                let (differing, checked) = found.compare(run.memory, program.code.iter().filter(code));
+                let mut others = Vec::new();
+                let ranges = program.code.iter().filter(code);
+                let (differing, checked) = found.compare(run.memory, ranges, &mut |it| others.push(it));
                 if differing * 10 > checked {
                     if let RunError::OtherKernel { differing: least, .. } = best
                         && differing < least
@@ -103,9 +105,7 @@ impl<'p> Relocation<'p> {
                     }
                 }
                 found.fit = (differing, checked);
-                if differing > 0 {
-                    found.patched_constants(program, run.memory)?;
-                }
+                found.patched_constants(program, run.memory, &others)?;
                 return Ok(found);
             }
         }
@@ -359,7 +359,20 @@ impl<'p> Relocation<'p> {
 
     /// Applies this target's fixups to `bytes`, code of the training system at `start`.
     pub fn code(&self, start: u64, bytes: &mut [u8], memory: &dyn GuestMemory) {
-        self.apply(start, bytes, &mut |fixup| self.number(memory, fixup.addr, fixup.size));
+        // Places that the system writes are near each other: one walk of the page tables finds all.
+        let end = start.saturating_add(bytes.len() as u64);
+        let mut near: Option<(u64, Option<usize>, Vec<Option<u8>>)> = None;
+        self.apply(start, bytes, &mut |fixup| {
+            let (first, image, theirs) = near.get_or_insert_with(|| {
+                let count = end.saturating_sub(fixup.addr).min(PAGE_SIZE) as usize;
+                (fixup.addr, self.table.image(fixup.addr), self.bytes(memory, fixup.addr, count))
+            });
+            let at = (fixup.addr - *first) as usize;
+            match theirs.get(at..at + usize::from(fixup.size.min(8))) {
+                Some(bytes) if *image == self.table.image(fixup.addr) => number(bytes),
+                _ => self.number(memory, fixup.addr, fixup.size),
+            }
+        });
     }
 
     /// Applies fixups to `bytes`; `patched` gives the values of
@@ -375,8 +388,7 @@ impl<'p> Relocation<'p> {
     /// The target's little-endian number at an address of the training system; `None` if it is not
     /// all mapped.
     fn number(&self, memory: &dyn GuestMemory, address: u64, size: u8) -> Option<u64> {
-        let bytes = self.bytes(memory, address, usize::from(size.min(8)));
-        bytes.into_iter().rev().try_fold(0, |value, byte| Some(value << 8 | u64::from(byte?)))
+        number(&self.bytes(memory, address, usize::from(size.min(8))))
     }
 
     /// The target's bytes at addresses of the training system, which lie in one image or in none.
@@ -385,11 +397,12 @@ impl<'p> Relocation<'p> {
     }
 
     /// How many bytes of these ranges are missing or different in the target, and how many there
-    /// are.
+    /// are; `different` is told of the ranges that have such.
     fn compare<'r>(
         &self,
         memory: &dyn GuestMemory,
         ranges: impl Iterator<Item = &'r CodeRange>,
+        different: &mut dyn FnMut(Different<'r>),
     ) -> (u64, u64) {
         let (mut differing, mut checked) = (0u64, 0u64);
         for range in ranges {
@@ -397,7 +410,11 @@ impl<'p> Relocation<'p> {
             self.code(range.addr, &mut expected, memory);
             let found = self.bytes(memory, range.addr, expected.len());
             checked += expected.len() as u64;
-            differing += expected.iter().zip(&found).filter(|(a, b)| Some(**a) != **b).count() as u64;
+            let here = expected.iter().zip(&found).filter(|(a, b)| Some(**a) != **b).count() as u64;
+            differing += here;
+            if here > 0 {
+                different(Different { range, found });
+            }
         }
         (differing, checked)
     }
@@ -409,7 +426,7 @@ impl<'p> Relocation<'p> {
         let mut found = self.clone();
         let mut fits = |slide: u64| {
             found.slides[image] = Some(slide);
-            let (differing, _) = found.compare(memory, ranges.iter().copied());
+            let (differing, _) = found.compare(memory, ranges.iter().copied(), &mut drop);
             differing == 0
         };
         if fits(0) {
@@ -421,7 +438,7 @@ impl<'p> Relocation<'p> {
         let fixups = self.table.fixups_in(first.addr, first.addr.saturating_add(PROBE as u64));
         let fixed = |at: usize| {
             let at = first.addr.wrapping_add(at as u64);
-            !fixups.iter().any(|fixup| (fixup.addr..fixup.addr + u64::from(fixup.size)).contains(&at))
+            !fixups.clone().any(|fixup| (fixup.addr..fixup.addr + u64::from(fixup.size)).contains(&at))
         };
         let offset = VirtAddr(first.addr).offset() as usize;
         let (mut slide, mut looked) = (None, 0u64);
@@ -456,15 +473,20 @@ impl<'p> Relocation<'p> {
         slide
     }
 
-    /// Refuses a target in whose code an instruction of the program has a constant that training
-    /// does not know. Other changes are ignored, whether they are the kernel's own patches or
-    /// tampering: the run executes training's code in any case.
-    fn patched_constants(&self, program: &Program, memory: &dyn GuestMemory) -> Result<(), RunError> {
+    /// Refuses a target in whose code, of which these ranges differ, an instruction of the program
+    /// has a constant that training does not know. Other changes are ignored, whether they are the
+    /// kernel's own patches or tampering: the run executes training's code in any case.
+    fn patched_constants(
+        &self,
+        program: &Program,
+        memory: &dyn GuestMemory,
+        ranges: &[Different<'_>],
+    ) -> Result<(), RunError> {
         let mode = system_mode(program);
-        for range in &program.code {
+        for Different { range, found } in ranges {
+            // Where modules are is known by now.
             let mut expected = range.bytes.clone();
             self.code(range.addr, &mut expected, memory);
-            let found = self.bytes(memory, range.addr, expected.len());
             let same = |at: usize, end: usize| {
                 expected[at..end].iter().zip(&found[at..end]).all(|(mine, theirs)| Some(*mine) == *theirs)
             };
@@ -487,6 +509,18 @@ impl<'p> Relocation<'p> {
         }
         Ok(())
     }
+}
+
+/// A range of code that the target has otherwise.
+struct Different<'r> {
+    range: &'r CodeRange,
+    /// What the target has there.
+    found: Vec<Option<u8>>,
+}
+
+/// The little-endian number of these bytes, if all of them are there.
+fn number(bytes: &[Option<u8>]) -> Option<u64> {
+    bytes.iter().rev().try_fold(0, |value, byte| Some(value << 8 | u64::from((*byte)?)))
 }
 
 /// Whether two instructions differ in a constant only. The target of a call or jump is not such a

@@ -139,7 +139,7 @@ fn writer() -> Machine {
     system.insert(CODE, &page);
     system.set_relocations(RelocationTable {
         images: vec![Image { start: CODE, end: CODE + 0x1000, movable: true }],
-        fixups: vec![Fixup { addr: PATCHED, size: 4, kind: FixupKind::Patched }],
+        fixups: vec![Fixup { addr: PATCHED, size: 4, kind: FixupKind::Patched }].into(),
         ..RelocationTable::default()
     });
     let mut memory = Mock::new();

@@ -1,7 +1,8 @@
-//! Fixups as companion files have them: some 75,000 in a kernel, mostly of a few kinds and near
-//! each other, so that each takes two or three bytes and is read in nanoseconds.
+//! Fixups as companion files have them, and as they are kept in memory: some 75,000 in a kernel,
+//! mostly of a few kinds and near each other, so that each takes two or three bytes and is read in
+//! nanoseconds.
 //!
-//! Numbers are little-endian base 128 (as in postcard). First the kinds: how many, and for each the
+//! First come the kinds: how many, and for each the
 //! size, then 0 for *patched*, or 1 and the two images, each 0 for none or its number plus one, or
 //! 2 and the other form.
 //! Then the fixups: how many, and for each the distance from the address before and the number of
@@ -9,10 +10,166 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::relocation::{Fixup, FixupKind};
+use crate::varint::{byte, put, take};
+
+/// Where every so many-th fixup is remembered: who looks for one reads no more than those before.
+const SPACING: usize = 16;
+
+/// Fixups, ascending by address.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(from = "Vec<Fixup>", into = "Vec<Fixup>")]
+pub struct Fixups {
+    /// All of them, packed; equal ones have equal bytes.
+    bytes: Vec<u8>,
+    count: usize,
+    /// Sizes and kinds, by number.
+    kinds: Vec<(u8, FixupKind)>,
+    /// Where every [`SPACING`]-th fixup is.
+    places: Vec<Place>,
+    ascend: bool,
+    /// The last one's address; 0 if there is none.
+    last: u64,
+}
+
+/// Where a fixup is among the bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Place {
+    /// The address of the fixup before; 0 for the first.
+    last: u64,
+    at: usize,
+}
+
+/// Fixups one after the other.
+#[derive(Clone, Debug)]
+pub struct Iter<'f> {
+    rest: &'f [u8],
+    kinds: &'f [(u8, FixupKind)],
+    addr: u64,
+}
+
+impl Iterator for Iter<'_> {
+    type Item = Fixup;
+
+    #[inline]
+    fn next(&mut self) -> Option<Fixup> {
+        // Nothing of it is malformed.
+        self.addr = self.addr.wrapping_add(take(&mut self.rest)?);
+        let (size, kind) = *self.kinds.get(take(&mut self.rest)? as usize)?;
+        Some(Fixup { addr: self.addr, size, kind })
+    }
+}
+
+impl Default for Fixups {
+    fn default() -> Self {
+        Vec::new().into()
+    }
+}
+
+impl From<Vec<Fixup>> for Fixups {
+    fn from(fixups: Vec<Fixup>) -> Self {
+        // What is packed here is well formed.
+        Self::unpack(pack(&fixups), usize::MAX).unwrap_or_else(|| Self {
+            bytes: Vec::new(),
+            count: 0,
+            kinds: Vec::new(),
+            places: Vec::new(),
+            ascend: true,
+            last: 0,
+        })
+    }
+}
+
+impl From<Fixups> for Vec<Fixup> {
+    fn from(fixups: Fixups) -> Self {
+        fixups.iter().collect()
+    }
+}
+
+impl Fixups {
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn iter(&self) -> Iter<'_> {
+        self.from_place(self.places.first())
+    }
+
+    fn from_place(&self, place: Option<&Place>) -> Iter<'_> {
+        let Place { last, at } = place.copied().unwrap_or(Place { last: 0, at: self.bytes.len() });
+        Iter { rest: &self.bytes[at..], kinds: &self.kinds, addr: last }
+    }
+
+    /// Those that lie in, or reach into, a range of addresses.
+    pub fn in_range(&self, start: u64, end: u64) -> impl Iterator<Item = Fixup> + Clone {
+        let reaches = move |fixup: &Fixup| fixup.addr.saturating_add(fixup.size.into()) > start;
+        // The fixup before a place may reach in, those before that one too.
+        let first = self.places.partition_point(|it| it.last.saturating_add(u8::MAX.into()) <= start);
+        let near = self.from_place(self.places.get(first.saturating_sub(1)));
+        near.skip_while(move |fixup| !reaches(fixup)).take_while(move |fixup| fixup.addr < end)
+    }
+
+    /// Whether each has a higher address than the one before.
+    pub(crate) const fn ascend(&self) -> bool {
+        self.ascend
+    }
+
+    /// The last one's address.
+    pub(crate) fn last(&self) -> Option<u64> {
+        (!self.is_empty()).then_some(self.last)
+    }
+
+    /// The sizes and kinds that there are.
+    pub(crate) fn kinds(&self) -> &[(u8, FixupKind)] {
+        &self.kinds
+    }
+
+    /// Them packed, as a file has them.
+    pub(crate) fn packed(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Reads packed fixups that take at most `most` bytes of memory; `None` if they are malformed
+    /// or more.
+    pub(crate) fn unpack(bytes: Vec<u8>, most: usize) -> Option<Self> {
+        let mut rest = &bytes[..];
+        let from = &mut rest;
+        let kinds = kinds(from, most)?;
+        let count = usize::try_from(take(from)?).ok()?;
+        // Each takes two bytes at least.
+        if count > from.len() / 2 || count / SPACING * size_of::<Place>() > most {
+            return None;
+        }
+        let mut places = Vec::with_capacity(count.div_ceil(SPACING));
+        let (mut last, mut ascend) = (0u64, true);
+        for number in 0..count {
+            if number % SPACING == 0 {
+                places.push(Place { last, at: bytes.len() - from.len() });
+            }
+            let addr = last.wrapping_add(take(from)?);
+            kinds.get(usize::try_from(take(from)?).ok()?)?;
+            ascend &= number == 0 || last < addr;
+            last = addr;
+        }
+        from.is_empty().then_some(())?;
+        Some(Self { bytes, count, kinds, places, ascend, last })
+    }
+}
 
 /// Packs fixups; equal ones have equal bytes.
-pub(crate) fn pack(fixups: &[Fixup]) -> Vec<u8> {
+fn pack(fixups: &[Fixup]) -> Vec<u8> {
     let mut numbers: HashMap<(u8, FixupKind), u64> = HashMap::new();
     let (mut kinds, mut body, mut last) = (Vec::new(), Vec::new(), 0u64);
     for fixup in fixups {
@@ -46,9 +203,8 @@ pub(crate) fn pack(fixups: &[Fixup]) -> Vec<u8> {
     bytes
 }
 
-/// Unpacks fixups that take at most `most` bytes of memory; `None` if they are malformed or more.
-pub(crate) fn unpack(mut bytes: &[u8], most: usize) -> Option<Vec<Fixup>> {
-    let from = &mut bytes;
+/// The kinds at the beginning of packed fixups.
+fn kinds(from: &mut &[u8], most: usize) -> Option<Vec<(u8, FixupKind)>> {
     let mut kinds = Vec::new();
     for _ in 0..take(from)? {
         let size = byte(from)?;
@@ -69,50 +225,7 @@ pub(crate) fn unpack(mut bytes: &[u8], most: usize) -> Option<Vec<Fixup>> {
             return None;
         }
     }
-    let count = usize::try_from(take(from)?).ok()?;
-    // Each takes two bytes at least.
-    if count > from.len() / 2 || count.checked_mul(size_of::<Fixup>())? > most {
-        return None;
-    }
-    let mut fixups = Vec::with_capacity(count);
-    let mut addr = 0u64;
-    for _ in 0..count {
-        addr = addr.wrapping_add(take(from)?);
-        let (size, kind) = *kinds.get(usize::try_from(take(from)?).ok()?)?;
-        fixups.push(Fixup { addr, size, kind });
-    }
-    from.is_empty().then_some(fixups)
-}
-
-fn put(bytes: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-}
-
-#[inline]
-fn byte(from: &mut &[u8]) -> Option<u8> {
-    let (&first, rest) = from.split_first()?;
-    *from = rest;
-    Some(first)
-}
-
-#[inline]
-fn take(from: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for shift in (0..64).step_by(7) {
-        let next = byte(from)?;
-        if shift == 63 && next > 1 {
-            return None;
-        }
-        number |= u64::from(next & 0x7f) << shift;
-        if next & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
+    Some(kinds)
 }
 
 #[cfg(test)]
@@ -130,13 +243,36 @@ mod tests {
             Fixup { addr: u64::MAX, size: 1, kind: FixupKind::Patched },
         ];
         let bytes = pack(&fixups);
-        assert_eq!(unpack(&bytes, 1 << 20), Some(fixups.clone()));
-        assert_eq!(unpack(&bytes, fixups.len() * size_of::<Fixup>() - 1), None, "a budget");
-        assert_eq!(unpack(&pack(&[]), 0), Some(Vec::new()));
-        assert!((0..bytes.len()).all(|end| unpack(&bytes[..end], 1 << 20).is_none()));
+        let there = Fixups::unpack(bytes.clone(), 1 << 20).unwrap();
+        assert_eq!((Vec::from(there.clone()), there.len(), there.ascend()), (fixups.clone(), 5, true));
+        assert_eq!((there.packed(), &there), (&bytes[..], &Fixups::from(fixups)));
+        assert_eq!(Fixups::unpack(bytes.clone(), 4 * size_of::<(u8, FixupKind)>() - 1), None, "a budget");
+        assert_eq!(Fixups::unpack(pack(&[]), 0), Some(Fixups::default()));
+        assert!((0..bytes.len()).all(|end| Fixups::unpack(bytes[..end].to_vec(), 1 << 20).is_none()));
         let longer = [&bytes[..], &[0]].concat();
-        assert_eq!(unpack(&longer, 1 << 20), None);
+        assert_eq!(Fixups::unpack(longer, 1 << 20), None);
         // A count that the bytes cannot have allocates nothing.
-        assert_eq!(unpack(&[0, 0xff, 0xff, 0xff, 0xff, 0x0f], usize::MAX), None);
+        assert_eq!(Fixups::unpack(vec![0, 0xff, 0xff, 0xff, 0xff, 0x0f], usize::MAX), None);
+    }
+
+    #[test]
+    fn those_in_a_range_are_found() {
+        let size = |at: u64| 1 + (at % 8) as u8;
+        let kind = |at: u64| FixupKind::Either { other: at % 5 };
+        let all: Vec<Fixup> =
+            (0..200).map(|at| Fixup { addr: 1000 + at * at / 7 * 9, size: size(at), kind: kind(at) }).collect();
+        let there: Fixups = all.iter().copied().filter(|it| it.addr > 1000).collect::<Vec<_>>().into();
+        assert!(there.ascend());
+        for start in (900..53_000).step_by(7) {
+            for end in [start, start + 1, start + 16, start + 3000, u64::MAX] {
+                let within = |it: &&Fixup| it.addr + u64::from(it.size) > start && it.addr < end;
+                let expected: Vec<Fixup> =
+                    all.iter().filter(|it| it.addr > 1000).filter(within).copied().collect();
+                assert_eq!(there.in_range(start, end).collect::<Vec<_>>(), expected, "{start} to {end}");
+            }
+        }
+        let twice = vec![all[9], all[9]];
+        assert!(!Fixups::from(twice).ascend());
+        assert_eq!(Fixups::default().in_range(0, u64::MAX).count(), 0);
     }
 }

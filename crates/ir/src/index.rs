@@ -9,7 +9,7 @@ use crate::relocation::Image;
 /// How many pages a piece of code has; the last one may have fewer. A run uses a few hundred of
 /// some thousand pages, here and there: with larger pieces more is read and checked for nothing,
 /// with smaller ones the index, which is always read, has more digests.
-pub(crate) const PAGES: usize = 4;
+pub(crate) const PAGES: usize = 2;
 pub(crate) const PAGE: usize = 4096;
 
 /// What of the file is where, and what it has to be.

@@ -16,6 +16,7 @@ pub struct DataPage {
     /// boot writes it.
     pub steady: bool,
     /// What it holds.
+    #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
 }
 
@@ -27,6 +28,7 @@ pub struct Variant {
     /// Its address in the training system.
     pub addr: u64,
     /// The bytes, as they would be if that boot's images were where the training system has them.
+    #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
 }
 
@@ -56,6 +58,7 @@ pub struct Integrity {
     /// How far each image reaches, by its number.
     pub extents: Vec<Extent>,
     /// The interrupt descriptor table.
+    #[serde(with = "serde_bytes")]
     pub gates: Vec<u8>,
 }
 

@@ -22,6 +22,7 @@ pub mod relocation;
 pub mod summary;
 pub mod system;
 pub mod text;
+mod varint;
 pub mod verify;
 
 pub use eval::{EvalError, eval};

@@ -9,7 +9,7 @@ use crate::file::{self, FileError};
 use crate::index::{Index, PAGE, PAGES};
 
 /// Version of companion files.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 const SORT: Sort = Sort { magic: b"VIRTSYS\0", version: VERSION, what: "companion file" };
 
 pub(crate) fn damaged(why: impl Into<String>) -> FileError {

@@ -240,7 +240,7 @@ pub struct UserPage {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum PageContent {
     /// These 4096 bytes.
-    Bytes(Vec<u8>),
+    Bytes(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Nothing but zeros.
     Zero,
     /// The target's kernel data at this kernel address: a page the kernel shares with its
@@ -309,6 +309,7 @@ pub struct CodeRange {
     /// Its address in the training system.
     pub addr: u64,
     /// Its bytes.
+    #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
 }
 

@@ -8,6 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::fixups::Fixups;
+
 /// A part of the training system's address space that moves as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Image {
@@ -95,7 +97,7 @@ pub struct RelocationTable {
     /// Constants that operands name by number.
     pub constants: Vec<RelocatedConstant>,
     /// What of the code is other bytes in another boot, ascending by address.
-    pub fixups: Vec<Fixup>,
+    pub fixups: Fixups,
 }
 
 impl RelocationTable {
@@ -112,12 +114,8 @@ impl RelocationTable {
     }
 
     /// The fixups that lie in, or reach into, a range of addresses.
-    #[must_use]
-    pub fn fixups_in(&self, start: u64, end: u64) -> &[Fixup] {
-        let first =
-            self.fixups.partition_point(|fixup| fixup.addr.saturating_add(u64::from(fixup.size)) <= start);
-        let last = self.fixups.partition_point(|fixup| fixup.addr < end);
-        self.fixups.get(first..last).unwrap_or(&[])
+    pub fn fixups_in(&self, start: u64, end: u64) -> impl Iterator<Item = Fixup> + Clone {
+        self.fixups.in_range(start, end)
     }
 
     /// Gives `bytes`, code of the training system at `start`, the values that its fixups have with
@@ -145,8 +143,8 @@ impl RelocationTable {
                 FixupKind::Moves { plus, minus } => {
                     value.wrapping_add(slide(plus)).wrapping_sub(slide(minus))
                 }
-                FixupKind::Patched => patched(fixup).unwrap_or(value),
-                FixupKind::Either { other } => match patched(fixup) {
+                FixupKind::Patched => patched(&fixup).unwrap_or(value),
+                FixupKind::Either { other } => match patched(&fixup) {
                     Some(there) if there == other => other,
                     _ => value,
                 },
@@ -173,7 +171,8 @@ mod tests {
                 Fixup { addr: 0x1008, size: 4, kind: moves(Some(1), Some(0)) },
                 Fixup { addr: 0x1010, size: 2, kind: FixupKind::Patched },
                 Fixup { addr: 0x1018, size: 2, kind: FixupKind::Either { other: 0x9066 } },
-            ],
+            ]
+            .into(),
             ..RelocationTable::default()
         }
     }

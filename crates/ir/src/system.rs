@@ -8,7 +8,6 @@
 //! A run uses a small part of it. [`System::open`] reads where everything is, and unpacks what is
 //! used; whoever uses all of it reads it at once ([`System::from_bytes`]).
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -20,13 +19,14 @@ use crate::integrity::Integrity;
 pub use crate::packed::VERSION;
 use crate::packed::{self, Packed, Source, damaged};
 use crate::relocatable::{Decision, Objects, OwnSite};
-use crate::relocation::RelocationTable;
-use crate::{fixups, verify};
+use crate::relocation::{Fixups, RelocationTable};
+use crate::verify;
 
 /// The trusted code of a training system.
 #[derive(Clone, Debug, Default)]
 pub struct System {
-    pages: BTreeMap<u64, Place>,
+    /// Ascending by address.
+    pages: Vec<(u64, Place)>,
     relocations: RelocationTable,
     integrity: OnceLock<Integrity>,
     /// The file that holds what is not here yet.
@@ -56,7 +56,11 @@ impl Eq for System {}
 impl System {
     /// Adds a page.
     pub fn insert(&mut self, addr: u64, bytes: &[u8; 4096]) {
-        self.pages.insert(addr, Place::Here(Box::new(*bytes)));
+        let place = Place::Here(Box::new(*bytes));
+        match self.pages.binary_search_by_key(&addr, |page| page.0) {
+            Ok(at) => self.pages[at].1 = place,
+            Err(at) => self.pages.insert(at, (addr, place)),
+        }
         self.hash.take();
     }
 
@@ -96,7 +100,8 @@ impl System {
     /// [`System::damage`] tells.
     #[must_use]
     pub fn page(&self, addr: u64) -> Option<&[u8]> {
-        self.content(self.pages.get(&addr)?)
+        let at = self.pages.binary_search_by_key(&addr, |page| page.0).ok()?;
+        self.content(&self.pages[at].1)
     }
 
     fn content<'s>(&'s self, place: &'s Place) -> Option<&'s [u8]> {
@@ -113,8 +118,9 @@ impl System {
 
     /// The pages that begin in a range of addresses, in ascending order.
     pub fn pages_in(&self, range: Range<u64>) -> impl Iterator<Item = (u64, &[u8])> + '_ {
-        let all = if range.is_empty() { 0..0 } else { range };
-        self.pages.range(all).filter_map(|(&addr, place)| Some((addr, self.content(place)?)))
+        let first = self.pages.partition_point(|page| page.0 < range.start);
+        let pages = self.pages[first..].iter().take_while(move |page| page.0 < range.end);
+        pages.filter_map(|(addr, place)| Some((*addr, self.content(place)?)))
     }
 
     /// Whether an address lies in a page of code.
@@ -150,11 +156,11 @@ impl System {
     /// What of the index does not depend on pieces.
     fn index(&self) -> Index {
         let RelocationTable { images, gates, .. } = self.relocations.clone();
-        Index { pages: self.pages.keys().copied().collect(), images, gates, ..Index::default() }
+        Index { pages: self.pages.iter().map(|page| page.0).collect(), images, gates, ..Index::default() }
     }
 
     fn packed_fixups(&self) -> Vec<u8> {
-        fixups::pack(&self.relocations.fixups)
+        self.relocations.fixups.packed().to_vec()
     }
 
     fn encoded_integrity(&self) -> Vec<u8> {
@@ -193,7 +199,7 @@ impl System {
 
     fn read(source: Source) -> Result<Self, FileError> {
         let file = Packed::open(source)?;
-        let fixups = fixups::unpack(&file.fixups()?, file::decoded(file.length()));
+        let fixups = Fixups::unpack(file.fixups()?, file::decoded(file.length()));
         let relocations = RelocationTable {
             images: file.index.images.clone(),
             gates: file.index.gates.clone(),
@@ -203,6 +209,7 @@ impl System {
         if let Some(why) = verify::broken_relocations(&relocations) {
             return Err(damaged(why));
         }
+        // Its index says that they ascend.
         let pages = file.index.pages.iter().zip(0..).map(|(&addr, number)| (addr, Place::Packed(number)));
         let (pages, hash) = (pages.collect(), file.index.hash().into());
         let integrity = OnceLock::new();

@@ -176,7 +176,7 @@ pub fn broken_relocations(relocations: &RelocationTable) -> Option<&'static str>
         return Some("an image is empty or overlaps another");
     }
     if !ascends(relocations.gates.iter().map(|gate| u64::from(gate.0)))
-        || !ascends(relocations.fixups.iter().map(|fixup| fixup.addr))
+        || !relocations.fixups.ascend()
     {
         return Some("gates or code fields do not ascend");
     }
@@ -184,13 +184,14 @@ pub fn broken_relocations(relocations: &RelocationTable) -> Option<&'static str>
         RelocatedConstant::Address { image: it, .. } => image(*it),
         RelocatedConstant::Patched { len, arg, .. } => *len <= 15 && *arg < 3,
     });
-    let fixups = relocations.fixups.iter().all(|fixup| {
-        let known = match fixup.kind {
+    let fixups = relocations.fixups.kinds().iter().all(|(size, kind)| {
+        let known = match *kind {
             FixupKind::Moves { plus, minus } => plus.is_none_or(image) && minus.is_none_or(image),
             FixupKind::Patched | FixupKind::Either { .. } => true,
         };
-        known && (1..=8).contains(&fixup.size) && fixup.addr.checked_add(8).is_some()
+        known && (1..=8).contains(size)
     });
+    let fixups = fixups && relocations.fixups.last().is_none_or(|last| last.checked_add(8).is_some());
     (!moves || !fixups).then_some("a moving constant or field names no image, or has an impossible size")
 }
 

@@ -1,11 +1,11 @@
 //! Machine code for blocks that were executed often.
 //!
 //! Which blocks are compiled, and when, is this file's; how, the crate `jit`'s. Runs note blocks
-//! that were interpreted often. When a run is over, or looks at the clock, those are compiled
-//! together, so that they lead to each other without coming back; and when they have become as many
-//! as what was compiled together before, all are, once more: in the end most of what runs execute
-//! is in one piece, and no block was compiled more than a few times. What a run does and counts is
-//! the same with machine code and without.
+//! that were interpreted often. Before the next run, or when a run looks at the clock, those are
+//! compiled together, so that they lead to each other without coming back; and when they have
+//! become as many as what was compiled together before, all are, once more: in the end most of what
+//! runs execute is in one piece, and no block was compiled more than a few times. What a run does
+//! and counts is the same with machine code and without.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};

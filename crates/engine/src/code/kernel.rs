@@ -21,8 +21,8 @@ use crate::relocate::Relocation;
 /// The most bytes of an instruction (SDM vol. 2 section 2.3.11).
 pub(super) const INSN_BYTES: usize = 15;
 /// How many bytes are read at once: more than most blocks have.
-const WINDOW: usize = 256;
-/// How long decisions are that nobody lists: a jump far away, and one nearby.
+const WINDOW: usize = 96;
+/// How long decisions are that nobody lists: a jump far away, and one nearby; the longest first.
 const DECISIONS: [usize; 2] = [5, 2];
 
 /// The trusted kernel code as it is in one target.
@@ -47,11 +47,13 @@ pub(crate) struct Kernel<'s> {
     clocks: Mutex<(BTreeSet<u64>, Known)>,
 }
 
-/// Bytes of code, and what was looked at to tell them.
+/// Bytes of code, and what was looked at to tell them. What a run executes next is often near.
 #[derive(Default)]
 pub(crate) struct Window {
     start: u64,
     bytes: Vec<u8>,
+    /// What the target has there, where it was asked.
+    theirs: Option<Vec<Option<u8>>>,
     /// Whether modules were looked for.
     pub modules: bool,
     /// Whether bytes are among them that the target's kernel wrote.
@@ -154,13 +156,13 @@ impl<'s> Kernel<'s> {
         let table = self.first.table();
         let in_kernel = |address: &u64| table.images.first().is_some_and(|image| image.holds(*address));
         let from = self.first.to_training(pc).filter(in_kernel);
-        (window.start, window.bytes) = (pc, Vec::new());
+        *window = Window { start: pc, ..Window::default() };
         // What reaches in from before counts, and what is read beyond the end.
         let fixups = |from: u64| table.fixups_in(from, from.saturating_add((WINDOW + 2 * INSN_BYTES) as u64));
         // The kernel's own code may have addresses of modules.
         let of_modules = |from: u64| {
             let other = |image: Option<u16>| image.is_some_and(|image| image != 0);
-            fixups(from).iter().any(|fixup| match fixup.kind {
+            fixups(from).any(|fixup| match fixup.kind {
                 FixupKind::Moves { plus, minus } => other(plus) || other(minus),
                 FixupKind::Patched | FixupKind::Either { .. } => false,
             })
@@ -187,12 +189,14 @@ impl<'s> Kernel<'s> {
             }
         };
         let written = |kind| matches!(kind, FixupKind::Patched | FixupKind::Either { .. });
-        window.patched |= fixups(from).iter().any(|fixup| written(fixup.kind));
+        window.patched = fixups(from).any(|fixup| written(fixup.kind));
         let relocation = relocation.as_deref().unwrap_or(&self.first);
         // An instruction that begins in the window lies where its beginning does.
         let count = relocation.steady(pc, from).min(WINDOW as u64) as usize + INSN_BYTES - 1;
         // A place that the system writes may reach beyond the window.
-        let longer = count + usize::from(u8::MAX);
+        let sites = self.system.decisions(from, from.saturating_add(count as u64));
+        let reach = sites.map(|site| site.address.saturating_add(site.len.into()).saturating_sub(from));
+        let longer = reach.max().map_or(count, |reach| count.max(reach as usize));
         window.bytes = relocation.trusted(self.system, from, longer, self.memory);
         window.patched |= self.decide(from, &mut window.bytes, relocation);
         window.bytes.truncate(count);
@@ -220,22 +224,29 @@ impl<'s> Kernel<'s> {
         any
     }
 
-    /// Notes whether an instruction, the code at an address of the target, is a decision that the
-    /// target's kernel made otherwise, and nothing says that it may: a run follows training's.
-    /// `bytes` may go on behind it.
-    pub fn note(&self, pc: u64, bytes: &[u8]) {
+    /// Notes whether an instruction, the code at an address of the target which the window has, is a
+    /// decision that the target's kernel made otherwise, and nothing says that it may: a run
+    /// follows training's.
+    pub fn note(&self, pc: u64, window: &mut Window) {
         let in_kernel =
             |address: &u64| self.first.table().images.first().is_some_and(|it| it.holds(*address));
-        let trained = || self.first.to_training(pc).filter(in_kernel);
+        let Some(trained) = self.first.to_training(pc).filter(in_kernel) else { return };
+        let Window { start, bytes, theirs, .. } = window;
+        let at = pc.wrapping_sub(*start);
+        let theirs = theirs
+            .get_or_insert_with(|| self.first.bytes(self.memory, trained.wrapping_sub(at), bytes.len()));
+        let (Some(mine), Some(theirs)) = (bytes.get(at as usize..), theirs.get(at as usize..)) else { return };
+        let mine = &mine[..mine.len().min(DECISIONS[0])];
+        // Nearly all of the code is as trusted.
+        if mine.iter().zip(theirs).all(|(mine, theirs)| Some(*mine) == *theirs) {
+            return;
+        }
         let overrules = |length: usize| {
-            let decided = lift::decision(self.mode, bytes.get(..length)?)?;
-            let theirs = self.first.bytes(self.memory, trained()?, length);
-            let theirs: Vec<u8> = theirs.into_iter().collect::<Option<_>>()?;
+            let decided = lift::decision(self.mode, mine.get(..length)?)?;
+            let theirs: Vec<u8> = theirs[..length].iter().copied().collect::<Option<_>>()?;
             lift::decision(self.mode, &theirs).filter(|it| *it != decided)
         };
-        if DECISIONS.into_iter().any(|length| overrules(length).is_some())
-            && let Some(trained) = trained()
-        {
+        if DECISIONS.into_iter().any(|length| overrules(length).is_some()) {
             self.overruled.lock().unwrap_or_else(PoisonError::into_inner).insert(trained);
         }
     }

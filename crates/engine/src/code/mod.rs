@@ -29,8 +29,8 @@ use block::Owner;
 pub(crate) use cache::{AtHand, Cache};
 pub(crate) use compiled::{Batch, Machine, Translation};
 pub use departures::Departures;
-pub(crate) use kernel::Kernel;
-use kernel::{INSN_BYTES, Window};
+pub(crate) use kernel::{Kernel, Window};
+use kernel::INSN_BYTES;
 pub(crate) use redirected::{Given, restore};
 use useful::useful;
 
@@ -124,6 +124,8 @@ pub(crate) struct Lifting<'r, 'o> {
     pub overlay: &'r mut Overlay<'o>,
     /// Blocks that only this run may use.
     pub private: &'r mut hash::Map<u64, Arc<Translation>>,
+    /// The code that was looked at last.
+    pub window: &'r mut Window,
     /// When modules are no longer looked for.
     pub deadline: Deadline,
 }
@@ -170,20 +172,26 @@ impl Code<'_, '_> {
     /// Lifts the block at an address.
     fn lift<W: Watch>(&self, start: u64, lifting: &mut Lifting<'_, '_>) -> Result<Option<Block>, TooLarge> {
         let mut block = Block { start, summary: self.own.summaries.get(&start).copied(), ..Block::default() };
-        let (mut insns, mut window, mut pc) = (Vec::new(), Window::default(), start);
+        let (mut insns, mut pc) = (Vec::new(), start);
+        let (mut modules, mut patched) = (false, false);
         while block.summary.is_none() && insns.len() < BLOCK_INSNS {
             if self.own.summaries.contains_key(&pc) {
                 break;
             }
             let own = self.own.process.is_code(pc);
-            let own_bytes = if own { self.own.process.code(pc, INSN_BYTES) } else { Vec::new() };
-            let bytes = match own {
-                true => &own_bytes[..],
-                false => match self.kernel.fetch(pc, &mut window, lifting.deadline) {
-                    Some(bytes) => bytes,
-                    None => return Ok(None),
-                },
+            let mut bytes = [0; INSN_BYTES];
+            let count = if own {
+                put(&mut bytes, &self.own.process.code(pc, INSN_BYTES))
+            } else {
+                let Some(code) = self.kernel.fetch(pc, lifting.window, lifting.deadline) else {
+                    return Ok(None);
+                };
+                let count = put(&mut bytes, code);
+                modules |= lifting.window.modules;
+                patched |= lifting.window.patched;
+                count
             };
+            let bytes = &bytes[..count];
             if bytes.starts_with(&END_MARK) {
                 block.end = insns.is_empty();
                 break;
@@ -195,7 +203,7 @@ impl Code<'_, '_> {
             let Ok(insn) = lifted else { break };
             // A decision is a jump or does nothing: one operation at most.
             if !own && insn.ops.len() <= 1 {
-                self.kernel.note(pc, bytes);
+                self.kernel.note(pc, lifting.window);
             }
             if W::ON {
                 let offset = pc.wrapping_sub(start) as u16;
@@ -212,7 +220,7 @@ impl Code<'_, '_> {
             return Ok(None);
         }
         (block.next, block.insns) = (pc, insns.len() as u32);
-        (block.modules, block.varies) = (window.modules, window.modules || window.patched);
+        (block.modules, block.varies) = (modules, modules || patched);
         predecode::<W>(&mut block, &insns)?;
         Ok(Some(block))
     }
@@ -235,6 +243,13 @@ impl Code<'_, '_> {
         };
         lift::lift_process(self.own.process_mode, self.own.system_mode == Mode::Bits64, pc, bytes, &mut gate)
     }
+}
+
+/// Copies what there is of an instruction; how many bytes that is.
+fn put(bytes: &mut [u8; INSN_BYTES], code: &[u8]) -> usize {
+    let count = code.len().min(INSN_BYTES);
+    bytes[..count].copy_from_slice(&code[..count]);
+    count
 }
 
 /// Gives a block the operations of its instructions.

@@ -99,6 +99,8 @@ impl<'a> Ask<'a, '_, 'a> {
         watch: &mut W,
     ) -> Result<(Outcome, WholeReport), RunError> {
         let (deadline, first) = (budget.deadline(), Given { inputs, restored: &[] });
+        // What the last run noted: who asks once needs no machine code.
+        self.code.cache.compile(&mut workspace.often, &mut workspace.at_hand);
         let ended = self.counted((first, budget), workspace, watch)?;
         if W::ON || !matches!(ended.0, Outcome::Stopped(Stopped::NoCode { .. })) {
             return Ok(ended);
@@ -218,7 +220,6 @@ impl<'a> Ask<'a, '_, 'a> {
             None => Ok(collect(program, end, &mut overlay)?),
         });
         workspace.keep(overlay.into_spare());
-        code.cache.compile(&mut workspace.often, &mut workspace.at_hand);
         // Where a damaged piece of the companion file would have been, there was no code.
         match code.kernel.damage() {
             Some(error) => Err(error.into()),

@@ -8,7 +8,7 @@ use machine::Reg;
 
 use super::way::{Checkpoint, Place, State, Way};
 use super::{Ask, INVALID_OPCODE, MOST_ASSERTIONS, Workspace};
-use crate::code::{Batch, Block, Lifting, Machine};
+use crate::code::{Batch, Block, Lifting, Machine, Window};
 use crate::exec::execute;
 use crate::limits::Budget;
 use crate::outcome::Stopped;
@@ -67,6 +67,7 @@ impl<'o> Ask<'o, '_, '_> {
         let Workspace { slots, at_hand, often, .. } = workspace;
         let slots = &mut **slots;
         let own = self.code.own;
+        let mut window = Window::default();
         // Whether the next block is the interpreter's, for there is something to ask before it.
         let mut look = false;
         let by_machine = self.run.limits.machine_code && !W::ON && !way.counter.is_seeking();
@@ -80,7 +81,8 @@ impl<'o> Ask<'o, '_, '_> {
                 Some(near) => near,
                 None => {
                     let private = &mut way.state.private;
-                    let mut lifting = Lifting { slots, overlay, private, deadline: budget.deadline() };
+                    let (window, deadline) = (&mut window, budget.deadline());
+                    let mut lifting = Lifting { slots, overlay, private, window, deadline };
                     let Some(block) = self.code.block::<W>(pc, &mut lifting)? else {
                         way.state.modules |= !own.process.is_code(pc);
                         // Modules were not looked for to the end if the time is over.

@@ -132,7 +132,7 @@ fn probes(program: &Program) -> Vec<Probe> {
         for (at, bytes) in range.bytes.chunks_exact(PROBE).enumerate() {
             let addr = VirtAddr(range.addr).add((at * PROBE) as u64);
             let within = addr.offset() + PROBE as u64 <= PAGE_SIZE;
-            let fixed = relocations.fixups_in(addr.0, addr.0.saturating_add(PROBE as u64)).is_empty();
+            let fixed = relocations.fixups_in(addr.0, addr.0.saturating_add(PROBE as u64)).next().is_none();
             let new = found.last().is_none_or(|last| last.addr.page() != addr.page());
             if let Some(bytes) = bytes.first_chunk().filter(|_| within && fixed && new) {
                 found.push(Probe { addr, bytes: *bytes, pages: hash::Set::default() });

@@ -168,8 +168,9 @@ impl Overlay<'_> {
 
 /// The `size` bytes of a page from an offset on, little endian.
 fn read(page: &Page, offset: usize, size: u64) -> u64 {
-    let bytes = page[offset..offset + size as usize].iter().rev();
-    bytes.fold(0, |value, &byte| value << 8 | u64::from(byte))
+    let mut bytes = [0; 8];
+    bytes[..size as usize].copy_from_slice(&page[offset..offset + size as usize]);
+    u64::from_le_bytes(bytes)
 }
 
 #[cfg(test)]

@@ -134,9 +134,9 @@ impl Comparison<'_> {
                 || self.is_same(pages.mode, stretch, at, end);
             if !same {
                 // Where no second boot has told what moves, the instruction itself does.
-                let told =
+                let mut told =
                     self.relocation.table().fixups_in(stretch.start + at as u64, stretch.start + end as u64);
-                if told.is_empty()
+                if told.next().is_none()
                     && let Some(code) = self.rebased(pages.mode, stretch, at, &stretch.mine[at..end])
                 {
                     expected[at..end].copy_from_slice(&code);

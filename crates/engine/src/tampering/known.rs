@@ -95,7 +95,7 @@ impl Comparison<'_> {
         let patched = |at: usize| {
             let address = stretch.start + at as u64;
             let holds = |start: u64, size: u8| (start..start + u64::from(size)).contains(&address);
-            fixups.iter().any(|it| it.kind == FixupKind::Patched && holds(it.addr, it.size))
+            fixups.clone().any(|it| it.kind == FixupKind::Patched && holds(it.addr, it.size))
         };
         let all = (from..to).all(|at| expected[at] == stretch.found[at] || patched(at));
         // A number that the system keeps in its data too, where that is compared.
@@ -103,11 +103,11 @@ impl Comparison<'_> {
             let at = at.checked_sub(stretch.start)? as usize;
             Some(number(bytes.get(at..at + 8)?))
         };
-        let kept = fixups.iter().filter(|it| it.kind == FixupKind::Patched && it.size == 8).all(|it| {
+        let kept = fixups.clone().filter(|it| it.kind == FixupKind::Patched && it.size == 8).all(|it| {
             let both = word(&stretch.mine, it.addr).zip(word(&stretch.found, it.addr));
             both.is_some_and(|(trained, found)| self.is_also_data(trained, found))
         });
-        let kept = kept && fixups.iter().any(|it| it.kind == FixupKind::Patched && it.size == 8);
+        let kept = kept && fixups.clone().any(|it| it.kind == FixupKind::Patched && it.size == 8);
         let change = if kept { Change::Equal } else { Change::Value };
         all.then_some(Patch { from, to, change })
     }

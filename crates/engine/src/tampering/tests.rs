@@ -85,7 +85,7 @@ fn system(boots: u8) -> System {
     ];
     let fixups = vec![Fixup { addr: KERNEL + 502, size: 8, kind: FixupKind::Patched }];
     let gates = vec![(0, KERNEL + 0x800), (1, KERNEL + 0x900)];
-    let fixups = if boots == 2 { fixups } else { Vec::new() };
+    let fixups = if boots == 2 { fixups } else { Vec::new() }.into();
     system.set_relocations(RelocationTable { images, gates, fixups, ..RelocationTable::default() });
     let data = |image, steady, words: &[(usize, u64)]| DataPage {
         image,

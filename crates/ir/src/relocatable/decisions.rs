@@ -7,16 +7,70 @@
 use serde::{Deserialize, Serialize};
 
 use super::OwnSite;
+use crate::varint::{put, take};
 
 /// Places where a system decides, ascending by address.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "Packed", into = "Packed")]
 pub struct Decisions {
     places: Vec<Place>,
     /// The forms of all places, one behind the other, each behind its length.
     forms: Vec<u8>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// The most places of a file: some hundred times as many as a kernel has.
+const MOST: usize = 1 << 20;
+
+/// Them as a file has them.
+#[derive(Serialize, Deserialize)]
+struct Packed {
+    /// Three numbers for each place: how far it is behind the one before, how many bytes are
+    /// written there, and how many its forms take.
+    #[serde(with = "serde_bytes")]
+    places: Vec<u8>,
+    #[serde(with = "serde_bytes")]
+    forms: Vec<u8>,
+}
+
+impl From<Decisions> for Packed {
+    fn from(Decisions { places: all, forms }: Decisions) -> Self {
+        let (mut places, mut last) = (Vec::new(), 0);
+        for place in all {
+            let taken = place.to.saturating_sub(place.from);
+            for number in [place.address.wrapping_sub(last), place.len.into(), taken.into()] {
+                put(&mut places, number);
+            }
+            last = place.address;
+        }
+        Self { places, forms }
+    }
+}
+
+impl TryFrom<Packed> for Decisions {
+    type Error = &'static str;
+
+    fn try_from(Packed { places: packed, forms }: Packed) -> Result<Self, Self::Error> {
+        let (mut rest, mut places) = (&packed[..], Vec::new());
+        let (mut address, mut from) = (0u64, 0u32);
+        let mut next = |rest: &mut &[u8]| {
+            address = address.wrapping_add(take(rest)?);
+            let len = take(rest)?.try_into().ok()?;
+            let to = from.checked_add(take(rest)?.try_into().ok()?)?;
+            let place = Place { address, len, from, to };
+            from = to;
+            Some(place)
+        };
+        while !rest.is_empty() {
+            if places.len() == MOST {
+                return Err("there are too many decisions of the system's code");
+            }
+            places.push(next(&mut rest).ok_or("decisions of the system's code are malformed")?);
+        }
+        Ok(Self { places, forms })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Place {
     address: u64,
     len: u8,
@@ -138,6 +192,10 @@ mod tests {
         let forms = |at| all.in_range(at, at + 1).flat_map(Decision::forms).collect::<Vec<_>>();
         assert_eq!(forms(0x1000), [&jump[..], &[]]);
         assert_eq!(forms(0x1022), [&jump[..], &other]);
+        let packed = Packed::from(all.clone());
+        assert!(packed.places.len() < 10);
+        assert!(Decisions::try_from(Packed { places: packed.places[..5].to_vec(), forms: vec![] }).is_err());
+        assert_eq!(Decisions::try_from(packed), Ok(all));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::container::{self, Container, Piece, Sort, Source, most};
 use crate::file::{self, FileError};
 
 /// Version of files of modules.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 const SORT: Sort = Sort { magic: b"VIRTMOD\0", version: VERSION, what: "file of modules" };
 
 /// Bits of the filter that tells most windows of memory apart from those of objects: 64 KiB, which

@@ -13,7 +13,7 @@ use crate::program::{
     Block, CodeRange, FuncId, Function, PageContent, PerCpuOverride, Program, Provenance, SignatureWord,
     Source, UserPage,
 };
-use crate::relocation::{Image, RelocationTable};
+use crate::relocation::{Fixup, Image, RelocationTable};
 
 /// Bytes of all pages and code together: the size of the largest program file.
 const MAX_BYTES: usize = 256 << 20;
@@ -23,8 +23,8 @@ const MAX_BYTES: usize = 256 << 20;
 /// # Errors
 /// [`ParseError`] with the line.
 pub fn parse_program(text: &str, names: &[&str]) -> Result<Program, ParseError> {
-    let mut parser =
-        Parser { lines: text.lines().enumerate(), last: 1, names, budget: MAX_BYTES, seen: Vec::new() };
+    let (lines, budget) = (text.lines().enumerate(), MAX_BYTES);
+    let mut parser = Parser { lines, last: 1, names, budget, seen: Vec::new(), fixups: Vec::new() };
     let mut program = Program {
         name: String::new(),
         bits: 64,
@@ -49,6 +49,7 @@ pub fn parse_program(text: &str, names: &[&str]) -> Result<Program, ParseError> 
     while let Some(cursor) = parser.next() {
         parser.item(cursor, &mut program)?;
     }
+    program.relocations.fixups = std::mem::take(&mut parser.fixups).into();
     if parser.seen.contains(&"program") {
         Ok(program)
     } else {
@@ -62,6 +63,8 @@ struct Parser<'a> {
     names: &'a [&'a str],
     budget: usize,
     seen: Vec<&'static str>,
+    /// Those of the program.
+    fixups: Vec<Fixup>,
 }
 
 impl<'a> Parser<'a> {
@@ -178,7 +181,7 @@ impl<'a> Parser<'a> {
             }
             "gate" => program.relocations.gates.push((small(&mut cursor)?, cursor.number()?)),
             "moved" => program.relocations.constants.push(constant(&mut cursor)?),
-            "field" => program.relocations.fixups.push(fixup(&mut cursor)?),
+            "field" => self.fixups.push(fixup(&mut cursor)?),
             "page" => {
                 let addr = cursor.number()?;
                 let content = match cursor.peek() {

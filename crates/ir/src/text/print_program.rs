@@ -130,7 +130,7 @@ fn write_relocations(out: &mut String, relocations: &RelocationTable) -> std::fm
             }
         }
     }
-    for fixup in &relocations.fixups {
+    for fixup in relocations.fixups.iter() {
         write!(out, "field {:#x} {}", fixup.addr, fixup.size)?;
         match fixup.kind {
             FixupKind::Patched => out.push_str(" patched"),

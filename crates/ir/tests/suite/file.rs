@@ -170,7 +170,8 @@ fn forty() -> System {
             Fixup { addr: 0x10_0001, size: 4, kind: moves },
             Fixup { addr: 0x10_0010, size: 8, kind: FixupKind::Patched },
             Fixup { addr: 0x10_0020, size: 5, kind: FixupKind::Either { other: 0x44_1f0f } },
-        ],
+        ]
+        .into(),
     });
     let page = DataPage { image: 0, steady: true, bytes: vec![5; 4096] };
     system.set_integrity(Integrity { boots: 2, data: [(0x30_0000, page)].into(), ..Integrity::default() });
@@ -276,7 +277,7 @@ fn a_small_file_does_not_become_a_large_one() {
     // The same in pieces, each of which may be as large as it is.
     let pages: Vec<u64> = (0..200 << 8).map(|page| page << 12).collect();
     let (fixups, integrity) = nothing();
-    let bytes = companion(&pages, &vec![vec![0; 4 << 12]; pages.len() / 4], &fixups, &integrity);
+    let bytes = companion(&pages, &vec![vec![0; 2 << 12]; pages.len() / 2], &fixups, &integrity);
     assert_eq!(why(System::from_bytes(&bytes)), "it claims to be too large");
 
     // Four bytes in the file, and a hundred in memory, for each of some million functions.
@@ -293,18 +294,18 @@ fn a_small_file_does_not_become_a_large_one() {
     let bytes = companion(&pages, &[], &[], &[]);
     assert_eq!(why(System::from_bytes(&bytes)), "its lists take more memory than its size allows");
 
-    // Fixups of two bytes in the file and 24 in memory.
+    // Kinds of fixups of two bytes in the file and 24 in memory.
     let (_, integrity) = nothing();
-    let count = 8u32 << 20;
-    let mut fixups = vec![1, 4, 0, 0x80, 0x80, 0x80, 0x04];
-    fixups.extend(std::iter::repeat_n([1, 0], count as usize).flatten());
+    let mut fixups = vec![0x80, 0x80, 0x80, 0x04];
+    fixups.extend(std::iter::repeat_n([4, 0], 8 << 20).flatten());
+    fixups.push(0);
     assert_eq!(
         why(System::from_bytes(&companion(&[], &[], &fixups, &integrity))),
         "its fixups are malformed"
     );
 
     // Forms of no bytes of places, of which only a search for tampering reads.
-    let variants = vec![Variant { addr: 0, bytes: Vec::new() }; 2 << 20];
+    let variants = vec![Variant { addr: 0, bytes: Vec::new() }; 3 << 20];
     let integrity = Integrity { variants, ..Integrity::default() };
     let bytes = companion(&[], &[], &nothing().0, &postcard::to_stdvec(&integrity).unwrap());
     assert_eq!(why(System::from_bytes(&bytes)), "its lists take more memory than its size allows");

@@ -269,7 +269,8 @@ impl Random {
                         _ => FixupKind::Moves { plus: maybe(self), minus: maybe(self) },
                     },
                 })
-                .collect(),
+                .collect::<Vec<_>>()
+                .into(),
         }
     }
 

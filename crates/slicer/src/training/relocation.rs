@@ -132,7 +132,7 @@ impl Relocations {
         }
         fixups.sort_unstable_by_key(|fixup: &Fixup| fixup.addr);
         fixups.dedup_by_key(|fixup| fixup.addr);
-        self.table.fixups = fixups;
+        self.table.fixups = fixups.into();
     }
 
     /// Whether an address lies in the kernel's image, data and all, so that it means the same in
@@ -152,12 +152,12 @@ impl Relocations {
     fn widen(&mut self) {
         let Some(&kernel) = self.table.images.first() else { return };
         let (mut start, mut end) = (kernel.start, kernel.end);
-        for fixup in &self.table.fixups {
+        for fixup in self.table.fixups.iter() {
             let names = FixupKind::Moves { plus: Some(0), minus: None };
             if fixup.kind != names || !kernel.holds(fixup.addr) {
                 continue;
             }
-            let Some(address) = self.named_by(fixup, &kernel) else { continue };
+            let Some(address) = self.named_by(&fixup, &kernel) else { continue };
             // What is far away, or belongs to a module, is something else that happens to move
             // alike.
             let others =
@@ -257,7 +257,7 @@ impl Relocations {
     /// it names. `ranges` are its code, `constants` those that its operands name by number.
     #[must_use]
     pub fn of_program(&self, ranges: &[(u64, u64)], constants: Vec<RelocatedConstant>) -> RelocationTable {
-        let in_range = |&(start, end): &(u64, u64)| self.table.fixups_in(start, end).iter().copied();
+        let in_range = |&(start, end): &(u64, u64)| self.table.fixups_in(start, end);
         let mut fixups: Vec<Fixup> = ranges.iter().flat_map(in_range).collect();
         fixups.sort_unstable_by_key(|fixup| fixup.addr);
         fixups.dedup();
@@ -280,7 +280,7 @@ impl Relocations {
             images: images.collect(),
             gates: self.table.gates.clone(),
             constants: constants.collect(),
-            fixups,
+            fixups: fixups.into(),
         }
     }
 

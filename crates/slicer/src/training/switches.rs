@@ -28,9 +28,10 @@ pub fn add(mode: Mode, system: &System, integrity: &Integrity, table: &mut Reloc
         switches(mode, variant.addr, &mine, &variant.bytes, &mut found);
     }
     // What moves or is a value in such a place is known better.
-    found.retain(|fixup| table.fixups_in(fixup.addr, fixup.addr + u64::from(fixup.size)).is_empty());
-    table.fixups.extend(found);
-    table.fixups.sort_by_key(|fixup| fixup.addr);
+    found.retain(|fixup| table.fixups_in(fixup.addr, fixup.addr + u64::from(fixup.size)).next().is_none());
+    found.extend(table.fixups.iter());
+    found.sort_by_key(|fixup| fixup.addr);
+    table.fixups = found.into();
 }
 
 /// The places in code at an address, of which the other boot has another form.
