@@ -10,20 +10,19 @@ use crate::{setup, shell};
 use std::process::Command;
 
 /// Guest tests, one after the other: the package's part and the test.
-const ALONE: [(&str, &str); 10] = [
+const ALONE: [(&str, &str); 8] = [
     ("testkit", "guests"),
     ("cli", "e2e"),
     ("cli", "tiny"),
     ("cli", "mach"),
-    ("cli", "hidden"),
     ("cli", "limits"),
     ("cli", "live"),
     ("cli", "live_pauses"),
     ("cli", "libvirt"),
-    ("cli", "formats"),
 ];
 /// Guest tests of which each list goes beside the other.
-const TOGETHER: [&[(&str, &str)]; 2] = [&[("cli", "kernels")], &[("cli", "files"), ("cli", "mount")]];
+const TOGETHER: [&[(&str, &str)]; 2] =
+    [&[("cli", "kernels")], &[("cli", "files"), ("cli", "mount"), ("cli", "formats"), ("cli", "hidden")]];
 
 /// Runs the verb.
 pub fn run() -> Outcome {

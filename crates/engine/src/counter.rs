@@ -91,7 +91,11 @@ impl Counter {
             low: None,
         };
         let guesses = GUESSES.map(|guesses| guesses[number]);
-        Self { clocks: [reading(tsc, guesses[0]), reading(hpet, guesses[1])], seeking: false, announced: false }
+        Self {
+            clocks: [reading(tsc, guesses[0]), reading(hpet, guesses[1])],
+            seeking: false,
+            announced: false,
+        }
     }
 
     /// Guesses that are recognised where something is subtracted from them, but for what is known.

@@ -10,8 +10,8 @@
 //! number of blocks, and who lifted them does not matter.
 
 use ir::{Arg, Op, Var};
-use jit::operation::{FIRST_TEMP, NOWHERE, SLOTS, TEMPS};
 pub(crate) use jit::operation::{FIRST_CONST, Predecoded, REGISTERS, Slots};
+use jit::operation::{FIRST_TEMP, NOWHERE, SLOTS, TEMPS};
 use machine::hash;
 
 /// There are more distinct constants or temporaries than slots.

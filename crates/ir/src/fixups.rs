@@ -12,8 +12,38 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::relocation::{Fixup, FixupKind};
 use crate::varint::{byte, put, take};
+
+/// How a fixup of machine code changes from boot to boot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum FixupKind {
+    /// By the slides of these images: one is added, one is taken off.
+    Moves {
+        /// The image whose slide is added.
+        plus: Option<u16>,
+        /// The image whose slide is taken off.
+        minus: Option<u16>,
+    },
+    /// The system writes its own value in each boot.
+    Patched,
+    /// The system writes one of two forms, both of which training saw in this place: the target's
+    /// is taken if it is the other one.
+    Either {
+        /// The form that the first training boot did not have.
+        other: u64,
+    },
+}
+
+/// Bytes of machine code that are others in another boot: a little-endian number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Fixup {
+    /// Its address in the training system.
+    pub addr: u64,
+    /// Bytes, at most 8.
+    pub size: u8,
+    /// What happens to it.
+    pub kind: FixupKind,
+}
 
 /// Where every so many-th fixup is remembered: who looks for one reads no more than those before.
 const SPACING: usize = 16;
@@ -104,10 +134,10 @@ impl Fixups {
     /// All of them.
     #[must_use]
     pub fn iter(&self) -> Iter<'_> {
-        self.from_place(self.places.first())
+        self.behind(self.places.first())
     }
 
-    fn from_place(&self, place: Option<&Place>) -> Iter<'_> {
+    fn behind(&self, place: Option<&Place>) -> Iter<'_> {
         let Place { last, at } = place.copied().unwrap_or(Place { last: 0, at: self.bytes.len() });
         Iter { rest: &self.bytes[at..], kinds: &self.kinds, addr: last }
     }
@@ -117,7 +147,7 @@ impl Fixups {
         let reaches = move |fixup: &Fixup| fixup.addr.saturating_add(fixup.size.into()) > start;
         // The fixup before a place may reach in, those before that one too.
         let first = self.places.partition_point(|it| it.last.saturating_add(u8::MAX.into()) <= start);
-        let near = self.from_place(self.places.get(first.saturating_sub(1)));
+        let near = self.behind(self.places.get(first.saturating_sub(1)));
         near.skip_while(move |fixup| !reaches(fixup)).take_while(move |fixup| fixup.addr < end)
     }
 
@@ -259,8 +289,9 @@ mod tests {
     fn those_in_a_range_are_found() {
         let size = |at: u64| 1 + (at % 8) as u8;
         let kind = |at: u64| FixupKind::Either { other: at % 5 };
-        let all: Vec<Fixup> =
-            (0..200).map(|at| Fixup { addr: 1000 + at * at / 7 * 9, size: size(at), kind: kind(at) }).collect();
+        let all: Vec<Fixup> = (0..200)
+            .map(|at| Fixup { addr: 1000 + at * at / 7 * 9, size: size(at), kind: kind(at) })
+            .collect();
         let there: Fixups = all.iter().copied().filter(|it| it.addr > 1000).collect::<Vec<_>>().into();
         assert!(there.ascend());
         for start in (900..53_000).step_by(7) {

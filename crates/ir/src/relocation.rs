@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::fixups::Fixups;
+pub use crate::fixups::{Fixup, FixupKind, Fixups};
 
 /// A part of the training system's address space that moves as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -28,37 +28,6 @@ impl Image {
     pub const fn holds(&self, address: u64) -> bool {
         self.start <= address && address < self.end
     }
-}
-
-/// How a fixup of machine code changes from boot to boot.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub enum FixupKind {
-    /// By the slides of these images: one is added, one is taken off.
-    Moves {
-        /// The image whose slide is added.
-        plus: Option<u16>,
-        /// The image whose slide is taken off.
-        minus: Option<u16>,
-    },
-    /// The system writes its own value in each boot.
-    Patched,
-    /// The system writes one of two forms, both of which training saw in this place: the target's
-    /// is taken if it is the other one.
-    Either {
-        /// The form that the first training boot did not have.
-        other: u64,
-    },
-}
-
-/// Bytes of machine code that are others in another boot: a little-endian number.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub struct Fixup {
-    /// Its address in the training system.
-    pub addr: u64,
-    /// Bytes, at most 8.
-    pub size: u8,
-    /// What happens to it.
-    pub kind: FixupKind,
 }
 
 /// A constant of a program that is another one in another boot.

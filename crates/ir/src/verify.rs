@@ -175,9 +175,7 @@ pub fn broken_relocations(relocations: &RelocationTable) -> Option<&'static str>
     if images.iter().any(|(start, end)| start >= end) || images.windows(2).any(|pair| pair[0].1 > pair[1].0) {
         return Some("an image is empty or overlaps another");
     }
-    if !ascends(relocations.gates.iter().map(|gate| u64::from(gate.0)))
-        || !relocations.fixups.ascend()
-    {
+    if !ascends(relocations.gates.iter().map(|gate| u64::from(gate.0))) || !relocations.fixups.ascend() {
         return Some("gates or code fields do not ascend");
     }
     let moves = relocations.constants.iter().all(|constant| match constant {

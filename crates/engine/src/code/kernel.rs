@@ -224,8 +224,8 @@ impl<'s> Kernel<'s> {
         any
     }
 
-    /// Notes whether an instruction, the code at an address of the target which the window has, is a
-    /// decision that the target's kernel made otherwise, and nothing says that it may: a run
+    /// Notes whether an instruction, the code at an address of the target which the window has, is
+    /// a decision that the target's kernel made otherwise, and nothing says that it may: a run
     /// follows training's.
     pub fn note(&self, pc: u64, window: &mut Window) {
         let in_kernel =
@@ -235,7 +235,9 @@ impl<'s> Kernel<'s> {
         let at = pc.wrapping_sub(*start);
         let theirs = theirs
             .get_or_insert_with(|| self.first.bytes(self.memory, trained.wrapping_sub(at), bytes.len()));
-        let (Some(mine), Some(theirs)) = (bytes.get(at as usize..), theirs.get(at as usize..)) else { return };
+        let (Some(mine), Some(theirs)) = (bytes.get(at as usize..), theirs.get(at as usize..)) else {
+            return;
+        };
         let mine = &mine[..mine.len().min(DECISIONS[0])];
         // Nearly all of the code is as trusted.
         if mine.iter().zip(theirs).all(|(mine, theirs)| Some(*mine) == *theirs) {

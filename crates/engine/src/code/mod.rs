@@ -29,8 +29,8 @@ use block::Owner;
 pub(crate) use cache::{AtHand, Cache};
 pub(crate) use compiled::{Batch, Machine, Translation};
 pub use departures::Departures;
-pub(crate) use kernel::{Kernel, Window};
 use kernel::INSN_BYTES;
+pub(crate) use kernel::{Kernel, Window};
 pub(crate) use redirected::{Given, restore};
 use useful::useful;
 

@@ -6,6 +6,7 @@
 //! assertion of the kernel (`ud2`) is stepped over, as the kernel's handler does for a warning, and
 //! reported.
 
+mod report;
 mod steps;
 mod way;
 
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use ir::Program;
 use jit::{Slots, Spare};
 
-use crate::code::{AtHand, Code, Departures, Given, Translation, restore};
+use crate::code::{AtHand, Code, Given, Translation, restore};
 use crate::counter::{Counter, briefly, settled};
 use crate::limits::Budget;
 use crate::outcome::{Outcome, Stopped};
@@ -25,6 +26,7 @@ use crate::run::{Run, RunError};
 use crate::start::{NoAnswer, outcome};
 use crate::variables::{Inputs, collect, prepare};
 use crate::watch::{Unwatched, Watch};
+pub use report::WholeReport;
 use way::{Checkpoint, State, Way};
 
 /// The most assertions that are reported.
@@ -33,21 +35,6 @@ const MOST_ASSERTIONS: usize = 64;
 const INVALID_OPCODE: u8 = 6;
 /// The most pages that are kept for the next run.
 const MOST_SPARE: usize = 1024;
-
-/// What a whole run reports beside its outcome.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WholeReport {
-    /// Machine instructions executed, without those of replaced functions. A block that was left in
-    /// its middle counts in full.
-    pub instructions: u64,
-    /// Fuel used: operations, and one more for each block.
-    pub used: u64,
-    /// The addresses, the training system's where it has that code, at which the kernel's own
-    /// assertions fired and were stepped over: the first 64.
-    pub assertions: Vec<u64>,
-    /// Where the run did not follow the target, or one over the same target before it.
-    pub departures: Departures,
-}
 
 /// What a run works with, for the next one to use again. Nothing of a run is left in it but code
 /// that is the same for all.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jit::{Progress, Spare};
 use machine::hash;
 
-use super::WholeReport;
+use super::report::WholeReport;
 use crate::code::{Block, Translation};
 use crate::counter::Counter;
 use crate::overlay::Overlay;
