@@ -219,3 +219,38 @@ fn no_run_sees_what_another_one_stored_behind_the_first_reading() {
         assert!(!cfg!(target_arch = "x86_64") || session.machine_code() > 0);
     }
 }
+
+/// The same of slices: twenty blocks, a hundred times, of which the last reads the counter.
+#[test]
+fn no_run_of_a_slice_sees_what_another_one_stored_behind_the_first_reading() {
+    use std::fmt::Write as _;
+    let increment = |address: &str| {
+        format!(" t0 = load.32 {address}\n t0 = add.32 t0, 1\n store.32 {address}, t0\n")
+    };
+    let mut function = String::from("function f0 0x1000 \"\" {\n");
+    for block in 0..19 {
+        let (ops, next) = (increment("0x5000"), block + 1);
+        let _ = writeln!(function, "b{block} @0x1000:\n{ops} goto b{next}");
+    }
+    let (answer, cell) = (increment("0x5000"), increment("0xffff800000000000"));
+    let last = " t1 = load.32 0xffff800000000000\n store.32 0x5004, t1\n t2 = lt_u.32 t1, 0x44c\n";
+    let _ = writeln!(
+        function,
+        "b19 @0x1000:\n t3 = tsc.64\n{answer}{cell}{last} branch t2 ? b0 : b20\nb20 @0x1000:\nend\n}}"
+    );
+    let text = format!(
+        "program \"test\"\nbegin 0x1000\noutput \"x\" u64 @0x5000\nregister cs 0x33\nregister efer 0x500\n\
+         page 0x1000 bytes 4096 {{\n 0: 0f1f8002005456\n}}\npage 0x5000 zero\n{function}"
+    );
+    let program = parse_program(&text, Reg::NAMES).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let (memory, regs) = guest();
+    let (env, limits) = (Environment::default(), Limits::default());
+    let run = Run { memory: &memory, regs: &regs, env, limits };
+    let slice = SliceProgram::new(&program).unwrap();
+    let used = slice.run(&run, &Vec::new()).unwrap().1;
+    for _ in 0..10 {
+        let (outcome, again) = slice.run(&run, &Vec::new()).unwrap();
+        assert_eq!((x(&outcome), again), ((HELD + 100) << 32 | 2000, used));
+    }
+    assert!(!cfg!(target_arch = "x86_64") || slice.machine_code() > 0);
+}

@@ -7,6 +7,7 @@ use crate::predecode::Slots;
 use crate::spin::called;
 
 /// A call that has not returned.
+#[derive(Clone)]
 struct Frame {
     /// Where the caller goes on.
     then: Go,
@@ -21,7 +22,7 @@ struct Frame {
 }
 
 /// The calls that have not returned.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Frames {
     frames: Vec<Frame>,
     /// Callee-saved registers of all frames.

@@ -6,12 +6,12 @@
 mod block;
 mod compiled;
 mod frames;
+mod way;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ir::Program;
 use ir::program::Target;
-use jit::Progress;
 use jit::progress::Exit as Left;
 use machine::Reg;
 
@@ -20,17 +20,17 @@ use crate::counter::{Counter, briefly, settled};
 use crate::exec::execute;
 use crate::limits::Budget;
 use crate::outcome::{Outcome, Stopped};
-use crate::overlay::Overlay;
-use crate::predecode::{Pool, Predecoded, Slots, TooLarge, slots};
+use crate::predecode::{Pool, Predecoded, Slots, TooLarge, clear, slots};
 use crate::process::ProcessPages;
 use crate::relocate::Relocation;
 use crate::run::{Run, RunError};
-use crate::spin::Spin;
 use crate::start::{NoAnswer, outcome};
+use crate::value::Values;
 use crate::variables::{Inputs, collect, prepare};
 use block::{Block, Exit, Function, Go, exit};
 use compiled::{BY_ITS_END, Compiler, Machine};
 use frames::Frames;
+use way::{Checkpoint, State, Way};
 
 /// A program made ready to run any number of times.
 pub struct SliceProgram<'p> {
@@ -41,7 +41,20 @@ pub struct SliceProgram<'p> {
     pool: Pool,
     process: ProcessPages<'p>,
     compiler: Compiler,
+    /// Slots of runs that are over, for the next ones.
+    idle: Mutex<Vec<Box<Slots>>>,
 }
+
+/// What a run is made of, beside the program.
+#[derive(Clone, Copy)]
+struct Asked<'a, 't> {
+    run: &'a Run<'t>,
+    relocation: &'a Relocation<'a>,
+    given: Given<'a>,
+}
+
+/// Slots that are kept: as many as threads may ask at a time without making new ones.
+const MOST_IDLE: usize = 16;
 
 impl<'p> SliceProgram<'p> {
     /// Prepares a verified program.
@@ -63,6 +76,7 @@ impl<'p> SliceProgram<'p> {
             pool: Pool::default(),
             process: ProcessPages::new(program),
             compiler: Compiler::new(count as usize),
+            idle: Mutex::default(),
         };
         for (number, function) in program.functions.iter().enumerate() {
             let base = first_block[number];
@@ -116,33 +130,56 @@ impl<'p> SliceProgram<'p> {
         tsc: Option<u64>,
         (given, budget): (Given<'_>, Budget),
     ) -> Result<(Outcome, u64), RunError> {
-        let (known, mut used) = ([tsc, None], 0);
-        let mut counter = Counter::new(known);
-        let outcome = self.once(run, relocation, given, &mut counter, (budget, &mut used))?;
+        let known = [tsc, None];
+        let mut counter = Counter::announced(known);
+        let (mut checkpoint, mut slots) = (None, self.idle().pop().unwrap_or_else(slots));
+        let asked = Asked { run, relocation, given };
+        let (first, used) = self.once(asked, budget, &mut slots, (&mut counter, &mut checkpoint))?;
         let brief = briefly(run, used);
+        let asked = Asked { run: &brief, ..asked };
         let again = |counter: &mut Counter| {
-            self.once(&brief, relocation, given, counter, (Budget::new(&brief.limits), &mut 0))
+            let budget = Budget::new(&brief.limits);
+            match &mut checkpoint {
+                Some(checkpoint) => {
+                    let mut none = None;
+                    let way = checkpoint.resume(&mut slots, counter, &mut none);
+                    outcome(self.end(asked, budget, way).0)
+                }
+                None => Ok(self.once(asked, budget, &mut slots, (counter, &mut None))?.0),
+            }
         };
-        Ok((settled(outcome, (&counter, known), false, again)?.0, used))
+        let (settled, _) = settled(first, (&counter, known), false, again)?;
+        let mut idle = self.idle();
+        if idle.len() < MOST_IDLE {
+            idle.push(slots);
+        }
+        Ok((settled, used))
     }
 
-    /// One run with this counter.
-    fn once(
-        &self,
-        run: &Run<'_>,
-        relocation: &Relocation<'_>,
-        Given { inputs, restored }: Given<'_>,
-        counter: &mut Counter,
-        used: (Budget, &mut u64),
-    ) -> Result<Outcome, RunError> {
-        let answer = run.overlay(self.program, relocation, &self.process).map_err(NoAnswer::from).and_then(
-            |mut overlay| {
-                restore(restored, self.program, &mut overlay)?;
-                let end = self.execute(run, relocation, inputs, &mut overlay, (counter, used))?;
-                Ok(collect(self.program, end, &mut overlay)?)
-            },
-        );
-        outcome(answer)
+    fn idle(&self) -> MutexGuard<'_, Vec<Box<Slots>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One run with this counter, and the fuel that it used.
+    fn once<'a>(
+        &'a self,
+        asked: Asked<'a, '_>,
+        budget: Budget,
+        slots: &mut Slots,
+        (counter, checkpoint): (&mut Counter, &mut Option<Checkpoint<'a>>),
+    ) -> Result<(Outcome, u64), RunError> {
+        let Asked { run, relocation, given } = asked;
+        let overlay = match run.overlay(self.program, relocation, &self.process) {
+            Ok(overlay) => overlay,
+            Err(stopped) => return Ok((Outcome::Stopped(stopped), 0)),
+        };
+        let state = State::new(self.functions[self.program.entry.0 as usize].entry);
+        let mut way = Way { state, slots, overlay, counter, checkpoint };
+        let (ended, used) = match self.begin(run, relocation, given, &mut way, &budget) {
+            Ok(()) => self.end(asked, budget, way),
+            Err(error) => (Err(error), 0),
+        };
+        Ok((outcome(ended)?, used))
     }
 
     /// Sets registers, constants and memory to what they are at the begin mark, with these inputs.
@@ -150,22 +187,29 @@ impl<'p> SliceProgram<'p> {
         &self,
         run: &Run<'_>,
         relocation: &Relocation<'_>,
-        inputs: &Inputs,
-        overlay: &mut Overlay<'_>,
+        Given { inputs, restored }: Given<'_>,
+        Way { slots, overlay, .. }: &mut Way<'_, '_>,
         budget: &Budget,
-    ) -> Result<Box<Slots>, NoAnswer> {
-        let mut slots = slots();
-        self.pool.fill(&mut slots);
+    ) -> Result<(), NoAnswer> {
+        restore(restored, self.program, overlay)?;
+        clear(slots);
+        self.pool.fill(slots);
         budget.time(self.program.begin_pc, 0)?;
         for (number, slot) in self.pool.relocated() {
             // Each may be looked for in all of the program's code.
             budget.time(self.program.begin_pc, 0)?;
             slots[slot] = relocation.constant(self.program, number, run.memory)?;
         }
-        run.registers(self.program, relocation, &mut slots)?;
+        run.registers(self.program, relocation, slots)?;
         run.override_per_cpu(self.program, relocation, overlay)?;
-        prepare(self.program, inputs, overlay)?;
-        Ok(slots)
+        Ok(prepare(self.program, inputs, overlay)?)
+    }
+
+    /// Runs to the end mark: the outputs there, and the fuel used.
+    fn end(&self, asked: Asked<'_, '_>, budget: Budget, mut way: Way<'_, '_>) -> (Result<Values, NoAnswer>, u64) {
+        let ended = self.execute(asked.run, asked.relocation, budget, &mut way);
+        let values = ended.and_then(|end| Ok(collect(self.program, end, &mut way.overlay)?));
+        (values, way.state.progress.used)
     }
 
     /// Runs to the end mark, whose address is the result.
@@ -173,27 +217,25 @@ impl<'p> SliceProgram<'p> {
         &self,
         run: &Run<'_>,
         relocation: &Relocation<'_>,
-        inputs: &Inputs,
-        overlay: &mut Overlay<'_>,
-        (counter, (mut budget, used)): (&mut Counter, (Budget, &mut u64)),
+        mut budget: Budget,
+        way: &mut Way<'_, '_>,
     ) -> Result<u64, NoAnswer> {
-        let mut slots = self.begin(run, relocation, inputs, overlay, &budget)?;
-        let (mut frames, mut spin, mut progress) = (Frames::default(), Spin::new(), Progress::default());
         let machine = self.machine(run);
         // Before this block somebody has to look, which the interpreter does.
         let mut look = None;
-        let mut at = self.functions[self.program.entry.0 as usize].entry;
+        let mut at = way.state.at;
         loop {
             // The operation of the block that is the interpreter's first.
             let mut first = 0;
-            let compiled = machine.as_ref().filter(|_| look != Some(at));
-            if let Some((machine, number)) = compiled.and_then(|it| Some((it, it.number(at)?))) {
-                (progress.used, progress.due) = (*used, budget.due());
-                spin.tell(&mut progress);
-                let left =
-                    self.compiled(machine, number, &mut slots, &mut progress, (&mut *overlay, &mut *counter));
-                spin.passed(progress.seen);
-                *used = progress.used;
+            let compiled = machine.as_ref().filter(|_| look != Some(at) && way.state.inside.is_none());
+            if let Some(inside) = way.state.inside.take() {
+                first = inside;
+            } else if let Some((machine, number)) = compiled.and_then(|it| Some((it, it.number(at)?))) {
+                let State { progress, spin, .. } = &mut way.state;
+                progress.due = budget.due();
+                spin.tell(progress);
+                let left = self.compiled(machine, number, way);
+                way.state.spin.passed(way.state.progress.seen);
                 match left? {
                     Left::Begin { block } => {
                         at = machine.block(block);
@@ -210,43 +252,52 @@ impl<'p> SliceProgram<'p> {
             } else {
                 look = None;
                 self.compiler.count(at);
-                let block = &self.blocks[at as usize];
-                *used += u64::from(block.last - block.first) + 1;
-                if spin.is_waiting(at.into(), frames.name, &slots, overlay) {
+                let (block, State { progress, spin, frames, .. }) =
+                    (&self.blocks[at as usize], &mut way.state);
+                progress.used += u64::from(block.last - block.first) + 1;
+                if spin.is_waiting(at.into(), frames.name, way.slots, &way.overlay) {
                     return Err(Stopped::Blocked { at: block.pc }.into());
                 }
-                if budget.is_due(*used) {
-                    budget.check(block.pc, *used)?;
+                if budget.is_due(progress.used) {
+                    budget.check(block.pc, progress.used)?;
                 }
             }
             let block = &self.blocks[at as usize];
-            let begin = block.first.saturating_add(first).min(block.last);
-            for op in &self.ops[begin as usize..block.last as usize] {
-                execute(op, &mut slots, overlay, counter, block.pc)?;
+            for op in block.first.saturating_add(first).min(block.last)..block.last {
+                self.perform(at, op - block.first, way)?;
             }
-            match self.next(at, &mut slots, &mut frames, relocation, run.limits.depth)? {
+            match self.next(at, way.slots, &mut way.state.frames, relocation, run.limits.depth)? {
                 Some(next) => at = next,
                 None => return Ok(block.end_pc),
             }
         }
     }
 
+    /// Executes an operation of a block. Before the first reading of a clock that is not known, it
+    /// is kept where the run is.
+    #[inline(always)]
+    fn perform(&self, at: u32, number: u32, way: &mut Way<'_, '_>) -> Result<(), Stopped> {
+        let block = &self.blocks[at as usize];
+        let op = &self.ops[(block.first + number) as usize];
+        match execute(op, way.slots, &mut way.overlay, way.counter, block.pc) {
+            Err(Stopped::UnknownCounter { .. }) => {
+                way.keep(at, number);
+                execute(op, way.slots, &mut way.overlay, way.counter, block.pc)
+            }
+            done => done,
+        }
+    }
+
     /// Executes a compiled block and what follows it there, with the interpreter's help where
     /// memory is not at hand.
     #[inline(always)]
-    fn compiled(
-        &self,
-        machine: &Machine,
-        number: u32,
-        slots: &mut Slots,
-        progress: &mut Progress,
-        (overlay, counter): (&mut Overlay<'_>, &mut Counter),
-    ) -> Result<Left, Stopped> {
-        let mut left = machine.native.run(number, slots, progress, overlay.pages(), None).0;
+    fn compiled(&self, machine: &Machine, number: u32, way: &mut Way<'_, '_>) -> Result<Left, Stopped> {
+        let native = &machine.native;
+        let mut left =
+            native.run(number, way.slots, &mut way.state.progress, way.overlay.pages(), None).0;
         while let Left::Operation { block, at, resume: Some(resume) } = left {
-            let block = &self.blocks[machine.block(block) as usize];
-            execute(&self.ops[(block.first + at) as usize], slots, overlay, counter, block.pc)?;
-            left = machine.native.resume(resume, slots, progress, overlay.pages(), None).0;
+            self.perform(machine.block(block), at, way)?;
+            left = native.resume(resume, way.slots, &mut way.state.progress, way.overlay.pages(), None).0;
         }
         Ok(left)
     }
