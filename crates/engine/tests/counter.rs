@@ -224,9 +224,8 @@ fn no_run_sees_what_another_one_stored_behind_the_first_reading() {
 #[test]
 fn no_run_of_a_slice_sees_what_another_one_stored_behind_the_first_reading() {
     use std::fmt::Write as _;
-    let increment = |address: &str| {
-        format!(" t0 = load.32 {address}\n t0 = add.32 t0, 1\n store.32 {address}, t0\n")
-    };
+    let increment =
+        |address: &str| format!(" t0 = load.32 {address}\n t0 = add.32 t0, 1\n store.32 {address}, t0\n");
     let mut function = String::from("function f0 0x1000 \"\" {\n");
     for block in 0..19 {
         let (ops, next) = (increment("0x5000"), block + 1);

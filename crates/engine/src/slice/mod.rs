@@ -206,7 +206,12 @@ impl<'p> SliceProgram<'p> {
     }
 
     /// Runs to the end mark: the outputs there, and the fuel used.
-    fn end(&self, asked: Asked<'_, '_>, budget: Budget, mut way: Way<'_, '_>) -> (Result<Values, NoAnswer>, u64) {
+    fn end(
+        &self,
+        asked: Asked<'_, '_>,
+        budget: Budget,
+        mut way: Way<'_, '_>,
+    ) -> (Result<Values, NoAnswer>, u64) {
         let ended = self.execute(asked.run, asked.relocation, budget, &mut way);
         let values = ended.and_then(|end| Ok(collect(self.program, end, &mut way.overlay)?));
         (values, way.state.progress.used)
@@ -293,8 +298,7 @@ impl<'p> SliceProgram<'p> {
     #[inline(always)]
     fn compiled(&self, machine: &Machine, number: u32, way: &mut Way<'_, '_>) -> Result<Left, Stopped> {
         let native = &machine.native;
-        let mut left =
-            native.run(number, way.slots, &mut way.state.progress, way.overlay.pages(), None).0;
+        let mut left = native.run(number, way.slots, &mut way.state.progress, way.overlay.pages(), None).0;
         while let Left::Operation { block, at, resume: Some(resume) } = left {
             self.perform(machine.block(block), at, way)?;
             left = native.resume(resume, way.slots, &mut way.state.progress, way.overlay.pages(), None).0;
