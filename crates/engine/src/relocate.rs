@@ -105,7 +105,12 @@ impl<'p> Relocation<'p> {
                     }
                 }
                 found.fit = (differing, checked);
-                found.patched_constants(program, run.memory, &others)?;
+                if differing > 0 && table.images.len() > 1 {
+                    // Where modules are is known by now, and their code counts too.
+                    others.clear();
+                    found.compare(run.memory, program.code.iter(), &mut |it| others.push(it));
+                }
+                patched_constants(program, &others)?;
                 return Ok(found);
             }
         }
@@ -402,7 +407,7 @@ impl<'p> Relocation<'p> {
         &self,
         memory: &dyn GuestMemory,
         ranges: impl Iterator<Item = &'r CodeRange>,
-        different: &mut dyn FnMut(Different<'r>),
+        different: &mut dyn FnMut(Different),
     ) -> (u64, u64) {
         let (mut differing, mut checked) = (0u64, 0u64);
         for range in ranges {
@@ -413,7 +418,7 @@ impl<'p> Relocation<'p> {
             let here = expected.iter().zip(&found).filter(|(a, b)| Some(**a) != **b).count() as u64;
             differing += here;
             if here > 0 {
-                different(Different { range, found });
+                different(Different { addr: range.addr, expected, found });
             }
         }
         (differing, checked)
@@ -472,48 +477,14 @@ impl<'p> Relocation<'p> {
         });
         slide
     }
-
-    /// Refuses a target in whose code, of which these ranges differ, an instruction of the program
-    /// has a constant that training does not know. Other changes are ignored, whether they are the
-    /// kernel's own patches or tampering: the run executes training's code in any case.
-    fn patched_constants(
-        &self,
-        program: &Program,
-        memory: &dyn GuestMemory,
-        ranges: &[Different<'_>],
-    ) -> Result<(), RunError> {
-        let mode = system_mode(program);
-        for Different { range, found } in ranges {
-            // Where modules are is known by now.
-            let mut expected = range.bytes.clone();
-            self.code(range.addr, &mut expected, memory);
-            let same = |at: usize, end: usize| {
-                expected[at..end].iter().zip(&found[at..end]).all(|(mine, theirs)| Some(*mine) == *theirs)
-            };
-            let last = (0..expected.len()).rfind(|at| !same(*at, at + 1));
-            let mut at = 0;
-            while last.is_some_and(|last| at <= last) {
-                let (pc, rest) = (range.addr.wrapping_add(at as u64), &expected[at..]);
-                let Some(len) = lift::length(mode, rest).filter(|len| *len <= rest.len()) else { break };
-                let theirs: Option<Vec<u8>> = found[at..at + len].iter().copied().collect();
-                if let Some(theirs) = theirs
-                    && !same(at, at + len)
-                    && let Ok(trusted) = lift::lift(mode, pc, rest)
-                    && let Ok(other) = lift::lift(mode, pc, &theirs)
-                    && differ_in_a_constant(&trusted, &other)
-                {
-                    return Err(RunError::Constant { at: pc });
-                }
-                at += len;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A range of code that the target has otherwise.
-struct Different<'r> {
-    range: &'r CodeRange,
+struct Different {
+    /// Its address in the training system.
+    addr: u64,
+    /// Its bytes as they would be in the target.
+    expected: Vec<u8>,
     /// What the target has there.
     found: Vec<Option<u8>>,
 }
@@ -521,6 +492,35 @@ struct Different<'r> {
 /// The little-endian number of these bytes, if all of them are there.
 fn number(bytes: &[Option<u8>]) -> Option<u64> {
     bytes.iter().rev().try_fold(0, |value, byte| Some(value << 8 | u64::from((*byte)?)))
+}
+
+/// Refuses a target in whose code, of which these ranges differ, an instruction of the program
+/// has a constant that training does not know. Other changes are ignored, whether they are the
+/// kernel's own patches or tampering: the run executes training's code in any case.
+fn patched_constants(program: &Program, ranges: &[Different]) -> Result<(), RunError> {
+    let mode = system_mode(program);
+    for Different { addr, expected, found } in ranges {
+        let same = |at: usize, end: usize| {
+            expected[at..end].iter().zip(&found[at..end]).all(|(mine, theirs)| Some(*mine) == *theirs)
+        };
+        let last = (0..expected.len()).rfind(|at| !same(*at, at + 1));
+        let mut at = 0;
+        while last.is_some_and(|last| at <= last) {
+            let (pc, rest) = (addr.wrapping_add(at as u64), &expected[at..]);
+            let Some(len) = lift::length(mode, rest).filter(|len| *len <= rest.len()) else { break };
+            let theirs: Option<Vec<u8>> = found[at..at + len].iter().copied().collect();
+            if let Some(theirs) = theirs
+                && !same(at, at + len)
+                && let Ok(trusted) = lift::lift(mode, pc, rest)
+                && let Ok(other) = lift::lift(mode, pc, &theirs)
+                && differ_in_a_constant(&trusted, &other)
+            {
+                return Err(RunError::Constant { at: pc });
+            }
+            at += len;
+        }
+    }
+    Ok(())
 }
 
 /// Whether two instructions differ in a constant only. The target of a call or jump is not such a
