@@ -13,11 +13,13 @@
 #![forbid(unsafe_code)]
 
 mod apic;
+mod checkpoint;
 mod code;
 mod counter;
 mod emulate;
 mod exec;
 mod hpet;
+mod idle;
 mod limits;
 mod loaded;
 pub mod locate;

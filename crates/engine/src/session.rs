@@ -7,7 +7,7 @@
 //! the fuel that it uses and the instructions that it executes are those of the same run alone.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ir::{Program, System};
 use lift::Mode;
@@ -15,6 +15,7 @@ use machine::paging::PagingMode;
 
 use crate::code::{Cache, Code, Departures, Given, Kernel, Own};
 use crate::emulate::{Ask, WholeReport, Workspace};
+use crate::idle::Idle;
 use crate::limits::{Budget, Limits};
 use crate::outcome::{Outcome, Stopped};
 use crate::predecode::TooLarge;
@@ -23,10 +24,6 @@ use crate::run::{Run, RunError};
 use crate::slice::SliceProgram;
 use crate::variables::Inputs;
 use crate::watch::Unwatched;
-
-/// Workspaces that are kept for the next runs of a program: as many as threads may ask at a time
-/// without making new ones.
-const MOST_IDLE: usize = 16;
 
 /// A target, and the code of the system that programs were trained in.
 ///
@@ -87,7 +84,7 @@ impl<'s> Session<'s> {
             system,
             trainer: self.owner(),
             slice: OnceLock::new(),
-            idle: Mutex::default(),
+            idle: Idle::default(),
         })
     }
 
@@ -136,7 +133,7 @@ pub struct SessionProgram<'p, 's> {
     system: u32,
     trainer: u32,
     slice: OnceLock<Result<SliceProgram<'p>, TooLarge>>,
-    idle: Mutex<Vec<Workspace>>,
+    idle: Idle<Workspace>,
 }
 
 impl<'p> SessionProgram<'p, '_> {
@@ -165,15 +162,12 @@ impl<'p> SessionProgram<'p, '_> {
             return Ok((stopped, WholeReport::default()));
         }
         let Self { session, program, own, relocation, tsc, system, trainer, .. } = self;
-        let mut workspace = self.idle().pop().unwrap_or_default();
+        let mut workspace = self.idle.take().unwrap_or_default();
         let code =
             Code { own, kernel: &self.kernel, cache: &session.cache, system: *system, trainer: *trainer };
         let ask = Ask { program, run: self.run(limits), relocation, tsc: *tsc, code };
         let answer = ask.answer((inputs, budget), &mut workspace, &mut Unwatched);
-        let mut idle = self.idle();
-        if idle.len() < MOST_IDLE {
-            idle.push(workspace);
-        }
+        self.idle.give(workspace);
         answer
     }
 
@@ -214,9 +208,5 @@ impl<'p> SessionProgram<'p, '_> {
         let milliseconds = self.session.run.limits.time.as_millis() as u64;
         let stopped = Stopped::OutOfTime { at: self.program.begin_pc, used: 0, milliseconds };
         self.late.then_some(Outcome::Stopped(stopped))
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Vec<Workspace>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use ir::Program;
 use jit::{Slots, Spare};
 
+use crate::checkpoint::Checkpoint;
 use crate::code::{AtHand, Code, Given, Translation, restore};
 use crate::counter::{Counter, briefly, settled};
 use crate::limits::Budget;
@@ -27,7 +28,7 @@ use crate::start::{NoAnswer, outcome};
 use crate::variables::{Inputs, collect, prepare};
 use crate::watch::{Unwatched, Watch};
 pub use report::WholeReport;
-use way::{Checkpoint, State, Way};
+use way::{Inside, State, Way};
 
 /// The most assertions that are reported.
 const MOST_ASSERTIONS: usize = 64;
@@ -137,7 +138,7 @@ impl<'a> Ask<'a, '_, 'a> {
             report.departures.clocks.push(at);
         }
         if let Some(checkpoint) = checkpoint {
-            workspace.keep(checkpoint.overlay.into_spare());
+            workspace.keep(checkpoint.into_spare());
         }
         Ok((outcome, report))
     }
@@ -146,7 +147,7 @@ impl<'a> Ask<'a, '_, 'a> {
     fn once<W: Watch>(
         &self,
         (Given { inputs, restored }, budget): (Given<'_>, Budget),
-        (counter, report, checkpoint): (&mut Counter, &mut WholeReport, &mut Option<Checkpoint<'a>>),
+        (counter, report, checkpoint): (&mut Counter, &mut WholeReport, &mut Option<Checkpoint<'a, Inside>>),
         workspace: &mut Workspace,
         watch: &mut W,
     ) -> Result<Outcome, RunError> {
@@ -170,15 +171,15 @@ impl<'a> Ask<'a, '_, 'a> {
     /// The rest of a run, from where another one was.
     fn again(
         &self,
-        checkpoint: &mut Checkpoint<'a>,
+        checkpoint: &mut Checkpoint<'a, Inside>,
         budget: Budget,
         (counter, report): (&mut Counter, &mut WholeReport),
         workspace: &mut Workspace,
     ) -> Result<Outcome, RunError> {
-        let mut overlay = checkpoint.overlay.fork(std::mem::take(&mut workspace.spare));
-        let state = checkpoint.state.clone();
+        let spare = std::mem::take(&mut workspace.spare);
+        let (mut overlay, Inside { state, block, op }) = checkpoint.restore(&mut workspace.slots, spare);
         let mut way = Way { state, counter, report, checkpoint: &mut None };
-        let ended = self.resume(checkpoint, (budget, workspace), &mut overlay, &mut way);
+        let ended = self.resume((&block, op), (budget, workspace), &mut overlay, &mut way);
         self.end(ended, overlay, way, workspace)
     }
 

@@ -6,10 +6,10 @@ use ir::Kind;
 use jit::{Exit, Slots};
 use machine::Reg;
 
-use super::way::{Checkpoint, Place, State, Way};
+use super::way::{Inside, Place, State, Way};
 use super::{Ask, INVALID_OPCODE, MOST_ASSERTIONS, Workspace};
+use crate::checkpoint::{Checkpoint, perform};
 use crate::code::{Batch, Block, Lifting, Machine, Window};
-use crate::exec::execute;
 use crate::limits::Budget;
 use crate::outcome::Stopped;
 use crate::overlay::Overlay;
@@ -37,21 +37,19 @@ impl<'o> Ask<'o, '_, '_> {
         self.go_on(Place { pc, from: pc }, (budget, workspace), overlay, way, (&mut Show::default(), watch))
     }
 
-    /// Runs from where another run was to the end mark.
+    /// Runs from where another run was, whose slots it has, to the end mark.
     pub(super) fn resume(
         &self,
-        checkpoint: &Checkpoint<'_>,
+        (block, op): (&Arc<Block>, usize),
         (budget, workspace): (Budget, &mut Workspace),
         overlay: &mut Overlay<'o>,
         way: &mut Way<'_, 'o>,
     ) -> Result<u64, NoAnswer> {
-        let Checkpoint { slots, block, op, .. } = checkpoint;
         let (from, mut show) = (block.start, Show::default());
         budget.time(from, way.state.progress.used)?;
-        workspace.slots[..slots.len()].copy_from_slice(slots);
         let slots = &mut *workspace.slots;
         fill(slots, &block.constants);
-        let pc = self.interpret((block, *op), slots, overlay, way, (&mut show, &mut Unwatched))?;
+        let pc = self.interpret((block, op), slots, overlay, way, (&mut show, &mut Unwatched))?;
         self.go_on(Place { pc, from }, (budget, workspace), overlay, way, (&mut show, &mut Unwatched))
     }
 
@@ -213,7 +211,7 @@ impl<'o> Ask<'o, '_, '_> {
                 }
                 _ => {
                     let address = slots[op.a as usize];
-                    perform((block, number), op, slots, overlay, (way, at))?;
+                    step((block, number), op, slots, overlay, (way, at))?;
                     if W::ON {
                         show.done(watch, op, address, slots, overlay);
                     }
@@ -249,7 +247,7 @@ fn compiled<'o>(
         }
         fill(slots, &block.constants);
         let at = block.start.wrapping_add(block.offsets[at as usize].into());
-        perform((block, number), op, slots, overlay, (way, at))?;
+        step((block, number), op, slots, overlay, (way, at))?;
         let State { calls, progress, .. } = &mut way.state;
         (exit, own_return) = native.resume(resume, slots, progress, overlay.pages(), calls.open());
     }
@@ -258,18 +256,16 @@ fn compiled<'o>(
 /// Executes an operation of a block. Before the first reading of a clock that is not known, it is
 /// kept where the run is.
 #[inline(always)]
-fn perform<'o>(
+fn step<'o>(
     (block, number): (&Arc<Block>, usize),
     op: &Predecoded,
     slots: &mut Slots,
     overlay: &mut Overlay<'o>,
     (way, at): (&mut Way<'_, 'o>, u64),
 ) -> Result<(), Stopped> {
-    match execute(op, slots, overlay, way.counter, at) {
-        Err(Stopped::UnknownCounter { .. }) => {
-            *way.checkpoint = Some(Checkpoint::keep((block, number), slots, overlay, &way.state));
-            execute(op, slots, overlay, way.counter, at)
-        }
-        done => done,
-    }
+    let Way { state, counter, checkpoint, .. } = way;
+    perform(op, slots, overlay, (counter, at), |slots, overlay| {
+        let inside = Inside { state: state.clone(), block: Arc::clone(block), op: number };
+        **checkpoint = Some(Checkpoint::keep(slots, overlay, inside));
+    })
 }

@@ -1,19 +1,15 @@
-//! A whole run on its way, and where it was when it was about to read a clock that nobody knows.
-//!
-//! Such a run is made again with other values of the clock, and up to there it would do the same.
-//! Most code reads a clock at the end of what it does, for statistics: what is made again is then a
-//! hundredth of the run.
+//! A whole run on its way.
 
 use std::sync::Arc;
 
-use jit::{Progress, Spare};
+use jit::Progress;
 use machine::hash;
 
 use super::report::WholeReport;
+use crate::checkpoint::Checkpoint;
 use crate::code::{Block, Translation};
 use crate::counter::Counter;
-use crate::overlay::Overlay;
-use crate::predecode::{FIRST_CONST, Slots};
+use crate::predecode::Slots;
 use crate::spin::Spin;
 use crate::syscall::SystemCalls;
 
@@ -54,7 +50,7 @@ pub(super) struct Way<'w, 'o> {
     pub counter: &'w mut Counter,
     pub report: &'w mut WholeReport,
     /// Where it was before it first read a clock that is not known.
-    pub checkpoint: &'w mut Option<Checkpoint<'o>>,
+    pub checkpoint: &'w mut Option<Checkpoint<'o, Inside>>,
 }
 
 /// Where a run goes on: at the address of a block, which the other one led to.
@@ -64,28 +60,11 @@ pub(super) struct Place {
     pub from: u64,
 }
 
-/// All that a run has, before one of its operations.
-pub(super) struct Checkpoint<'o> {
-    /// Those that are no constants of its block.
-    pub slots: Box<[u64]>,
-    pub overlay: Overlay<'o>,
+/// Where a run is in a block, for a checkpoint.
+#[derive(Clone)]
+pub(super) struct Inside {
     pub state: State,
-    /// The block that it is in.
     pub block: Arc<Block>,
-    /// The number of the operation there that comes next.
+    /// The number of the operation that comes next.
     pub op: usize,
-}
-
-impl<'o> Checkpoint<'o> {
-    /// Keeps where a run is.
-    pub fn keep(
-        (block, op): (&Arc<Block>, usize),
-        slots: &Slots,
-        overlay: &mut Overlay<'o>,
-        state: &State,
-    ) -> Self {
-        let overlay = overlay.fork(Spare::default());
-        let slots = slots[..FIRST_CONST.into()].into();
-        Self { slots, overlay, state: state.clone(), block: Arc::clone(block), op }
-    }
 }

@@ -8,16 +8,18 @@ mod compiled;
 mod frames;
 mod way;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ir::Program;
 use ir::program::Target;
+use jit::Spare;
 use jit::progress::Exit as Left;
 use machine::Reg;
 
+use crate::checkpoint::{Checkpoint, perform};
 use crate::code::{Given, restore};
 use crate::counter::{Counter, briefly, settled};
-use crate::exec::execute;
+use crate::idle::Idle;
 use crate::limits::Budget;
 use crate::outcome::{Outcome, Stopped};
 use crate::predecode::{Pool, Predecoded, Slots, TooLarge, clear, slots};
@@ -30,7 +32,7 @@ use crate::variables::{Inputs, collect, prepare};
 use block::{Block, Exit, Function, Go, exit};
 use compiled::{BY_ITS_END, Compiler, Machine};
 use frames::Frames;
-use way::{Checkpoint, State, Way};
+use way::{State, Way};
 
 /// A program made ready to run any number of times.
 pub struct SliceProgram<'p> {
@@ -42,7 +44,7 @@ pub struct SliceProgram<'p> {
     process: ProcessPages<'p>,
     compiler: Compiler,
     /// Slots of runs that are over, for the next ones.
-    idle: Mutex<Vec<Box<Slots>>>,
+    idle: Idle<Box<Slots>>,
 }
 
 /// What a run is made of, beside the program.
@@ -52,9 +54,6 @@ struct Asked<'a, 't> {
     relocation: &'a Relocation<'a>,
     given: Given<'a>,
 }
-
-/// Slots that are kept: as many as threads may ask at a time without making new ones.
-const MOST_IDLE: usize = 16;
 
 impl<'p> SliceProgram<'p> {
     /// Prepares a verified program.
@@ -76,7 +75,7 @@ impl<'p> SliceProgram<'p> {
             pool: Pool::default(),
             process: ProcessPages::new(program),
             compiler: Compiler::new(count as usize),
-            idle: Mutex::default(),
+            idle: Idle::default(),
         };
         for (number, function) in program.functions.iter().enumerate() {
             let base = first_block[number];
@@ -132,7 +131,7 @@ impl<'p> SliceProgram<'p> {
     ) -> Result<(Outcome, u64), RunError> {
         let known = [tsc, None];
         let mut counter = Counter::announced(known);
-        let (mut checkpoint, mut slots) = (None, self.idle().pop().unwrap_or_else(slots));
+        let (mut checkpoint, mut slots) = (None, self.idle.take().unwrap_or_else(slots));
         let asked = Asked { run, relocation, given };
         let (first, used) = self.once(asked, budget, &mut slots, (&mut counter, &mut checkpoint))?;
         let brief = briefly(run, used);
@@ -141,23 +140,16 @@ impl<'p> SliceProgram<'p> {
             let budget = Budget::new(&brief.limits);
             match &mut checkpoint {
                 Some(checkpoint) => {
-                    let mut none = None;
-                    let way = checkpoint.resume(&mut slots, counter, &mut none);
+                    let (overlay, state) = checkpoint.restore(&mut slots, Spare::default());
+                    let way = Way { state, slots: &mut slots, overlay, counter, checkpoint: &mut None };
                     outcome(self.end(asked, budget, way).0)
                 }
                 None => Ok(self.once(asked, budget, &mut slots, (counter, &mut None))?.0),
             }
         };
         let (settled, _) = settled(first, (&counter, known), false, again)?;
-        let mut idle = self.idle();
-        if idle.len() < MOST_IDLE {
-            idle.push(slots);
-        }
+        self.idle.give(slots);
         Ok((settled, used))
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Vec<Box<Slots>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One run with this counter, and the fuel that it used.
@@ -166,7 +158,7 @@ impl<'p> SliceProgram<'p> {
         asked: Asked<'a, '_>,
         budget: Budget,
         slots: &mut Slots,
-        (counter, checkpoint): (&mut Counter, &mut Option<Checkpoint<'a>>),
+        (counter, checkpoint): (&mut Counter, &mut Option<Checkpoint<'a, State>>),
     ) -> Result<(Outcome, u64), RunError> {
         let Asked { run, relocation, given } = asked;
         let overlay = match run.overlay(self.program, relocation, &self.process) {
@@ -284,13 +276,11 @@ impl<'p> SliceProgram<'p> {
     fn perform(&self, at: u32, number: u32, way: &mut Way<'_, '_>) -> Result<(), Stopped> {
         let block = &self.blocks[at as usize];
         let op = &self.ops[(block.first + number) as usize];
-        match execute(op, way.slots, &mut way.overlay, way.counter, block.pc) {
-            Err(Stopped::UnknownCounter { .. }) => {
-                way.keep(at, number);
-                execute(op, way.slots, &mut way.overlay, way.counter, block.pc)
-            }
-            done => done,
-        }
+        let Way { state, slots, overlay, counter, checkpoint } = way;
+        perform(op, slots, overlay, (counter, block.pc), |slots, overlay| {
+            let state = State { at, inside: Some(number), ..state.clone() };
+            **checkpoint = Some(Checkpoint::keep(slots, overlay, state));
+        })
     }
 
     /// Executes a compiled block and what follows it there, with the interpreter's help where
