@@ -101,6 +101,7 @@ fn searched(
         "slice_stopped": found["slice_stopped"],
         "whole_stopped": found["whole_stopped"],
         "both_stopped": found["both_stopped"],
+        "changed": found["changed"],
         "exhausted": found["exhausted"],
         "unchanged": found["unchanged"],
         // Two answers about the unchanged target are one, too.

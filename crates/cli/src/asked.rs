@@ -15,6 +15,7 @@ use ir::Program;
 use machine::Target;
 
 use crate::context::Context;
+use crate::departures;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::files;
@@ -227,13 +228,14 @@ impl Asked {
                 unverified: ways.unverified().or_else(|| no_whole.map(Failure::to_string)),
                 departures: ways.departures.clone(),
             }),
-            Some(Verdict::Differ { .. }) => {
+            Some(Verdict::Differ { changed, .. }) => {
                 let outputs = ways.differing().join(", ");
+                let why = departures::changed(changed)
+                    .unwrap_or_else(|| "trust neither, and please report it".to_owned());
                 let text = format!(
-                    "{name}: slice and whole run differ in {outputs}: `virtuoso run` prints both; trust \
-                     neither, and please report it"
+                    "{name}: slice and whole run differ in {outputs}: `virtuoso run` prints both; {why}"
                 );
-                Err(Failure::new(Exit::Differ, text))
+                Err(Failure::new(Exit::differ(changed), text))
             }
             Some(Verdict::Stopped { stopped, by }) => {
                 let next = no_whole.map_or(String::new(), |why| format!("; {why}"));

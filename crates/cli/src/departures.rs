@@ -31,6 +31,17 @@ pub fn remarks(departures: &Departures) -> Vec<String> {
     restored.into_iter().chain(overruled).chain(clocks).collect()
 }
 
+/// That somebody changed words of read-only data, which explains two answers; nothing if nobody
+/// did.
+#[must_use]
+pub fn changed(words: &[u64]) -> Option<String> {
+    let (words, first, _) = counted(words, "word")?;
+    Some(format!(
+        "somebody changed the target's read-only data, which no kernel writes: {words} (at {first:#x}). That \
+         explains two answers; trust neither, and see `virtuoso tampering`"
+    ))
+}
+
 /// How many there are, in words, the first, and whether it is the only one.
 fn counted(addresses: &[u64], what: &str) -> Option<(String, u64, bool)> {
     let first = *addresses.first()?;
@@ -55,5 +66,7 @@ mod tests {
         );
         assert!(said[1].starts_with("the run came to a place (at 0x30) where"), "{said:?}");
         assert!(said[2].contains("as of the kernel's last reading"), "{said:?}");
+        assert_eq!(changed(&[]), None);
+        assert!(changed(&[0x10, 0x20]).is_some_and(|it| it.contains("2 words (at 0x10)")));
     }
 }

@@ -65,8 +65,8 @@ exits! {
     Differ 21 "two ways to the same answer give different ones",
     /// `trace check` found instructions that the lifter and the recording disagree on.
     Disagree 22 "`trace check`: an instruction does what the lifter does not expect",
-    /// `tampering` found code that the kernel did not change itself.
-    Tampered 23 "`tampering`, `report`: the target's kernel code has changes that are not the kernel's own",
+    /// Code or read-only data that the kernel did not change itself.
+    Tampered 23 "the target's kernel code or read-only data has changes that are not the kernel's own",
     /// `crossview` or `ps` found what one program sees and another does not.
     Crossview 24 "`crossview`, `ps`, `report`: one program sees what another does not",
     /// A run ended as [`Stopped::Unrepeated`].
@@ -100,6 +100,12 @@ exits! {
 }
 
 impl Exit {
+    /// The exit of two answers, where somebody changed these words of the target's read-only data.
+    #[must_use]
+    pub const fn differ(changed: &[u64]) -> Exit {
+        if changed.is_empty() { Exit::Differ } else { Exit::Tampered }
+    }
+
     /// The exit of a run that stopped, by where and why it stopped.
     #[must_use]
     pub const fn of(stopped: &Stopped) -> Exit {

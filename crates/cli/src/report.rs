@@ -75,7 +75,7 @@ impl<'r> Report<'r> {
     pub fn exit(&self) -> Exit {
         match self.ways.verdict() {
             Some(Verdict::Stopped { stopped, .. }) => Exit::of(stopped),
-            Some(Verdict::Differ { .. }) => Exit::Differ,
+            Some(Verdict::Differ { changed, .. }) => Exit::differ(changed),
             Some(Verdict::Answer { values, .. }) if !values.full(self.program).is_empty() => Exit::Full,
             Some(Verdict::Answer { .. }) | None => Exit::Done,
         }
@@ -96,8 +96,9 @@ impl<'r> Report<'r> {
             (Some(Verdict::Answer { verified: true, .. }), _) if verify => {
                 remarks.push("verified: slice and whole run agree".to_string());
             }
-            (Some(Verdict::Differ { .. }), _) => {
+            (Some(Verdict::Differ { changed, .. }), _) => {
                 remarks.push(format!("slice and whole run differ in: {}", self.ways.differing().join(", ")));
+                remarks.extend(departures::changed(changed));
             }
             (Some(Verdict::Stopped { by: Way::Whole, .. }), Some(stopped)) => {
                 remarks.push(format!("the slice stopped: {stopped}; the whole run was tried"));
@@ -145,7 +146,7 @@ impl<'r> Report<'r> {
         let mut out = output::stdout();
         match self.ways.verdict() {
             Some(Verdict::Answer { values, .. }) => print_values(&mut out, values)?,
-            Some(Verdict::Differ { slice, whole }) => {
+            Some(Verdict::Differ { slice, whole, .. }) => {
                 writeln!(out, "by slice:")?;
                 print_values(&mut out, slice)?;
                 writeln!(out, "by whole run:")?;
@@ -185,6 +186,7 @@ impl<'r> Report<'r> {
             "outcome": ended,
             "verified": verified,
             "differing": self.ways.differing(),
+            "changed": self.ways.changed,
             "outputs": values,
             "full": self.ways.full(self.program),
             "constant": evidence::constant(self.program),
@@ -331,5 +333,8 @@ mod tests {
         report.ways.whole = list(8);
         assert_eq!(report.exit(), Exit::Differ);
         assert_eq!(report.json()["full"], json!([]));
+        report.ways.changed = vec![0x10];
+        assert_eq!(report.exit(), Exit::Tampered, "the target explains it");
+        assert!(report.remarks(false)[1].contains("(at 0x10)"), "{:?}", report.remarks(false));
     }
 }

@@ -48,6 +48,9 @@ pub struct Ways {
     pub whole: Option<Outcome>,
     /// Where the whole run did not follow the target.
     pub departures: Departures,
+    /// Where both answer and differ: the words of the target's read-only data that somebody
+    /// changed, by the training system's addresses.
+    pub changed: Vec<u64>,
 }
 
 /// What both say together.
@@ -68,6 +71,10 @@ pub enum Verdict<'w> {
         slice: &'w Values,
         /// The whole run's.
         whole: &'w Values,
+        /// The words of the target's read-only data that somebody changed. Whole runs read what no
+        /// recording joined with an answer, such as the end of a format string; if nobody changed
+        /// such a word, the slice lacks something.
+        changed: &'w [u64],
     },
     /// No answer: why the last one tried stopped, and which it was.
     Stopped {
@@ -90,8 +97,12 @@ impl Ways {
         inputs: &Inputs,
     ) -> Result<Self, RunError> {
         let slice = Some(slice.run(run, inputs)?.0);
-        let whole = whole.map(|whole| whole.run(run, inputs)).transpose()?;
-        Ok(Self { slice, ..whole.map_or_else(Self::default, Self::of_whole) })
+        let Some(whole) = whole else { return Ok(Self { slice, ..Self::default() }) };
+        let mut ways = Self { slice, ..Self::of_whole(whole.run(run, inputs)?) };
+        if ways.differ() {
+            ways.changed = whole.changed_data(run)?;
+        }
+        Ok(ways)
     }
 
     /// Asks a program of a session by both ways.
@@ -105,31 +116,34 @@ impl Ways {
     ) -> Result<Self, RunError> {
         let slice = program.ask_slice(inputs, limits)?.0;
         Self { slice: Some(slice), ..Self::of_whole(program.ask(inputs, limits)?) }
-            .alike(program, inputs, limits)
+            .compared(program, inputs, limits)
     }
 
-    /// Where the whole run had pointers restored and the slice stopped, asks the slice once more
-    /// with the same pointers.
+    /// Where both differ, looks for a reason; where the whole run had pointers restored and the
+    /// slice stopped, asks the slice once more with the same pointers.
     ///
     /// # Errors
     /// The run could not begin.
-    pub fn alike(
-        self,
+    pub fn compared(
+        mut self,
         program: &SessionProgram<'_, '_>,
         inputs: &Inputs,
         limits: &Limits,
     ) -> Result<Self, RunError> {
         let stopped = matches!(self.slice, Some(Outcome::Stopped(_)));
-        if self.departures.restored.is_empty() || !stopped || self.whole_answer().is_none() {
-            return Ok(self);
+        if !self.departures.restored.is_empty() && stopped && self.whole_answer().is_some() {
+            self.slice = Some(program.ask_slice_restored(inputs, limits)?.0);
         }
-        Ok(Self { slice: Some(program.ask_slice_restored(inputs, limits)?.0), ..self })
+        if self.differ() {
+            self.changed = program.changed_data();
+        }
+        Ok(self)
     }
 
     /// How a whole run ended.
     #[must_use]
     pub fn of_whole((outcome, report): (Outcome, WholeReport)) -> Self {
-        Self { slice: None, whole: Some(outcome), departures: report.departures }
+        Self { whole: Some(outcome), departures: report.departures, ..Self::default() }
     }
 
     /// The slice's answer.
@@ -144,11 +158,19 @@ impl Ways {
         answer(self.whole.as_ref())
     }
 
+    /// Whether there are two answers.
+    #[must_use]
+    pub fn differ(&self) -> bool {
+        self.slice_answer().zip(self.whole_answer()).is_some_and(|(slice, whole)| slice != whole)
+    }
+
     /// What both say together; `None` if neither was tried.
     #[must_use]
     pub fn verdict(&self) -> Option<Verdict<'_>> {
         let verdict = match (self.slice_answer(), self.whole_answer()) {
-            (Some(slice), Some(whole)) if slice != whole => Verdict::Differ { slice, whole },
+            (Some(slice), Some(whole)) if slice != whole => {
+                Verdict::Differ { slice, whole, changed: &self.changed }
+            }
             (Some(values), whole) => Verdict::Answer { values, by: Way::Slice, verified: whole.is_some() },
             (None, Some(values)) => Verdict::Answer { values, by: Way::Whole, verified: false },
             (None, None) => {
@@ -225,7 +247,7 @@ mod tests {
 
     #[test]
     fn only_equal_answers_are_verified() {
-        let both = |slice, whole| Ways { slice, whole, departures: Departures::default() };
+        let both = |slice, whole| Ways { slice, whole, ..Ways::default() };
         let verified = |ways: &Ways| match ways.verdict() {
             Some(Verdict::Answer { by, verified, .. }) => Some((by, verified)),
             _ => None,

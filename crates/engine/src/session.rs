@@ -22,6 +22,7 @@ use crate::predecode::TooLarge;
 use crate::relocate::Relocation;
 use crate::run::{Run, RunError};
 use crate::slice::SliceProgram;
+use crate::tampering::changed_data;
 use crate::variables::Inputs;
 use crate::watch::Unwatched;
 
@@ -169,6 +170,13 @@ impl<'p> SessionProgram<'p, '_> {
         let answer = ask.answer((inputs, budget), &mut workspace, &mut Unwatched);
         self.idle.give(workspace);
         answer
+    }
+
+    /// The words of read-only data that somebody changed in the target, by the training system's
+    /// addresses: what explains two answers.
+    #[must_use]
+    pub fn changed_data(&self) -> Vec<u64> {
+        changed_data(self.session.system, self.session.run.memory, &self.relocation)
     }
 
     /// A run of the slice with these inputs, within these limits; as [`SliceProgram::run`].

@@ -15,6 +15,7 @@ use crate::outcome::Outcome;
 use crate::predecode::slots;
 use crate::relocate::Relocation;
 use crate::run::{Run, RunError};
+use crate::tampering::changed_data;
 use crate::variables::Inputs;
 use crate::watch::{Unwatched, Watch};
 
@@ -57,6 +58,15 @@ impl<'p> WholeProgram<'p> {
             regs.set(reg, slots[reg.index()]);
         }
         Ok(regs)
+    }
+
+    /// The words of read-only data that somebody changed in a target, by the training system's
+    /// addresses: what explains two answers.
+    ///
+    /// # Errors
+    /// [`RunError`] when the program is not found there.
+    pub fn changed_data(&self, run: &Run<'_>) -> Result<Vec<u64>, RunError> {
+        Ok(changed_data(self.system, run.memory, &Relocation::find(self.program, run)?))
     }
 
     /// Runs over a target and shows every step.

@@ -137,7 +137,7 @@ impl RunArgs {
             .map_err(|error| self.asked.failure(&error))?;
         report.ways.whole = Some(outcome);
         report.ways = std::mem::take(&mut report.ways)
-            .alike(&whole, inputs, &run.limits)
+            .compared(&whole, inputs, &run.limits)
             .map_err(|error| self.asked.failure(&error))?;
         report.whole_cost = Some(Cost { steps: told.instructions, time });
         Ok(())

@@ -185,7 +185,7 @@ impl VerifyArgs {
         let mut out = output::stdout();
         if let Some(found) = found {
             report::print(&mut out, unchanged, found, seconds)?;
-        } else if let Some(Verdict::Differ { slice, whole }) = unchanged.ways.verdict() {
+        } else if let Some(Verdict::Differ { slice, whole, .. }) = unchanged.ways.verdict() {
             writeln!(out, "different over the unchanged target")?;
             print_differing(&mut out, &unchanged.ways.differing(), slice, whole)?;
         }

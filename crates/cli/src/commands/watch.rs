@@ -90,8 +90,13 @@ enum Given {
         /// What there is to say about it, and was not said of the one before.
         remarks: Vec<String>,
     },
-    /// Slice and whole run gave different answers, in these outputs.
-    Differ(Vec<String>),
+    /// Slice and whole run gave different answers.
+    Differ {
+        /// In these outputs.
+        outputs: Vec<String>,
+        /// The words of the target's read-only data that somebody changed.
+        changed: Vec<u64>,
+    },
     Stopped {
         stopped: Stopped,
         by: Way,
@@ -121,6 +126,9 @@ impl Watched<'_> {
         if let Some(whole) = self.whole.as_mut().filter(|_| new || verify) {
             let (outcome, report) = whole.run(run, &self.inputs).map_err(|it| self.asked.failure(&it))?;
             ways.whole = Some(outcome);
+            if ways.differ() {
+                ways.changed = whole.changed_data(run).map_err(|it| self.asked.failure(&it))?;
+            }
             let said = departures::remarks(&report.departures);
             if said != self.said {
                 remarks.clone_from(&said);
@@ -131,7 +139,9 @@ impl Watched<'_> {
             Some(Verdict::Answer { values, by, verified }) => {
                 Given::Answer { values: values.clone(), by, verified, remarks }
             }
-            Some(Verdict::Differ { .. }) | None => Given::Differ(ways.differing()),
+            Some(Verdict::Differ { .. }) | None => {
+                Given::Differ { outputs: ways.differing(), changed: ways.changed.clone() }
+            }
             Some(Verdict::Stopped { stopped, by }) => Given::Stopped { stopped: stopped.clone(), by },
         })
     }
@@ -418,14 +428,16 @@ fn told(
             tally.full += u64::from(!full.is_empty());
             object["full"] = json!(full);
         }
-        Given::Differ(outputs) => {
+        Given::Differ { outputs, changed } => {
             tally.unanswered += 1;
+            let why = departures::changed(&changed).map_or(String::new(), |it| format!("; {it}"));
             text = format!(
-                "\n  no answer: slice and whole run differ in {}",
+                "\n  no answer: slice and whole run differ in {}{why}",
                 format::plain(&outputs.join(", "))
             );
             object["outcome"] = "differ".into();
             object["differing"] = json!(outputs);
+            object["changed"] = json!(changed);
         }
         Given::Stopped { stopped, by } => {
             tally.unanswered += 1;

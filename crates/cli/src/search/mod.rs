@@ -92,7 +92,7 @@ impl Question<'_> {
                 continue;
             }
             repeats = 0;
-            let ways = self.ask(unchanged, &changes, &mut whole);
+            let ways = self.ask_each(unchanged, &changes, &mut whole);
             let differs = found.count(ways.as_ref(), &unchanged.ways);
             if let Some(ways) = ways.filter(|_| differs) {
                 let (changes, ways) = self.least(unchanged, changes, ways, &mut whole);
@@ -118,6 +118,23 @@ impl Question<'_> {
         let mut run = Run { memory: &memory, ..self.run };
         run.limits.fuel = unchanged.fuel;
         Ways::ask(self.slice, Some(whole), &run, self.inputs).ok()
+    }
+
+    /// The same, and each change alone where one of several is of read-only data: that does not
+    /// explain what another one does.
+    fn ask_each(
+        &self,
+        unchanged: &Unchanged,
+        changes: &[Change],
+        whole: &mut WholeProgram<'_>,
+    ) -> Option<Ways> {
+        let all = self.ask(unchanged, changes, whole);
+        let explained = |ways: &Ways| ways.differ() && !differs(ways);
+        if changes.len() < 2 || !all.as_ref().is_some_and(explained) {
+            return all;
+        }
+        let mut alone = changes.iter().filter_map(|it| self.ask(unchanged, std::slice::from_ref(it), whole));
+        alone.find(differs).or(all)
     }
 
     /// One change alone, if the answers differ by it.
@@ -158,8 +175,9 @@ impl Unchanged {
     }
 }
 
+/// Whether there are two answers that nothing in the target explains.
 fn differs(ways: &Ways) -> bool {
-    matches!(ways.verdict(), Some(Verdict::Differ { .. }))
+    matches!(ways.verdict(), Some(Verdict::Differ { changed: [], .. }))
 }
 
 impl Counts {
@@ -186,7 +204,9 @@ pub struct Counts {
     pub both_stopped: u64,
     /// No run could begin: the target was no longer taken for the training system.
     pub refused: u64,
-    /// Two answers.
+    /// Two answers, and the change is one of read-only data, which no kernel writes.
+    pub changed: u64,
+    /// Two answers, and nothing in the target explains them.
     pub different: u64,
     /// How often the slice stopped, by the outcome's name.
     pub slice_stops: BTreeMap<String, u64>,
@@ -230,7 +250,8 @@ impl Found {
             }
             Some(Verdict::Answer { by: Way::Slice, .. }) => counts.whole_stopped += 1,
             Some(Verdict::Answer { .. }) => counts.slice_stopped += 1,
-            Some(Verdict::Differ { .. }) => counts.different += 1,
+            Some(Verdict::Differ { changed: [], .. }) => counts.different += 1,
+            Some(Verdict::Differ { .. }) => counts.changed += 1,
             Some(Verdict::Stopped { .. }) | None => counts.both_stopped += 1,
         }
         differs(ways)

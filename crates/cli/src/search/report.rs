@@ -36,6 +36,7 @@ pub fn print(out: &mut impl Write, unchanged: &Unchanged, found: &Found, seconds
         (counts.whole_stopped, "whole run stopped"),
         (counts.both_stopped, "both stopped"),
         (counts.refused, "refused: no longer the training system"),
+        (counts.changed, "two answers about read-only data that was changed, as `run` says then"),
         (counts.different, "different"),
     ] {
         writeln!(out, "{count:9} {what}")?;
@@ -144,6 +145,7 @@ pub fn json(unchanged: &Unchanged, found: Option<&Found>) -> Json {
         "whole_stopped": whole_stopped,
         "both_stopped": both_stopped,
         "refused": counts.refused,
+        "changed": counts.changed,
         "different": counts.different,
         "slice_stops": counts.slice_stops,
         "whole_stops": counts.whole_stops,

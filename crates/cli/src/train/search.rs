@@ -97,6 +97,7 @@ impl Searched {
         all.whole_stopped += round.whole_stopped;
         all.both_stopped += round.both_stopped;
         all.refused += round.refused;
+        all.changed += round.changed;
         all.different += round.different;
     }
 }

@@ -27,7 +27,7 @@ pub struct Comparison<'c> {
 }
 
 /// The contiguous code in which most interrupt gates lead; all of it where no gates are known.
-pub fn kernel(system: &System) -> Range<u64> {
+fn kernel(system: &System) -> Range<u64> {
     let gates = &system.relocations().gates;
     let mut stretches: Vec<Range<u64>> = Vec::new();
     for (address, page) in system.iter() {
@@ -47,6 +47,15 @@ pub fn kernel(system: &System) -> Range<u64> {
 /// Whether addresses have 64 bits.
 pub fn wide(relocation: &Relocation<'_>) -> bool {
     relocation.mode().linear_bits() > 32
+}
+
+impl<'c> Comparison<'c> {
+    /// `relocation` is a program's of that system. Modules are not looked for yet.
+    pub fn new(system: &'c System, memory: &'c dyn GuestMemory, relocation: &Relocation<'_>) -> Self {
+        let code = TargetCode::find(memory, relocation.mode(), relocation.root());
+        let relocated = relocation.system(system);
+        Self { system, memory, relocation: relocated, code, loaded: None, kernel: kernel(system) }
+    }
 }
 
 impl Comparison<'_> {

@@ -41,8 +41,7 @@ use machine::{GuestMemory, Reg};
 
 use crate::relocate::Relocation;
 use code::CodePages;
-use comparison::{Comparison, kernel, wide};
-use target::TargetCode;
+use comparison::{Comparison, wide};
 
 pub use report::{Change, Class, CodeRange, Difference, Place, Tampering, Uncompared};
 
@@ -61,10 +60,7 @@ pub fn compare(
     relocation: &Relocation<'_>,
     tables: &[Option<u64>],
 ) -> Tampering {
-    let code = TargetCode::find(memory, relocation.mode(), relocation.root());
-    let kernel = kernel(system);
-    let relocated = relocation.system(system);
-    let mut it = Comparison { system, memory, relocation: relocated, code, loaded: None, kernel };
+    let mut it = Comparison::new(system, memory, relocation);
     let mode = if wide(relocation) { lift::Mode::Bits64 } else { lift::Mode::Bits32 };
     it.find_modules(mode);
     it.find_loaded();
@@ -79,6 +75,23 @@ pub fn compare(
     it.compare_gates(tables, &mut report);
     report.differences.sort_by_key(|it| (it.place, it.address));
     report
+}
+
+/// The words of read-only data, by the training system's addresses, that somebody changed: those
+/// that lead from trusted code elsewhere, and those of pages that no system writes. `relocation` is
+/// as in [`compare`]. It costs a comparison of all such pages, some milliseconds.
+pub(crate) fn changed_data(
+    system: &System,
+    memory: &dyn GuestMemory,
+    relocation: &Relocation<'_>,
+) -> Vec<u64> {
+    let mut it = Comparison::new(system, memory, relocation);
+    it.find_modules(if wide(relocation) { lift::Mode::Bits64 } else { lift::Mode::Bits32 });
+    let mut report = Tampering::default();
+    it.compare_data(&mut report);
+    let mut changed: Vec<u64> = report.of(Class::Foreign).map(|it| it.address).collect();
+    changed.sort_unstable();
+    changed
 }
 
 /// Whether the program's training system used the execute-disable bit, which tells code from data.

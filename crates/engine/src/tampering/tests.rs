@@ -182,6 +182,13 @@ impl Case {
     }
 
     fn ask(&self) -> Tampering {
+        self.about(|system, memory, relocation| {
+            let program = ir::text::parse_program("program \"test\"", Reg::NAMES).expect("it parses");
+            compare(&program, system, memory, relocation, &[Some(IDT)])
+        })
+    }
+
+    fn about<T>(&self, ask: impl FnOnce(&System, &dyn GuestMemory, &Relocation<'_>) -> T) -> T {
         let mut target = Target::new();
         target.map(KERNEL + self.kernel, &self.code, 0);
         target.map(KERNEL + self.kernel + 0x1000, &[0x55; 4096], 0);
@@ -208,10 +215,9 @@ impl Case {
                     .expect("they are whole");
             system.set_modules(ir::Objects::from_bytes(&file, [1; 32]).expect("they come back"));
         }
-        let program = ir::text::parse_program("program \"test\"", Reg::NAMES).expect("it parses");
         let table = system.relocations().clone();
         let relocation = Relocation::kernel_at(&table, self.kernel);
-        compare(&program, &system, &target.memory, &relocation, &[Some(IDT)])
+        ask(&system, &target.memory, &relocation)
     }
 
     /// What differs: the address, by training, and how.
@@ -404,6 +410,23 @@ fn tables_of_pointers_and_other_read_only_data_are_compared() {
     assert_eq!(word(leads), [(WRITTEN + VARYING as u64, Change::Foreign)]);
     // A pointer in a module's table.
     assert_eq!(word(|case| set(&mut case.module_data, 0, KERNEL)), [(MODULE + 0x1000, Change::Foreign)]);
+}
+
+/// What boots write, and code, is no reason for two answers: runs know it.
+#[test]
+fn what_nobody_writes_and_somebody_changed_is_named() {
+    let words = |case: &Case| case.about(changed_data);
+    for kernel in [0, 0x20_0000] {
+        let mut case = Case::new(2, kernel, 0x40_0000);
+        assert_eq!(words(&case), [0; 0]);
+        case.code[0x10] ^= 1;
+        case.written[0x800] = 8;
+        assert_eq!(words(&case), [0; 0]);
+        case.steady[0x800] = 8;
+        set(&mut case.written, 8, 0x1234);
+        set(&mut case.module_data, 0, KERNEL);
+        assert_eq!(words(&case), [STEADY + 0x800, WRITTEN + 8, MODULE + 0x1000]);
+    }
 }
 
 #[test]
