@@ -57,8 +57,8 @@ exits! {
     NoCode 17 "the run reached code of which training kept no trusted copy",
     /// A run ended as [`Stopped::Limit`].
     Limit 18 "the run reached a limit on memory or on nested calls",
-    /// A live guest's pause was over before the run.
-    PauseOver 19 "a live guest had to be resumed (--max-pause) before the run was over",
+    /// A live guest's pause was over before the run, or there was none as wanted.
+    PauseOver 19 "a live guest had to be resumed before there was an answer (--max-pause, --pause-in)",
     /// The target runs another system than training did.
     OtherKernel 20 "the target runs another kernel than the program was made from",
     /// Two ways to the same answer gave different ones.

@@ -26,7 +26,7 @@ use signal_hook::low_level::pipe;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::live::{Name, Opened};
+use crate::live::{Moment, Name, Opened, PauseIn};
 use crate::{format, output};
 
 /// How whole runs execute code.
@@ -83,6 +83,13 @@ pub struct TargetArgs {
     /// Milliseconds that a live guest may be paused; then it is resumed, and there is no answer
     #[arg(long, value_name = "MS", value_parser = format::parse_number, default_value_t = 10_000)]
     pub max_pause: u64,
+    /// Pause a live guest where the processor whose view is taken executes this: it is paused,
+    /// looked at, and let run again until it does
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub pause_in: Option<PauseIn>,
+    /// How long to try that
+    #[arg(long, value_name = "TIME", value_parser = format::parse_time, default_value = "10s")]
+    pub pause_within: Duration,
     /// The training system's companion file; default: the one beside the program that it names by
     /// hash
     #[arg(long, value_name = "FILE")]
@@ -122,7 +129,10 @@ impl TargetArgs {
             placement: self.ram.clone(),
             unpacking: unpacking(context),
         };
-        open(path, &options, self.max_pause(), context)
+        if self.pause_in.is_some() && Name::parse(path).is_none() {
+            return Err(Failure::file(path, "a dump was paused long ago; leave --pause-in out"));
+        }
+        open(path, &options, &self.moment(), context)
     }
 
     /// Finds the processors of an opened target in its memory, by a program, unless the target
@@ -187,6 +197,12 @@ impl TargetArgs {
     pub const fn max_pause(&self) -> Duration {
         Duration::from_millis(self.max_pause)
     }
+
+    /// When a live guest is paused, and for how long.
+    pub const fn moment(&self) -> Moment {
+        let (limit, wanted, within) = (self.max_pause(), self.pause_in, self.pause_within);
+        Moment { limit, wanted, cpu: self.cpu, within }
+    }
 }
 
 /// Why no processors were found in a target's memory.
@@ -197,12 +213,11 @@ pub struct Missing {
     pub another_may: bool,
 }
 
-/// Opens a target: a dump, as the options say, or a live guest, which is paused for `limit` at
-/// most.
+/// Opens a target: a dump, as the options say, or a live guest, which is paused at such a moment.
 pub fn open(
     path: &Path,
     options: &TargetOptions,
-    limit: Duration,
+    moment: &Moment,
     context: Context,
 ) -> Result<Opened, Failure> {
     match Name::parse(path) {
@@ -212,7 +227,7 @@ pub fn open(
         Some(_) if options.format.is_some() || options.partial || options.placement.is_some() => {
             Err(Failure::file(path, "a live guest is no file; leave --format, --partial and --ram out"))
         }
-        Some(name) => Opened::live(&name, path, limit, context),
+        Some(name) => Opened::live(&name, path, moment, context),
         None => {
             watch_for_cuts(path)?;
             let target = Target::open(path, options).map_err(Failure::input)?;
@@ -404,8 +419,9 @@ mod tests {
             let path = PathBuf::from(path);
             let context = Context { quiet: true, progress: output::Progress::new(true) };
             let options = TargetOptions { without_cpus: true, ..TargetOptions::default() };
-            let opened =
-                open(&path, &options, Duration::ZERO, context).map_err(|error| error.to_string()).unwrap();
+            let opened = open(&path, &options, &Moment::any(Duration::ZERO), context)
+                .map_err(|error| error.to_string())
+                .unwrap();
             File::options().write(true).open(&path).and_then(|file| file.set_len(4096)).unwrap();
             assert_eq!(opened.mem.page(PhysAddr(0)).unwrap()[4095], 1);
             let page = opened.mem.page(PhysAddr(0x8_0000)).unwrap();

@@ -196,6 +196,7 @@ fn a_guest_under_load_is_asked_and_runs_on() -> Result<(), Failure> {
     paused_by_others(&mut load, &directory.join("pslist.prog"))?;
     watched(&mut load, &directory)?;
     bounded(&mut load, &directory.join("pslist.prog"))?;
+    at_moments(&mut load, &directory.join("pslist.prog"))?;
     by_the_monitor(&mut load, &directory.join("pslist.prog"))?;
     through_virsh(&mut load, &directory)?;
     // Nothing is stuck: init answers, and processes come and go.
@@ -362,6 +363,33 @@ fn bounded(load: &mut Load, program: &Path) -> Result<(), Failure> {
     assert_eq!(output.status.code(), Some(19), "{messages}");
     assert!(output.stdout.is_empty() && messages.contains("--max-pause"), "{messages}");
     assert!(load.qmp.is_running()?, "after {paused:?}");
+    Ok(())
+}
+
+/// The pause in which the guest is asked finds the processor where it was wanted: its privilege
+/// level is looked at through another monitor.
+fn at_moments(load: &mut Load, program: &Path) -> Result<(), Failure> {
+    for (wanted, level) in [("user", "CPL=3"), ("kernel", "CPL=0")] {
+        // Runs enough for the test to look meanwhile; those in which it is only seen where the
+        // processor is are over by then.
+        let mut words: Vec<OsString> = vec!["run".into(), "--quiet".into(), "--json".into()];
+        words.extend([program.into(), load.name()]);
+        words.extend(["--repeat", "600", "--max-pause", "20000", "--pause-in", wanted].map(OsString::from));
+        let mut child = command(&words).spawn()?;
+        loop {
+            load.qmp.take_events();
+            std::thread::sleep(Duration::from_millis(100));
+            if !load.qmp.is_running()? && load.qmp.take_events().is_empty() {
+                break;
+            }
+            assert!(child.try_wait()?.is_none(), "{wanted}: the test never looked during the pause");
+        }
+        let registers = load.qmp.human("info registers")?;
+        assert!(!load.qmp.is_running()? && load.qmp.take_events().is_empty(), "the pause was too short");
+        assert!(registers.contains(level), "{wanted}: {registers}");
+        finish(child)?;
+        assert!(load.qmp.is_running()?);
+    }
     Ok(())
 }
 

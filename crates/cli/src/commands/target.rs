@@ -10,6 +10,7 @@ use machine::{Cpu, PagingMode, Reg, TargetOptions};
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::live::Moment;
 use crate::target::{formats, open, placement, unpacking};
 use crate::{format, output};
 
@@ -71,7 +72,7 @@ impl InfoArgs {
             placement: self.ram.clone(),
             unpacking: unpacking(context),
         };
-        let mut target = open(&self.target, &options, INFO_PAUSE, context)?;
+        let mut target = open(&self.target, &options, &Moment::any(INFO_PAUSE), context)?;
         target.resume()?;
         let mut out = output::stdout();
         if self.json {

@@ -269,7 +269,7 @@ impl WatchArgs {
         watched: &mut [Watched<'_>],
         tally: &mut Tally,
     ) -> Result<Round, Failure> {
-        let (mut target, pause) = match guest.pause(self.how.max_pause()) {
+        let (mut target, pause) = match guest.pause(&self.how.moment()) {
             Ok(paused) => paused,
             Err(failure) if matches!(failure.exit, Exit::Torn | Exit::PauseOver) => {
                 let given = self.nothing(&failure, watched, tally);

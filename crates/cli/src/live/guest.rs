@@ -2,13 +2,15 @@
 //! its pauses.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use machine::Target;
 use machine::target::live::{GuestLock, Live, LiveError, MonitorError, Pause, PauseReport};
 use sha2::{Digest, Sha256};
 
 use super::keeper::Rescue;
+use super::moment::Moment;
 use super::name::Name;
 use super::watchdog::Watchdog;
 use crate::context::Context;
@@ -51,9 +53,28 @@ impl Guest {
         Ok(Self { path: path.to_owned(), live, watchdog, quiet: context.quiet })
     }
 
-    /// Pauses the guest for `limit` at most; one that stands still already stays so. Another
-    /// process of ours that has it paused is waited for.
-    pub fn pause(&mut self, limit: Duration) -> Result<(Target, Pause), Failure> {
+    /// Pauses the guest at such a moment; one that stands still already stays so, whatever moment
+    /// that is. Another process of ours that has it paused is waited for.
+    pub fn pause(&mut self, moment: &Moment) -> Result<(Target, Pause), Failure> {
+        let begin = Instant::now();
+        let mut tries = 0;
+        loop {
+            let (target, pause) = self.pause_now(moment.limit)?;
+            if moment.is_it(&target.cpus) || !pause.is_ours() {
+                return Ok((target, pause));
+            }
+            drop(target);
+            self.resume(pause)?;
+            tries += 1;
+            if begin.elapsed() >= moment.within {
+                let text = format!("{}: {}", self.path.display(), moment.missed(tries));
+                return Err(Failure::new(Exit::PauseOver, text));
+            }
+            thread::sleep(Moment::nap(tries));
+        }
+    }
+
+    fn pause_now(&mut self, limit: Duration) -> Result<(Target, Pause), Failure> {
         let (path, quiet) = (&self.path, self.quiet);
         self.watchdog.lock(|| {
             if !quiet {

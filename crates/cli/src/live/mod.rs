@@ -8,13 +8,14 @@
 
 mod guest;
 mod keeper;
+mod moment;
 mod name;
 pub mod virsh;
 pub mod watchdog;
 
 use std::ops::Deref;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use engine::locate::Located;
 use machine::target::live::{Pause, PauseReport};
@@ -24,6 +25,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 pub use guest::{Guest, not_whole, unheard};
+pub use moment::{Moment, PauseIn};
 pub use name::Name;
 
 /// A target, paused if it is a live guest. Dropping it lets the guest run.
@@ -55,11 +57,14 @@ impl Opened {
     }
 
     /// A live guest, which is paused from now on.
-    pub fn live(name: &Name, path: &Path, limit: Duration, context: Context) -> Result<Self, Failure> {
+    pub fn live(name: &Name, path: &Path, moment: &Moment, context: Context) -> Result<Self, Failure> {
         let mut guest = Guest::connect(name, path, context)?;
-        // Not before: to connect may take longer than a pause may.
-        let since = Some(Instant::now());
-        let (target, pause) = guest.pause(limit)?;
+        // Not before: to connect may take longer than a pause may, and so may waiting.
+        let mut since = Some(Instant::now());
+        let (target, pause) = guest.pause(moment)?;
+        if moment.wanted.is_some() {
+            since = Some(Instant::now());
+        }
         if !context.quiet && !pause.is_ours() {
             output::note(&format!("{}: the guest was paused already and stays paused", path.display()));
         }

@@ -10,7 +10,7 @@ use crate::banner::{self, OF_A_DUMP, OF_A_GUEST};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::live::Name;
+use crate::live::{Moment, Name};
 use crate::pack_info::is_free;
 use crate::train::package::{Kind, Unpacked, Workspace, download, unpack};
 use crate::{files, output, target};
@@ -104,7 +104,7 @@ fn wanted(path: &Path, context: Context) -> Result<Vec<Banner>, Failure> {
     };
     let limit = if Name::parse(path).is_some() { OF_A_GUEST } else { OF_A_DUMP };
     // A live guest may stand still a moment longer than it is searched.
-    let mut opened = target::open(path, &options, 10 * OF_A_GUEST, context)?;
+    let mut opened = target::open(path, &options, &Moment::any(10 * OF_A_GUEST), context)?;
     let found = opened.during(|opened| {
         Ok(context.progress.during("looking for the kernel's banner", || banner::search(opened, limit)))
     })?;
