@@ -66,8 +66,8 @@ impl Moment {
             _ => ("the system", "it computes: take another processor with --cpu"),
         };
         format!(
-            "in {tries} pauses within {seconds:.1} s processor {cpu} never executed {wanted}; {instead}, wait \
-             longer with --pause-within, or leave --pause-in out"
+            "in {tries} pauses within {seconds:.1} s processor {cpu} never executed {wanted}; {instead}, \
+             wait longer with --pause-within, or leave --pause-in out"
         )
     }
 }
