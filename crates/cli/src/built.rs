@@ -13,6 +13,21 @@ use crate::statistics::{Counts, companion_name, source_line, sources_json};
 use crate::training::{self, ExecutionContext};
 use crate::{evidence, files, format, output};
 
+/// The most companion files beside a program that are looked at.
+const MOST_COMPANIONS: usize = 16;
+
+/// The companion files that lie where a program is to be written, by their names: that of another
+/// program of the same boot may serve this one as well. What cannot be read is none.
+#[must_use]
+pub fn companions_beside(program: &Path) -> Vec<System> {
+    let folder = program.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut paths: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_some_and(|it| it == "system")).collect();
+    paths.sort();
+    paths.iter().take(MOST_COMPANIONS).filter_map(|path| files::system(path).ok()).collect()
+}
+
 /// Writes the companion file where it is not there yet, then the program, which needs it.
 pub fn write(
     path: &Path,

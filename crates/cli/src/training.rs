@@ -120,6 +120,8 @@ pub struct Wishes<'r> {
     pub base: Option<&'r Recording>,
     /// What other recordings of the same boot showed of the execution context ([`context_of`]).
     pub beside: ContextCells,
+    /// Copies of training systems' code that the program may share, if one serves it.
+    pub systems: &'r [System],
     /// Inputs with which each recording is rehearsed once more, one list for each rehearsal.
     pub rehearse: Vec<InputTexts>,
 }
@@ -228,6 +230,10 @@ fn with_sources<T>(
         for start in &starts {
             start.learn_moves(base)?;
         }
+    }
+    if !wishes.systems.is_empty() {
+        // The first start's is the program's.
+        starts[0].share(wishes.systems);
     }
     let mut options = wishes.options.clone();
     let cells = starts.iter().fold(wishes.beside.clone(), |cells, start| cells.and(start.context_cells()));

@@ -128,6 +128,10 @@ fn six_programs_answer(tool: &Tool, local: bool) -> Result<(), Failure> {
         tool.build_of(&tiny::program(program), &mine, &directory.join(format!("{program}.prog")), &[])?;
     }
     let program = |name: &str| directory.join(format!("{name}.prog"));
+    // Without an execute-disable bit data counts as code, and no two snapshots have the same.
+    let files = std::fs::read_dir(&directory)?.flatten().map(|it| it.path());
+    let companions = files.filter(|path| path.extension().is_some_and(|it| it == "system")).count();
+    assert_eq!(companions, 1, "{kind}: recordings of one boot share a companion file");
 
     let captured = |busy: bool, moment: Moment| -> Result<Capture, Failure> {
         let name = format!("{kind}-{}", if busy { "busy" } else { "idle" });

@@ -142,7 +142,9 @@ impl BuildArgs {
             let shown = training::context_of(&files::recording(path)?);
             beside = beside.and(&shown.map_err(|error| built::failure(&self.beside, error))?);
         }
-        let wishes = Wishes { options, paused, constant, base: base.as_ref(), beside, rehearse };
+        let systems = self.output.as_deref().map(built::companions_beside).unwrap_or_default();
+        let (base, systems) = (base.as_ref(), systems.as_slice());
+        let wishes = Wishes { options, paused, constant, base, beside, systems, rehearse };
         let Some(output) = &self.output else { return self.print_stage(&recordings, &wishes, context) };
         let trained = context.progress.during("rehearsing and slicing", || train(&recordings, &wishes));
         let Trained { mut program, system, execution_context, left_out } =

@@ -119,7 +119,7 @@ impl LearnArgs {
         let trace =
             Trace::from_bytes(bytes.as_slice()).map_err(|error| files::trace_failure(&file, &error))?;
         recordings.push(Recording::load(&files::name(&file), trace).map_err(built::internal)?);
-        let trained = self.merged(program, &recordings, context)?;
+        let trained = self.merged((program, &system), &recordings, context)?;
         let slice = SliceProgram::new(&trained.program).map_err(|error| self.asked.failure(&error.into()))?;
         let (outcome, _) = slice.run(run, inputs).map_err(|error| self.asked.failure(&error))?;
         judge(&outcome, &values)?;
@@ -169,10 +169,11 @@ impl LearnArgs {
         }
     }
 
-    /// The program built again as it was, from the recordings given.
+    /// The program built again as it was, from the recordings given, with the companion file that it
+    /// has.
     fn merged(
         &self,
-        program: &Program,
+        (program, system): (&Program, &System),
         recordings: &[Recording],
         context: Context,
     ) -> Result<Trained, Failure> {
@@ -182,6 +183,7 @@ impl LearnArgs {
         };
         let wishes =
             wishes(program, base.as_ref(), recordings).map_err(|why| self.asked.program_failure(&why))?;
+        let wishes = Wishes { systems: std::slice::from_ref(system), ..wishes };
         let trained = context.progress.during("rehearsing and slicing", || train(recordings, &wishes));
         let mut trained = trained.map_err(|error| built::failure(&[], error))?;
         keep_names(program, &mut trained.program);
@@ -268,7 +270,7 @@ fn wishes<'r>(
     let header = recordings.iter().map(|it| it.trace.header()).find(|header| !header.whole_run);
     let beside = header.map(|header| ContextCells::of_program(&program.overrides, header));
     let beside = beside.unwrap_or_default();
-    Ok(Wishes { options, paused: !program.runs_idle(), constant, base, beside, rehearse })
+    Ok(Wishes { options, paused: !program.runs_idle(), constant, base, beside, systems: &[], rehearse })
 }
 
 /// Gives functions of the new program the names that symbols gave them in the old one.

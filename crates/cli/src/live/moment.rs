@@ -1,9 +1,9 @@
 //! When a live guest is paused, and for how long.
 //!
 //! Some systems answer only where a processor executes a process: an idle one of theirs has none
-//! that may ask, and a program in the paused processor's view asks as whoever runs there. Nobody can
-//! order such a moment from outside. So a guest is paused, looked at and let run again until it is
-//! one, within a bound; what is looked at is the processor's privilege level alone.
+//! that may ask, and a program in the paused processor's view asks as whoever runs there. Nobody
+//! can order such a moment from outside. So a guest is paused, looked at and let run again until it
+//! is one, within a bound; what is looked at is the processor's privilege level alone.
 
 use std::time::Duration;
 

@@ -7,7 +7,8 @@
 //! keeps the last time stamp, [`execution_context`] the cells by which code finds out in whose
 //! context it runs, [`levels`] those that code puts back, [`context_cells`] both as several
 //! recordings show them together, [`whole_context`] whether they are all, [`signature`] the words
-//! by which per-CPU memory is recognised, and [`integrity`] what a search for tampering compares
+//! by which per-CPU memory is recognised, `shared_code` whether several recordings can share a copy
+//! of the system's code, and [`integrity`] what a search for tampering compares
 //! beside the code. None of them slices.
 
 pub mod address_space;
@@ -23,6 +24,7 @@ pub mod mappings;
 pub mod process_pages;
 pub mod process_word;
 pub mod relocation;
+mod shared_code;
 pub mod shared_page;
 pub mod signature;
 pub mod start;

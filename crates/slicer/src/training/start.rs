@@ -16,6 +16,8 @@ use super::address_space::AddressSpace;
 use super::context_cells::ContextCells;
 use super::process_pages::{heap, process_pages};
 use super::relocation::Relocations;
+use super::shared_code::serves;
+use super::tables::Tables;
 use super::whole_context::{Boots, OtherBoot, whole};
 use super::{execution_context, integrity, levels, switches};
 use crate::error::Error;
@@ -100,17 +102,32 @@ impl<'r> Start<'r> {
 
     /// The training system's trusted code.
     pub fn system(&self) -> &System {
-        self.system.get_or_init(|| {
-            let mut system = self.space.system();
-            let relocations = self.relocations();
-            let single = || integrity::learn(&self.space.mappings, &relocations.table, None);
-            let integrity = relocations.integrity.clone().unwrap_or_else(single);
-            let mut table = relocations.table.clone();
-            switches::add(self.space.mappings.lift_mode(), &system, &integrity, &mut table);
-            system.set_integrity(integrity);
-            system.set_relocations(table);
-            system
-        })
+        self.system.get_or_init(|| self.own_system())
+    }
+
+    /// The same as the snapshot has it.
+    fn own_system(&self) -> System {
+        let mut system = self.space.system();
+        let relocations = self.relocations();
+        let single = || integrity::learn(&self.space.mappings, &relocations.table, None);
+        let integrity = relocations.integrity.clone().unwrap_or_else(single);
+        let mut table = relocations.table.clone();
+        switches::add(self.space.mappings.lift_mode(), &system, &integrity, &mut table);
+        system.set_integrity(integrity);
+        system.set_relocations(table);
+        system
+    }
+
+    /// Takes the trusted code from the first of these that serves this recording as well, so that
+    /// its program needs no copy of its own; after [`Start::learn_moves`], and before anything is
+    /// built.
+    pub fn share(&self, others: &[System]) {
+        let mine = self.own_system();
+        let tables = Tables::of(&self.space.mappings);
+        let executed = self.recording.code.iter().map(|code| code.pc().page()).collect();
+        let found = others.iter().find(|other| serves(&mine, other, &tables, &executed));
+        // It is set once.
+        let _ = self.system.set(found.cloned().unwrap_or(mine));
     }
 
     /// The pages of the process that the kernel shows to all processes.

@@ -35,7 +35,8 @@ impl Tables {
         Self::new(all)
     }
 
-    fn new(all: Vec<Mapping>) -> Self {
+    /// These mappings, ascending by address.
+    pub fn new(all: Vec<Mapping>) -> Self {
         let writable = Frames::of(all.iter().filter(|it| it.writable));
         Self { all, writable }
     }
