@@ -169,8 +169,8 @@ impl LearnArgs {
         }
     }
 
-    /// The program built again as it was, from the recordings given, with the companion file that it
-    /// has.
+    /// The program built again as it was, from the recordings given, with the companion file that
+    /// it has.
     fn merged(
         &self,
         (program, system): (&Program, &System),
