@@ -2,7 +2,7 @@
 //! exit codes.
 //!
 //! A library only so that its own tests and examples can use [`training`], [`allocators`],
-//! [`Changed`] and [`with_opened_tree`].
+//! [`Changed`] and [`with_opened_tree`], and other languages' libraries [`Handle`].
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ mod failure;
 mod files;
 mod format;
 mod guest_tree;
+mod handle;
 #[cfg(test)]
 mod hostile;
 mod imports;
@@ -54,6 +55,7 @@ use clap::Parser;
 use exit::Exit;
 use failure::Failure;
 pub use guest_tree::{outcome, with_opened_tree};
+pub use handle::{Failed, Handle};
 pub use search::{ChangeError, Changed};
 
 /// Runs the command line of this process.

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod python;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -511,6 +512,36 @@ fn mounted(asked: &Asked<'_>, kernel: &str, held: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What the guest says, for the tests of the Python module.
+fn told_python(
+    asked: &Asked<'_>,
+    captured: &Capture,
+    files: &BTreeMap<String, Told>,
+    held: &str,
+) -> Result<Value, Failure> {
+    let file = |(path, told): (&String, &Told)| {
+        let (kind, hash) = told.hash.clone()?;
+        Some((path.clone(), json!({ "kind": kind, "hash": hash, "stat": told.stat })))
+    };
+    let files: serde_json::Map<String, Value> = files.iter().filter_map(file).collect();
+    let truth = &captured.truth;
+    let process = |pid: &str| {
+        let process = truth.processes.iter().find(|it| it.pid.to_string() == pid);
+        process.and_then(|it| it.exe.clone()).ok_or("a process without an executable")
+    };
+    Ok(json!({
+        "target": asked.target,
+        "packs": asked.pack,
+        "held": held,
+        "held_executable": process(held)?,
+        "executable": process("1")?,
+        "command": ["/bin/sh", "/init"],
+        "files": files,
+        "pids": truth.processes.iter().map(|it| it.pid).collect::<Vec<_>>(),
+        "modules": truth.modules.iter().map(|it| json!([it.base, it.name])).collect::<Vec<_>>(),
+    }))
+}
+
 /// Makes the pack of the built-in trainers.
 fn train(tool: &Tool, kernel: &Kernel, pack: &Path) -> Result<(), Failure> {
     let _ = std::fs::remove_dir_all(pack);
@@ -578,6 +609,7 @@ fn files_of(kernel: &str) -> Result<(), Failure> {
     Verbs { tool: &tool, pack: &pack, target: &captured.elf }.compare(&tables, &console)?;
     modules(&asked, &stable)?;
     all_files(&asked, kernel, &stable, 60);
+    python::check(&told_python(&asked, &captured, &stable, &held)?)?;
     let wrong = others(&tool, &pack, &captured);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 

@@ -23,7 +23,7 @@ mod target;
 mod trace;
 mod train;
 mod verify;
-mod views;
+pub mod views;
 mod watch;
 
 use clap::{CommandFactory, Parser, Subcommand};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use clap::Args;
 use engine::Run;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::asked::Answered;
 use crate::commands::listing::Listing;
@@ -32,6 +32,33 @@ struct Common {
     json: bool,
     #[command(flatten)]
     how: TargetArgs,
+}
+
+/// Processes as JSON, as `ps` prints them; `with_files`: with what procfs says of each.
+///
+/// # Errors
+/// There is no list. Failures of rows are in it.
+pub fn processes(member: &Member, run: &Run<'_>, with_files: bool) -> Result<Json, Failure> {
+    table(member, run, &PROCESSES, with_files)
+}
+
+/// Modules as JSON, as `lsmod` prints them.
+///
+/// # Errors
+/// As [`processes`].
+pub fn modules(member: &Member, run: &Run<'_>) -> Result<Json, Failure> {
+    table(member, run, &MODULES, false)
+}
+
+fn table(member: &Member, run: &Run<'_>, table: &Table, with_files: bool) -> Result<Json, Failure> {
+    let mut remarks = Vec::new();
+    let mut listing = Listing::ask(member, run, table, &mut remarks)?;
+    if with_files && let Err(failure) = listing.ask_files(member, run, None, &mut remarks) {
+        remarks.push(failure.to_string());
+    }
+    let mut object = listing.json(table);
+    object["remarks"] = json!(remarks);
+    Ok(object)
 }
 
 impl Common {
