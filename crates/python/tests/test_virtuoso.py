@@ -10,6 +10,9 @@ import json
 import os
 import re
 import stat
+import subprocess
+import sys
+import tempfile
 import threading
 import unittest
 
@@ -226,6 +229,43 @@ class Urls(unittest.TestCase):
         self.assertIn("/proc/1/comm", self.files.ls("/proc/1", detail=False))
         self.assertIn("/proc/1/comm", self.files.glob("/proc/1/com*"))
         self.assertTrue(self.files.exists("/proc/1") and not self.files.exists("/nothing here"))
+
+
+class Volatility(unittest.TestCase):
+    """The plugins, run by Volatility 3 itself."""
+
+    def setUp(self):
+        try:
+            import volatility3  # noqa: F401
+        except ImportError:
+            self.skipTest("volatility3 is not there")
+
+    def run_plugin(self, name, *options, output=None):
+        plugins = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "volatility")
+        begin = "import sys, volatility3.cli; sys.argv[0] = 'vol'; volatility3.cli.main()"
+        words = [sys.executable, "-c", begin, "-q", "-r", "json"]
+        words += ["-p", plugins, "-f", TRUTH["target"]] + (["-o", output] if output else [])
+        words += ["virtuoso." + name, "--packs", TRUTH["packs"], *options]
+        ran = subprocess.run(words, capture_output=True, text=True)
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        return json.loads(ran.stdout)
+
+    def test_lists_are_what_the_guest_says(self):
+        processes = self.run_plugin("PsList")
+        self.assertEqual({row["PID"] for row in processes}, set(TRUTH["pids"]))
+        modules = {(row["Base"], row["Name"]) for row in self.run_plugin("Lsmod")}
+        self.assertEqual(modules, {tuple(it) for it in TRUTH["modules"]})
+        with open_target() as machine:
+            self.assertEqual(len(self.run_plugin("Sockets")), len(machine.sockets()))
+
+    def test_files_are_recovered(self):
+        with tempfile.TemporaryDirectory() as folder, open_target() as machine:
+            rows = self.run_plugin("Files", "--path", "/tmp/disk", "--dump", output=folder)
+            regular = [row for row in rows if row["Mode"].startswith("-")]
+            self.assertTrue(regular)
+            for row in regular:
+                with open(os.path.join(folder, row["File"]), "rb") as file:
+                    self.assertEqual(file.read(), machine.read_bytes(row["Path"]))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 //! The module is put together as a wheel has it, from the library that the workspace's build left
 //! beside the command and the Python sources.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -11,10 +11,17 @@ use testkit::layout;
 
 type Failure = Box<dyn std::error::Error>;
 
+/// The Python that is asked: one with packages that the module can work with, if somebody made it
+/// (`.ci/run`), else this machine's.
+fn python() -> PathBuf {
+    let made = layout::cache().join("python/bin/python3");
+    if made.exists() { made } else { "python3".into() }
+}
+
 /// Runs the module's tests; `truth` is what they compare with, as `test_virtuoso.py` says. Left out
 /// where this machine has no Python.
 pub fn check(truth: &Value) -> Result<(), Failure> {
-    let has_python = Command::new("python3").arg("--version").output().is_ok_and(|it| it.status.success());
+    let has_python = Command::new(python()).arg("--version").output().is_ok_and(|it| it.status.success());
     if !has_python {
         eprintln!("the Python module is not tested: there is no python3");
         return Ok(());
@@ -34,7 +41,7 @@ pub fn check(truth: &Value) -> Result<(), Failure> {
         .map_err(|error| format!("{}: {error}; cargo build --release --workspace", built.display()))?;
     let told = place.join("truth.json");
     std::fs::write(&told, truth.to_string())?;
-    let tested = Command::new("python3")
+    let tested = Command::new(python())
         .arg(sources.join("tests/test_virtuoso.py"))
         .args(["-v"])
         .env("PYTHONPATH", &place)
