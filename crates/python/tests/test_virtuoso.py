@@ -268,5 +268,27 @@ class Volatility(unittest.TestCase):
                     self.assertEqual(file.read(), machine.read_bytes(row["Path"]))
 
 
+class Notebook(unittest.TestCase):
+    def test_the_example_is_executed(self):
+        try:
+            import fsspec  # noqa: F401
+            import nbclient
+            import nbformat
+            import pandas  # noqa: F401
+        except ImportError as missing:
+            self.skipTest(f"{missing.name} is not there")
+        root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../..")
+        notebook = nbformat.read(os.path.join(root, "examples/dump.ipynb"), as_version=4)
+        nbformat.validate(notebook)
+        os.environ.update(VIRTUOSO_TARGET=TRUTH["target"], VIRTUOSO_PACKS=TRUTH["packs"])
+        # Without the wheel's entry point nobody has told fsspec of the scheme.
+        known = "import fsspec; fsspec.register_implementation('virtuoso', 'virtuoso.fs.VirtuosoFileSystem', clobber=True)"
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(known))
+        nbclient.NotebookClient(notebook, timeout=120).execute()
+        printed = "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
+        for expected in ("Linux version", "35 /nothing here", TRUTH["executable"]):
+            self.assertIn(expected, printed)
+
+
 if __name__ == "__main__":
     unittest.main()
