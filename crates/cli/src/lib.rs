@@ -47,6 +47,7 @@ mod trainer;
 pub mod training;
 mod ways;
 
+use std::ffi::OsString;
 use std::panic::{UnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -56,25 +57,32 @@ use exit::Exit;
 use failure::Failure;
 pub use guest_tree::{outcome, with_opened_tree};
 pub use handle::{Failed, Handle};
+pub use live::watchdog::started_by;
 pub use search::{ChangeError, Changed};
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match commands::Cli::try_parse() {
+    run(std::env::args_os()).into()
+}
+
+/// Runs a command line, the command's own name first; the exit code.
+#[must_use]
+pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match commands::Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(asked) if !asked.use_stderr() => asked.exit(),
         // It quotes arguments, which may be names of files.
         Err(usage) => {
             output::usage(&usage.render().to_string());
-            return ExitCode::from(Exit::Usage.code());
+            return Exit::Usage.code();
         }
     };
-    let Err(failure) = guarded(|| cli.run()) else { return ExitCode::SUCCESS };
+    let Err(failure) = guarded(|| cli.run()) else { return Exit::Done.code() };
     if !failure.is_quiet() {
         output::note(&failure.to_string());
     }
-    ExitCode::from(failure.exit.code())
+    failure.exit.code()
 }
 
 /// A panic is a bug of ours and has the exit code of one; Rust has printed where it was.

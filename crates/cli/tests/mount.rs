@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod evil;
+mod python;
 mod running;
 
 use std::ffi::OsString;

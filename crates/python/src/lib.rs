@@ -112,8 +112,25 @@ fn stat(it: Attributes) -> Stat {
     (mode, inode, device, links, user, group, size, blocks, block_size, special, mount, times)
 }
 
+/// Runs the command with these words, its own name first; the exit code. So this interpreter can be
+/// the process that watches over the pause of a live guest.
+#[pyfunction]
+fn run(py: Python<'_>, words: Vec<Vec<u8>>) -> u8 {
+    py.detach(|| virtuoso_cli::run(words.into_iter().map(OsString::from_vec)))
+}
+
+/// Says how this interpreter is started to do that: program and words, to which those of the
+/// command are added.
+#[pyfunction]
+fn started_by(program: Vec<u8>, words: Vec<Vec<u8>>) {
+    let words = words.into_iter().map(OsString::from_vec).collect();
+    virtuoso_cli::started_by(OsString::from_vec(program).into(), words);
+}
+
 #[pymodule]
 fn _virtuoso(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Target>()?;
+    module.add_function(wrap_pyfunction!(run, module)?)?;
+    module.add_function(wrap_pyfunction!(started_by, module)?)?;
     module.add("Failure", module.py().get_type::<Failure>())
 }

@@ -5,12 +5,14 @@
 //! reach it. What ends both at once (the whole machine, a control group that is killed) it cannot
 //! help against.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::keeper::{LOCK, LOCKED, PAUSING, RESUMED, Rescue, STANDING, WAITING};
@@ -21,6 +23,17 @@ pub use super::keeper::ResumeArgs;
 
 /// How long another process of ours may have the guest before it is given up.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The program that is `virtuoso` if given these words before its own, where this process is
+/// another one.
+static OTHER: OnceLock<(PathBuf, Vec<OsString>)> = OnceLock::new();
+
+/// Says which program is `virtuoso`, with these words before its own: for a process that has loaded
+/// it as a library. Only the first time counts.
+pub fn started_by(program: PathBuf, words: Vec<OsString>) {
+    // The first one is as good.
+    let _ = OTHER.set((program, words));
+}
 
 /// The watching process, as seen from the watched one.
 #[derive(Debug)]
@@ -40,9 +53,20 @@ impl Watchdog {
             ))
         };
         let (control, theirs) = UnixStream::pair().map_err(failed)?;
-        // Not by its path: this very program, even if its file has been replaced since.
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("virtuoso").arg("resume-when-closed").arg(name.to_argument()).arg(lock);
+        let mut command = match OTHER.get() {
+            Some((program, words)) => {
+                let mut command = Command::new(program);
+                command.args(words);
+                command
+            }
+            // Not by its path: this very program, even if its file has been replaced since.
+            None => {
+                let mut command = Command::new("/proc/self/exe");
+                command.arg0("virtuoso");
+                command
+            }
+        };
+        command.arg("resume-when-closed").arg(name.to_argument()).arg(lock);
         command.process_group(0).stdin(OwnedFd::from(theirs));
         command.stdout(connection.map_or_else(Stdio::null, Stdio::from));
         let child = command.spawn().map_err(failed)?;

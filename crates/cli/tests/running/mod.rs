@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use testkit::kernel::{DEFAULT, Kernel};
 use testkit::layout;
 use testkit::qmp::Qmp;
 
-use super::{Failure, is_mounted, wait_until};
+use super::{Failure, is_mounted, python, wait_until};
 
 /// Times that the command is killed.
 const KILLS: usize = 12;
@@ -103,6 +104,7 @@ pub fn looked_at(pack: &Path) -> Result<(), Failure> {
     }
     frozen_too_long(&mut running)?;
     frozen_for_a_tool(&mut running)?;
+    by_python(&mut running)?;
     // Nothing is stuck: init answers.
     ask(&mut running.guest)?;
     eprintln!("{asked}; {killed}; guest held paused and let go on every way out");
@@ -159,6 +161,41 @@ fn killed(running: &mut Running) -> Result<String, Failure> {
         "{KILLS} kills, {in_pause} in the pause, running again after {} ms at most",
         worst.as_millis()
     ))
+}
+
+/// The Python module holds the guest paused from open to close, for so long at most; and the guest
+/// runs again if it is killed, for the process that watches over the pause is another Python.
+fn by_python(running: &mut Running) -> Result<(), Failure> {
+    let name = format!("qmp:{}", running.socket.display());
+    for (limit, end, expected) in
+        [("60000", "line", "closed"), ("300", "wait", "failed 19"), ("60000", "kill", "")]
+    {
+        let Some(mut command) = python::with_module("python-live")? else { return Ok(()) };
+        command.arg(python::sources().join("tests/live.py")).arg(&name).arg(&running.pack).arg(limit);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let mut out = BufReader::new(child.stdout.take().ok_or("no output")?);
+        let mut line = String::new();
+        out.read_line(&mut line)?;
+        if line.trim() != "paused" {
+            let output = child.wait_with_output()?;
+            return Err(format!("{line}: {}", String::from_utf8_lossy(&output.stderr)).into());
+        }
+        match end {
+            "wait" => std::thread::sleep(Duration::from_millis(600)),
+            _ => assert!(!running.qmp.is_running()?, "{end}: it is not paused"),
+        }
+        match end {
+            "kill" => child.kill()?,
+            _ => child.stdin.take().ok_or("no input")?.write_all(b"\n")?,
+        }
+        line.clear();
+        out.read_line(&mut line)?;
+        assert_eq!(line.trim(), expected, "{end}");
+        child.wait()?;
+        running.qmp.wait_until_running()?;
+    }
+    Ok(())
 }
 
 /// An empty directory for a mount.

@@ -21,6 +21,7 @@ import io
 import json
 import os
 import stat as _stat
+import sys
 from pathlib import PurePosixPath
 from typing import Any, Iterator, NamedTuple
 
@@ -460,6 +461,19 @@ class Machine:
         given = [(name, text(value)) for name, value in inputs.items()]
         answer = _decoded(_asked(self._target.run, program, given))
         return Answer(answer["outputs"], answer["verified"], answer["full"], answer["remarks"])
+
+
+# What resumes a live guest if this process dies is another process of this interpreter.
+_RESUMER = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from virtuoso import _virtuoso
+sys.exit(_virtuoso.run([b"virtuoso", *map(os.fsencode, sys.argv[2:])]))
+"""
+if sys.executable:
+    _place = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    _words = [b"-I", b"-c", _RESUMER.encode(), os.fsencode(_place)]
+    _virtuoso.started_by(os.fsencode(sys.executable), _words)
 
 
 def open(target: Any, packs: Any = None, *, self_pid: int = 1, options: Any = ()) -> Machine:
