@@ -124,6 +124,7 @@ class Answers(unittest.TestCase):
         self.assertFalse((root / "nothing here").exists())
         self.assertIn("comm", {it.name for it in process.iterdir()})
         self.assertEqual((process / "comm").parent, process)
+        self.assertEqual([it.is_dir() for it in (process / "comm").parents], [True] * 3)
         self.assertEqual(process.joinpath("comm").with_name("stat").stat().st_mode & 0o777, 0o444)
         self.assertEqual(str((process / "exe").readlink()), TRUTH["held_executable"])
         self.assertEqual([str(it) for it in process.glob("com*")], [str(process / "comm")])
@@ -176,6 +177,18 @@ class Handles(unittest.TestCase):
         with self.assertRaisesRegex(virtuoso.Error, "closed"):
             machine.listdir()
         self.assertEqual(machine.close(), [])
+
+    @unittest.skipUnless(hasattr(os, "fork"), "nothing forks here")
+    def test_a_forked_process_is_told_to_open_its_own(self):
+        with open_target() as machine:
+            child = os.fork()
+            if child == 0:
+                try:
+                    machine.listdir()
+                except virtuoso.Error:
+                    os._exit(7)
+                os._exit(1)
+            self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 7)
 
     def test_what_cannot_be_opened_says_why(self):
         with self.assertRaises(virtuoso.Error) as caught:

@@ -242,6 +242,13 @@ class MachinePath(PurePosixPath):
         def parent(self) -> MachinePath:
             return self._from(PurePosixPath(str(self)).parent)
 
+        @property
+        def parents(self) -> tuple[MachinePath, ...]:
+            return tuple(map(self._from, PurePosixPath(str(self)).parents))
+
+        def relative_to(self, *other: Any) -> MachinePath:
+            return self._from(PurePosixPath(str(self)).relative_to(*other))
+
         def with_name(self, name: str) -> MachinePath:
             return self._from(PurePosixPath(str(self)).with_name(name))
 
@@ -296,8 +303,15 @@ class Machine:
     """A dump, or a live guest, which stands still until it is closed."""
 
     def __init__(self, words: list[bytes], name: str):
-        self.name = name
-        self._target = _asked(_virtuoso.Target, words)
+        self.name, self._process = name, os.getpid()
+        self._opened = _asked(_virtuoso.Target, words)
+
+    @property
+    def _target(self) -> Any:
+        # The thread that has the target did not come along into a process that was forked.
+        if os.getpid() != self._process:
+            raise Error(1, f"{self.name}: it was opened by another process; open it in this one")
+        return self._opened
 
     def __repr__(self) -> str:
         return f"<virtuoso.Machine {self.name!r}>"
