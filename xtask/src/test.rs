@@ -30,7 +30,7 @@ pub fn run() -> Outcome {
     let runner = if shell::exists("cargo-nextest") { "nextest run" } else { "test" };
     shell::show(&mut cargo(&format!("{runner} --workspace")))?;
     // The end-to-end test runs the command, and the command needs the recorder's library beside it.
-    shell::show(&mut cargo("build --release -p virtuoso-cli -p virtuoso-recorder"))?;
+    shell::show(&mut cargo("build --release -p virtuoso-cli -p virtuoso-recorder -p virtuoso-python"))?;
     guest_tests(&ALONE)?;
     std::thread::scope(|scope| {
         let started: Vec<_> = TOGETHER.iter().map(|list| scope.spawn(|| guest_tests(list))).collect();
