@@ -29,7 +29,8 @@ pub fn run() -> Outcome {
     setup::run()?;
     let runner = if shell::exists("cargo-nextest") { "nextest run" } else { "test" };
     shell::show(&mut cargo(&format!("{runner} --workspace")))?;
-    // The end-to-end test runs the command, and the command needs the recorder's library beside it.
+    // Guest tests run the command, which needs the recorder's library beside it, and the Python
+    // module's.
     shell::show(&mut cargo("build --release -p virtuoso-cli -p virtuoso-recorder -p virtuoso-python"))?;
     guest_tests(&ALONE)?;
     std::thread::scope(|scope| {
