@@ -75,6 +75,8 @@ pub struct Handle {
     /// None once it is closed.
     questions: Mutex<Option<Sender<Question>>>,
     worker: Mutex<Option<JoinHandle<Ended>>>,
+    /// The process that opened it.
+    process: u32,
 }
 
 #[derive(Parser, Debug)]
@@ -112,7 +114,8 @@ impl Handle {
                 Ok(Ok(_)) | Err(_) => Failed::bug(),
             });
         }
-        Ok(Self { questions: Mutex::new(Some(ask)), worker: Mutex::new(Some(worker)) })
+        let (questions, worker) = (Mutex::new(Some(ask)), Mutex::new(Some(worker)));
+        Ok(Self { questions, worker, process: std::process::id() })
     }
 
     /// Asks the thread that has the target.
@@ -244,6 +247,11 @@ impl Handle {
     pub fn close(&self) -> Result<Vec<String>, Failed> {
         drop(self.questions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
         let worker = self.worker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        // A process that was forked has no such thread, and none that it could wait for.
+        if self.process != std::process::id() {
+            std::mem::forget(worker);
+            return Ok(Vec::new());
+        }
         match worker.map(JoinHandle::join) {
             None => Ok(Vec::new()),
             Some(Ok(remarks)) => Ok(remarks?),

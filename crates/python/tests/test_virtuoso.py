@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import re
 import stat
 import subprocess
@@ -154,6 +155,32 @@ class Answers(unittest.TestCase):
             self.machine.read_bytes("/proc/1")
         self.assertFalse(self.machine.exists("/proc/1/comm/deeper"))
 
+    def test_a_path_is_none_of_this_machine(self):
+        for ask in (open, os.stat, os.fspath):
+            with self.assertRaises(TypeError):
+                ask(self.machine.path("/etc/passwd"))
+        with open_target() as other:
+            self.assertNotEqual(self.machine.path("/proc"), other.path("/proc"))
+        self.assertEqual({self.machine.path("/proc"), self.machine.path("/proc")}, {self.machine.path("/proc")})
+        self.assertEqual(self.machine.listdir(self.machine.path("/proc/1/fdinfo")), self.machine.listdir("/proc/1/fdinfo"))
+
+    def test_what_has_no_end_is_not_read_to_it(self):
+        try:
+            # The guest gives the same there at every place.
+            self.machine.read_bytes("/proc/kmsg")
+        except virtuoso.Error as error:
+            self.assertIn(error.code, NAMED | {35})
+        self.assertEqual(self.machine.read_bytes("/proc/version", 0, -1), self.machine.read_bytes("/proc/version"))
+        for wrong in (lambda: self.machine.read_bytes("/proc/version", -1), lambda: self.machine.stat("/a\0")):
+            self.assertRaises(ValueError, wrong)
+
+    def test_errors_cross_to_other_processes(self):
+        with self.assertRaises(virtuoso.Error) as caught:
+            self.machine.stat("/nothing here")
+        for error in (caught.exception, virtuoso.Error(13, "a device")):
+            again = pickle.loads(pickle.dumps(error))
+            self.assertEqual((type(again), again.code, str(again)), (type(error), error.code, str(error)))
+
     def test_any_number_of_threads_ask(self):
         wanted = self.machine.read_bytes("/proc/version")
         found = []
@@ -186,6 +213,7 @@ class Handles(unittest.TestCase):
                 try:
                     machine.listdir()
                 except virtuoso.Error:
+                    del machine
                     os._exit(7)
                 os._exit(1)
             self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 7)
@@ -220,6 +248,18 @@ class Tables(unittest.TestCase):
         self.assertEqual(frame["pid"].tolist(), [1, 2])
 
 
+    def test_tables_keep_what_a_row_has_and_addresses(self):
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            self.skipTest("pyarrow is not there")
+        rows = [{"base": 1}, {"base": 0xFFFFFFFFC0000000, "name": "a\udcff", "error": "lost"}]
+        table = virtuoso.Table(rows, True, [], {})
+        self.assertEqual(table.to_arrow().column_names, ["base", "name", "error"])
+        self.assertEqual(table.to_arrow()["base"].to_pylist(), [1, 0xFFFFFFFFC0000000])
+        self.assertEqual(table.to_pandas()["name"][1], "a\\udcff")
+
+
 class Urls(unittest.TestCase):
     def setUp(self):
         try:
@@ -241,6 +281,11 @@ class Urls(unittest.TestCase):
         self.assertEqual(self.files.info("/proc")["type"], "directory")
         self.assertIn("/proc/1/comm", self.files.ls("/proc/1", detail=False))
         self.assertIn("/proc/1/comm", self.files.glob("/proc/1/com*"))
+        walked = [top for top, _, _ in self.files.walk("/proc/1")]
+        self.assertFalse([top for top in walked if "/cwd/" in top or "/root/" in top])
+        self.assertTrue(self.files.isdir("/proc/1/root") and self.files.info("/proc/1/root")["type"] == "link")
+        with self.assertRaises(ValueError):
+            self.fsspec.filesystem("virtuoso", target="qmp:/nowhere")
         self.assertTrue(self.files.exists("/proc/1") and not self.files.exists("/nothing here"))
 
 

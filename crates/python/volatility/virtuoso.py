@@ -7,6 +7,7 @@ The dump's own kernel answers, by a pack as `virtuoso train` makes it; what coul
 verified is said on standard error. The Python module `virtuoso` has to be installed.
 """
 
+import hashlib
 import logging
 import os
 import stat
@@ -22,6 +23,9 @@ from volatility3.framework.renderers import format_hints
 import virtuoso as module
 
 log = logging.getLogger(__name__)
+
+# The most of one file that is recovered: some in /proc and /dev have no end.
+MOST_RECOVERED = 256 << 20
 
 
 def _shown(text: str) -> str:
@@ -62,11 +66,11 @@ class _Plugin(interfaces.plugins.PluginInterface):
 
     def _rows(self, table: module.Table) -> Iterator[dict]:
         for remark in table.remarks:
-            log.warning("%s", remark)
+            log.warning("%s", _shown(remark))
         for row in table:
             for error in row.get("errors") or [row.get("error")]:
                 if error:
-                    log.warning("%s", error)
+                    log.warning("%s", _shown(str(error)))
             yield row
 
     def _answer(self, ask: Any) -> Any:
@@ -111,6 +115,8 @@ class Sockets(_Plugin):
         def end(address: Any) -> Any:
             if isinstance(address, dict) and "address" in address:
                 return f"{address['address']}:{address.get('port')}"
+            if isinstance(address, dict) and "path" in address:
+                return address["path"]
             return None if address is None else str(address)
 
         for row in self._rows(self._answer(lambda machine: machine.sockets())):
@@ -141,20 +147,26 @@ class Files(_Plugin):
 
     def _recovered(self, machine: module.Machine, path: str) -> Any:
         name = path.strip("/").replace("/", "_") or "root"
+        if len(os.fsencode(name)) > 200:
+            name = f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}_{name[-40:]}"
+        file, written = self.open(name), 0
         try:
-            content = machine.read_bytes(path)
-        except module.Error as error:
-            log.warning("%s", error)
-            return None
-        with self.open(name) as file:
-            file.write(content)
-            return file.preferred_filename
+            with file:
+                for piece in machine._pieces(os.fsencode(path), 0, MOST_RECOVERED + 1):
+                    file.write(piece)
+                    written += len(piece)
+        except (module.Error, OSError) as error:
+            log.warning("%s: recovered to %d bytes only: %s", _shown(path), written, _shown(str(error)))
+        if written > MOST_RECOVERED:
+            log.warning("%s: it goes past %d bytes, and was cut off there", _shown(path), MOST_RECOVERED)
+        # Only now it has its name, which may have a number where there was one already.
+        return file.preferred_filename
 
     def _one(self, machine: module.Machine, path: str, depth: int) -> Tuple[int, tuple]:
         try:
             it = machine.lstat(path)
         except module.Error as error:
-            log.warning("%s", error)
+            log.warning("%s", _shown(str(error)))
             return depth, (_shown(path), *[renderers.UnreadableValue()] * 5)
         file = None
         if self.config["dump"] and stat.S_ISREG(it.st_mode):
@@ -166,7 +178,7 @@ class Files(_Plugin):
         top = self.config["path"]
         with self._open() as machine:
             yield self._one(machine, top, 0)
-            tell = lambda error: log.warning("%s", error)
+            tell = lambda error: log.warning("%s", _shown(str(error)))
             for at, directories, files in machine.walk(top, tell):
                 for name in sorted(directories + files):
                     yield self._one(machine, os.path.join(at, name), 0)

@@ -15,6 +15,7 @@ command would end with.
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import html
 import io
@@ -46,6 +47,9 @@ class Error(Exception):
     def __str__(self) -> str:
         return self.text
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.code, self.text)
+
 
 def _of_guest(kind: type) -> type:
     """An error that is also the one which Python raises for such a file."""
@@ -54,15 +58,23 @@ def _of_guest(kind: type) -> type:
         OSError.__init__(self, errno, text)
         self.code, self.text = code, text
 
+    def reduce(self: Any) -> Any:
+        return type(self), (self.code, self.text, self.errno)
+
     name = "Guest" + kind.__name__
-    return type(name, (Error, kind), {"__init__": init, "__doc__": "The guest's own answer is this error."})
+    text = "The guest's own answer is this error."
+    made = type(name, (Error, kind), {"__init__": init, "__reduce__": reduce, "__doc__": text})
+    made.__module__ = __name__
+    globals()[name] = made
+    return made
 
 
 # What Linux's error numbers are in Python; the guest's other errors are plain OSErrors.
 _ERRORS = {
-    1: _of_guest(PermissionError), 2: _of_guest(FileNotFoundError), 13: _of_guest(PermissionError),
+    2: _of_guest(FileNotFoundError), 13: _of_guest(PermissionError),
     20: _of_guest(NotADirectoryError), 21: _of_guest(IsADirectoryError),
 }
+_ERRORS[1] = _ERRORS[13]
 _OTHER = _of_guest(OSError)
 
 
@@ -82,17 +94,48 @@ def _asked(ask: Any, *arguments: Any) -> Any:
 
 def _text(value: dict) -> Any:
     """Names that are no UTF-8 come as their bytes; Python has a form for those (PEP 383)."""
-    if set(value) == {"bytes", "text"}:
-        return os.fsdecode(bytes.fromhex(value["bytes"]))
+    if set(value) == {"bytes", "text"} and isinstance(value["bytes"], str):
+        return _name(bytes.fromhex(value["bytes"]))
     return value
+
+
+def _name(found: bytes) -> str:
+    """A guest's name, whatever this machine's locale is."""
+    return found.decode("utf-8", "surrogateescape")
+
+
+def _bytes(path: Any) -> bytes:
+    """A path of the guest: text, bytes or a path object, which may be one of a machine."""
+    if isinstance(path, PurePosixPath):
+        path = str(path)
+    path = os.fspath(path)
+    found = path if isinstance(path, bytes) else path.encode("utf-8", "surrogateescape")
+    if b"\0" in found:
+        raise ValueError("a path of the guest with a NUL in it")
+    return found
+
+
+def _shown(value: Any) -> str:
+    """What a guest chose as a page may show it: no control characters, no direction marks."""
+    return "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in str(value))
+
+
+def _clean(value: Any) -> Any:
+    """The same without what other libraries take for no text: lone surrogates are escaped."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [_clean(it) for it in value]
+    return {name: _clean(it) for name, it in value.items()} if isinstance(value, dict) else value
 
 
 def _decoded(answer: str) -> Any:
     return json.loads(answer, object_hook=_text)
 
 
-class Stat(NamedTuple):
-    """What the machine says of a file, with the names of `os.stat_result`."""
+@dataclasses.dataclass(frozen=True)
+class Stat:
+    """What the machine says of a file, by the names of `os.stat_result`; no tuple."""
 
     st_mode: int
     st_ino: int
@@ -141,25 +184,34 @@ class Table(list):
         super().__init__(rows)
         self.verified, self.remarks, self.more = verified, remarks, more
 
+    def _columns(self) -> list[str]:
+        return list(dict.fromkeys(name for row in self for name in row))
+
     def to_pandas(self) -> Any:
-        """As a `pandas.DataFrame`."""
+        """As a `pandas.DataFrame`; bytes that are no UTF-8 are escaped in it."""
         import pandas
 
-        return pandas.DataFrame(list(self))
+        return pandas.DataFrame([_clean(row) for row in self], columns=self._columns())
 
     def to_arrow(self) -> Any:
-        """As a `pyarrow.Table`."""
+        """As a `pyarrow.Table`, with all columns that any row has; addresses are unsigned."""
         import pyarrow
 
-        return pyarrow.Table.from_pylist(list(self))
+        def column(name: str) -> Any:
+            values = [_clean(row.get(name)) for row in self]
+            numbers = [it for it in values if it is not None]
+            large = numbers and all(type(it) is int for it in numbers) and max(numbers) >= 1 << 63
+            return pyarrow.array(values, pyarrow.uint64() if large else None)
+
+        return pyarrow.table({name: column(name) for name in self._columns()})
 
     def _repr_html_(self) -> str:
-        columns = list(dict.fromkeys(name for row in self for name in row))
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-        cell = lambda row, name: html.escape(str(row.get(name, "")))
-        rows = ("".join(f"<td>{cell(row, name)}</td>" for name in columns) for row in self)
+        columns = self._columns()
+        safe = lambda value: html.escape(_shown(value))
+        head = "".join(f"<th>{safe(name)}</th>" for name in columns)
+        rows = ("".join(f"<td>{safe(row.get(name, ''))}</td>" for name in columns) for row in self)
         body = "".join(f"<tr>{row}</tr>" for row in rows)
-        said = "".join(f"<p>{html.escape(remark)}</p>" for remark in self.remarks)
+        said = "".join(f"<p>{safe(remark)}</p>" for remark in self.remarks)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{said}"
 
 
@@ -189,6 +241,8 @@ class _File(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence not in (io.SEEK_SET, io.SEEK_CUR, io.SEEK_END):
+            raise ValueError(f"no such way to seek: {whence}")
         if whence == io.SEEK_END:
             # Files like procfs's have no size: they are as long as what can be read of them.
             size = _asked(self._machine._target.stat, self._path, True)[6]
@@ -255,6 +309,17 @@ class MachinePath(PurePosixPath):
         def with_suffix(self, suffix: str) -> MachinePath:
             return self._from(PurePosixPath(str(self)).with_suffix(suffix))
 
+    def __fspath__(self) -> str:
+        # Else open() and everything like it would read this machine's file of that name.
+        raise TypeError(f"{self} is a path of another machine: use its open(), read_bytes(), read_text()")
+
+    def __eq__(self, other: Any) -> bool:
+        same = isinstance(other, MachinePath) and other._machine is self._machine
+        return same and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash((id(self._machine), str(self)))
+
     def iterdir(self) -> Iterator[MachinePath]:
         return (self / name for name in self._machine.listdir(self))
 
@@ -292,11 +357,15 @@ class MachinePath(PurePosixPath):
         return self.read_bytes().decode(encoding, errors)
 
     def glob(self, pattern: str) -> Iterator[MachinePath]:
-        return (self._machine.path(path) for path in self._machine.glob(str(self / pattern)))
+        if pattern.startswith("/"):
+            raise NotImplementedError("patterns have to be relative to the path")
+        return (self._machine.path(path) for path in self._machine._found(str(self), pattern))
 
 
-def _bytes(path: Any) -> bytes:
-    return os.fsencode(path)
+def _unless_refused(error: Error) -> None:
+    """The guest's own errors leave something out of a search; what a dump lacks ends it."""
+    if not isinstance(error, OSError):
+        raise error
 
 
 class Machine:
@@ -332,12 +401,12 @@ class Machine:
 
     def path(self, *parts: Any) -> MachinePath:
         """A path of this machine, like `pathlib.Path`."""
-        return MachinePath(*(os.fsdecode(part) for part in parts or ("/",)), machine=self)
+        return MachinePath(*(_name(_bytes(part)) for part in parts or ("/",)), machine=self)
 
     def scandir(self, path: Any = "/") -> list[Entry]:
         """The entries of a directory."""
         rows = _asked(self._target.entries, _bytes(path))
-        return [Entry(os.fsdecode(name), kind, inode) for name, kind, inode in rows]
+        return [Entry(_name(name), kind, inode) for name, kind, inode in rows]
 
     def listdir(self, path: Any = "/") -> list[str]:
         """The names in a directory."""
@@ -365,12 +434,17 @@ class Machine:
 
     def readlink(self, path: Any) -> str:
         """Where a link leads."""
-        return os.fsdecode(_asked(self._target.link, _bytes(path)))
+        return _name(_asked(self._target.link, _bytes(path)))
 
     def _pieces(self, path: bytes, at: int, size: int | None) -> Iterator[bytes]:
+        last = None
         while size is None or size > 0:
             wanted = _PIECE if size is None else min(size, _PIECE)
             content, end = _asked(self._target.read, path, at, wanted)
+            if content and content == last and len(content) < wanted:
+                text = "the guest gives the same bytes at every place in it: give the size to read"
+                raise Error(35, f"{_shown(_name(path))}: {text}")
+            last = content
             yield content
             at += len(content)
             size = None if size is None else size - len(content)
@@ -378,7 +452,10 @@ class Machine:
                 return
 
     def read_bytes(self, path: Any, offset: int = 0, size: int | None = None) -> bytes:
-        """Bytes of a file, all of them unless told otherwise."""
+        """Bytes of a file, all of them unless told otherwise; some in /proc and /dev have no end."""
+        if offset < 0:
+            raise ValueError("a place before the beginning of the file")
+        size = None if size is not None and size < 0 else size
         return b"".join(self._pieces(_bytes(path), offset, size))
 
     def open(self, path: Any, mode: str = "r", *, encoding: str = "utf-8", errors: str = "strict") -> Any:
@@ -390,7 +467,7 @@ class Machine:
 
     def walk(self, top: Any = "/", onerror: Any = None) -> Iterator[tuple[str, list[str], list[str]]]:
         """Like `os.walk`, from the top down, without following links."""
-        top = os.fsdecode(top)
+        top = _name(_bytes(top))
         try:
             entries = self.scandir(top)
         except Error as error:
@@ -411,10 +488,21 @@ class Machine:
         except Error:
             return False
 
-    def glob(self, pattern: str) -> Iterator[str]:
-        """Paths that a pattern with *, ? and [...] in its parts fits; ** fits any directories."""
-        parts = [part for part in os.fsdecode(pattern).split("/") if part]
-        return self._glob("/", parts)
+    def glob(self, pattern: Any) -> Iterator[str]:
+        """Paths from the root that a pattern with *, ? and [...] in its parts fits.
+
+        ** fits any directories, and at the end all that is in them; links are not followed by it.
+        Names that begin with a dot are found like others. What the guest itself refuses is left
+        out; where memory is missing `Error` is raised.
+        """
+        return self._found("/", _name(_bytes(pattern)))
+
+    def _found(self, top: str, pattern: str) -> Iterator[str]:
+        seen = set()
+        for path in self._glob(top, [part for part in pattern.split("/") if part]):
+            if path not in seen:
+                seen.add(path)
+                yield path
 
     def _glob(self, top: str, parts: list[str]) -> Iterator[str]:
         if not parts:
@@ -422,8 +510,10 @@ class Machine:
             return
         part, rest = parts[0], parts[1:]
         if part == "**":
-            for directory, _, files in self.walk(top):
+            for directory, _, files in self.walk(top, _unless_refused):
                 yield from self._glob(directory, rest)
+                if not rest:
+                    yield from (os.path.join(directory, name) for name in files)
             return
         if not any(letter in part for letter in "*?["):
             path = os.path.join(top, part)
@@ -432,11 +522,11 @@ class Machine:
             return
         try:
             entries = self.scandir(top)
-        except (FileNotFoundError, NotADirectoryError):
+        except Error as error:
+            _unless_refused(error)
             return
-        hidden = part.startswith(".")
         for entry in entries:
-            if fnmatch.fnmatchcase(entry.name, part) and (hidden or not entry.name.startswith(".")):
+            if fnmatch.fnmatchcase(entry.name, part):
                 yield from self._glob(os.path.join(top, entry.name), rest)
 
     def _is_there(self, path: str) -> bool:
@@ -496,8 +586,10 @@ def open(target: Any, packs: Any = None, *, self_pid: int = 1, options: Any = ()
     `packs` is a directory of packs, by default the user's; `self_pid` the process that /proc/self
     leads to; `options` further ones of `virtuoso ls`, such as `["--tsc", "123", "--partial"]`.
     """
-    words = [_bytes(target), b"--self", str(self_pid).encode()]
+    if isinstance(options, (str, bytes)):
+        raise TypeError("options are a list of words")
+    words = [os.fsencode(target), b"--self", str(self_pid).encode()]
     if packs is not None:
-        words += [b"--packs", _bytes(packs)]
-    words += [_bytes(option) for option in options]
+        words += [b"--packs", os.fsencode(packs)]
+    words += [os.fsencode(option) for option in options]
     return Machine(words, os.fsdecode(target))
