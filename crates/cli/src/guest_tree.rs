@@ -168,11 +168,13 @@ impl Answer for Late<'_, '_> {
     }
 }
 
+/// The words with which verbs open a tree, for what opens one without a verb.
 #[derive(clap::Parser, Debug)]
 #[command(no_binary_name = true)]
-struct Words {
+pub struct Words {
+    /// What they say.
     #[command(flatten)]
-    tree: TreeArgs,
+    pub tree: TreeArgs,
 }
 
 /// Opens a target as the verbs do, with their words (`TARGET --packs DIR --self PID ...`), and lets

@@ -7,8 +7,8 @@
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use clap::Parser;
@@ -20,7 +20,7 @@ use crate::commands::{open_files, sockets, views};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::guest_tree::{self, TreeArgs};
+use crate::guest_tree::{self, Words};
 use crate::packs::Member;
 use crate::processes::{Unread, grouped, pids};
 use crate::{departures, report};
@@ -79,13 +79,6 @@ pub struct Handle {
     process: u32,
 }
 
-#[derive(Parser, Debug)]
-#[command(no_binary_name = true)]
-struct Words {
-    #[command(flatten)]
-    tree: TreeArgs,
-}
-
 impl Handle {
     /// Opens a target as the verbs about files do, with their words (`TARGET --packs DIR ...`).
     ///
@@ -129,7 +122,7 @@ impl Handle {
             // Who asked waits for this.
             let _ = tell.send(answer.unwrap_or_else(|_| Err(Failed::bug())));
         });
-        let questions = self.questions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let closed = || Failed::from(Failure::input("the target is closed; open it again"));
         questions.ok_or_else(closed)?.send(question).map_err(|_| Failed::bug())?;
         told.recv().map_err(|_| Failed::bug())?
@@ -245,8 +238,8 @@ impl Handle {
     /// # Errors
     /// What was answered is worth nothing, for a live guest did not stand still.
     pub fn close(&self) -> Result<Vec<String>, Failed> {
-        drop(self.questions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
-        let worker = self.worker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        drop(self.questions.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A process that was forked has no such thread, and none that it could wait for.
         if self.process != std::process::id() {
             std::mem::forget(worker);

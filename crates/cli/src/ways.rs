@@ -98,11 +98,8 @@ impl Ways {
     ) -> Result<Self, RunError> {
         let slice = Some(slice.run(run, inputs)?.0);
         let Some(whole) = whole else { return Ok(Self { slice, ..Self::default() }) };
-        let mut ways = Self { slice, ..Self::of_whole(whole.run(run, inputs)?) };
-        if ways.differ() {
-            ways.changed = whole.changed_data(run)?;
-        }
-        Ok(ways)
+        let ways = Self { slice, ..Self::of_whole(whole.run(run, inputs)?) };
+        ways.explained(|| whole.changed_data(run))
     }
 
     /// Asks a program of a session by both ways.
@@ -134,8 +131,19 @@ impl Ways {
         if !self.departures.restored.is_empty() && stopped && self.whole_answer().is_some() {
             self.slice = Some(program.ask_slice_restored(inputs, limits)?.0);
         }
+        self.explained(|| Ok(program.changed_data()))
+    }
+
+    /// The same, with what `changed` finds where there are two answers.
+    ///
+    /// # Errors
+    /// Those of `changed`.
+    pub fn explained(
+        mut self,
+        changed: impl FnOnce() -> Result<Vec<u64>, RunError>,
+    ) -> Result<Self, RunError> {
         if self.differ() {
-            self.changed = program.changed_data();
+            self.changed = changed()?;
         }
         Ok(self)
     }

@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use filetree::{Attributes, Kind, Time};
+use filetree::{Attributes, Time};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -48,7 +48,7 @@ impl Target {
 
     fn entries<'py>(&self, py: Python<'py>, path: Vec<u8>) -> PyResult<Vec<Row<'py>>> {
         let entries = py.detach(|| self.handle.entries(&path)).map_err(failure)?;
-        Ok(entries.into_iter().map(|it| (PyBytes::new(py, &it.name), letter(it.kind), it.inode)).collect())
+        Ok(entries.into_iter().map(|it| (PyBytes::new(py, &it.name), it.kind.letter(), it.inode)).collect())
     }
 
     fn stat(&self, py: Python<'_>, path: Vec<u8>, follow: bool) -> PyResult<Stat> {
@@ -96,11 +96,6 @@ impl Target {
     fn close(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         py.detach(|| self.handle.close()).map_err(failure)
     }
-}
-
-/// The letter that `ls -l` has for a kind.
-const fn letter(kind: Kind) -> char {
-    kind.letter()
 }
 
 fn stat(it: Attributes) -> Stat {

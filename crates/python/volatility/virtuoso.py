@@ -21,16 +21,12 @@ from volatility3.framework.renderers import format_hints
 
 # This file is itself called virtuoso, in another package.
 import virtuoso as module
+from virtuoso import _bytes, _shown
 
 log = logging.getLogger(__name__)
 
 # The most of one file that is recovered: some in /proc and /dev have no end.
 MOST_RECOVERED = 256 << 20
-
-
-def _shown(text: str) -> str:
-    """What a guest chose as a terminal may show it: no control characters, no direction marks."""
-    return "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in text)
 
 
 def _or_absent(value: Any) -> Any:
@@ -70,7 +66,7 @@ class _Plugin(interfaces.plugins.PluginInterface):
         for row in table:
             for error in row.get("errors") or [row.get("error")]:
                 if error:
-                    log.warning("%s", _shown(str(error)))
+                    log.warning("%s", _shown(error))
             yield row
 
     def _answer(self, ask: Any) -> Any:
@@ -147,41 +143,41 @@ class Files(_Plugin):
 
     def _recovered(self, machine: module.Machine, path: str) -> Any:
         name = path.strip("/").replace("/", "_") or "root"
-        if len(os.fsencode(name)) > 200:
-            name = f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}_{name[-40:]}"
+        if len(_bytes(name)) > 200:
+            name = f"{hashlib.sha256(_bytes(path)).hexdigest()[:16]}_{name[-40:]}"
         file, written = self.open(name), 0
         try:
             with file:
-                for piece in machine._pieces(os.fsencode(path), 0, MOST_RECOVERED + 1):
+                for piece in machine._pieces(_bytes(path), 0, MOST_RECOVERED + 1):
                     file.write(piece)
                     written += len(piece)
         except (module.Error, OSError) as error:
-            log.warning("%s: recovered to %d bytes only: %s", _shown(path), written, _shown(str(error)))
+            log.warning("%s: recovered to %d bytes only: %s", _shown(path), written, _shown(error))
         if written > MOST_RECOVERED:
             log.warning("%s: it goes past %d bytes, and was cut off there", _shown(path), MOST_RECOVERED)
         # Only now it has its name, which may have a number where there was one already.
         return file.preferred_filename
 
-    def _one(self, machine: module.Machine, path: str, depth: int) -> Tuple[int, tuple]:
+    def _one(self, machine: module.Machine, path: str) -> Tuple[int, tuple]:
         try:
             it = machine.lstat(path)
         except module.Error as error:
-            log.warning("%s", _shown(str(error)))
-            return depth, (_shown(path), *[renderers.UnreadableValue()] * 5)
+            log.warning("%s", _shown(error))
+            return 0, (_shown(path), *[renderers.UnreadableValue()] * 5)
         file = None
         if self.config["dump"] and stat.S_ISREG(it.st_mode):
             file = self._recovered(machine, path)
         values = [path, stat.filemode(it.st_mode), it.st_size, it.st_uid, it.st_ino, file]
-        return depth, tuple(map(_or_absent, values))
+        return 0, tuple(map(_or_absent, values))
 
     def _generator(self) -> Iterator[Tuple[int, tuple]]:
         top = self.config["path"]
         with self._open() as machine:
-            yield self._one(machine, top, 0)
-            tell = lambda error: log.warning("%s", _shown(str(error)))
+            yield self._one(machine, top)
+            tell = lambda error: log.warning("%s", _shown(error))
             for at, directories, files in machine.walk(top, tell):
                 for name in sorted(directories + files):
-                    yield self._one(machine, os.path.join(at, name), 0)
+                    yield self._one(machine, os.path.join(at, name))
 
     def run(self) -> renderers.TreeGrid:
         columns = [("Path", str), ("Mode", str), ("Size", int), ("UID", int), ("Inode", int)]

@@ -52,13 +52,27 @@ pub fn modules(member: &Member, run: &Run<'_>) -> Result<Json, Failure> {
 
 fn table(member: &Member, run: &Run<'_>, table: &Table, with_files: bool) -> Result<Json, Failure> {
     let mut remarks = Vec::new();
-    let mut listing = Listing::ask(member, run, table, &mut remarks)?;
-    if with_files && let Err(failure) = listing.ask_files(member, run, None, &mut remarks) {
-        remarks.push(failure.to_string());
-    }
+    let listing = listing(member, run, (table, with_files), None, &mut remarks)?;
+    remarks.extend(listing.not_asked.iter().map(ToString::to_string));
     let mut object = listing.json(table);
     object["remarks"] = json!(remarks);
     Ok(object)
+}
+
+/// Asks for a table, and procfs `with_files`, about no more processes from `until` on. What there
+/// is without procfs is there if it cannot be asked.
+fn listing(
+    member: &Member,
+    run: &Run<'_>,
+    (table, with_files): (&Table, bool),
+    until: Option<Instant>,
+    remarks: &mut Vec<String>,
+) -> Result<Listing, Failure> {
+    let mut listing = Listing::ask(member, run, table, remarks)?;
+    if with_files {
+        listing.not_asked = listing.ask_files(member, run, until, remarks).err();
+    }
+    Ok(listing)
 }
 
 impl Common {
@@ -66,12 +80,7 @@ impl Common {
         let listing = self.ask(table.list.0, context, |member, run, since, remarks| {
             // A live guest's pause ends with nothing if it lasts too long: half is for the list.
             let until = since.map(|since| since + self.how.max_pause() / 2);
-            let mut listing = Listing::ask(member, run, table, remarks)?;
-            if with_files {
-                // What there is without them is printed.
-                listing.not_asked = listing.ask_files(member, run, until, remarks).err();
-            }
-            Ok(listing)
+            listing(member, run, (table, with_files), until, remarks)
         })?;
         if self.json {
             output::json(&listing.json(table))?;

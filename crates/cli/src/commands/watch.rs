@@ -126,9 +126,7 @@ impl Watched<'_> {
         if let Some(whole) = self.whole.as_mut().filter(|_| new || verify) {
             let (outcome, report) = whole.run(run, &self.inputs).map_err(|it| self.asked.failure(&it))?;
             ways.whole = Some(outcome);
-            if ways.differ() {
-                ways.changed = whole.changed_data(run).map_err(|it| self.asked.failure(&it))?;
-            }
+            ways = ways.explained(|| whole.changed_data(run)).map_err(|it| self.asked.failure(&it))?;
             let said = departures::remarks(&report.departures);
             if said != self.said {
                 remarks.clone_from(&said);

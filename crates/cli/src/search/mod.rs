@@ -133,8 +133,20 @@ impl Question<'_> {
         if changes.len() < 2 || !all.as_ref().is_some_and(explained) {
             return all;
         }
-        let mut alone = changes.iter().filter_map(|it| self.ask(unchanged, std::slice::from_ref(it), whole));
-        alone.find(differs).or(all)
+        self.alone(unchanged, changes, whole).map(|(_, ways)| ways).or(all)
+    }
+
+    /// The first change that makes the answers differ by itself, and how.
+    fn alone(
+        &self,
+        unchanged: &Unchanged,
+        changes: &[Change],
+        whole: &mut WholeProgram<'_>,
+    ) -> Option<(Change, Ways)> {
+        changes.iter().find_map(|change| {
+            let ways = self.ask(unchanged, std::slice::from_ref(change), whole)?;
+            differs(&ways).then_some((*change, ways))
+        })
     }
 
     /// One change alone, if the answers differ by it.
@@ -145,15 +157,8 @@ impl Question<'_> {
         ways: Ways,
         whole: &mut WholeProgram<'_>,
     ) -> (Vec<Change>, Ways) {
-        if changes.len() > 1 {
-            for change in &changes {
-                let alone = self.ask(unchanged, std::slice::from_ref(change), whole);
-                if let Some(ways) = alone.filter(differs) {
-                    return (vec![*change], ways);
-                }
-            }
-        }
-        (changes, ways)
+        let alone = if changes.len() > 1 { self.alone(unchanged, &changes, whole) } else { None };
+        alone.map_or((changes, ways), |(change, ways)| (vec![change], ways))
     }
 }
 

@@ -424,10 +424,10 @@ class Machine:
         """The same of a link itself."""
         return self.stat(path, follow_symlinks=False)
 
-    def exists(self, path: Any) -> bool:
+    def exists(self, path: Any, *, follow_symlinks: bool = True) -> bool:
         """Whether the machine has such a file."""
         try:
-            self.stat(path)
+            self.stat(path, follow_symlinks=follow_symlinks)
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
@@ -517,7 +517,7 @@ class Machine:
             return
         if not any(letter in part for letter in "*?["):
             path = os.path.join(top, part)
-            if rest or self._is_there(path):
+            if rest or self.exists(path, follow_symlinks=False):
                 yield from self._glob(path, rest)
             return
         try:
@@ -528,13 +528,6 @@ class Machine:
         for entry in entries:
             if fnmatch.fnmatchcase(entry.name, part):
                 yield from self._glob(os.path.join(top, entry.name), rest)
-
-    def _is_there(self, path: str) -> bool:
-        try:
-            self.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return True
 
     def processes(self, brief: bool = False) -> Table:
         """The processes; `brief`: with their executables only, which is faster."""
